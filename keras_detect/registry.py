@@ -1,0 +1,97 @@
+"""Name -> builder tables, and the `part` decorator for weightless, serialisable parts."""
+
+import dataclasses
+import difflib
+
+import keras
+
+PACKAGE = "keras_detect"
+
+serializable = keras.saving.register_keras_serializable(PACKAGE)
+
+
+class Registry:
+    """A table of named builders. A duplicate name raises; an unknown one lists the near names.
+
+    Args:
+        kind: what the names stand for, used in error messages ("backbone").
+    """
+
+    def __init__(self, kind):
+        self.kind = kind
+        self._entries = {}
+
+    def register(self, name):
+        """Decorator that files a class or function under `name`. Raises `ValueError` if the name is taken."""
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"A {self.kind} is registered under a non-empty string. Received: name={name!r}")
+
+        def decorate(builder):
+            taken = self._entries.get(name)
+            if taken is not None and _origin(taken) != _origin(builder):
+                raise ValueError(
+                    f"The {self.kind} name '{name}' is already registered by {_origin(taken)}. "
+                    f"Received a second one: {_origin(builder)}. Choose another name."
+                )
+            self._entries[name] = builder
+            return builder
+
+        return decorate
+
+    def get(self, name):
+        """The builder filed under `name`. Raises `ValueError` with the near names if there is none."""
+        if name not in self._entries:
+            raise ValueError(unknown_name(self.kind, name, self._entries))
+        return self._entries[name]
+
+    def names(self):
+        """All registered names, sorted."""
+        return sorted(self._entries)
+
+    def __contains__(self, name):
+        return name in self._entries
+
+
+def unknown_name(kind, name, known):
+    """Error text for an unknown `name`: the near names first, else all of them."""
+    near = difflib.get_close_matches(str(name), list(known), n=5, cutoff=0.5)
+    hint = f"Did you mean {', '.join(near)}?" if near else f"Known names: {', '.join(sorted(known)) or 'none'}."
+    return f"Unknown {kind} '{name}'. {hint}"
+
+
+def _origin(builder):
+    """Module and qualified name: re-running a notebook cell may redefine the same class, two classes may not share."""
+    return f"{getattr(builder, '__module__', '?')}.{getattr(builder, '__qualname__', repr(builder))}"
+
+
+def part(cls):
+    """Class decorator: a frozen, keyword-only dataclass that Keras can serialise.
+
+    Parts (anchor generators, coders, matchers, losses, resizers...) have settings and no weights. Two parts with the
+    same settings are equal and hash alike. `get_config` / `from_config` round-trip, nested parts included; sequences
+    are stored as tuples.
+    """
+    cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    def get_config(self):
+        return {
+            field.name: keras.saving.serialize_keras_object(_plain(getattr(self, field.name)))
+            for field in dataclasses.fields(self)
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{key: _tuples(keras.saving.deserialize_keras_object(value)) for key, value in config.items()})
+
+    cls.get_config = get_config
+    cls.from_config = from_config
+    return serializable(cls)
+
+
+def _plain(value):
+    """Tuples as lists: JSON has no tuples, and `from_config` makes them again."""
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _tuples(value):
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
