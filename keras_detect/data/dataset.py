@@ -1,0 +1,197 @@
+"""The data set every reader returns: annotated pictures, decoded when they are needed."""
+
+import numbers
+
+import numpy as np
+
+from keras_detect import fields
+from keras_detect.data import pipeline
+from keras_detect.data.picture import ArrayPicture
+from keras_detect.data.record import Defects, make_record
+
+
+class DetectionDataset:
+    """Annotated pictures with one list of class names.
+
+    `len(dataset)` counts pictures; `dataset[i]` and iteration give single examples, decoded when asked for; a slice or
+    a list of indices gives a smaller `DetectionDataset`; `batches` gives what `fit` takes. An example is a dict:
+    `"image"` uint8 [H, W, 3], `"boxes"` [n, 4] float32 normalised yxyx, `"labels"` [n] int32, `"is_crowd"` [n] bool,
+    `"image_id"`, `"file_name"`, and `"areas"` [n] (pixels, as annotated) or `"weights"` [n] where the data has them.
+
+    Args:
+        records: list of `keras_detect.data.record.Record`.
+        class_names: list of K names; labels index it.
+        split: name of the split that was read, or None.
+
+    Raises:
+        ValueError: a label outside [0, K), or no records.
+    """
+
+    def __init__(self, records, class_names, split=None):
+        self.records = list(records)
+        self.class_names = [str(name) for name in class_names]
+        self.split = split
+        if not self.records:
+            raise ValueError("A data set needs at least one picture. Received none.")
+        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"Class names must differ from one another. Received repeated: {', '.join(repeated)}")
+        for record in self.records:
+            wrong = record.labels[(record.labels < 0) | (record.labels >= len(self.class_names))]
+            if len(wrong):
+                raise ValueError(
+                    f"Labels must lie in [0, {len(self.class_names)}), one per class name. Received label "
+                    f"{int(wrong[0])} in {record.file_name}. Correct the label or extend class_names."
+                )
+
+    @classmethod
+    def from_arrays(cls, images, boxes, labels, class_names, is_crowd=None, weights=None, file_names=None):
+        """A data set of pictures held in memory.
+
+        Args:
+            images: sequence of uint8 [H, W, 3] arrays (sizes may differ) in 0...255.
+            boxes: per picture [n, 4], normalised yxyx.
+            labels: per picture [n] int in [0, K).
+            class_names: K names.
+            is_crowd: per picture [n] bool, or None.
+            weights: per picture [n] float, or None.
+            file_names: a name per picture, or None for `image_000000`, ...
+
+        Raises:
+            ValueError: lengths that differ, or an image that is not uint8 [H, W, 3].
+        """
+        if not len(images) == len(boxes) == len(labels):
+            raise ValueError(
+                "One array of boxes and one of labels are needed per image. "
+                f"Received: {len(images)} images, {len(boxes)} boxes, {len(labels)} labels"
+            )
+        records = []
+        defects = Defects()
+        for i, image in enumerate(images):
+            image = np.asarray(image)
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise ValueError(f"An image is uint8 [H, W, 3]. Received: images[{i}] {image.dtype} {image.shape}")
+            rows = np.asarray(boxes[i], np.float64).reshape(-1, 4)
+            if len(rows) != len(np.reshape(labels[i], -1)):
+                raise ValueError(f"Image {i} has {len(rows)} boxes and {len(np.reshape(labels[i], -1))} labels.")
+            records.append(
+                make_record(
+                    picture=ArrayPicture(image),
+                    file_name=file_names[i] if file_names is not None else f"image_{i:06d}",
+                    image_id=i,
+                    boxes_abs=rows * np.array([image.shape[0], image.shape[1]] * 2),
+                    labels=labels[i],
+                    is_crowd=None if is_crowd is None else is_crowd[i],
+                    weights=None if weights is None else weights[i],
+                    defects=defects,
+                )
+            )
+        defects.report("arrays")
+        return cls(records, class_names)
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, index):
+        if isinstance(index, numbers.Integral):
+            return _example(self.records[index])
+        if isinstance(index, slice):
+            return self.subset(range(*index.indices(len(self))))
+        return self.subset(index)
+
+    def __iter__(self):
+        return (_example(record) for record in self.records)
+
+    def __repr__(self):
+        boxes = sum(len(record.boxes) for record in self.records)
+        split = f", split={self.split!r}" if self.split else ""
+        return f"<DetectionDataset: {len(self)} pictures, {boxes} boxes, {len(self.class_names)} classes{split}>"
+
+    def subset(self, indices):
+        """A data set of the pictures at `indices`, in that order, with the same class names."""
+        return DetectionDataset([self.records[int(i)] for i in indices], self.class_names, split=self.split)
+
+    @property
+    def max_boxes(self):
+        """The largest number of boxes on one picture, at least 1."""
+        return max(1, max(len(record.boxes) for record in self.records))
+
+    def batches(
+        self,
+        model,
+        batch_size,
+        augment=None,
+        shuffle=False,
+        seed=None,
+        drop_remainder=False,
+        max_boxes=None,
+        cache=False,
+    ):
+        """Batches for `fit`, `evaluate` and the COCO callback, on every backend: a `tf.data.Dataset` of `(x, y)`.
+
+        Pictures are read, decoded, augmented and resized one by one in parallel, stay uint8, and are prefetched.
+
+        Args:
+            model: what will read the batches; its `resizer` sizes the pictures. A resizer itself is accepted.
+            batch_size: pictures in a batch.
+            augment: None, an augmentation of `keras_detect.preprocessing`, or a sequence of them, applied in order.
+            shuffle: a new order every epoch.
+            seed: int that makes order and augmentation the same on every run (and still different in every epoch).
+            drop_remainder: leave out a last batch with fewer pictures.
+            max_boxes: M, truth rows per picture; default: the largest number on one picture. Rows beyond are dropped
+                with a warning, so leave it None for evaluation.
+            cache: keep decoded pictures in memory after the first epoch (resized where nothing is augmented).
+                Left out, with a log line, when they would take more than 4 GiB.
+
+        Returns:
+            Dataset of `(x, y)`. x: `images` uint8 [B, h, w, 3], or, where the resizer pads, the dict of
+            `"images"` and `"true_image_shapes"` int32 [B, 3]. y: `"boxes"` [B, M, 4] float32 normalised to the true
+            image, zeros in padding rows; `"labels"` [B, M] int32, -1 in padding rows; `"image_size"` [B, 2] int32,
+            height and width of the picture as stored (for evaluation by object size); `"is_crowd"` [B, M] bool
+            where a picture of the data set has a crowd, `"weights"` [B, M] float32 where it has weights, and, without
+            augmentation, `"areas"` [B, M] float32 in pixels where the annotation has them.
+
+        Raises:
+            ValueError: the batch size is not positive, or the model has other class names.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
+        names = getattr(model, "class_names", None)
+        if names is not None and list(names) != self.class_names:
+            raise ValueError(
+                f"The model and the data set must have the same class names. Received: model {_listed(names)}; "
+                f"data set {_listed(self.class_names)}. Load the data with class_names=model.class_names, or give the "
+                "model the data set's."
+            )
+        return pipeline.build_batches(
+            self.records,
+            resizer=getattr(model, "resizer", model),
+            batch_size=batch_size,
+            augment=augment,
+            shuffle=shuffle,
+            seed=seed,
+            drop_remainder=drop_remainder,
+            max_boxes=max_boxes or self.max_boxes,
+            cache=cache,
+        )
+
+
+def _example(record):
+    example = {
+        "image": record.picture.read(),
+        fields.BOXES: record.boxes,
+        fields.LABELS: record.labels,
+        fields.IS_CROWD: record.is_crowd,
+        "image_id": record.image_id,
+        "file_name": record.file_name,
+    }
+    if record.areas is not None:
+        example["areas"] = record.areas
+    if record.weights is not None:
+        example[fields.WEIGHTS] = record.weights
+    return example
+
+
+def _listed(names):
+    names = [str(name) for name in names]
+    return ", ".join(names[:6]) + (f", ... ({len(names)})" if len(names) > 6 else "")

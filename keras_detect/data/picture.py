@@ -1,0 +1,162 @@
+"""A picture before it is decoded: where it lies, its size, and who decodes it. Every way gives uint8 RGB."""
+
+import dataclasses
+import os
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+# The decoders, numbered as the pipeline's switch wants them.
+TF_JPEG, TF_PNG, PYTHON = 0, 1, 2
+
+_AXIS_SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FilePicture:
+    """A picture in a file; `height` and `width` are those of what `read` returns.
+
+    `decoder` is `TF_JPEG` or `TF_PNG` where TensorFlow's decoder gives the pixels that Pillow would, else `PYTHON`;
+    `upright` says whether the EXIF orientation is applied.
+    """
+
+    path: str
+    height: int
+    width: int
+    decoder: int = PYTHON
+    upright: bool = True
+
+    def read(self):
+        """The pixels, uint8 [height, width, 3]. Raises `ValueError` naming the file if it cannot be decoded."""
+        return read_picture(self.path, upright=self.upright)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArrayPicture:
+    """A picture held in memory, uint8 [H, W, 3]."""
+
+    pixels: np.ndarray
+    path: str = ""
+    decoder: int = PYTHON
+
+    @property
+    def height(self):
+        return self.pixels.shape[0]
+
+    @property
+    def width(self):
+        return self.pixels.shape[1]
+
+    def read(self):
+        """The pixels, uint8 [height, width, 3]."""
+        return self.pixels
+
+
+def is_picture_name(name):
+    """Whether a file name ends like a picture."""
+    return name.lower().endswith(_PICTURE_SUFFIXES)
+
+
+def find_picture(path, annotated_size=None):
+    """Opens a picture's header and returns the `FilePicture`; the pixels stay on disk.
+
+    Args:
+        path: the file.
+        annotated_size: `(height, width)` in pixels that the boxes were drawn in, or None. It decides whether an EXIF
+            rotation is applied: boxes drawn on the stored pixels keep them as they are stored.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a picture, or its size is not the annotated one.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"Picture not found: {path}")
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            decoder = _decoder(image, path)
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from None
+    turned = (width, height) if orientation in _AXIS_SWAPPING_ORIENTATIONS else (height, width)
+    upright = annotated_size is None or turned == tuple(annotated_size)
+    if upright:
+        height, width = turned
+    elif (height, width) != tuple(annotated_size):
+        raise ValueError(
+            f"The boxes of {path} were drawn on a picture of {annotated_size[1]} x {annotated_size[0]} pixels "
+            f"(width x height). Received a picture of {width} x {height}. Correct the size in the annotation, "
+            "or put the original picture back."
+        )
+    if upright and orientation != 1:
+        decoder = PYTHON
+    return FilePicture(path=str(path), height=height, width=width, decoder=decoder, upright=upright)
+
+
+def read_picture(path, upright=True):
+    """Reads a picture file as uint8 [H, W, 3] RGB.
+
+    Grey, palette, CMYK and 16-bit pictures are converted (16 bits by their high byte); an alpha channel is dropped.
+
+    Args:
+        path: the file, anything Pillow reads.
+        upright: whether an EXIF orientation is applied.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a picture, or a damaged one.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"Picture not found: {path}")
+    try:
+        with Image.open(path) as image:
+            if upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                from PIL import ImageOps
+
+                image = ImageOps.exif_transpose(image)
+            return to_rgb(image, name=path)
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from None
+
+
+def to_rgb(image, name="the picture"):
+    """A Pillow picture of any mode as uint8 [H, W, 3] RGB. Raises `ValueError` for floating-point pictures."""
+    if image.mode == "F":
+        raise ValueError(
+            f"A picture holds whole numbers, 8 or 16 bits a channel. Received floating-point pixels in {name}. "
+            "Scale them to 0...255 and save them as PNG."
+        )
+    if image.mode.startswith("I"):
+        deep = np.asarray(image)
+        grey = np.clip(deep.astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))
+
+
+def _decoder(image, path):
+    """TensorFlow's decoders for plain, complete, 8-bit grey or RGB files; Pillow for everything else.
+
+    A file without its end marker goes to Pillow, whose error names the file.
+    """
+    if image.mode not in ("RGB", "L"):
+        return PYTHON
+    if image.format == "JPEG" and _tail(path, 2) == b"\xff\xd9":
+        return TF_JPEG
+    if image.format == "PNG" and _tail(path, 8)[:4] == b"IEND" and "transparency" not in image.info:
+        return TF_PNG
+    return PYTHON
+
+
+def _tail(path, count):
+    with open(path, "rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(file.tell() - count, 0))
+        return file.read()
+
+
+def _unreadable(path, error):
+    reason = "no picture format is recognised" if isinstance(error, UnidentifiedImageError) else str(error)
+    return ValueError(
+        f"Not a readable picture: {path} ({reason}). Replace the file, or remove it and its annotation from the data set."
+    )

@@ -1,0 +1,202 @@
+"""Records to batches: read, decode, augment and resize each picture in parallel, pad the truth, batch, prefetch.
+
+TensorFlow's `tf.data` does the work under every backend; it is imported when the first batches are asked for.
+"""
+
+import numpy as np
+from absl import logging
+
+from keras_detect import fields
+from keras_detect.data.picture import TF_JPEG, TF_PNG
+
+CACHE_LIMIT_BYTES = 4 * 2**30
+
+# The value a padding row holds, per row-wise entry of an example.
+_ROW_PADDING = {fields.BOXES: 0.0, fields.LABELS: fields.PADDING_LABEL, fields.IS_CROWD: False, "areas": 0.0}
+_ROW_PADDING[fields.WEIGHTS] = 0.0
+
+# Sizes (height, width) that show what a resizer does with square, wide and tall pictures.
+_PROBES = ((96, 96), (96, 160), (160, 96))
+
+
+def build_batches(records, *, resizer, batch_size, augment, shuffle, seed, drop_remainder, max_boxes, cache):
+    """The `tf.data.Dataset` behind `DetectionDataset.batches`, which documents the arguments and what comes out."""
+    import tensorflow as tf
+
+    pads = _resizer_pads(resizer, batch_size)
+    augmentations = _as_sequence(augment)
+    load = _loader(records, with_areas=not augmentations)
+    _warn_of_lost_rows(records, max_boxes)
+    cache = cache and _fits_in_memory(records, resizer, resized=not augmentations)
+
+    def finish(example):
+        return _resize(example, resizer)
+
+    def augment_and_finish(example, number):
+        seed_pair = tf.stack([number, example.pop("index")])
+        for position, operation in enumerate(augmentations):
+            example = operation(example, tf.random.experimental.stateless_fold_in(seed_pair, position))
+        return _resize(example, resizer)
+
+    def parallel(dataset, function):
+        return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    dataset = tf.data.Dataset.range(len(records))
+    if cache:
+        dataset = parallel(dataset, load if augmentations else lambda index: finish(load(index))).cache()
+    if shuffle:
+        # Indices, or references to cached pictures: a buffer of all of them costs nothing and mixes perfectly.
+        dataset = dataset.shuffle(len(records), seed=seed, reshuffle_each_iteration=True)
+    if augmentations:
+        numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+        dataset = tf.data.Dataset.zip(dataset, numbers)
+        whole = augment_and_finish if cache else lambda index, number: augment_and_finish(load(index), number)
+        dataset = parallel(dataset, whole)
+    elif not cache:
+        dataset = parallel(dataset, lambda index: finish(load(index)))
+    dataset = parallel(dataset, lambda example: _split_xy(example, max_boxes, pads))
+    dataset = dataset.batch(batch_size, drop_remainder=drop_remainder).prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return dataset.with_options(options)
+
+
+def _loader(records, with_areas):
+    """A function from an index to an example of tensors, the picture decoded and not yet resized."""
+    import tensorflow as tf
+
+    has_weights = any(record.weights is not None for record in records)
+    has_crowd = any(record.is_crowd.any() for record in records)
+    has_areas = with_areas and all(record.areas is not None or not len(record.boxes) for record in records)
+    has_areas = has_areas and any(record.areas is not None for record in records)
+    columns = {
+        fields.BOXES: np.concatenate([record.boxes for record in records]),
+        fields.LABELS: np.concatenate([record.labels for record in records]),
+    }
+    if has_crowd:
+        columns[fields.IS_CROWD] = np.concatenate([record.is_crowd for record in records])
+    if has_weights:
+        columns[fields.WEIGHTS] = np.concatenate([_or_ones(record.weights, record) for record in records])
+    if has_areas:
+        columns["areas"] = np.concatenate([_or_ones(record.areas, record) for record in records])
+    columns = {key: tf.constant(value) for key, value in columns.items()}
+    ends = np.cumsum([0] + [len(record.boxes) for record in records])
+    ends = tf.constant(ends, tf.int64)
+    decode = _decoder(records)
+
+    def load(index):
+        example = {key: column[ends[index] : ends[index + 1]] for key, column in columns.items()}
+        example["image"] = decode(index)
+        example["index"] = index
+        return example
+
+    return load
+
+
+def _or_ones(rows, record):
+    return np.ones(len(record.boxes), np.float32) if rows is None else rows
+
+
+def _decoder(records):
+    """A function from an index to uint8 [H, W, 3]: TensorFlow's decoder where it equals Pillow's, else Pillow."""
+    import tensorflow as tf
+
+    pictures = [record.picture for record in records]
+    paths = tf.constant([picture.path for picture in pictures])
+    decoders = tf.constant([picture.decoder for picture in pictures], tf.int32)
+
+    def read(index):
+        return np.ascontiguousarray(pictures[int(index)].read())
+
+    def decode(index):
+        branches = {
+            TF_JPEG: lambda: tf.io.decode_jpeg(tf.io.read_file(paths[index]), 3, dct_method="INTEGER_ACCURATE"),
+            TF_PNG: lambda: tf.io.decode_png(tf.io.read_file(paths[index]), 3),
+        }
+        by_pillow = lambda: tf.numpy_function(read, [index], tf.uint8, stateful=False)  # noqa: E731
+        used = {picture.decoder for picture in pictures}
+        if len(used) == 1:
+            image = branches.get(used.pop(), by_pillow)()
+        else:
+            image = tf.switch_case(decoders[index], branches, default=by_pillow)
+        return tf.ensure_shape(image, [None, None, 3])
+
+    return decode
+
+
+def _resize(example, resizer):
+    """Resizes the picture; adds the sizes before (`image_size`) and after (`true_shape`), drops the index."""
+    import tensorflow as tf
+
+    image = example["image"]
+    example = {key: value for key, value in example.items() if key != "index"}
+    example["image_size"] = tf.shape(image)[:2]
+    resized, true_shape = resizer.resize_tf(image)
+    height, width = resizer.output_shape(*_PROBES[0])[:2]
+    if resizer.output_shape(*_PROBES[1])[:2] == (height, width):
+        resized = tf.ensure_shape(resized, [height, width, 3])
+    example["image"] = resized
+    example["true_shape"] = tf.ensure_shape(tf.cast(true_shape, tf.int32), [3])
+    return example
+
+
+def _split_xy(example, max_boxes, pads):
+    """One example as `(x, y)`, its rows cut or padded to `max_boxes`."""
+    import tensorflow as tf
+
+    y = {"image_size": example["image_size"]}
+    for key, padding in _ROW_PADDING.items():
+        if key in example:
+            rows = example[key][:max_boxes]
+            margin = [[0, max_boxes - tf.shape(rows)[0]]] + [[0, 0]] * (rows.shape.rank - 1)
+            padded = tf.pad(rows, margin, constant_values=tf.constant(padding, rows.dtype))
+            y[key] = tf.ensure_shape(padded, [max_boxes, *rows.shape[1:]])
+    x = {fields.IMAGES: example["image"], fields.TRUE_IMAGE_SHAPES: example["true_shape"]} if pads else example["image"]
+    return x, y
+
+
+def _resizer_pads(resizer, batch_size):
+    """Whether pictures get padding, asked of the resizer and not of the data, so that every split has the same x."""
+    if not hasattr(resizer, "resize_tf"):
+        raise ValueError(
+            "batches() sizes the pictures with the model's resizer. Received a model without one: "
+            f"{type(resizer).__name__}. Pass a keras_detect model, or a resizer of keras_detect.layers.image_resizers."
+        )
+    shapes = [tuple(resizer.output_shape(*probe)[:2]) for probe in _PROBES]
+    if len(set(shapes)) > 1 and batch_size > 1:
+        raise ValueError(
+            f"Pictures of one batch need one size. Received {resizer}, whose output size depends on the picture, and "
+            f"batch_size={batch_size}. Let the resizer pad to its largest size, or use batch_size=1."
+        )
+    return any(tuple(resizer.resized_size(*probe)[:2]) != shape for probe, shape in zip(_PROBES, shapes, strict=True))
+
+
+def _as_sequence(augment):
+    if augment is None:
+        return ()
+    augmentations = tuple(augment) if isinstance(augment, list | tuple) else (augment,)
+    for operation in augmentations:
+        if not callable(operation):
+            raise ValueError(
+                "augment is an operation of keras_detect.preprocessing or a sequence of them. "
+                f"Received: {operation!r} of type {type(operation).__name__}"
+            )
+    return augmentations
+
+
+def _warn_of_lost_rows(records, max_boxes):
+    lost = sum(max(0, len(record.boxes) - max_boxes) for record in records)
+    if lost:
+        logging.warning("max_boxes=%d leaves out %d boxes of crowded pictures.", max_boxes, lost)
+
+
+def _fits_in_memory(records, resizer, resized):
+    if resized:
+        height, width = resizer.output_shape(*_PROBES[0])[:2]
+        size = len(records) * height * width * 3
+    else:
+        size = sum(record.picture.height * record.picture.width * 3 for record in records)
+    if size > CACHE_LIMIT_BYTES:
+        logging.warning("cache=True left out: the pictures would take %.1f GiB of memory.", size / 2**30)
+    return size <= CACHE_LIMIT_BYTES

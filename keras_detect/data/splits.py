@@ -1,0 +1,28 @@
+"""Files that list the pictures of a split: `splits/<split>.txt` and VOC's `ImageSets/Main/<split>.txt`."""
+
+_PLACES = ("splits", "ImageSets/Main")
+
+
+def read_split(roots, split):
+    """The names listed for a split under the first of `roots` that has it.
+
+    Returns:
+        `(names, listed)`: the lines, stripped, or None if no file is named after the split; and the names of the
+        splits that do exist, sorted.
+
+    Raises:
+        ValueError: the file lists nothing.
+    """
+    listed = set()
+    for root in roots:
+        for place in _PLACES:
+            file = root / place / f"{split}.txt"
+            if file.is_file():
+                names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+                names = [name for name in names if name]
+                if not names:
+                    raise ValueError(f"The split file {file} is empty. Wanted: one picture's name a line.")
+                return names, sorted(listed)
+            if (root / place).is_dir():
+                listed.update(path.stem for path in (root / place).glob("*.txt"))
+    return None, sorted(listed)
