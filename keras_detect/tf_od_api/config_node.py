@@ -1,0 +1,292 @@
+"""One message of a `pipeline.config`: its fields, where they stand, and the book of what was read of them.
+
+The reader only knows syntax. What a field means, its type and its default are said by whoever builds something from
+the `Node`; the node keeps the book of what was asked for, so that nothing in a file can be overlooked in silence.
+"""
+
+import dataclasses
+import math
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+_TRUE, _FALSE = ("true", "True", "t", "1"), ("false", "False", "f", "0")
+
+
+class PipelineConfigError(ValueError):
+    """A config that cannot be read or holds what is not supported: `file:line: field: what is wrong; the way out`."""
+
+
+class Unread(NamedTuple):
+    """A field that nobody asked for: `path` from the top of the file ("model.ssd.num_classes"), `line` from 1."""
+
+    path: str
+    line: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Scalar:
+    """One value as written. `kind` is "number", "name" or "string"; a string's text is already unescaped."""
+
+    kind: str
+    text: str
+    line: int
+
+
+class Node:
+    """One message of the text format: its fields, where they stand, and which of them have been read.
+
+    As in the original's parser, the last of several values of a single field wins and several blocks of a single
+    message are merged. All readers raise `PipelineConfigError` when a value is not of the kind asked for.
+
+    Attributes:
+        source: the file's name, as errors show it.
+        path: the message's place ("model.ssd.box_coder"), "" at the top (a property).
+        line: the line where the message opens, from 1; of an absent message, its parent's.
+        present: whether the message stands in the file; an absent one reads as all defaults.
+    """
+
+    def __init__(self, source, line, parent=None, name="", present=True):
+        self.source, self.line, self.present = source, line, present
+        self._parent, self._name = parent, name
+        self._fields = {}
+        self._asked = {}  # used as an ordered set
+        self._ignored = set()
+
+    @property
+    def path(self):
+        """The message's place in the file; one of several of its name carries its index, from 0."""
+        if self._parent is None:
+            return ""
+        siblings = self._parent._fields.get(self._name, ())
+        index = next((f"[{i}]" for i, value in enumerate(siblings) if value is self and len(siblings) > 1), "")
+        return join(self._parent.path, self._name + index)
+
+    def __contains__(self, name):
+        return bool(self._fields.get(name))
+
+    def __repr__(self):
+        return (
+            f"<Node {self.path or '(top)'} at {self.source}:{self.line}, fields: {', '.join(self._fields) or 'none'}>"
+        )
+
+    def has(self, name):
+        """Whether the field `name` is written in the file. Asking does not count as reading."""
+        return name in self
+
+    def names(self):
+        """Names of the fields written in this message, in the file's order."""
+        return [name for name, values in self._fields.items() if values]
+
+    def line_of(self, name):
+        """Line of the last value of `name`; the message's own line if there is none."""
+        values = self._fields.get(name)
+        return values[-1].line if values else self.line
+
+    def error(self, name, message):
+        """A `PipelineConfigError` about the field `name` (None: the message itself), for the caller to raise."""
+        path = self.path if name is None else join(self.path, name)
+        return located_error(self.source, self.line if name is None else self.line_of(name), path, message)
+
+    def scalar(self, name, kind, default=None):
+        """The value of the field `name`, or `default` if it is not written.
+
+        Args:
+            kind: `bool`, `int`, `float`, `str`, or an enum as a dict `{name: number}` or a sequence of names.
+                A float is rounded to float32, as the original stores it, and returned as the shortest decimal that
+                rounds there: 0.9900000095367432 reads as 0.99. An enum's value is returned as its name.
+        """
+        self._asked[name] = None
+        values = self._fields.get(name)
+        return self._convert(name, values[-1], kind) if values else default
+
+    def repeated(self, name, kind=None):
+        """All values of the field `name` in order, `()` if there is none: of a scalar `kind`, or (None) messages."""
+        self._asked[name] = None
+        values = self._fields.get(name, ())
+        if kind is None:
+            return tuple(self._message(name, value) for value in values)
+        return tuple(self._convert(name, value, kind) for value in values)
+
+    def message(self, name, required=False):
+        """The message `name`; if it is absent, an empty node (`present` is False), or with `required` an error."""
+        self._asked[name] = None
+        values = self._fields.get(name)
+        if not values:
+            if required:
+                raise self.error(name, "is missing and cannot be left out")
+            return Node(self.source, self.line, self, name, present=False)
+        blocks = [self._message(name, value) for value in values]
+        if len(blocks) > 1:
+            for block in blocks[1:]:
+                for field, entries in block._fields.items():
+                    blocks[0]._fields.setdefault(field, []).extend(entries)
+            self._fields[name] = blocks[:1]
+        return blocks[0]
+
+    def oneof(self, *names, required=True):
+        """`(name, message)` of the one message among `names` that is written; `(None, None)` if none is.
+
+        Raises `PipelineConfigError` when more than one is written, or (`required`) none: the error names what stands
+        there instead and what is supported.
+        """
+        written = [name for name in names if name in self]
+        self._asked.update(dict.fromkeys(names))
+        supported = f"supported: {', '.join(names)}"
+        if len(written) > 1:
+            raise self.error(written[1], f"only one of {', '.join(written)} can be given; {supported}")
+        if written:
+            return written[0], self.message(written[0])
+        if not required:
+            return None, None
+        others = [name for name in self.names() if name not in self._asked]
+        if others:
+            raise self.error(others[0], f"is not supported; {supported}")
+        raise self.error(None, f"is empty or missing; {supported}")
+
+    def ignore(self, *names):
+        """Marks these fields and everything below them as read; returns them as a list of `Unread`."""
+        found = []
+        for name in names:
+            self._asked[name] = None
+            if name in self:
+                self._ignored.add(name)
+                found.append(Unread(join(self.path, name), self.line_of(name)))
+        return found
+
+    def unread(self):
+        """What nobody asked for in this message and below, as a list of `Unread` in the file's order."""
+        found = []
+        for name, values in self._fields.items():
+            for index, value in enumerate(values):
+                if name not in self._asked:
+                    path = join(self.path, name) + (f"[{index}]" if len(values) > 1 else "")
+                    found.append(Unread(path, value.line))
+                elif name not in self._ignored and isinstance(value, Node):
+                    found.extend(value.unread())
+        return sorted(found, key=lambda entry: entry.line)
+
+    def refuse_unread(self):
+        """Raises `PipelineConfigError` for the first unread field, naming the fields that its message may have."""
+        unread = self.unread()
+        if not unread:
+            return
+        path, line = unread[0]
+        owner = self._owner(unread[0])
+        more = f" (nor are {len(unread) - 1} more fields)" if len(unread) > 1 else ""
+        supported = ", ".join(sorted(owner._asked)) or "none"
+        raise located_error(
+            self.source, line, path, f"is not supported{more}; supported in {owner._label()}: {supported}"
+        )
+
+    def _owner(self, entry):
+        """The message that holds the unread `entry`."""
+        for name, values in self._fields.items():
+            for value in values:
+                if isinstance(value, Node) and name in self._asked and entry in value.unread():
+                    return value._owner(entry)
+        return self
+
+    def _label(self):
+        return self.path or "the file"
+
+    def _message(self, name, value):
+        if not isinstance(value, Node):
+            raise located_error(
+                self.source, value.line, join(self.path, name), f"found {show(value)}; supported: a message {{ }}"
+            )
+        return value
+
+    def _convert(self, name, value, kind):
+        def refuse(wanted):
+            raise located_error(
+                self.source, value.line, join(self.path, name), f"found {show(value)}; supported: {wanted}"
+            )
+
+        if isinstance(value, Node):
+            refuse(_wanted(kind))
+        if kind is str and value.kind == "string":
+            return value.text
+        if kind is bool and value.kind != "string" and value.text in _TRUE + _FALSE:
+            return value.text in _TRUE
+        if kind in (int, float) and value.kind != "string":
+            number = _to_int(value) if kind is int else _to_float(value)
+            if number is not None:
+                return number
+        if not isinstance(kind, type):
+            return _to_enum(value, kind) or refuse(_wanted(kind))
+        return refuse(_wanted(kind))
+
+
+def _to_int(value):
+    """An integer of at most 64 bits: decimal, 0x hexadecimal, 0 octal. None if it is none."""
+    sign, digits = (-1, value.text[1:]) if value.text.startswith("-") else (1, value.text)
+    if digits[:2].lower() == "0x":
+        number = int(digits, 16)
+    elif not re.fullmatch("[0-9]+", digits):
+        return None
+    elif len(digits) > 1 and digits[0] == "0":
+        if not re.fullmatch("[0-7]+", digits):
+            return None
+        number = int(digits, 8)
+    else:
+        number = int(digits)
+    return sign * number if -(2**63) <= sign * number < 2**64 else None
+
+
+def _to_float(value):
+    """The shortest decimal of the float32 next to the written number; inf and nan by name. None if it is none."""
+    text = value.text.lower()
+    if value.kind == "name" or text.lstrip("-").isalpha():
+        named = {"inf": math.inf, "infinity": math.inf, "nan": math.nan}.get(text.lstrip("-"))
+        return -named if named is not None and text.startswith("-") else named
+    if "x" in text:
+        return None
+    with np.errstate(over="ignore"):
+        return float(str(np.float32(text.rstrip("f"))))
+
+
+def _to_enum(value, kind):
+    """The enum's name for a value written as name or number; None if it is not among `kind`."""
+    if value.kind == "name" and value.text in kind:
+        return value.text
+    if value.kind == "number" and isinstance(kind, dict):
+        return next((name for name, number in kind.items() if number == _to_int(value)), None)
+    return None
+
+
+def _wanted(kind):
+    if isinstance(kind, type):
+        return {bool: "true or false", int: "an integer", float: "a number", str: "a string in quotes"}[kind]
+    return f"one of {', '.join(kind)}"
+
+
+def show(value):
+    if isinstance(value, Node):
+        return "a message"
+    return f"the string {clip(repr(value.text))}" if value.kind == "string" else clip(value.text)
+
+
+def clip(text):
+    """A piece of the file for an error: one line, at most 40 characters, no control characters."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[:40])
+    return shown + "..." if len(text) > 40 else shown
+
+
+def _too_large(size):
+    return f"holds {size} bytes; supported: pipeline configs of at most {MAX_BYTES} bytes"
+
+
+def join(path, name):
+    return f"{path}.{name}" if path else name
+
+
+def located_error(source, line, path, message):
+    return PipelineConfigError(f"{source}:{line}: {_clip_path(path)}{message}")
+
+
+def _clip_path(path):
+    if not path:
+        return ""
+    return f"{path}: " if len(path) <= 200 else f"...{path[-200:]}: "
