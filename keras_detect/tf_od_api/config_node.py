@@ -140,10 +140,8 @@ class Node:
             return written[0], self.message(written[0])
         if not required:
             return None, None
-        others = [name for name in self.names() if name not in self._asked]
-        if others:
-            raise self.error(others[0], f"is not supported; {supported}")
-        raise self.error(None, f"is empty or missing; {supported}")
+        found = f"found: {', '.join(self.names()) or 'nothing'}"
+        raise self.error(None, f"holds none of what is supported ({found}); {supported}")
 
     def ignore(self, *names):
         """Marks these fields and everything below them as read; returns them as a list of `Unread`."""
@@ -176,9 +174,8 @@ class Node:
         owner = self._owner(unread[0])
         more = f" (nor are {len(unread) - 1} more fields)" if len(unread) > 1 else ""
         supported = ", ".join(sorted(owner._asked)) or "none"
-        raise located_error(
-            self.source, line, path, f"is not supported{more}; supported in {owner._label()}: {supported}"
-        )
+        place = owner.path or "the file"
+        raise located_error(self.source, line, path, f"is not supported{more}; supported in {place}: {supported}")
 
     def _owner(self, entry):
         """The message that holds the unread `entry`."""
@@ -188,21 +185,16 @@ class Node:
                     return value._owner(entry)
         return self
 
-    def _label(self):
-        return self.path or "the file"
-
     def _message(self, name, value):
         if not isinstance(value, Node):
-            raise located_error(
-                self.source, value.line, join(self.path, name), f"found {show(value)}; supported: a message {{ }}"
-            )
+            message = f"found {_show(value)}; supported: a message {{ }}"
+            raise located_error(self.source, value.line, join(self.path, name), message)
         return value
 
     def _convert(self, name, value, kind):
         def refuse(wanted):
-            raise located_error(
-                self.source, value.line, join(self.path, name), f"found {show(value)}; supported: {wanted}"
-            )
+            message = f"found {_show(value)}; supported: {wanted}"
+            raise located_error(self.source, value.line, join(self.path, name), message)
 
         if isinstance(value, Node):
             refuse(_wanted(kind))
@@ -262,7 +254,7 @@ def _wanted(kind):
     return f"one of {', '.join(kind)}"
 
 
-def show(value):
+def _show(value):
     if isinstance(value, Node):
         return "a message"
     return f"the string {clip(repr(value.text))}" if value.kind == "string" else clip(value.text)
@@ -274,15 +266,13 @@ def clip(text):
     return shown + "..." if len(text) > 40 else shown
 
 
-def _too_large(size):
-    return f"holds {size} bytes; supported: pipeline configs of at most {MAX_BYTES} bytes"
-
-
 def join(path, name):
+    """A field's place below the message at `path`."""
     return f"{path}.{name}" if path else name
 
 
 def located_error(source, line, path, message):
+    """A `PipelineConfigError` in its one form; `path` may be empty."""
     return PipelineConfigError(f"{source}:{line}: {_clip_path(path)}{message}")
 
 

@@ -1,10 +1,13 @@
-"""A reader of the protobuf text format, as far as a `pipeline.config` needs it: no protoc, no descriptors, no schema."""
+"""A reader of the protobuf text format, as far as a `pipeline.config` needs it: no protoc, no descriptors.
+
+`read` and `parse` return the top `Node` (see `config_node.py`); what cannot be read is a `PipelineConfigError`.
+"""
 
 import os
 import pathlib
 import re
 
-from keras_detect.tf_od_api.config_node import Node, PipelineConfigError, Scalar, clip, join, located_error
+from keras_detect.tf_od_api.config_node import Node, Scalar, clip, join, located_error
 
 MAX_BYTES = 4 * 1024 * 1024  # the largest config of the zoo has 12 kB
 MAX_DEPTH = 100  # protobuf's own limit
@@ -63,6 +66,10 @@ def parse(text, source="<text>"):
     if len(text) > MAX_BYTES:
         raise located_error(source, 1, "", _too_large(len(text)))
     return _Parser(text, source).parse()
+
+
+def _too_large(size):
+    return f"holds {size} bytes; supported: pipeline configs of at most {MAX_BYTES} bytes"
 
 
 class _Parser:
@@ -216,7 +223,7 @@ class _Parser:
             self.advance()
 
     def found(self):
-        return "the end of the text" if self.kind is None else clip(self.token)
+        return "the end of the text" if self.kind is None else f"'{clip(self.token)}'"
 
 
 def _unescape(match):
