@@ -1,0 +1,95 @@
+"""The contract of a backbone: a picture goes in, named feature levels come out."""
+
+import keras
+
+from keras_detect.registry import Registry
+
+_BACKBONES = Registry("backbone")
+
+
+def register_backbone(name):
+    """Class decorator that files a `Backbone` under `name` for `from_backbone` and Keras' own serialisation.
+
+    Raises:
+        ValueError: if another class holds the name.
+    """
+
+    def decorate(cls):
+        _BACKBONES.register(name)(cls)
+        return keras.saving.register_keras_serializable("keras_detect", name=cls.__name__)(cls)
+
+    return decorate
+
+
+def backbone_names():
+    """Names of all registered backbones, sorted."""
+    return _BACKBONES.names()
+
+
+def get_backbone(name):
+    """The class registered under `name`; `ValueError` with the near names otherwise."""
+    return _BACKBONES.get(name)
+
+
+class Backbone(keras.Model):
+    """A functional Keras model from `[B, H, W, 3]` to a dict of feature levels, coarsest last.
+
+    Level `"Cn"` has stride 2**n; its size is `ceil(H / 2**n)`. Other names (an inner tensor that a neck wants) carry
+    the stride that the subclass states.
+
+    A subclass builds its graph and calls `super().__init__(inputs=..., outputs={level: tensor}, strides={...})`,
+    overrides `preprocess` with its pixel scaling, and returns its constructor's arguments from `get_config`.
+
+    Args:
+        inputs: `keras.Input((None, None, 3))`.
+        outputs: dict level name -> Keras tensor `[B, h, w, c]`.
+        strides: dict with the same keys -> int.
+        **kwargs: Keras' own `name`, `trainable`.
+
+    Raises:
+        ValueError: outputs and strides that differ in names, an output that is not 4-D, a level whose measured
+            stride is not the stated one.
+    """
+
+    def __init__(self, *, inputs, outputs, strides, **kwargs):
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        _check_levels(type(self).__name__, outputs, strides)
+        self.strides = dict(strides)
+        self.channels = {level: int(tensor.shape[-1]) for level, tensor in outputs.items()}
+
+    def preprocess(self, images):
+        """Scales float pixels 0...255, `[B, H, W, 3]`, to what the first convolution expects. Default: -1...1."""
+        return images * (2.0 / 255.0) - 1.0
+
+    def get_config(self):
+        return {"name": self.name, "trainable": self.trainable}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**{key: _deserialize(value) for key, value in config.items()})
+
+
+def _deserialize(value):
+    if isinstance(value, dict) and "class_name" in value:
+        return keras.saving.deserialize_keras_object(value)
+    return value
+
+
+def _check_levels(owner, outputs, strides):
+    if not isinstance(outputs, dict) or set(outputs) != set(strides):
+        received = sorted(outputs) if isinstance(outputs, dict) else type(outputs).__name__
+        raise ValueError(
+            f"{owner} must state a stride for each of its levels. Received levels {received} and strides for "
+            f"{sorted(strides)}."
+        )
+    for level, tensor in outputs.items():
+        if len(tensor.shape) != 4:
+            raise ValueError(
+                f"{owner}: level '{level}' must be a feature map [B, h, w, c]. Received shape {tuple(tensor.shape)}. "
+                "Cut the network before its pooling and dense layers."
+            )
+        if level[0] == "C" and level[1:].isdigit() and strides[level] != 2 ** int(level[1:]):
+            raise ValueError(
+                f"{owner}: level '{level}' must have stride {2 ** int(level[1:])}. Received stride {strides[level]}. "
+                "Name the level after its stride."
+            )

@@ -1,0 +1,112 @@
+"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381, table 2), in the variant of the original zoo.
+
+It differs from keras.applications' in its padding: every stride-2 convolution pads as TensorFlow's SAME does, where
+keras.applications pads one row and column in front.
+"""
+
+import dataclasses
+
+import keras
+
+from keras_detect.backbones.backbone import Backbone, register_backbone
+from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act, depthwise_bn_act
+
+STEM_FILTERS = 32
+HEAD_FILTERS = 1280
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One row of table 2: `repeats` inverted residuals, the first with `stride`."""
+
+    expansion: int
+    filters: int
+    repeats: int
+    stride: int
+
+
+STAGES = (
+    Stage(1, 16, 1, 1),
+    Stage(6, 24, 2, 2),
+    Stage(6, 32, 3, 2),
+    Stage(6, 64, 4, 2),
+    Stage(6, 96, 3, 1),
+    Stage(6, 160, 3, 2),
+    Stage(6, 320, 1, 1),
+)
+
+# level -> (index of the inverted residual that ends it, its stride); C5 is the head behind the last one
+LEVELS = {"C1": (0, 2), "C2": (2, 4), "C3": (5, 8), "C4": (12, 16)}
+EXPANSION_LEVEL = "C4_expansion"  # the widened tensor inside residual 13, before its stride: SSD's first feature map
+EXPANSION_BLOCK = 13
+
+
+@register_backbone("mobilenet_v2")
+class MobileNetV2(Backbone):
+    """MobileNetV2 without its classifier. Levels C1...C5 and `"C4_expansion"` (stride 16, 576 channels).
+
+    Args:
+        width_multiplier: the paper's alpha; the head stays 1280 wide below 1.
+        min_depth: no layer gets fewer channels.
+        hyperparams: `ConvHyperparams` of every convolution.
+        **kwargs: Keras' own `name`, `trainable`.
+    """
+
+    def __init__(self, *, width_multiplier=1.0, min_depth=8, hyperparams=None, **kwargs):
+        hyperparams = hyperparams or ConvHyperparams(activation="relu6")
+
+        def width(filters):
+            return divisible(filters * width_multiplier, min_depth)
+
+        inputs = keras.Input((None, None, 3), name="images")
+        x = conv_bn_act(inputs, width(STEM_FILTERS), 3, strides=2, hyperparams=hyperparams, name="stem")
+        outputs, index = {}, 0
+        for stage in STAGES:
+            for repeat in range(stage.repeats):
+                stride = stage.stride if repeat == 0 else 1
+                block = inverted_residual(x, stage.expansion, width(stage.filters), stride, hyperparams, index)
+                if index == EXPANSION_BLOCK:
+                    outputs[EXPANSION_LEVEL] = block.expanded
+                x = block.output
+                outputs.update({level: x for level, (last, _) in LEVELS.items() if last == index})
+                index += 1
+        head = max(HEAD_FILTERS, divisible(HEAD_FILTERS * width_multiplier, min_depth))
+        outputs["C5"] = conv_bn_act(x, head, 1, hyperparams=hyperparams, name="head")
+        strides = {level: stride for level, (_, stride) in LEVELS.items()} | {EXPANSION_LEVEL: 16, "C5": 32}
+        super().__init__(inputs=inputs, outputs=outputs, strides=strides, **kwargs)
+        self.width_multiplier, self.min_depth, self.hyperparams = width_multiplier, min_depth, hyperparams
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "width_multiplier": self.width_multiplier,
+            "min_depth": self.min_depth,
+            "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """The tensors of one inverted residual that others want."""
+
+    expanded: keras.KerasTensor
+    output: keras.KerasTensor
+
+
+def inverted_residual(x, expansion, filters, stride, hyperparams, index):
+    """1x1 expansion, 3x3 depthwise, linear 1x1 projection, and the shortcut where the shapes agree (figure 4)."""
+    shortcut, name = x, f"block_{index}"
+    if expansion > 1:
+        x = conv_bn_act(x, expansion * int(x.shape[-1]), 1, hyperparams=hyperparams, name=f"{name}_expand")
+    expanded = x
+    x = depthwise_bn_act(x, 3, strides=stride, hyperparams=hyperparams, name=name)
+    x = conv_bn_act(x, filters, 1, hyperparams=hyperparams, name=f"{name}_project", activation=None)
+    if stride == 1 and int(shortcut.shape[-1]) == filters:
+        x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
+    return Block(expanded, x)
+
+
+def divisible(filters, min_depth=8, divisor=8):
+    """`filters` rounded to a multiple of `divisor`, at least `min_depth`, and never below 90 % of what was asked."""
+    rounded = max(min_depth, int(filters + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * filters else rounded

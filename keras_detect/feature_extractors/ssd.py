@@ -1,0 +1,42 @@
+"""Backbone and neck as one feature extractor for one-stage detectors."""
+
+import keras
+
+from keras_detect.registry import serializable
+
+
+@serializable
+class SSDFeatureExtractor(keras.Model):
+    """Pixels `[B, H, W, 3]`, scaled, -> list of feature maps `[B, h_l, w_l, c_l]`, finest first.
+
+    Args:
+        backbone: a `Backbone`; gives the levels and the pixel scaling.
+        neck: a part that turns the backbone's dict of Keras tensors into an ordered dict of feature maps.
+        **kwargs: Keras' own `name`, `trainable`.
+    """
+
+    def __init__(self, *, backbone, neck, **kwargs):
+        inputs = keras.Input((None, None, 3), name="images")
+        feature_maps = neck(backbone(inputs))
+        super().__init__(inputs=inputs, outputs=list(feature_maps.values()), **kwargs)
+        self.backbone, self.neck = backbone, neck
+        self.level_names = tuple(feature_maps)
+
+    def preprocess(self, images):
+        """The backbone's pixel scaling: float 0...255 `[B, H, W, 3]` -> network input."""
+        return self.backbone.preprocess(images)
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "neck": keras.saving.serialize_keras_object(self.neck),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for key in ("backbone", "neck"):
+            config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects)
+        return cls(**config)

@@ -1,0 +1,276 @@
+"""The single-shot detector: SSD, RetinaNet and EfficientDet are settings of it."""
+
+import keras
+from keras import ops
+
+from keras_detect import fields
+from keras_detect.backbones.backbone import get_backbone
+from keras_detect.box_predictors.convolutional import ConvolutionalBoxPredictor
+from keras_detect.boxes.anchor_generators import SsdAnchorGenerator
+from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
+from keras_detect.boxes.matchers import ArgMaxMatcher
+from keras_detect.boxes.nms import MulticlassNonMaxSuppression
+from keras_detect.boxes.similarity import IouSimilarity
+from keras_detect.boxes.target_assigner import TargetAssigner
+from keras_detect.feature_extractors.ssd import SSDFeatureExtractor
+from keras_detect.layers.batch_normalization import BatchNormalization
+from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
+from keras_detect.layers.image_resizers import FixedShapeResizer
+from keras_detect.losses.one_stage import OneStageLoss
+from keras_detect.meta_architectures.detection_model import DetectionModel
+from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
+from keras_detect.postprocessing import Postprocessor
+from keras_detect.registry import serializable
+
+
+@serializable
+class SSD(DetectionModel):
+    """Anchors on several feature maps, one box code and one row of class logits for each (Liu et al. 2016).
+
+    `SSD.from_backbone` builds one with sensible parts; this constructor takes every part.
+
+    Args:
+        resizer: image resizer; runs after the pixel scaling, so padding is 0 in network units.
+        feature_extractor: `SSDFeatureExtractor`, pixels -> list of feature maps.
+        box_predictor: layer, feature maps -> box codes and class logits.
+        anchor_generator: part, feature map sizes -> anchors `[A, 4]`.
+        target_assigner: part that matches anchors with truth; holds similarity, matcher and box coder.
+        loss: `OneStageLoss`.
+        postprocessor: `Postprocessor`; holds score conversion and non-maximum suppression.
+        class_names: sequence of K strings or `None`.
+        freeze_batchnorm: batch norm runs in inference mode and does not train: for small batches.
+        **kwargs: Keras' own `name`, `dtype`, `trainable`.
+
+    Raises:
+        ValueError: parts that do not fit each other (numbers of feature maps, background columns, class names).
+    """
+
+    loss_names = ("localization_loss", "classification_loss")
+
+    def __init__(
+        self,
+        *,
+        resizer,
+        feature_extractor,
+        box_predictor,
+        anchor_generator,
+        target_assigner,
+        loss,
+        postprocessor,
+        class_names=None,
+        freeze_batchnorm=False,
+        **kwargs,
+    ):
+        super().__init__(resizer=resizer, class_names=class_names, **kwargs)
+        self.feature_extractor = feature_extractor
+        self.box_predictor = box_predictor
+        self.anchor_generator = anchor_generator
+        self.target_assigner = target_assigner
+        self.detection_loss = loss
+        self.postprocessor = postprocessor
+        self.freeze_batchnorm = freeze_batchnorm
+        if postprocessor.has_background != box_predictor.background:
+            raise ValueError(
+                "The predictor and the post-processor must agree on a background column. Received: "
+                f"box_predictor.background={box_predictor.background}, "
+                f"postprocessor.has_background={postprocessor.has_background}."
+            )
+        if not box_predictor.built:
+            box_predictor.build([tensor.shape for tensor in feature_extractor.outputs])
+        if freeze_batchnorm:
+            for layer in self._flatten_layers(include_self=False):
+                if isinstance(layer, BatchNormalization):
+                    layer.trainable = False
+        self._finish_init()
+
+    @property
+    def num_classes(self):
+        return self.box_predictor.num_classes
+
+    @property
+    def box_coder(self):
+        """The target assigner's box coder: encoding and decoding cannot drift apart."""
+        return self.target_assigner.box_coder
+
+    @classmethod
+    def from_backbone(cls, backbone, *, num_classes=None, image_size=320, class_names=None, **parts):
+        """An SSD with default parts around a backbone.
+
+        Args:
+            backbone: a registered name ("mobilenet_v2") or a `Backbone`.
+            num_classes: K; may be left out when `class_names` is given.
+            image_size: int or `(height, width)` the pictures are resized to.
+            class_names: sequence of K strings.
+            **parts: any argument of the constructor, instead of the default part.
+
+        Raises:
+            ValueError: an unknown backbone name, neither `num_classes` nor `class_names`.
+        """
+        if num_classes is None and class_names is None:
+            raise ValueError("from_backbone needs num_classes or class_names. Received neither.")
+        num_classes = len(class_names) if num_classes is None else num_classes
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if isinstance(backbone, str):
+            backbone = get_backbone(backbone)(name="backbone")
+        extractor = parts.pop("feature_extractor", None) or SSDFeatureExtractor(
+            backbone=backbone, neck=default_neck(backbone), name="feature_extractor"
+        )
+        anchors = parts.pop("anchor_generator", None) or default_anchors(len(extractor.outputs))
+        predictor = parts.pop("box_predictor", None) or ConvolutionalBoxPredictor(
+            num_classes=num_classes,
+            num_anchors_per_location=anchors.num_anchors_per_location(),
+            kernel_size=3,
+            hyperparams=ConvHyperparams(kernel_initializer=initializer("random_normal", stddev=0.01)),
+            name="box_predictor",
+        )
+        defaults = {
+            "resizer": FixedShapeResizer(height=height, width=width),
+            "target_assigner": default_target_assigner(),
+            "loss": OneStageLoss(normalize_localization_by_code_size=True),
+            "postprocessor": default_postprocessor(predictor.background),
+        }
+        return cls(
+            feature_extractor=extractor,
+            box_predictor=predictor,
+            anchor_generator=anchors,
+            class_names=class_names,
+            **{**defaults, **parts},
+        )
+
+    def preprocess(self, images, true_image_shapes=None):
+        """Scales the pixels, then resizes and pads: padding is 0 in network units.
+
+        Args:
+            images: `[B, H, W, 3]` uint8 or float in 0...255.
+            true_image_shapes: `[B, 3]` int32, or `None` where no picture is padded.
+
+        Returns:
+            `{"images" [B, h, w, 3] float32, "true_image_shapes" [B, 3] int32}`.
+        """
+        images = self.feature_extractor.preprocess(ops.cast(images, "float32"))
+        images, true_image_shapes = self.resizer(images, true_image_shapes)
+        return {fields.IMAGES: images, fields.TRUE_IMAGE_SHAPES: true_image_shapes}
+
+    def call(self, inputs, training=None):
+        """Raw predictions `{"box_encodings" [B, A, code], "class_logits" [B, A, C], "anchors" [A, 4], "image_shape"}`.
+
+        `inputs` is what `preprocess` returned; a bare image tensor means that nothing is padded. Anchors are
+        normalised to the preprocessed image, whose `[height, width]` is `"image_shape"`.
+        """
+        images, _ = split_inputs(inputs)
+        feature_maps = self.feature_extractor(images, training=training)
+        predictions = self.box_predictor(feature_maps, training=training)
+        image_shape = tuple(ops.shape(images)[1:3])
+        shapes = [tuple(ops.shape(feature_map)[1:3]) for feature_map in feature_maps]
+        predictions[fields.ANCHORS] = ops.convert_to_tensor(self.anchor_generator(shapes, image_shape), "float32")
+        predictions[fields.IMAGE_SHAPE] = ops.cast(ops.stack(image_shape), "float32")
+        return predictions
+
+    def compute_losses(self, y, predictions, inputs, training=True):
+        """`{"localization_loss", "classification_loss"}`, float32 scalars; `y` is what `clean_truth` returned."""
+        anchors = predictions[fields.ANCHORS]
+        targets = self.assign_targets(y, predictions, inputs)
+        localization, classification = self.detection_loss(
+            predictions[fields.CLASS_LOGITS],
+            predictions[fields.BOX_ENCODINGS],
+            targets,
+            decode=lambda codes: self.box_coder.decode(codes, anchors),
+        )
+        return {"localization_loss": localization, "classification_loss": classification}
+
+    def assign_targets(self, y, predictions, inputs):
+        """`Targets` of a batch: class targets `[B, A, C]`, box codes `[B, A, code]`, their weights and the match."""
+        # truth is normalised to the true image, anchors to the padded one
+        window = true_window(inputs[fields.TRUE_IMAGE_SHAPES], predictions[fields.IMAGE_SHAPE])
+        boxes = y[fields.BOXES] * ops.expand_dims(ops.tile(window[:, 2:], (1, 2)), 1)
+        background = int(self.box_predictor.background)
+        columns = self.box_predictor.num_columns
+        class_targets = ops.one_hot(y[fields.LABELS] + background, columns, dtype="float32")
+        class_targets = ops.where(y["valid"][..., None], class_targets, 0.0)
+        unmatched = ops.zeros((columns,))
+        if background and not self.detection_loss.background_as_zeros:
+            unmatched = ops.one_hot(0, columns, dtype="float32")
+        return self.target_assigner(
+            predictions[fields.ANCHORS], boxes, class_targets, unmatched, y[fields.WEIGHTS], y["valid"]
+        )
+
+    def postprocess(self, predictions, true_image_shapes):
+        """Detections (`fields`), normalised to the true image."""
+        return self.postprocessor(
+            predictions[fields.BOX_ENCODINGS],
+            predictions[fields.CLASS_LOGITS],
+            predictions[fields.ANCHORS],
+            self.box_coder,
+            true_window(true_image_shapes, predictions[fields.IMAGE_SHAPE]),
+        )
+
+    def _weight_groups(self):
+        backbone = self.feature_extractor.backbone
+        return {
+            "backbone": [backbone],
+            "neck": [layer for layer in self.feature_extractor.layers if layer is not backbone],
+            "box_predictor": [self.box_predictor],
+        }
+
+    def get_config(self):
+        parts = {
+            "feature_extractor": self.feature_extractor,
+            "box_predictor": self.box_predictor,
+            "anchor_generator": self.anchor_generator,
+            "target_assigner": self.target_assigner,
+            "loss": self.detection_loss,
+            "postprocessor": self.postprocessor,
+        }
+        serialized = {key: keras.saving.serialize_keras_object(value) for key, value in parts.items()}
+        return {**super().get_config(), **serialized, "freeze_batchnorm": self.freeze_batchnorm}
+
+    @classmethod
+    def with_num_classes(cls, config, num_classes):
+        """A copy of a `get_config()` dict for another number of classes: a new class head, no class names."""
+        predictor = config["box_predictor"]
+        predictor = {**predictor, "config": {**predictor["config"], "num_classes": int(num_classes)}}
+        return {**config, "box_predictor": predictor, "class_names": None}
+
+
+def split_inputs(inputs):
+    """Images and true shapes of what `preprocess` returned; a bare tensor has no padding."""
+    if isinstance(inputs, dict):
+        return inputs[fields.IMAGES], inputs[fields.TRUE_IMAGE_SHAPES]
+    return inputs, None
+
+
+def true_window(true_image_shapes, image_shape):
+    """The true image in the padded one: `[B, 4]` yxyx, `[0, 0, true_height / height, true_width / width]`."""
+    extent = ops.cast(true_image_shapes[:, :2], "float32") / image_shape
+    return ops.concatenate([ops.zeros_like(extent), extent], axis=-1)
+
+
+def default_neck(backbone):
+    """C3, C4, C5 and three coarser maps: strides 8...256."""
+    levels = tuple(level for level in ("C3", "C4", "C5") if level in backbone.strides)
+    return SsdFeatureMaps(levels=levels, extra_depths=(512, 256, 256, 128)[: 6 - len(levels)])
+
+
+def default_anchors(num_layers):
+    """Scales 0.1 (finest map) ... 0.95, ratios 1, 2, 1/2, 3, 1/3 (Liu et al. 2016, section 2.2)."""
+    return SsdAnchorGenerator(num_layers=num_layers, min_scale=0.1, max_scale=0.95, reduce_boxes_in_lowest_layer=False)
+
+
+def default_target_assigner():
+    """IoU of at least 0.5 is a match, and every object gets its best anchor."""
+    return TargetAssigner(
+        similarity=IouSimilarity(),
+        matcher=ArgMaxMatcher(matched_threshold=0.5, force_match_for_each_row=True),
+        box_coder=FasterRcnnBoxCoder(scale_factors=(10.0, 10.0, 5.0, 5.0)),
+    )
+
+
+def default_postprocessor(has_background):
+    """Sigmoid scores; at most 100 detections a picture above 0.01; boxes of one class suppress each other at IoU 0.6."""
+    return Postprocessor(
+        nms=MulticlassNonMaxSuppression(
+            score_threshold=0.01, iou_threshold=0.6, max_detections_per_class=100, max_total_detections=100
+        ),
+        score_converter="sigmoid",
+        has_background=has_background,
+    )
