@@ -7,7 +7,9 @@ import os
 import pathlib
 import re
 
-from keras_detect.tf_od_api.config_node import Node, Scalar, clip, join, located_error
+from keras_detect.tf_od_api.config_node import Node, PipelineConfigError, Scalar, clip, join, located_error
+
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "Node", "PipelineConfigError", "parse", "read"]
 
 MAX_BYTES = 4 * 1024 * 1024  # the largest config of the zoo has 12 kB
 MAX_DEPTH = 100  # protobuf's own limit

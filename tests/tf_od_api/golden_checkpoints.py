@@ -1,0 +1,85 @@
+"""Writes checkpoints with the golden weights (GOLDEN.md section 3) as the original would have saved them."""
+
+import json
+import math
+import pathlib
+import tarfile
+import zlib
+
+import numpy as np
+
+from tests import goldens
+
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def golden_weights(name):
+    """`{checkpoint key: float32 array}` of the golden model `name`, in the order of its variables."""
+    goldens.require_shared()
+    entries = json.loads((goldens.GOLDEN / f"{name}.vars.json").read_text())["variables"]
+    return {entry["key"]: _value(entry) for entry in entries}
+
+
+def write_golden_checkpoint(name, folder):
+    """Writes the golden weights of `name` as `folder`/ckpt-0 with its state file; returns the prefix."""
+    return write_checkpoint(golden_weights(name), folder)
+
+
+def write_checkpoint(values, folder):
+    """Writes `{key without suffix: array}` as an object checkpoint `folder`/ckpt-0; returns the prefix (a path).
+
+    Like the original's, it holds a `save_counter`; the object graph is left out (only TensorFlow's own restoring
+    needs it).
+    """
+    import tensorflow as tf
+
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {**values, "save_counter": np.int64(1)}
+    with tf.device("cpu"):
+        tf.raw_ops.SaveV2(
+            prefix=str(folder / "ckpt-0"),
+            tensor_names=[key + _VALUE for key in values],
+            shape_and_slices=[""] * len(values),
+            tensors=[tf.constant(value) for value in values.values()],
+        )
+    (folder / "checkpoint").write_text('model_checkpoint_path: "ckpt-0"\nall_model_checkpoint_paths: "ckpt-0"\n')
+    return folder / "ckpt-0"
+
+
+def write_golden_archive(name, folder, stem=None):
+    """Writes `folder`/`stem`.tar.gz laid out like the zoo's: stem/pipeline.config and stem/checkpoint/ckpt-0.*."""
+    folder, stem = pathlib.Path(folder), stem or name
+    write_golden_checkpoint(name, folder / stem / "checkpoint")
+    (folder / stem / "pipeline.config").write_bytes((goldens.GOLDEN / f"{name}.config").read_bytes())
+    archive = folder / f"{stem}.tar.gz"
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        tar.add(folder / stem, arcname=stem)
+    return archive
+
+
+def _value(entry):
+    """One variable by the rule: a draw seeded by the key, shaped by its last word, times its power of two."""
+    key, shape = entry["key"], tuple(entry["shape"])
+    generator = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
+    noise = np.asarray(generator.standard_normal(shape, dtype=np.float32), np.float32).reshape(shape)
+    value = _base(key.rsplit("/", 1)[-1], shape, noise) * np.float32(entry["scale"])
+    for index, addend in entry.get("bias_add", ()):
+        value[index] += np.float32(addend)
+    return value
+
+
+def _base(last, shape, noise):
+    one, tenth = np.float32(1), np.float32(0.1)
+    if last in ("beta", "moving_mean"):
+        return tenth * noise
+    if last == "moving_variance":
+        return one + tenth * np.abs(noise)
+    if last == "bifpn_combine_weights":
+        return one + np.float32(0.3) * noise
+    if last != "gamma" and len(shape) >= 2:
+        fan_in = math.prod(shape[:2] if last == "depthwise_kernel" else shape[:-1])
+        return noise * np.float32(math.sqrt(2.0 / fan_in))
+    if last == "bias":
+        return np.float32(0.01) * noise
+    return one + tenth * noise  # gamma and whatever has no rule of its own
