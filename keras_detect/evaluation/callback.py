@@ -1,0 +1,133 @@
+"""COCO's metrics of a model over a data set, once or at the end of every epoch."""
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from keras_detect import fields
+from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator, to_host
+
+
+def evaluate_coco(model, data, class_names=None, progress=True, batch_size=8):
+    """Runs a detector over annotated pictures and computes COCO's metrics.
+
+    Args:
+        model: its `predict_on_batch(x)` returns detections `{"boxes" [B, D, 4], "scores" [B, D], "labels" [B, D],
+            "num_detections" [B]}`, boxes normalised to the true image.
+        data: a `DetectionDataset`, or an iterable of batches `(x, y)` as its `batches` gives them. Where y has no
+            `"image_size"`, objects are sorted into small, medium and large by their size in the network's input.
+        class_names: the K names; default: the model's, else the data set's.
+        progress: whether to show a progress bar.
+        batch_size: pictures in a batch where `data` is a `DetectionDataset`.
+
+    Returns:
+        dict, see `COCOEvaluator.result`.
+
+    Raises:
+        ValueError: no class names are known.
+    """
+    names = class_names or getattr(model, "class_names", None) or getattr(data, "class_names", None)
+    if not names:
+        raise ValueError(
+            "COCO's metrics need the class names. Received a model and data without them. Pass class_names=[...]."
+        )
+    batches = data.batches(model, batch_size) if hasattr(data, "batches") else data
+    evaluator = COCOEvaluator(names)
+    largest = 0
+    for x, y in tqdm(batches, desc="evaluate", unit="batch", disable=not progress, total=_length(batches)):
+        x = keras.tree.map_structure(to_host, x)
+        count = len(keras.tree.flatten(x)[0])
+        largest = max(largest, count)
+        # A last batch that is smaller would compile the network once more: repeat its last picture instead.
+        filled = keras.tree.map_structure(lambda rows: _fill(rows, largest), x)
+        detections = model.predict_on_batch(filled)
+        detections = {
+            key: to_host(detections[key])[:count]
+            for key in (fields.BOXES, fields.SCORES, fields.LABELS, fields.NUM_DETECTIONS)
+            if key in detections
+        }
+        evaluator.update(y, detections, image_sizes=None if "image_size" in y else _sizes(x))
+    return evaluator.result()
+
+
+class COCOEvaluation(keras.callbacks.Callback):
+    """Computes COCO's metrics at the end of an epoch and puts them into `fit`'s logs.
+
+    Placed before them in `callbacks=[...]`, it lets `ModelCheckpoint(monitor="val_map", mode="max")`, `EarlyStopping`
+    and `ReduceLROnPlateau` follow the metric; `History` records it. `last_result` holds the full dict of
+    `COCOEvaluator.result`.
+
+    Args:
+        validation_data: a `DetectionDataset`, or batches `(x, y)` as its `batches` gives them.
+        prefix: put before each name in the logs.
+        every_n_epochs: evaluate after every n-th epoch and after the last one; other epochs get no entry.
+        metrics: names out of `COCO_METRICS` that enter the logs, or "all".
+        class_names: the K names; default: the model's, else the data set's.
+        batch_size: pictures in a batch where `validation_data` is a `DetectionDataset`.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: an unknown metric, or `every_n_epochs` below 1.
+    """
+
+    def __init__(
+        self,
+        validation_data,
+        prefix="val_",
+        every_n_epochs=1,
+        metrics=("map", "map_50", "map_75", "mar_100"),
+        class_names=None,
+        batch_size=8,
+        progress=False,
+    ):
+        super().__init__()
+        names = tuple(COCO_METRICS) if metrics == "all" else tuple(metrics)
+        unknown = [name for name in names if name not in COCO_METRICS]
+        if unknown:
+            raise ValueError(f"Unknown metrics: {', '.join(unknown)}. Known: {', '.join(COCO_METRICS)}, or 'all'.")
+        if every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs must be at least 1. Received: every_n_epochs={every_n_epochs}")
+        self.validation_data = validation_data
+        self.prefix = prefix
+        self.every_n_epochs = every_n_epochs
+        self.metrics = names
+        self.class_names = class_names
+        self.batch_size = batch_size
+        self.progress = progress
+        self.last_result = None
+        self._batches = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        last = epoch + 1 == (self.params or {}).get("epochs")
+        if (epoch + 1) % self.every_n_epochs and not last:
+            return
+        if self._batches is None:
+            data = self.validation_data
+            # One pipeline for all epochs: building it anew each time would keep the old graphs alive.
+            self._batches = data.batches(self.model, self.batch_size) if hasattr(data, "batches") else data
+        names = self.class_names or getattr(self.model, "class_names", None)
+        names = names or getattr(self.validation_data, "class_names", None)
+        self.last_result = evaluate_coco(self.model, self._batches, class_names=names, progress=self.progress)
+        if logs is not None:
+            logs.update({self.prefix + name: self.last_result[name] for name in self.metrics})
+
+
+def _fill(rows, count):
+    missing = count - len(rows)
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing > 0 else rows
+
+
+def _sizes(x):
+    """[B, 2] true sizes in the network's input."""
+    if isinstance(x, dict):
+        if fields.TRUE_IMAGE_SHAPES in x:
+            return x[fields.TRUE_IMAGE_SHAPES][:, :2]
+        x = x[fields.IMAGES]
+    return np.tile(np.asarray(x.shape[1:3]), (len(x), 1))
+
+
+def _length(batches):
+    try:
+        return len(batches)
+    except TypeError:
+        return None
