@@ -3,6 +3,39 @@
 A kernel has a `keras.ops` twin in the room that uses it and is held to the same goldens. Room level 0.
 """
 
+import contextlib
+import contextvars
+
+import keras
+
+# ---------------------------------------------------------------------------------------------------------- dispatch
+
+_portable = contextvars.ContextVar("keras_detect_portable_kernels", default=False)
+
+
+@contextlib.contextmanager
+def portable_kernels():
+    """Within this context (while a function is traced, that is) the `keras.ops` twins are used on every backend.
+
+    Needed for soft non-maximum suppression in `tf.function(jit_compile=True)`, which XLA has no kernel for.
+    """
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
+
+
+def running(backend):
+    """Whether Keras runs on the named backend: "tensorflow", "jax" or "torch"."""
+    return keras.backend.backend() == backend
+
+
+def use_native(backend):
+    """Whether Keras runs on the named backend and `portable_kernels` does not forbid its own kernels."""
+    return running(backend) and not _portable.get()
+
+
 # ---------------------------------------------------------------------------------------------- batch normalisation
 
 
@@ -66,3 +99,143 @@ def replicas_in_sync():
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+# --------------------------------------------------------------------------------------------------- image resizing
+
+
+def has_tf_resize(method, kernel):
+    """Whether `tf_resize` may stand in a model's graph: TensorFlow runs it and XLA compiles it to the same numbers.
+
+    XLA's (TensorFlow 2.21) legacy bilinear kernel is wrong when it shrinks, and it has none for bicubic and area.
+    """
+    import keras
+
+    compiles = method == "nearest" or (method, kernel) == ("bilinear", "half_pixel")
+    return compiles and keras.backend.backend() == "tensorflow"
+
+
+def tf_resize(images, size, method, kernel):
+    """TensorFlow's resize kernels.
+
+    Args:
+        images: `[B, H, W, C]` uint8 or float32 tensor.
+        size: `(h, w)` ints or a `[2]` int32 tensor.
+        method: `"bilinear"`, `"nearest"`, `"bicubic"` or `"area"`.
+        kernel: `"half_pixel"`, `"legacy"` or `"align_corners"`; area has but one.
+
+    Returns:
+        `[B, h, w, C]` float32 (nearest: the dtype of `images`).
+    """
+    import tensorflow as tf
+
+    if method == "area":
+        return tf.raw_ops.ResizeArea(images=images, size=size)
+    kernels = {
+        "bilinear": tf.raw_ops.ResizeBilinear,
+        "nearest": tf.raw_ops.ResizeNearestNeighbor,
+        "bicubic": tf.raw_ops.ResizeBicubic,
+    }
+    return kernels[method](
+        images=images,
+        size=size,
+        half_pixel_centers=kernel == "half_pixel",
+        align_corners=kernel == "align_corners",
+    )
+
+
+def tf_resize_image(image, method_and_kernel, true_size, padded_side, pad_value, finish):
+    """One picture of unknown size, resized and padded in a TensorFlow graph.
+
+    Args:
+        image: `[H, W, C]` uint8 or float tensor.
+        method_and_kernel: as in `tf_resize`.
+        true_size: `(tf, height, width) -> (height, width)` on float32 scalars.
+        padded_side: side of the resized picture -> side of the canvas, on int32 scalars.
+        pad_value: numbers, one or one per channel.
+        finish: applied to the padded float32 picture.
+
+    Returns:
+        `(picture [h, w, C] of the same dtype, its true shape [3] int32)`; integers are rounded.
+    """
+    import tensorflow as tf
+
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    size = tf.cast(tf.stack(true_size(tf, height, width)), tf.int32)
+    resized = tf.cast(tf_resize(image[None], size, *method_and_kernel)[0], tf.float32)
+    bottom, right = (padded_side(side) - side for side in tf.unstack(size))
+    padding = [[0, bottom], [0, right], [0, 0]]
+    resized = tf.pad(resized, padding)
+    if any(pad_value):
+        outside = 1.0 - tf.pad(tf.ones([size[0], size[1], 1]), padding)
+        resized = resized + outside * tf.constant(pad_value, tf.float32)
+    resized = finish(resized)
+    if image.dtype.is_integer:
+        resized = tf.round(resized)
+    return tf.saturate_cast(resized, image.dtype), tf.concat([size, tf.shape(resized)[-1:]], axis=0)
+
+
+# ------------------------------------------------------------------------------------------- non-maximum suppression
+
+
+def tf_nms(boxes, scores, max_detections, iou_threshold, score_threshold, soft_nms_sigma=0.0):
+    """TensorFlow's non-maximum suppression, once per image and class.
+
+    Args:
+        boxes: `[B, A, q, 4]` float32; q is 1, or K for boxes per class.
+        scores: `[B, A, K]` float32; `-inf` is never selected.
+        max_detections: how many each class may keep.
+        iou_threshold: a box is suppressed by a better one if their IoU is greater.
+        score_threshold: selected scores are greater.
+        soft_nms_sigma: above 0 for soft suppression, which XLA cannot compile.
+
+    Returns:
+        `(anchors [B, K, max_detections] int32, scores [B, K, max_detections])` by falling score, -inf in padding.
+    """
+    import tensorflow as tf
+
+    num_anchors, num_classes = tf.shape(scores)[1], scores.shape[2]
+    scores = tf.reshape(tf.transpose(scores, [0, 2, 1]), [-1, num_anchors])
+    boxes = tf.transpose(boxes, [0, 2, 1, 3])
+    settings = {"max_output_size": max_detections, "iou_threshold": iou_threshold, "score_threshold": score_threshold}
+
+    def one(row):
+        image, group = row // num_classes, row % num_classes
+        row_boxes, row_scores = boxes[image, group if boxes.shape[1] > 1 else 0], scores[row]
+        if soft_nms_sigma > 0.0:
+            anchors, selected, count = tf.raw_ops.NonMaxSuppressionV5(
+                boxes=row_boxes,
+                scores=row_scores,
+                soft_nms_sigma=soft_nms_sigma,
+                pad_to_max_output_size=True,
+                **settings,
+            )
+        else:
+            anchors, count = tf.raw_ops.NonMaxSuppressionV4(
+                boxes=row_boxes, scores=row_scores, pad_to_max_output_size=True, **settings
+            )
+            selected = tf.gather(row_scores, anchors)
+        return anchors, tf.where(tf.range(max_detections) < count, selected, float("-inf"))
+
+    anchors, selected = tf.map_fn(one, tf.range(tf.shape(scores)[0]), fn_output_signature=(tf.int32, tf.float32))
+    shape = [-1, num_classes, max_detections]
+    return tf.reshape(anchors, shape), tf.reshape(selected, shape)
+
+
+def torch_top_k(values, k):
+    """The k largest of each row of `values [B, L]` and their indices, by falling value, of equal ones the first.
+
+    `torch.topk` leaves open which of several equal values it takes, and in which order.
+    """
+    import torch
+
+    if k == values.shape[1]:
+        ordered = torch.sort(values, dim=1, descending=True, stable=True)
+        return ordered.values, ordered.indices
+    smallest = torch.topk(values, k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+    larger, equal = values > smallest, values == smallest
+    missing = k - larger.sum(dim=1, keepdim=True)
+    taken = larger | (equal & (equal.cumsum(dim=1) <= missing))
+    indices = taken.nonzero()[:, 1].reshape(values.shape[0], k)
+    ordered = torch.sort(values.gather(1, indices), dim=1, descending=True, stable=True)
+    return ordered.values, indices.gather(1, ordered.indices)
