@@ -157,6 +157,27 @@ def _tail(path, count):
 
 def _unreadable(path, error):
     reason = "no picture format is recognised" if isinstance(error, UnidentifiedImageError) else str(error)
-    return ValueError(
-        f"Not a readable picture: {path} ({reason}). Replace the file, or remove it and its annotation from the data set."
-    )
+    return ValueError(f"Not a readable picture: {path} ({reason}). Replace the file, or remove it with its annotation.")
+
+
+def as_pixels(picture):
+    """A path, a Pillow picture or an array `[H, W, 3]`, `[H, W, 4]`, `[H, W, 1]` or `[H, W]` -> uint8 or float RGB.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a picture, a batch, or an array with another number of channels.
+    """
+    if isinstance(picture, str | os.PathLike):
+        return read_picture(os.fspath(picture))
+    if isinstance(picture, Image.Image):
+        return to_rgb(picture)
+    pixels = np.asarray(picture)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4) or not pixels.size:
+        raise ValueError(
+            "A picture is a path, a Pillow picture, or an array [H, W, 3] in 0...255. "
+            f"Received: {type(picture).__name__} of shape {pixels.shape}. Pass several pictures as a list."
+        )
+    pixels = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
+    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)

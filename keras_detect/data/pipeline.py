@@ -23,20 +23,20 @@ def build_batches(records, *, resizer, batch_size, augment, shuffle, seed, drop_
     """The `tf.data.Dataset` behind `DetectionDataset.batches`, which documents the arguments and what comes out."""
     import tensorflow as tf
 
-    pads = _resizer_pads(resizer, batch_size)
     augmentations = _as_sequence(augment)
+    canvas, pads = _canvas(records, resizer, augmentations)
     load = _loader(records, with_areas=not augmentations)
     _warn_of_lost_rows(records, max_boxes)
-    cache = cache and _fits_in_memory(records, resizer, resized=not augmentations)
+    cache = cache and _fits_in_memory(records, canvas=None if augmentations else canvas)
 
     def finish(example):
-        return _resize(example, resizer)
+        return _resize(example, resizer, canvas)
 
     def augment_and_finish(example, number):
         seed_pair = tf.stack([number, example.pop("index")])
         for position, operation in enumerate(augmentations):
             example = operation(example, tf.random.experimental.stateless_fold_in(seed_pair, position))
-        return _resize(example, resizer)
+        return _resize(example, resizer, canvas)
 
     def parallel(dataset, function):
         return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -125,7 +125,7 @@ def _decoder(records):
     return decode
 
 
-def _resize(example, resizer):
+def _resize(example, resizer, canvas):
     """Resizes the picture; adds the sizes before (`image_size`) and after (`true_shape`), drops the index."""
     import tensorflow as tf
 
@@ -133,10 +133,10 @@ def _resize(example, resizer):
     example = {key: value for key, value in example.items() if key != "index"}
     example["image_size"] = tf.shape(image)[:2]
     resized, true_shape = resizer.resize_tf(image)
-    height, width = resizer.output_shape(*_PROBES[0])[:2]
-    if resizer.output_shape(*_PROBES[1])[:2] == (height, width):
-        resized = tf.ensure_shape(resized, [height, width, 3])
-    example["image"] = resized
+    # A resizer that does not pad by itself leaves sizes that differ; a batch has one.
+    resized = tf.pad(resized, [[0, canvas[0] - tf.shape(resized)[0]], [0, canvas[1] - tf.shape(resized)[1]], [0, 0]])
+    channels = 1 if getattr(resizer, "convert_to_grayscale", False) else 3
+    example["image"] = tf.ensure_shape(resized, [*canvas, channels])
     example["true_shape"] = tf.ensure_shape(tf.cast(true_shape, tf.int32), [3])
     return example
 
@@ -156,20 +156,22 @@ def _split_xy(example, max_boxes, pads):
     return x, y
 
 
-def _resizer_pads(resizer, batch_size):
-    """Whether pictures get padding, asked of the resizer and not of the data, so that every split has the same x."""
+def _canvas(records, resizer, augmentations):
+    """`((height, width), pads)`: the one size of the batches' pictures, and whether some are smaller than it.
+
+    The second is asked of the resizer and not of the data, so that the batches of every split have the same x.
+    """
     if not hasattr(resizer, "resize_tf"):
         raise ValueError(
             "batches() sizes the pictures with the model's resizer. Received a model without one: "
             f"{type(resizer).__name__}. Pass a keras_detect model, or a resizer of keras_detect.layers.image_resizers."
         )
-    shapes = [tuple(resizer.output_shape(*probe)[:2]) for probe in _PROBES]
-    if len(set(shapes)) > 1 and batch_size > 1:
-        raise ValueError(
-            f"Pictures of one batch need one size. Received {resizer}, whose output size depends on the picture, and "
-            f"batch_size={batch_size}. Let the resizer pad to its largest size, or use batch_size=1."
-        )
-    return any(tuple(resizer.resized_size(*probe)[:2]) != shape for probe, shape in zip(_PROBES, shapes, strict=True))
+    height = max(record.picture.height for record in records)
+    width = max(record.picture.width for record in records)
+    if any(getattr(operation, "swaps_sides", False) for operation in augmentations):
+        height = width = max(height, width)
+    canvas = tuple(resizer.output_shape(height, width, padded=True))
+    return canvas, any(tuple(resizer.resized_size(*probe)) != canvas for probe in _PROBES)
 
 
 def _as_sequence(augment):
@@ -191,12 +193,10 @@ def _warn_of_lost_rows(records, max_boxes):
         logging.warning("max_boxes=%d leaves out %d boxes of crowded pictures.", max_boxes, lost)
 
 
-def _fits_in_memory(records, resizer, resized):
-    if resized:
-        height, width = resizer.output_shape(*_PROBES[0])[:2]
-        size = len(records) * height * width * 3
-    else:
-        size = sum(record.picture.height * record.picture.width * 3 for record in records)
-    if size > CACHE_LIMIT_BYTES:
-        logging.warning("cache=True left out: the pictures would take %.1f GiB of memory.", size / 2**30)
-    return size <= CACHE_LIMIT_BYTES
+def _fits_in_memory(records, canvas):
+    """Whether the decoded pictures stay below the limit: resized ones where there is a canvas."""
+    sizes = [canvas or (record.picture.height, record.picture.width) for record in records]
+    total = sum(height * width * 3 for height, width in sizes)
+    if total > CACHE_LIMIT_BYTES:
+        logging.warning("cache=True left out: the pictures would take %.1f GiB of memory.", total / 2**30)
+    return total <= CACHE_LIMIT_BYTES

@@ -68,7 +68,7 @@ class COCOEvaluator:
         sizes = truth.get("image_size") if image_sizes is None else np.asarray(image_sizes)
         if sizes is None:
             raise ValueError(
-                'COCO\'s metrics by object size need the pictures\' sizes in pixels. Received y without "image_size" '
+                "COCO's metrics by object size need the pictures' sizes in pixels. Received y without \"image_size\" "
                 "and no image_sizes. Pass image_sizes [B, 2] (height, width)."
             )
         labels = truth[fields.LABELS] if fields.LABELS in truth else truth[fields.CLASSES]

@@ -38,7 +38,7 @@ class OneBox(keras.Model):
 class Stretch:
     """A stand-in for the model's resizer: 8 x 8."""
 
-    def output_shape(self, height, width):
+    def output_shape(self, height, width, padded=False):
         return (8, 8)
 
     resized_size = output_shape
@@ -82,7 +82,9 @@ def test_checkpoint_and_early_stopping_see_it(tmp_path):
     file = str(tmp_path / "best.weights.h5")
     callbacks = [
         COCOEvaluation(data, batch_size=5),
-        keras.callbacks.ModelCheckpoint(file, monitor="val_map", mode="max", save_best_only=True, save_weights_only=True),
+        keras.callbacks.ModelCheckpoint(
+            file, monitor="val_map", mode="max", save_best_only=True, save_weights_only=True
+        ),
         keras.callbacks.EarlyStopping(monitor="val_map", mode="max", patience=2),
     ]
     history = model.fit(data.batches(model, PICTURES), epochs=20, verbose=0, callbacks=callbacks).history
@@ -119,18 +121,17 @@ def test_memory_does_not_grow_with_epochs():
     callback = COCOEvaluation(data, batch_size=2)
     callback.set_model(model)
     callback.set_params({"epochs": 1000})
-    for epoch in range(5):
-        callback.on_epoch_end(epoch, {})
     tracemalloc.start()
-    callback.on_epoch_end(5, {})
+    for epoch in range(10):
+        callback.on_epoch_end(epoch, {})
     gc.collect()
     before = tracemalloc.get_traced_memory()[0]
-    for epoch in range(6, 46):
+    for epoch in range(10, 50):
         callback.on_epoch_end(epoch, {})
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    assert grown < 40 * 1000, f"{grown} bytes in 40 epochs"
+    assert grown < 40 * 500, f"{grown} bytes in 40 epochs"
 
 
 def test_batches_without_image_size_use_the_networks_input():
