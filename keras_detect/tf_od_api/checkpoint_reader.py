@@ -26,7 +26,7 @@ IGNORED = (
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is not there, broken, truncated or of another kind. One line that names the file."""
+    """A checkpoint that is broken, truncated or of another kind. One line that names the file."""
 
 
 class CheckpointReader:
@@ -102,8 +102,8 @@ def open_checkpoint(path):
             sub-folder as the zoo has it (the `checkpoint` state file names it, else the highest number); or the
             zoo's `.tar.gz`, which is unpacked to a temporary folder for as long as the reader lives.
 
-    Returns a `CheckpointReader`. Raises `CheckpointError` if there is no checkpoint or it cannot be read, and
-    `archives.ArchiveError` if an archive is broken.
+    Returns a `CheckpointReader`. Raises `FileNotFoundError` if there is nothing at `path`, `CheckpointError` if a
+    folder holds no checkpoint or it cannot be read, and `archives.ArchiveError` if an archive is broken.
     """
     path = pathlib.Path(os.path.expanduser(os.fspath(path)))
     if path.is_file() and path.name.endswith(_ARCHIVES):
@@ -112,7 +112,7 @@ def open_checkpoint(path):
         return CheckpointReader(find_checkpoint(path), source=path)
     prefix = path.with_name(path.name.removesuffix(".index"))
     if not _is_checkpoint(prefix):
-        raise CheckpointError(
+        raise FileNotFoundError(
             f"{path}: no such checkpoint; pass its prefix (beside which PREFIX.index lies), its folder or a .tar.gz"
         )
     return CheckpointReader(prefix, source=path)

@@ -34,8 +34,8 @@ class RestoreReport:
 
     source: str
     restored: Mapping
-    kept: Mapping = MappingProxyType({})
-    ignored: Mapping = MappingProxyType({})
+    kept: Mapping = dataclasses.field(default_factory=dict)
+    ignored: Mapping = dataclasses.field(default_factory=dict)
 
     def summary(self):
         """The report as text: counts, then each reason with the names it concerns."""

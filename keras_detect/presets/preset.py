@@ -1,0 +1,63 @@
+"""A preset's row, and the table of all rows."""
+
+import dataclasses
+
+from keras_detect.registry import unknown_name
+
+PUBLISHED_ADDRESS = "https://download.tensorflow.org/models/object_detection/tf2/"
+
+_PRESETS = {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
+    """One published model: where it comes from and what its authors say of it.
+
+    Attributes:
+        archive: the archive's path below `PUBLISHED_ADDRESS`; its stem is the preset's `name`.
+        pipeline_config: name of the model's config among the original's training configs (without ".config").
+        speed_ms: the published speed, milliseconds per picture on the authors' hardware.
+        coco_map: the published mAP on COCO 2017 val, in percent; `measured_map` is what we measured (None: nothing).
+        outputs: what a detection holds beside its score and label.
+        licence: SPDX identifier.
+        sha256: digest of the archive, where one is known.
+    """
+
+    archive: str
+    pipeline_config: str
+    speed_ms: float | None
+    coco_map: float | None
+    measured_map: float | None = None
+    outputs: tuple = ("boxes",)
+    licence: str = "Apache-2.0"
+    sha256: str | None = None
+
+    @property
+    def name(self):
+        """The archive's stem: "ssd_mobilenet_v2_320x320_coco17_tpu-8"."""
+        return self.archive.rsplit("/", 1)[-1].removesuffix(".tar.gz")
+
+    @property
+    def url(self):
+        """The archive's published address."""
+        return PUBLISHED_ADDRESS + self.archive
+
+
+def add(*presets):
+    """Adds rows to the table. Raises `ValueError` for a name that is taken by another row."""
+    for preset in presets:
+        if _PRESETS.setdefault(preset.name, preset) != preset:
+            raise ValueError(f"The preset name '{preset.name}' is taken by {_PRESETS[preset.name].archive}.")
+    return presets
+
+
+def get(name):
+    """The row of a built-in preset. Raises `ValueError` with the near names if there is none."""
+    if name not in _PRESETS:
+        raise ValueError(unknown_name("preset", name, _PRESETS))
+    return _PRESETS[name]
+
+
+def names():
+    """Names of all built-in presets, sorted."""
+    return sorted(_PRESETS)

@@ -1,0 +1,66 @@
+"""The original zoo's SSDs, as their authors published them."""
+
+from keras_detect.presets.preset import Preset, add
+
+SSD_PRESETS = add(
+    Preset(
+        archive="20200711/ssd_mobilenet_v2_320x320_coco17_tpu-8.tar.gz",
+        pipeline_config="ssd_mobilenet_v2_320x320_coco17_tpu-8",
+        speed_ms=19,
+        coco_map=20.2,
+    ),
+    Preset(
+        archive="20200711/ssd_mobilenet_v1_fpn_640x640_coco17_tpu-8.tar.gz",
+        pipeline_config="ssd_mobilenet_v1_fpn_640x640_coco17_tpu-8",
+        speed_ms=48,
+        coco_map=29.1,
+    ),
+    Preset(
+        archive="20200711/ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8.tar.gz",
+        pipeline_config="ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8",
+        speed_ms=22,
+        coco_map=22.2,
+    ),
+    Preset(
+        archive="20200711/ssd_mobilenet_v2_fpnlite_640x640_coco17_tpu-8.tar.gz",
+        pipeline_config="ssd_mobilenet_v2_fpnlite_640x640_coco17_tpu-8",
+        speed_ms=39,
+        coco_map=28.2,
+    ),
+    Preset(
+        archive="20200711/ssd_resnet50_v1_fpn_640x640_coco17_tpu-8.tar.gz",
+        pipeline_config="ssd_resnet50_v1_fpn_640x640_coco17_tpu-8",
+        speed_ms=46,
+        coco_map=34.3,
+    ),
+    Preset(
+        archive="20200711/ssd_resnet50_v1_fpn_1024x1024_coco17_tpu-8.tar.gz",
+        pipeline_config="ssd_resnet50_v1_fpn_1024x1024_coco17_tpu-8",
+        speed_ms=87,
+        coco_map=38.3,
+    ),
+    Preset(
+        archive="20200711/ssd_resnet101_v1_fpn_640x640_coco17_tpu-8.tar.gz",
+        pipeline_config="ssd_resnet101_v1_fpn_640x640_coco17_tpu-8",
+        speed_ms=57,
+        coco_map=35.6,
+    ),
+    Preset(
+        archive="20200711/ssd_resnet101_v1_fpn_1024x1024_coco17_tpu-8.tar.gz",
+        pipeline_config="ssd_resnet101_v1_fpn_1024x1024_coco17_tpu-8",
+        speed_ms=104,
+        coco_map=39.5,
+    ),
+    Preset(
+        archive="20200711/ssd_resnet152_v1_fpn_640x640_coco17_tpu-8.tar.gz",
+        pipeline_config="ssd_resnet152_v1_fpn_640x640_coco17_tpu-8",
+        speed_ms=80,
+        coco_map=35.4,
+    ),
+    Preset(
+        archive="20200711/ssd_resnet152_v1_fpn_1024x1024_coco17_tpu-8.tar.gz",
+        pipeline_config="ssd_resnet152_v1_fpn_1024x1024_coco17_tpu-8",
+        speed_ms=111,
+        coco_map=39.6,
+    ),
+)
