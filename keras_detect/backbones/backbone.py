@@ -1,5 +1,7 @@
 """The contract of a backbone: a picture goes in, named feature levels come out."""
 
+import functools
+
 import keras
 
 from keras_detect.registry import Registry
@@ -7,15 +9,22 @@ from keras_detect.registry import Registry
 _BACKBONES = Registry("backbone")
 
 
-def register_backbone(name):
+def register_backbone(name, **settings):
     """Class decorator that files a `Backbone` under `name` for `from_backbone` and Keras' own serialisation.
+
+    Args:
+        name: what `get_backbone` and `from_backbone` know it by.
+        **settings: constructor arguments that the name stands for. A family registers one class once per row of its
+            table: `register_backbone("resnet_v1_50", variant="resnet_v1_50")(ResNetV1)`.
 
     Raises:
         ValueError: if another class holds the name.
     """
 
     def decorate(cls):
-        _BACKBONES.register(name)(cls)
+        builder = functools.partial(cls, **settings) if settings else cls
+        # a row is known by its class: running the same file twice must not look like two owners of one name
+        _BACKBONES.register(name)(functools.update_wrapper(builder, cls, updated=()) if settings else cls)
         return keras.saving.register_keras_serializable("keras_detect", name=cls.__name__)(cls)
 
     return decorate
@@ -27,7 +36,10 @@ def backbone_names():
 
 
 def get_backbone(name):
-    """The class registered under `name`; `ValueError` with the near names otherwise."""
+    """The class (or row of a class) registered under `name`: call it with the constructor's arguments.
+
+    Raises `ValueError` with the near names if there is none.
+    """
     return _BACKBONES.get(name)
 
 

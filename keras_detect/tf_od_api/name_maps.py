@@ -1,6 +1,8 @@
 """Our weight names -> checkpoint keys of the original, as tables: one row per layer."""
 
+from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
 from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
+from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
 
 EXTRACTOR = "model/_feature_extractor"
 PREDICTOR = "model/_box_predictor"
@@ -24,22 +26,62 @@ def _mobilenet_v2_layers():
     return [*layers, "head_conv", "head_bn"]
 
 
+def _mobilenet_v1_layers():
+    layers = ["stem_conv", "stem_bn"]
+    for index in range(len(MOBILENET_V1_BLOCKS)):
+        block = f"block_{index}"
+        layers += [f"{block}_depthwise", f"{block}_bn", f"{block}_project_conv", f"{block}_project_bn"]
+    return layers
+
+
+def _resnet_v1_layers(backbone):
+    layers = ["stem_conv", "stem_bn"]
+    for stage, blocks in enumerate(RESNET_V1_VARIANTS[backbone.variant].blocks, start=2):
+        for index in range(blocks):
+            # graph order counts from the output: the shortcut stands beside the last convolution
+            ends = ("shortcut", "expand") if index == 0 else ("expand",)
+            parts = [f"{part}_{kind}" for part in ("reduce", "middle") for kind in ("conv", "bn")]
+            parts += [f"{part}_{kind}" for kind in ("conv", "bn") for part in ends]
+            layers += [f"stage_{stage}_block_{index}_{part}" for part in parts]
+    return layers
+
+
+CLASSIFICATION = f"{EXTRACTOR}/classification_backbone"
+
 BACKBONES = {
-    "MobileNetV2": _numbered(_mobilenet_v2_layers(), f"{EXTRACTOR}/classification_backbone"),
+    "MobileNetV1": lambda backbone: _numbered(_mobilenet_v1_layers(), CLASSIFICATION),
+    "MobileNetV2": lambda backbone: _numbered(_mobilenet_v2_layers(), CLASSIFICATION),
+    "ResNetV1": lambda backbone: _numbered(_resnet_v1_layers(backbone), CLASSIFICATION),
 }
 
 
-def _extra_feature_maps(neck):
+def _extra_feature_maps(neck, backbone):
     """Each extra map is a list [1x1 conv, bn, activation, 3x3 conv, bn, activation], numbered behind the levels."""
+    generator = "feature_map_generator" if type(backbone).__name__ == "MobileNetV2" else "_feature_map_generator"
     rows = {}
     for index in range(len(neck.extra_depths)):
-        prefix = f"{EXTRACTOR}/feature_map_generator/convolutions/{index + len(neck.levels)}"
+        prefix = f"{EXTRACTOR}/{generator}/convolutions/{index + len(neck.levels)}"
         for layer, position in (("reduce_conv", 0), ("reduce_bn", 1), ("conv", 3), ("bn", 4)):
             rows[f"extra_{index}_{layer}"] = f"{prefix}/{position}"
     return rows
 
 
-NECKS = {"SsdFeatureMaps": _extra_feature_maps}
+def _feature_pyramid(neck, backbone):
+    """Projections and smoothing convolutions are numbered from the coarsest level down."""
+    pyramid, kind = f"{EXTRACTOR}/_fpn_features_generator", "separable" if neck.separable else "conv"
+    *finer, top = neck.map_names[: len(neck.levels)]
+    rows = {f"{top}_project": f"{pyramid}/top_layers/0"}
+    for index, name in enumerate(reversed(finer)):
+        rows[f"{name}_project"] = f"{pyramid}/residual_blocks/{index}/0"
+        rows[f"{name}_smooth_{kind}"] = f"{pyramid}/conv_layers/{index}/0"
+        rows[f"{name}_smooth_bn"] = f"{pyramid}/conv_layers/{index}/1"
+    for index, name in enumerate(neck.map_names[len(neck.levels) :]):
+        rows[f"{name}_{kind}"] = f"{EXTRACTOR}/_coarse_feature_layers/{index}/0"
+        rows[f"{name}_bn"] = f"{EXTRACTOR}/_coarse_feature_layers/{index}/1"
+    return rows
+
+
+NECKS = {"SsdFeatureMaps": _extra_feature_maps, "FeaturePyramid": _feature_pyramid}
 
 
 def _per_level_heads(predictor):
@@ -53,10 +95,35 @@ def _per_level_heads(predictor):
     return rows
 
 
-PREDICTORS = {"ConvolutionalBoxPredictor": _per_level_heads}
+TOWERS = {"tower": "PredictionTower", "box_tower": "BoxPredictionTower", "class_tower": "ClassPredictionTower"}
+
+
+def _shared_heads(predictor):
+    """Per map, a tower is the list [convolution, batch norm, activation] * n; the convolutions are found by scope."""
+    rows = {
+        "shared_box": f"{PREDICTOR}/_box_prediction_head/_box_encoder_layers/0",
+        "shared_class": f"{PREDICTOR}/_prediction_heads/class_predictions_with_background/_class_predictor_layers/0",
+    }
+    heads = ("box_encodings", "class_predictions_with_background")
+    for tower, head in zip(predictor.tower_names, heads, strict=False):
+        for layer in range(predictor.num_layers_before_predictor):
+            rows[f"{tower}_{layer}"] = f"{PREDICTOR}/_head_scope_conv_layers/{TOWERS[tower]}/{layer}"
+            for level in range(len(predictor.num_anchors_per_location)):
+                norm = f"{PREDICTOR}/_base_tower_layers_for_heads/{head}/{level}/{3 * layer + 1}"
+                rows[f"level_{level}_{tower}_{layer}_bn"] = norm
+    return rows
+
+
+PREDICTORS = {
+    "ConvolutionalBoxPredictor": _per_level_heads,
+    "WeightSharedConvolutionalBoxPredictor": _shared_heads,
+}
 
 #: groups of `DetectionModel.named_weights` that hold the class head, left out when the number of classes differs
-CLASS_HEAD = r"box_predictor/.*_class/"
+CLASS_HEAD = r"box_predictor/.*_class/.*"
+
+#: `((regex of a checkpoint key, reason), ...)`: variables of the original that our models have no use for
+IGNORED = ()
 
 
 def checkpoint_keys(model):
@@ -66,10 +133,13 @@ def checkpoint_keys(model):
         ValueError: for a part the tables do not know, or a weight without a row.
     """
     extractor = model.feature_extractor
-    rows = {f"backbone/{name}": key for name, key in _table(BACKBONES, extractor.backbone).items()}
-    rows |= {f"neck/{name}": key for name, key in _table(NECKS, extractor.neck)(extractor.neck).items()}
-    predictor = model.box_predictor
-    rows |= {f"box_predictor/{name}": key for name, key in _table(PREDICTORS, predictor)(predictor).items()}
+    backbone, neck, predictor = extractor.backbone, extractor.neck, model.box_predictor
+    tables = {
+        "backbone": _table(BACKBONES, backbone)(backbone),
+        "neck": _table(NECKS, neck)(neck, backbone),
+        "box_predictor": _table(PREDICTORS, predictor)(predictor),
+    }
+    rows = {f"{group}/{layer}": key for group, table in tables.items() for layer, key in table.items()}
     keys = {}
     for name in model.named_weights():
         layer, variable = name.rsplit("/", 1)

@@ -1,0 +1,76 @@
+"""MobileNetV1 (Howard et al. 2017, arXiv:1704.04861, table 1), in the variant of the original zoo.
+
+It differs from keras.applications' in its padding: every stride-2 convolution pads as TensorFlow's SAME does, where
+keras.applications pads one row and column behind.
+"""
+
+import dataclasses
+
+import keras
+
+from keras_detect.backbones.backbone import Backbone, register_backbone
+from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act, depthwise_bn_act
+
+STEM_FILTERS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Two rows of table 1: a 3x3 depthwise convolution with `stride`, then a 1x1 convolution to `filters`."""
+
+    filters: int
+    stride: int = 1
+
+
+BLOCKS = (
+    Block(64),
+    Block(128, stride=2),
+    Block(128),
+    Block(256, stride=2),
+    Block(256),
+    Block(512, stride=2),
+    *(Block(512),) * 5,
+    Block(1024, stride=2),
+    Block(1024),
+)
+
+# level -> (index of the block that ends it, its stride)
+LEVELS = {"C1": (0, 2), "C2": (2, 4), "C3": (4, 8), "C4": (10, 16), "C5": (12, 32)}
+
+
+@register_backbone("mobilenet_v1")
+class MobileNetV1(Backbone):
+    """MobileNetV1 without its classifier. Levels C1...C5 with 64, 128, 256, 512 and 1024 channels.
+
+    Args:
+        width_multiplier: the paper's alpha.
+        min_depth: no layer gets fewer channels.
+        hyperparams: `ConvHyperparams` of every convolution.
+        **kwargs: Keras' own `name`, `trainable`.
+    """
+
+    def __init__(self, *, width_multiplier=1.0, min_depth=8, hyperparams=None, **kwargs):
+        hyperparams = hyperparams or ConvHyperparams(activation="relu6")
+
+        def width(filters):
+            return max(int(filters * width_multiplier), min_depth)
+
+        inputs = keras.Input((None, None, 3), name="images")
+        x = conv_bn_act(inputs, width(STEM_FILTERS), 3, strides=2, hyperparams=hyperparams, name="stem")
+        outputs = {}
+        for index, block in enumerate(BLOCKS):
+            name = f"block_{index}"
+            x = depthwise_bn_act(x, 3, strides=block.stride, hyperparams=hyperparams, name=name)
+            x = conv_bn_act(x, width(block.filters), 1, hyperparams=hyperparams, name=f"{name}_project")
+            outputs.update({level: x for level, (last, _) in LEVELS.items() if last == index})
+        strides = {level: stride for level, (_, stride) in LEVELS.items()}
+        super().__init__(inputs=inputs, outputs=outputs, strides=strides, **kwargs)
+        self.width_multiplier, self.min_depth, self.hyperparams = width_multiplier, min_depth, hyperparams
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "width_multiplier": self.width_multiplier,
+            "min_depth": self.min_depth,
+            "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),
+        }

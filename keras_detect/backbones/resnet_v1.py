@@ -1,0 +1,169 @@
+"""ResNet V1 (He et al. 2015, arXiv:1512.03385, table 1) with 50, 101 and 152 layers, in two variants.
+
+The stride of a stage sits on the first 1x1 convolution of its first block in both. They differ in convolution biases,
+in the padding of the first max pooling, in the batch norm's epsilon and in the pixel scaling; a row of the table says
+whose arithmetic it has.
+"""
+
+import dataclasses
+
+import keras
+from keras import ops
+
+from keras_detect.backbones.backbone import Backbone, register_backbone
+from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act, fixed_padding
+from keras_detect.registry import unknown_name
+
+STEM_FILTERS = 64
+STAGE_FILTERS = (64, 128, 256, 512)  # of the inner convolutions in C2...C5; a stage's output is four times as wide
+EXPANSION = 4
+RGB_MEANS = (123.68, 116.779, 103.939)  # ImageNet
+
+
+@dataclasses.dataclass(frozen=True)
+class Arithmetic:
+    """What implementations of the same ResNet differ in.
+
+    Args:
+        conv_bias: whether convolutions have a bias although batch norm follows.
+        padded_pool: whether the first max pooling pads one row and column on every side; else as TensorFlow's SAME.
+        bgr: whether the network wants its channels in the order blue, green, red.
+        batch_norm_momentum, batch_norm_epsilon: used where no `ConvHyperparams` are given.
+    """
+
+    conv_bias: bool
+    padded_pool: bool
+    bgr: bool
+    batch_norm_momentum: float
+    batch_norm_epsilon: float
+
+
+ZOO = Arithmetic(
+    conv_bias=False, padded_pool=False, bgr=False, batch_norm_momentum=0.997, batch_norm_epsilon=0.001
+)  # the original's SSD and Faster R-CNN
+KERAS_APPLICATIONS = Arithmetic(
+    conv_bias=True, padded_pool=True, bgr=True, batch_norm_momentum=0.99, batch_norm_epsilon=1.001e-5
+)  # also the original's CenterNet
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A column of table 1: how many blocks the stages C2...C5 have, and whose arithmetic it is."""
+
+    blocks: tuple
+    arithmetic: Arithmetic
+
+
+VARIANTS = {
+    "resnet_v1_50": Variant((3, 4, 6, 3), ZOO),
+    "resnet_v1_101": Variant((3, 4, 23, 3), ZOO),
+    "resnet_v1_152": Variant((3, 8, 36, 3), ZOO),
+    "resnet_v1_50_keras": Variant((3, 4, 6, 3), KERAS_APPLICATIONS),
+    "resnet_v1_101_keras": Variant((3, 4, 23, 3), KERAS_APPLICATIONS),
+    "resnet_v1_152_keras": Variant((3, 8, 36, 3), KERAS_APPLICATIONS),
+}
+
+
+class ResNetV1(Backbone):
+    """ResNet V1 without its classifier. Levels C1...C5 with 64, 256, 512, 1024 and 2048 channels.
+
+    Args:
+        variant: a row of `VARIANTS`.
+        hyperparams: `ConvHyperparams` of every convolution; its batch norm settings go before the row's.
+        **kwargs: Keras' own `name`, `trainable`.
+
+    Raises:
+        ValueError: an unknown variant; the near names are listed.
+    """
+
+    def __init__(self, *, variant="resnet_v1_50", hyperparams=None, **kwargs):
+        if variant not in VARIANTS:
+            raise ValueError(unknown_name("ResNet V1 variant", variant, VARIANTS))
+        row = VARIANTS[variant]
+        hyperparams = hyperparams or default_hyperparams(row.arithmetic)
+        inputs = keras.Input((None, None, 3), name="images")
+        outputs = {"C1": stem(inputs, row.arithmetic, hyperparams)}
+        x = first_pool(outputs["C1"], row.arithmetic)
+        for level, (blocks, filters) in enumerate(zip(row.blocks, STAGE_FILTERS, strict=True), start=2):
+            # C2 keeps the stride of the pooling before it
+            x = stage(x, blocks, filters, 1 if level == 2 else 2, row.arithmetic, hyperparams, name=f"stage_{level}")
+            outputs[f"C{level}"] = x
+        super().__init__(inputs=inputs, outputs=outputs, strides={f"C{n}": 2**n for n in range(1, 6)}, **kwargs)
+        self.variant, self.hyperparams = variant, hyperparams
+
+    def preprocess(self, images):
+        """Float RGB pixels 0...255 `[B, H, W, 3]` minus ImageNet's means; keras.applications' rows swap to BGR."""
+        centred = images - ops.convert_to_tensor(RGB_MEANS, images.dtype)
+        return ops.flip(centred, axis=-1) if VARIANTS[self.variant].arithmetic.bgr else centred
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "variant": self.variant,
+            "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),
+        }
+
+
+for _name in VARIANTS:
+    register_backbone(_name, variant=_name)(ResNetV1)
+
+
+def default_hyperparams(arithmetic):
+    """`ConvHyperparams` with the batch norm of an `Arithmetic`, ReLU and He's initialisation."""
+    return ConvHyperparams(
+        activation="relu",
+        batch_norm_momentum=arithmetic.batch_norm_momentum,
+        batch_norm_epsilon=arithmetic.batch_norm_epsilon,
+    )
+
+
+def stem(x, arithmetic, hyperparams):
+    """7x7 convolution at stride 2, padded evenly: `[B, H, W, 3]` -> `[B, ceil(H / 2), ceil(W / 2), 64]`."""
+    return conv_bn_act(
+        x,
+        STEM_FILTERS,
+        7,
+        strides=2,
+        padding="fixed",
+        use_bias=arithmetic.conv_bias,
+        hyperparams=hyperparams,
+        name="stem",
+    )
+
+
+def first_pool(x, arithmetic):
+    """3x3 max pooling at stride 2. Its input is not negative, so zeros at the border never win over a pixel."""
+    if arithmetic.padded_pool:
+        x = fixed_padding(x, 3, name="pool_pad")
+    padding = "valid" if arithmetic.padded_pool else "same"
+    return keras.layers.MaxPooling2D(3, 2, padding=padding, name="pool")(x)
+
+
+def stage(x, blocks, filters, stride, arithmetic, hyperparams, *, name):
+    """`blocks` bottlenecks, the first with `stride` and a projected shortcut."""
+    for block in range(blocks):
+        x = bottleneck(
+            x,
+            filters,
+            stride if block == 0 else 1,
+            projected=block == 0,
+            use_bias=arithmetic.conv_bias,
+            hyperparams=hyperparams,
+            name=f"{name}_block_{block}",
+        )
+    return x
+
+
+def bottleneck(x, filters, stride, *, projected, use_bias, hyperparams, name):
+    """1x1 (with the stride), 3x3 and 1x1 convolution, added to the shortcut, then the activation (figure 5, right)."""
+    settings = {"hyperparams": hyperparams, "use_bias": use_bias}
+    shortcut = x
+    if projected:
+        shortcut = conv_bn_act(
+            x, EXPANSION * filters, 1, strides=stride, name=f"{name}_shortcut", activation=None, **settings
+        )
+    x = conv_bn_act(x, filters, 1, strides=stride, name=f"{name}_reduce", **settings)
+    x = conv_bn_act(x, filters, 3, name=f"{name}_middle", **settings)
+    x = conv_bn_act(x, EXPANSION * filters, 1, name=f"{name}_expand", activation=None, **settings)
+    x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
+    return keras.layers.Activation(hyperparams.activation, name=f"{name}_act")(x)

@@ -1,0 +1,103 @@
+"""Feature pyramid network (Lin et al. 2017, arXiv:1612.03144) as the one-stage detectors of the original have it."""
+
+import re
+
+import keras
+from keras import ops
+
+from keras_detect import registry
+from keras_detect.layers.conv_blocks import ConvHyperparams, conv, conv_bn_act, separable_bn_act
+
+
+@registry.part
+class FeaturePyramid:
+    """Backbone levels C*n* -> maps P*n* of one depth: top-down sums, then coarser maps below them.
+
+    Every level is projected to `depth` by a 1x1 convolution with bias. The coarsest projection is a map as it is,
+    without batch norm and activation; each finer one is added to the map above it, doubled in size, and smoothed by a
+    3x3 convolution. What is passed down is the smoothed map, where the paper passes the sum before the smoothing. The
+    coarse maps come from the coarsest projection by 3x3 convolutions at stride 2.
+
+    Args:
+        levels: backbone levels, finest first, each half the size of the one before.
+        coarse_levels: how many coarser maps follow: 2 gives P6 and P7 behind C5.
+        depth: channels of every map.
+        separable: depthwise-separable 3x3 convolutions ("FPNLite").
+        hyperparams: `ConvHyperparams` of all convolutions.
+    """
+
+    levels: tuple = ("C3", "C4", "C5")
+    coarse_levels: int = 2
+    depth: int = 256
+    separable: bool = False
+    hyperparams: ConvHyperparams = ConvHyperparams()
+
+    def __post_init__(self):
+        numbers = [int(level[1:]) if re.fullmatch(r"C\d+", level) else None for level in self.levels]
+        if not numbers or None in numbers or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+            raise ValueError(
+                "FeaturePyramid takes backbone levels that halve their size from one to the next, such as "
+                f"('C3', 'C4', 'C5'). Received: levels={self.levels}"
+            )
+
+    @property
+    def map_names(self):
+        """Names of the maps, finest first: `("P3", ..., "P7")`."""
+        first = int(self.levels[0][1:])
+        return tuple(f"P{number}" for number in range(first, first + len(self.levels) + self.coarse_levels))
+
+    def __call__(self, features):
+        """Dict of Keras tensors -> dict of `len(levels) + coarse_levels` Keras tensors, finest first.
+
+        Raises:
+            ValueError: if the backbone lacks a level.
+        """
+        missing = [level for level in self.levels if level not in features]
+        if missing:
+            raise ValueError(
+                f"FeaturePyramid needs the backbone levels {self.levels}. Received: {sorted(features)}. "
+                "Choose `levels` among those."
+            )
+        names = dict(zip(self.levels, self.map_names, strict=False))
+        projected = {
+            name: conv(self.hyperparams, self.depth, 1, use_bias=True, name=f"{name}_project")(features[level])
+            for level, name in names.items()
+        }
+        top = list(projected)[-1]
+        maps, x = {top: projected[top]}, projected[top]
+        for name in list(projected)[-2::-1]:
+            enlarged = UpsampleLike(name=f"{name}_upsample")(x, projected[name])
+            x = keras.layers.Add(name=f"{name}_add")([projected[name], enlarged])
+            x = maps[name] = self._conv(x, 1, f"{name}_smooth")
+        x = projected[top]
+        for name in self.map_names[len(self.levels) :]:
+            x = maps[name] = self._conv(x, 2, name)
+        return {name: maps[name] for name in self.map_names}
+
+    def _conv(self, x, strides, name):
+        block = separable_bn_act if self.separable else conv_bn_act
+        return block(x, self.depth, 3, strides=strides, hyperparams=self.hyperparams, name=name)
+
+
+@registry.serializable
+class UpsampleLike(keras.layers.Layer):
+    """Nearest-neighbour doubling of a map, cut to the size of another.
+
+    A map of odd size `h` is halved to `(h + 1) / 2`, which doubles to `h + 1`: the last row or column goes.
+
+    Call arguments:
+        x: `[B, ceil(h / 2), ceil(w / 2), C]`.
+        like: `[B, h, w, any]`; only its size is looked at.
+
+    Returns `[B, h, w, C]`.
+    """
+
+    def call(self, x, like):
+        x = ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2)
+        if None not in like.shape[1:3] and tuple(x.shape[1:3]) == tuple(like.shape[1:3]):
+            return x
+        height, width = ops.shape(like)[1:3]
+        return x[:, :height, :width]
+
+    def compute_output_shape(self, x_shape, like_shape):
+        return (x_shape[0], *like_shape[1:3], x_shape[-1])
