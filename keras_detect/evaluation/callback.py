@@ -1,5 +1,7 @@
 """COCO's metrics of a model over a data set, once or at the end of every epoch."""
 
+import functools
+
 import keras
 import numpy as np
 from tqdm import tqdm
@@ -39,7 +41,7 @@ def evaluate_coco(model, data, class_names=None, progress=True, batch_size=8):
         count = len(keras.tree.flatten(x)[0])
         largest = max(largest, count)
         # A last batch that is smaller would compile the network once more: repeat its last picture instead.
-        filled = keras.tree.map_structure(lambda rows: _fill(rows, largest), x)
+        filled = keras.tree.map_structure(functools.partial(_fill, count=largest), x)
         detections = model.predict_on_batch(filled)
         detections = {
             key: to_host(detections[key])[:count]

@@ -100,7 +100,7 @@ class COCOEvaluator:
             no detections the numbers are 0.
         """
         if not any(len(rows) for rows in self._truth):
-            names = {name: UNDEFINED for name in COCO_METRICS}
+            names = dict.fromkeys(COCO_METRICS, UNDEFINED)
             return names | {"map_per_class": dict.fromkeys(self.class_names, UNDEFINED)}
         tables = self._count()
         results = {name: _mean(_select(tables, *spec)) for name, spec in COCO_METRICS.items()}

@@ -1,0 +1,219 @@
+"""Augmentations that move the picture, and its boxes with it."""
+
+from keras_detect import fields
+from keras_detect.preprocessing.augmentation import check_probability, draw, keep_rows
+from keras_detect.registry import part
+
+
+@part
+class RandomHorizontalFlip:
+    """Mirrors left and right.
+
+    Args:
+        probability: how often.
+    """
+
+    probability: float = 0.5
+
+    def __post_init__(self):
+        check_probability(self.probability)
+
+    def __call__(self, example, seed):
+        """See `keras_detect.preprocessing.augmentation` for the arguments."""
+        return _sometimes(self.probability, seed, _mirror_columns, example)
+
+
+@part
+class RandomVerticalFlip:
+    """Mirrors top and bottom: for pictures without an up, as from a microscope or the air.
+
+    Args:
+        probability: how often.
+    """
+
+    probability: float = 0.5
+
+    def __post_init__(self):
+        check_probability(self.probability)
+
+    def __call__(self, example, seed):
+        """See `keras_detect.preprocessing.augmentation` for the arguments."""
+        return _sometimes(self.probability, seed, _mirror_rows, example)
+
+
+@part
+class RandomRotation90:
+    """Turns by a quarter to the left; with both flips, all eight positions of a picture without an up.
+
+    Args:
+        probability: how often.
+    """
+
+    probability: float = 0.5
+    swaps_sides = True  # no annotation: a fact for the pipeline, not a setting
+
+    def __post_init__(self):
+        check_probability(self.probability)
+
+    def __call__(self, example, seed):
+        """See `keras_detect.preprocessing.augmentation` for the arguments."""
+        return _sometimes(self.probability, seed, _quarter_turn, example)
+
+
+@part
+class RandomIoUCrop:
+    """SSD's crop (Liu et al. 2016, section 2.2): a random patch that overlaps an object enough.
+
+    Each time one option is drawn: the whole picture, any patch, or a patch whose IoU with at least one object reaches
+    one of `min_overlaps`. Patches have `min_area` to 1 of the picture's area and an aspect ratio (width / height in
+    pixels) between 1/2 and 2 relative to the picture's. Objects whose centre lies outside are dropped, the others
+    clipped. The first of `trials` patches that keeps an object and overlaps enough is taken; if none does, the
+    picture stays whole.
+
+    Args:
+        min_overlaps: the IoU thresholds to choose from, besides "whole" and "any".
+        min_area: smallest patch area, as a part of the picture's.
+        max_aspect_ratio: largest change of the aspect ratio, in both directions.
+        trials: patches drawn.
+        probability: how often a crop is tried at all.
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+
+    min_overlaps: tuple = (0.1, 0.3, 0.5, 0.7, 0.9)
+    min_area: float = 0.1
+    max_aspect_ratio: float = 2.0
+    trials: int = 50
+    probability: float = 1.0
+
+    def __post_init__(self):
+        check_probability(self.probability)
+        if not 0.0 < self.min_area <= 1.0:
+            raise ValueError(f"min_area lies in (0, 1]. Received: min_area={self.min_area}")
+        if self.max_aspect_ratio < 1.0:
+            raise ValueError(f"max_aspect_ratio must be at least 1. Received: max_aspect_ratio={self.max_aspect_ratio}")
+        if self.trials < 1:
+            raise ValueError(f"trials must be at least 1. Received: trials={self.trials}")
+
+    def __call__(self, example, seed):
+        """See `keras_detect.preprocessing.augmentation` for the arguments."""
+        return _sometimes(self.probability, seed, lambda example: self._crop(example, seed), example)
+
+    def _crop(self, example, seed):
+        import tensorflow as tf
+
+        boxes, crowd = example[fields.BOXES], example.get(fields.IS_CROWD)
+        shape = tf.shape(example["image"])[:2]
+        patches = self._patches(seed, shape)
+        windows = tf.cast(patches, tf.float32) / tf.cast(tf.concat([shape, shape], 0), tf.float32)
+        inside = _centre_inside(boxes, windows)
+        overlap = tf.where(inside, _iou(windows, boxes), -1.0)
+        if crowd is not None:
+            overlap = tf.where(crowd[None, :], -1.0, overlap)
+        # Thresholds: 2 is out of reach (the whole picture), 0 admits any patch that keeps an object.
+        options = tf.constant([2.0, 0.0, *self.min_overlaps], tf.float32)
+        choice = tf.cast(draw(seed, 1, high=float(len(self.min_overlaps) + 2)), tf.int32)
+        threshold = options[tf.minimum(choice, len(self.min_overlaps) + 1)]
+        best = tf.reduce_max(tf.concat([overlap, tf.fill([self.trials, 1], -1.0)], axis=1), axis=1)
+        # A picture without objects has none to keep: any patch of it will do.
+        best = tf.cond(tf.shape(boxes)[0] > 0, lambda: best, lambda: tf.zeros_like(best))
+        accepted = best >= threshold
+        first = tf.argmax(accepted, output_type=tf.int32)
+        return tf.cond(accepted[first], lambda: cut_out(example, patches[first]), lambda: dict(example))
+
+    def _patches(self, seed, shape):
+        """[trials, 4] int32 windows (y0, x0, y1, x1) in pixels, each at least one pixel."""
+        import tensorflow as tf
+
+        area = draw(seed, 2, (self.trials,), self.min_area, 1.0)
+        limit = float(self.max_aspect_ratio)
+        log_limit = tf.math.log(limit)
+        aspect = tf.exp(draw(seed, 3, (self.trials,), -1.0, 1.0) * log_limit)
+        # Sides relative to the picture's; a patch that would stick out gets the whole side.
+        sides = tf.minimum(tf.stack([tf.sqrt(area / aspect), tf.sqrt(area * aspect)], axis=1), 1.0)
+        whole = tf.cast(shape, tf.float32)
+        sizes = tf.clip_by_value(tf.cast(tf.round(sides * whole), tf.int32), 1, shape)
+        room = tf.cast(shape - sizes + 1, tf.float32)
+        corner = tf.cast(draw(seed, 4, (self.trials, 2)) * room, tf.int32)
+        corner = tf.minimum(corner, shape - sizes)
+        return tf.concat([corner, corner + sizes], axis=1)
+
+
+def cut_out(example, patch):
+    """The example cropped to `patch` [4] int32 (y0, x0, y1, x1) in pixels.
+
+    Objects whose centre lies outside are dropped, the boxes of the others clipped to the patch.
+    """
+    import tensorflow as tf
+
+    image = example["image"]
+    shape = tf.shape(image)[:2]
+    window = tf.cast(patch, tf.float32) / tf.cast(tf.concat([shape, shape], 0), tf.float32)
+    boxes = example[fields.BOXES]
+    keep = _centre_inside(boxes, window[None])[0]
+    corner, size = window[:2], window[2:] - window[:2]
+    moved = (boxes - tf.concat([corner, corner], 0)) / tf.concat([size, size], 0)
+    cropped = tf.ensure_shape(image[patch[0] : patch[2], patch[1] : patch[3]], [None, None, image.shape[2]])
+    return keep_rows(example | {"image": cropped, fields.BOXES: tf.clip_by_value(moved, 0.0, 1.0)}, keep)
+
+
+def _sometimes(probability, seed, function, example):
+    """`function(example)` with the given probability, else the example as it is."""
+    import tensorflow as tf
+
+    if probability >= 1.0:
+        return function(example)
+    return tf.cond(draw(seed, 0) < probability, lambda: function(example), lambda: dict(example))
+
+
+def _mirror_columns(example):
+    import tensorflow as tf
+
+    ymin, xmin, ymax, xmax = tf.unstack(example[fields.BOXES], axis=1)
+    boxes = tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], axis=1)
+    return example | {"image": tf.reverse(example["image"], [1]), fields.BOXES: boxes}
+
+
+def _mirror_rows(example):
+    import tensorflow as tf
+
+    ymin, xmin, ymax, xmax = tf.unstack(example[fields.BOXES], axis=1)
+    boxes = tf.stack([1.0 - ymax, xmin, 1.0 - ymin, xmax], axis=1)
+    return example | {"image": tf.reverse(example["image"], [0]), fields.BOXES: boxes}
+
+
+def _quarter_turn(example):
+    """To the left: the right edge becomes the top."""
+    import tensorflow as tf
+
+    ymin, xmin, ymax, xmax = tf.unstack(example[fields.BOXES], axis=1)
+    boxes = tf.stack([1.0 - xmax, ymin, 1.0 - xmin, ymax], axis=1)
+    return example | {"image": tf.reverse(tf.transpose(example["image"], (1, 0, 2)), [0]), fields.BOXES: boxes}
+
+
+def _centre_inside(boxes, windows):
+    """[windows, boxes] bool: whether a box's centre lies strictly inside a window."""
+    import tensorflow as tf
+
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    after = centres[None] > windows[:, None, :2]
+    before = centres[None] < windows[:, None, 2:]
+    return tf.reduce_all(after & before, axis=-1)
+
+
+def _iou(windows, boxes):
+    """[windows, boxes] intersection over union."""
+    import tensorflow as tf
+
+    low = tf.maximum(windows[:, None, :2], boxes[None, :, :2])
+    high = tf.minimum(windows[:, None, 2:], boxes[None, :, 2:])
+    intersection = tf.reduce_prod(tf.maximum(high - low, 0.0), axis=-1)
+    union = _area(windows)[:, None] + _area(boxes)[None] - intersection
+    return tf.math.divide_no_nan(intersection, union)
+
+
+def _area(boxes):
+    import tensorflow as tf
+
+    return tf.reduce_prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
