@@ -1,0 +1,228 @@
+"""Boxes, class names and scores on a picture, readable at any size; truth beside detections."""
+
+import colorsys
+import math
+import os
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from keras_detect import fields
+
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+_GROUND = (24, 24, 24)
+# Smaller letters than this cannot be read, so a picture that would need them is enlarged first.
+_SMALLEST_FONT = 11
+_SMALLEST_SIDE = 320
+
+
+def class_color(label):
+    """The colour of a class, an RGB triple in 0...255: the same on every picture, and far from its neighbours'.
+
+    Hues follow the golden ratio, which keeps any first n of them apart; lightness alternates.
+    """
+    hue = (0.02 + label * 0.61803398875) % 1.0
+    saturation, value = ((0.85, 0.95), (0.65, 1.0), (1.0, 0.7))[label % 3]
+    return tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value))
+
+
+def draw_boxes(image, boxes, labels, scores=None, class_names=None, score_threshold=0.0, enlarge=True):
+    """Draws boxes with their class names and scores.
+
+    Line width and letters grow with the picture; a name never leaves it, and names avoid one another where there is
+    room. A picture smaller than 320 pixels is enlarged by a whole factor so that the names can be read.
+
+    Args:
+        image: uint8 or float [H, W, 3] in 0...255, a Pillow picture, or a path.
+        boxes: [n, 4] normalised yxyx.
+        labels: [n] int; rows below 0 are padding and left out.
+        scores: [n] float, or None.
+        class_names: names by label; a label without one is written as its number.
+        score_threshold: rows with a lower score are left out.
+        enlarge: whether a small picture is enlarged.
+
+    Returns:
+        A new Pillow picture, RGB.
+
+    Raises:
+        ValueError: boxes, labels and scores of different number, or an image that is none.
+    """
+    picture = _to_picture(image)
+    factor = math.ceil(_SMALLEST_SIDE / max(picture.size)) if enlarge else 1
+    if factor > 1:
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    boxes, labels = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(labels).reshape(-1)
+    scores = None if scores is None else np.asarray(scores, np.float64).reshape(-1)
+    if len(labels) != len(boxes) or (scores is not None and len(scores) != len(boxes)):
+        counts = f"{len(boxes)} boxes, {len(labels)} labels" + ("" if scores is None else f", {len(scores)} scores")
+        raise ValueError(f"Every box needs a label, and a score where there are scores. Received: {counts}")
+    rows = [i for i in range(len(boxes)) if labels[i] >= 0 and np.isfinite(boxes[i]).all()]
+    if scores is not None:
+        # The best are drawn last, on top of the others.
+        rows = sorted((i for i in rows if scores[i] >= score_threshold), key=lambda i: scores[i])
+    pen = ImageDraw.Draw(picture)
+    line, font = _line_width(picture), _font(picture)
+    corners = {i: _pixel_corners(boxes[i], picture.size) for i in rows}
+    for i in rows:
+        _outline(pen, corners[i], class_color(int(labels[i])), line)
+    taken = []
+    for i in reversed(rows):
+        text = _caption(int(labels[i]), None if scores is None else scores[i], class_names)
+        _tag(pen, corners[i], text, class_color(int(labels[i])), font, picture.size, taken)
+    return picture
+
+
+def draw_side_by_side(image, truth, detections, class_names=None, score_threshold=0.3):
+    """The annotated picture with its truth at the left and what a model found at the right, each with a caption.
+
+    Args:
+        image: see `draw_boxes`.
+        truth: `{"boxes" [n, 4], "labels" [n]}` of one picture, normalised yxyx.
+        detections: `{"boxes" [m, 4], "scores" [m], "labels" [m]}` of one picture; `"num_detections"` is heeded.
+        class_names: names by label.
+        score_threshold: detections below it are left out.
+
+    Returns:
+        A Pillow picture, RGB.
+    """
+    found = {key: np.asarray(detections[key]) for key in (fields.BOXES, fields.SCORES, fields.LABELS)}
+    if fields.NUM_DETECTIONS in detections:
+        count = int(np.reshape(np.asarray(detections[fields.NUM_DETECTIONS]), -1)[0])
+        found = {key: rows[:count] for key, rows in found.items()}
+    left = draw_boxes(image, truth[fields.BOXES], truth[fields.LABELS], class_names=class_names)
+    right = draw_boxes(
+        image, found[fields.BOXES], found[fields.LABELS], found[fields.SCORES], class_names, score_threshold
+    )
+    objects = int(np.sum(np.asarray(truth[fields.LABELS]) >= 0))
+    shown = int(np.sum((found[fields.SCORES] >= score_threshold) & (found[fields.LABELS] >= 0)))
+    captions = [f"truth: {objects}", f"found: {shown} (score from {score_threshold:g})"]
+    return draw_gallery([left, right], captions=captions, columns=2)
+
+
+def draw_gallery(images, captions=None, columns=None, cell_size=None):
+    """Pictures in a grid, each scaled into its cell with its aspect ratio kept, and a caption over it.
+
+    Args:
+        images: sequence of pictures, see `draw_boxes`.
+        captions: a line per picture, or None.
+        columns: pictures in a row; default: about as many as rows.
+        cell_size: `(width, height)` of a cell in pixels; default: large enough for every picture, up to 1600.
+
+    Returns:
+        A Pillow picture, RGB.
+
+    Raises:
+        ValueError: no pictures, or another number of captions.
+    """
+    pictures = [_to_picture(image) for image in images]
+    if not pictures:
+        raise ValueError("A gallery needs at least one picture. Received none.")
+    if captions is not None and len(captions) != len(pictures):
+        raise ValueError(
+            f"One caption a picture is needed. Received: {len(pictures)} pictures, {len(captions)} captions"
+        )
+    columns = min(columns or math.ceil(math.sqrt(len(pictures))), len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    width, height = cell_size or (
+        min(1600, max(picture.width for picture in pictures)),
+        min(1600, max(picture.height for picture in pictures)),
+    )
+    font = ImageFont.load_default(max(_SMALLEST_FONT + 2, round(width / 26)))
+    gap = max(4, round(width / 60))
+    head = _text_size("", font)[1] + gap if captions is not None else 0
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + head + gap) + gap), _GROUND)
+    pen = ImageDraw.Draw(sheet)
+    for i, picture in enumerate(pictures):
+        left, top = gap + (i % columns) * (width + gap), gap + (i // columns) * (height + head + gap)
+        if captions is not None:
+            pen.text((left, top), _shorten(captions[i], font, width), fill=_WHITE, font=font)
+        scale = min(width / picture.width, height / picture.height)
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        fitted = picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
+        sheet.paste(fitted, (left + (width - size[0]) // 2, top + head + (height - size[1]) // 2))
+    return sheet
+
+
+def _to_picture(image):
+    """A new RGB Pillow picture."""
+    if isinstance(image, Image.Image):
+        return image.convert("RGB").copy()
+    if isinstance(image, str | os.PathLike):
+        with Image.open(image) as opened:
+            return opened.convert("RGB")
+    pixels = np.asarray(image)
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"A picture is [H, W, 3] in 0...255. Received: an array of shape {pixels.shape}")
+    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+
+
+def _line_width(picture):
+    return max(1, round(max(picture.size) / 256))
+
+
+def _font(picture):
+    return ImageFont.load_default(max(_SMALLEST_FONT, round(max(picture.size) / 42)))
+
+
+def _pixel_corners(box, size):
+    """`(left, top, right, bottom)`: the box's first and last pixels inside the picture."""
+    width, height = size
+    top, left, bottom, right = np.clip(box, 0.0, 1.0) * [height, width, height, width]
+    left, top = min(math.floor(left), width - 1), min(math.floor(top), height - 1)
+    return left, top, max(left, math.ceil(right) - 1), max(top, math.ceil(bottom) - 1)
+
+
+def _outline(pen, corners, colour, line):
+    """The box in its colour, with a dark rim where there is room, so that it shows on any ground."""
+    left, top, right, bottom = corners
+    if line > 1 and min(right - left, bottom - top) > 4 * line:
+        pen.rectangle(corners, outline=_BLACK, width=line + max(1, line // 2))
+    pen.rectangle(corners, outline=colour, width=line)
+
+
+def _caption(label, score, class_names):
+    known = class_names is not None and label < len(class_names)
+    name = str(class_names[label]) if known else f"class {label}"
+    return name if score is None else f"{name} {score:.2f}"
+
+
+def _tag(pen, corners, text, colour, font, size, taken):
+    """Writes `text` on a filled tag at the box: over it, else inside, else under it; never off the picture."""
+    margin = max(1, round(font.size / 6))
+    text = _shorten(text, font, size[0] - 2 * margin)
+    width, height = _text_size(text, font)
+    width += 2 * margin
+    left, top, _, bottom = corners
+    x = max(0, min(left, size[0] - width))
+    places = [(x, max(0, min(y, size[1] - height))) for y in (top - height, top, bottom - height, bottom)]
+    tags = [(x, y, x + width, y + height) for x, y in places]
+    tag = next((tag for tag in tags if not any(_meet(tag, other) for other in taken)), tags[0])
+    taken.append(tag)
+    pen.rectangle((tag[0], tag[1], tag[2] - 1, tag[3] - 1), fill=colour)
+    pen.text((tag[0] + margin, tag[1]), text, fill=_ink(colour), font=font, anchor="la")
+
+
+def _ink(colour):
+    """Black or white, whichever stands out more from `colour` (relative luminance, WCAG 2.1)."""
+    linear = [(c / 255 / 12.92) if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    # Contrast with black is (L + 0.05) / 0.05, with white 1.05 / (L + 0.05): equal at L = 0.179.
+    return _BLACK if luminance > 0.179 else _WHITE
+
+
+def _text_size(text, font):
+    """`(width, height)` in pixels; the height is the font's, so that all tags are equally high."""
+    return math.ceil(font.getlength(text)), sum(font.getmetrics())
+
+
+def _shorten(text, font, width):
+    """`text`, cut with an ellipsis where it is wider than `width` pixels."""
+    if _text_size(text, font)[0] <= width:
+        return text
+    while text and _text_size(text + "…", font)[0] > width:
+        text = text[:-1]
+    return text + "…" if text else ""
+
+
+def _meet(first, second):
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
