@@ -160,7 +160,7 @@ class DiceLoss:
     A class without target or prediction has loss 1.
 
     Args:
-        squared_normalization: whether the denominator sums squares.
+        squared_normalization: whether predictions and targets are squared first.
         from_logits: whether predictions are logits; otherwise probabilities.
 
     Milletari et al., 2016 (arXiv:1606.04797), section 3.
@@ -171,13 +171,12 @@ class DiceLoss:
 
     def __call__(self, logits, targets, weights):
         logits, targets, weights = _float32(logits, targets, weights)
-        probability = (ops.sigmoid(logits) if self.from_logits else logits) * weights
-        targets = targets * weights
-        shared = 2.0 * ops.sum(probability * targets, axis=1)
+        probability = ops.sigmoid(logits) if self.from_logits else logits
         if self.squared_normalization:
-            total = ops.sum(ops.square(probability) + ops.square(targets), axis=1)
-        else:
-            total = ops.sum(probability + targets, axis=1)
+            probability, targets = ops.square(probability), ops.square(targets)
+        probability, targets = probability * weights, targets * weights
+        shared = 2.0 * ops.sum(probability * targets, axis=1)
+        total = ops.sum(probability + targets, axis=1)
         return 1.0 - shared / ops.where(total > 0.0, total, 1.0)
 
 
