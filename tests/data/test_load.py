@@ -1,0 +1,279 @@
+"""The readers: the two formats, splits, conventions, defects, and an error line for everything that can be wrong."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl import logging
+from PIL import Image
+
+from keras_detect.data import load_dataset, shapes_dataset, write_coco
+from tests import goldens
+
+OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    lines = []
+    monkeypatch.setattr(logging, "warning", lambda text, *args: lines.append(text % args))
+    return lines
+
+
+def picture(path, size=(40, 20), mode="RGB", **save):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, 0).save(path, **save)
+
+
+def voc(folder, objects, name="a", size=(40, 20), picture_name=None, annotated=None):
+    """One VOC annotation and its picture; `objects` are (class, xmin, ymin, xmax, ymax)."""
+    picture_name = picture_name or f"{name}.jpg"
+    picture(folder / "JPEGImages" / picture_name, size)
+    width, height = annotated or size
+    body = "".join(OBJECT.format(*entry) for entry in objects)
+    text = f"<annotation><filename>{picture_name}</filename><size><width>{width}</width><height>{height}</height></size>"
+    (folder / "Annotations").mkdir(exist_ok=True)
+    (folder / "Annotations" / f"{name}.xml").write_text(f"{text}{body}</annotation>")
+    return folder
+
+
+def coco(folder, annotations, categories=({"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}), **image):
+    """One picture of 40 x 20 with COCO annotations."""
+    picture(folder / "images" / "a.jpg")
+    entry = {"id": 5, "file_name": "a.jpg", "width": 40, "height": 20} | image
+    rows = [{"id": i + 1, "image_id": 5, "iscrowd": 0} | row for i, row in enumerate(annotations)]
+    content = {"images": [entry], "annotations": rows, "categories": list(categories)}
+    (folder / "instances.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_voc_corners_are_taken_without_a_shift(tmp_path):
+    """xmin 4 of 40 wide: 0.1; ymin 5 of 20 high: 0.25; xmax 40: 1.0; ymax 10: 0.5. Classes sorted: cat, dog."""
+    data = load_dataset(voc(tmp_path, [("dog", 4, 5, 40, 10), ("cat", 0, 0, 20, 20)]))
+    example = data[0]
+    np.testing.assert_allclose(example["boxes"], [[0.25, 0.1, 0.5, 1.0], [0, 0, 1, 0.5]], atol=1e-7)
+    assert (data.class_names, example["labels"].tolist()) == (["cat", "dog"], [1, 0])
+    assert (example["boxes"].dtype, example["labels"].dtype, example["image"].dtype) == (np.float32, np.int32, np.uint8)
+    assert (example["file_name"], example["image_id"], example["image"].shape) == ("a.jpg", "a", (20, 40, 3))
+
+
+def test_coco_boxes_and_category_ids_with_gaps(tmp_path):
+    """x 4, y 5, width 36, height 5: the same box; ids 3 and 7 become labels 0 and 1."""
+    rows = [
+        {"bbox": [4, 5, 36, 5], "category_id": 7, "area": 90.0},
+        {"bbox": [0, 0, 20, 20], "category_id": 3, "area": 400.0, "iscrowd": 1},
+    ]
+    data = load_dataset(coco(tmp_path, rows))
+    example = data[0]
+    np.testing.assert_allclose(example["boxes"], [[0.25, 0.1, 0.5, 1.0], [0, 0, 1, 0.5]], atol=1e-7)
+    assert (data.class_names, example["labels"].tolist()) == (["dog", "cat"], [1, 0])
+    assert (example["is_crowd"].tolist(), example["areas"].tolist()) == ([False, True], [90.0, 400.0])
+    given = load_dataset(tmp_path / "instances.json", class_names=["cat", "bird", "dog"])
+    assert given[0]["labels"].tolist() == [0, 2]
+
+
+def test_bccd_reads_the_same_both_ways(warnings):
+    folder = goldens.require_shared(goldens.SHARED / "data" / "bccd")
+    for split, pictures in (("train", 205), ("val", 87), ("test", 72), (None, 364)):
+        as_coco, as_voc = (load_dataset(folder, split=split, format=name) for name in ("coco", "voc"))
+        assert len(as_coco) == len(as_voc) == pictures
+        assert as_coco.class_names == as_voc.class_names == ["Platelets", "RBC", "WBC"]
+        by_name = {record.file_name: record for record in as_voc.records}
+        for record in as_coco.records:
+            np.testing.assert_array_equal(record.boxes, by_name[record.file_name].boxes)
+            np.testing.assert_array_equal(record.labels, by_name[record.file_name].labels)
+    # 4888 boxes, of which its README counts 2 without area.
+    assert sum(len(record.boxes) for record in as_voc.records) == 4886
+    assert warnings[-1].endswith("without area inside the picture: 2 (BloodImage_00338.jpg, BloodImage_00343.jpg)")
+
+
+def test_coco_free_has_crowds_grey_pictures_and_an_empty_one(warnings):
+    data = load_dataset(goldens.require_shared(goldens.SHARED / "data" / "coco_free"))
+    assert (len(data), sum(len(record.boxes) for record in data.records), len(data.class_names)) == (72, 505, 80)
+    assert sum(int(record.is_crowd.sum()) for record in data.records) == 5
+    assert [record.file_name for record in data.records if not len(record.boxes)] == ["000000000508.jpg"]
+    grey = next(i for i, record in enumerate(data.records) if record.file_name == "000000000086.jpg")
+    assert data[grey]["image"].shape[2] == 3
+    assert len(load_dataset(goldens.SHARED / "data" / "coco_free", split="val")) == 33
+
+
+def test_defective_boxes_are_repaired_with_one_warning(tmp_path, warnings):
+    """Picture 40 x 20: one box sticks out to the right (clipped), one has no width, one lies outside, one is reversed."""
+    objects = [("c", 30, 10, 50, 20), ("c", 5, 5, 5, 9), ("c", 41, 2, 45, 9), ("c", 9, 9, 5, 5), ("c", 0, 0, 4, 4)]
+    voc(tmp_path, objects)
+    voc(tmp_path, [("c", 7, 7, 7, 9)], name="b")
+    data = load_dataset(tmp_path)
+    np.testing.assert_allclose(data[0]["boxes"], [[0.5, 0.75, 1, 1], [0, 0, 0.2, 0.1]], atol=1e-7)
+    assert data[1]["boxes"].shape == (0, 4)
+    assert len(warnings) == 1
+    assert "dropped boxes without area inside the picture: 4 (a.jpg, b.jpg)" in warnings[0]
+    assert "clipped boxes that left the picture: 1 (a.jpg)" in warnings[0]
+
+
+def test_a_coordinate_that_is_no_number_is_dropped(tmp_path, warnings):
+    rows = [{"bbox": [1, 1, 2, None], "category_id": 3}, {"bbox": [1, 1, 2, 2], "category_id": 3}]
+    assert len(load_dataset(coco(tmp_path, rows))[0]["boxes"]) == 1
+    assert "no number: 1 (a.jpg)" in warnings[0]
+
+
+def test_a_picture_without_objects_stays(tmp_path, warnings):
+    voc(tmp_path, [])
+    voc(tmp_path, [("c", 0, 0, 4, 4)], name="b")
+    data = load_dataset(tmp_path)
+    assert [len(example["boxes"]) for example in data] == [0, 1]
+    assert not warnings
+
+
+@pytest.mark.parametrize("place", ["splits", "ImageSets/Main"])
+@pytest.mark.parametrize("line", ["b", "b.jpg", "b 1"])
+def test_splits(tmp_path, place, line):
+    voc(tmp_path, [("x", 0, 0, 4, 4)])
+    voc(tmp_path, [("c", 0, 0, 4, 4)], name="b")
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "val.txt").write_text(f"{line}\n\n")
+    data = load_dataset(tmp_path, split="val")
+    assert ([record.file_name for record in data.records], data.split) == (["b.jpg"], "val")
+    assert data.class_names == ["c", "x"]  # over all splits
+    with pytest.raises(ValueError, match="no split 'tset'.*Available: val"):
+        load_dataset(tmp_path, split="tset")
+
+
+def test_coco_one_file_per_split(tmp_path):
+    """COCO's own layout: annotations/instances_<split>2017.json, pictures in <split>2017/."""
+    for split in ("train", "val"):
+        coco(tmp_path / split, [])
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        (tmp_path / split / "instances.json").rename(tmp_path / "annotations" / f"instances_{split}2017.json")
+        (tmp_path / split / "images").rename(tmp_path / f"{split}2017")
+    data = load_dataset(tmp_path, split="val")
+    assert data.records[0].picture.path == str(tmp_path / "val2017" / "a.jpg")
+    with pytest.raises(ValueError, match=r"several annotation files: .*train2017.json, .*val2017.json"):
+        load_dataset(tmp_path)
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    data = shapes_dataset(6, seed=2, image_size=(40, 60))
+    write_coco(data, tmp_path, split="train")
+    again = load_dataset(tmp_path, split="train")
+    assert again.class_names == data.class_names
+    for ours, theirs in zip(data, again, strict=True):
+        np.testing.assert_array_equal(ours["image"], theirs["image"])
+        np.testing.assert_allclose(ours["boxes"], theirs["boxes"], atol=1e-6)
+        np.testing.assert_array_equal(ours["labels"], theirs["labels"])
+
+
+def test_exif_rotation_follows_the_annotated_size(tmp_path):
+    """The file stores 40 x 20 with orientation 6 (turn right to see it): shown, it is 20 wide and 40 high."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, size, shape in (("shown", (20, 40), (40, 20, 3)), ("stored", (40, 20), (20, 40, 3))):
+        voc(tmp_path / name, [("c", 0, 0, 4, 4)], annotated=size)
+        picture(tmp_path / name / "JPEGImages" / "a.jpg", exif=exif)
+        assert load_dataset(tmp_path / name)[0]["image"].shape == shape
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "value", "expected"),
+    [
+        ("L", "a.png", 100, (100, 100, 100)),
+        ("RGBA", "a.png", (10, 200, 30, 0), (10, 200, 30)),
+        ("P", "a.png", 0, (0, 0, 0)),
+        ("I;16", "a.png", 0x8042, (128, 128, 128)),
+        ("1", "a.png", 1, (255, 255, 255)),
+        ("CMYK", "a.jpg", (0, 0, 0, 0), (255, 255, 255)),
+        ("LA", "a.png", (50, 255), (50, 50, 50)),
+    ],
+)
+def test_every_mode_becomes_rgb(tmp_path, mode, name, value, expected):
+    voc(tmp_path, [("c", 0, 0, 4, 4)], picture_name=name)
+    Image.new(mode, (40, 20), value).save(tmp_path / "JPEGImages" / name)
+    image = load_dataset(tmp_path)[0]["image"]
+    assert image.shape == (20, 40, 3)
+    assert (image.dtype, tuple(image[3, 3].tolist())) == (np.uint8, expected)
+
+
+def wrong_voc(tmp_path, text):
+    voc(tmp_path, [("c", 0, 0, 4, 4)])
+    (tmp_path / "Annotations" / "a.xml").write_text(text)
+    return tmp_path
+
+
+def broken(tmp_path, what):
+    """A data set with one thing wrong."""
+    box = {"bbox": [1, 1, 4, 4], "category_id": 3}
+    if what == "wrong path":
+        return tmp_path / "nowhere"
+    if what == "pictures only":
+        picture(tmp_path / "a.jpg")
+    elif what == "xml":
+        return wrong_voc(tmp_path, "<annotation><object>")
+    elif what == "no box":
+        return wrong_voc(tmp_path, "<annotation><object><name>c</name></object></annotation>")
+    elif what == "missing picture":
+        (voc(tmp_path, [("c", 0, 0, 4, 4)]) / "JPEGImages" / "a.jpg").rename(tmp_path / "JPEGImages" / "b.jpg")
+    elif what == "text as picture":
+        (voc(tmp_path, [("c", 0, 0, 4, 4)]) / "JPEGImages" / "a.jpg").write_text("no picture")
+    elif what == "other size":
+        voc(tmp_path, [("c", 0, 0, 4, 4)], annotated=(80, 40))
+    elif what == "json":
+        (coco(tmp_path, []) / "instances.json").write_text("{")
+    elif what == "json keys":
+        (coco(tmp_path, []) / "instances.json").write_text('{"images": []}')
+    elif what == "json list":
+        (coco(tmp_path, []) / "instances.json").write_text("[1]")
+    elif what == "category":
+        coco(tmp_path, [box | {"category_id": 9}])
+    elif what == "bbox":
+        coco(tmp_path, [box | {"bbox": [1, 2, 3]}])
+    elif what == "foreign picture":
+        coco(tmp_path, [box | {"image_id": 99}])
+    elif what == "missing coco picture":
+        coco(tmp_path, [box], file_name="b.jpg")
+    elif what == "text file":
+        (tmp_path / "a.txt").write_text("")
+        return tmp_path / "a.txt"
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "message"),
+    [
+        ("wrong path", FileNotFoundError, r"No such file or folder: .*nowhere"),
+        ("empty folder", ValueError, r"is empty. Wanted: COCO .* or Pascal VOC"),
+        ("pictures only", ValueError, r"holds 1 pictures and no annotations"),
+        ("text file", ValueError, r"a.txt is not a file of annotations"),
+        ("xml", ValueError, r"a.xml is not readable XML"),
+        ("no box", ValueError, r"a.xml is not a Pascal VOC annotation"),
+        ("missing picture", FileNotFoundError, r"Picture not found: a.jpg, annotated in .*a.xml"),
+        ("text as picture", ValueError, r"Not a readable picture: .*a.jpg"),
+        ("other size", ValueError, r"a.jpg were drawn on a picture of 80 x 40 .* Received a picture of 40 x 20"),
+        ("json", ValueError, r"instances.json is not readable JSON"),
+        ("json keys", ValueError, r"instances.json lacks: annotations, categories"),
+        ("json list", ValueError, r"instances.json lacks"),
+        ("category", ValueError, r"Annotation 1 in .*instances.json has category_id 9"),
+        ("bbox", ValueError, r"needs \"bbox\".*Received: \[1, 2, 3\]"),
+        ("foreign picture", ValueError, r"image_id 99"),
+        ("missing coco picture", FileNotFoundError, r"Picture not found: b.jpg"),
+    ],
+)
+def test_one_clear_line_for_what_is_wrong(tmp_path, what, error, message):
+    with pytest.raises(error, match=message) as caught:
+        load_dataset(broken(tmp_path, what))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_classes_and_formats(tmp_path):
+    voc(tmp_path, [("platelet", 0, 0, 4, 4)])
+    with pytest.raises(ValueError, match=r"a.xml: Unknown class 'platelet'. Did you mean Platelets\?"):
+        load_dataset(tmp_path, class_names=["RBC", "Platelets"])
+    with pytest.raises(ValueError, match="coco, voc"):
+        load_dataset(tmp_path, format="yolo")
+
+
+def test_reading_does_not_import_tensorflow():
+    code = "import sys, keras_detect.data, keras_detect.preprocessing, keras_detect.evaluation\n"
+    code += "assert 'tensorflow' not in sys.modules"
+    environment = {"KERAS_BACKEND": "jax", "PATH": "", "PYTHONPATH": ":".join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
