@@ -222,6 +222,13 @@ def tf_nms(boxes, scores, max_detections, iou_threshold, score_threshold, soft_n
     return tf.reshape(anchors, shape), tf.reshape(selected, shape)
 
 
+def tf_gather_rows(values, rows):
+    """`values [B, A, ...]` at `rows [B, N]` int32, `[B, N, ...]`, in one kernel."""
+    import tensorflow as tf
+
+    return tf.gather(values, rows, batch_dims=1)
+
+
 def torch_top_k(values, k):
     """The k largest of each row of `values [B, L]` and their indices, by falling value, of equal ones the first.
 

@@ -15,11 +15,13 @@ from keras import ops
 
 from keras_detect import native_kernels
 from keras_detect.boxes import box_ops
+from keras_detect.boxes.rows import divide, gather_class, gather_rows, last_column, put_rows, top_k
 from keras_detect.fields import PADDING_LABEL
 from keras_detect.registry import part
 
 _NOT_A_CANDIDATE = float("-inf")
 _SMALLEST_POOL = 256
+_FEW_GROUPS = 8  # below it, choosing anchors first does not pay
 
 
 class Detections(NamedTuple):
@@ -41,7 +43,7 @@ class Detections(NamedTuple):
 
 
 class _Pool(NamedTuple):
-    """Pairs by falling score; every field `[B, N]` but `boxes [B, N, 4]`. `group`: pairs of unlike groups never meet."""
+    """Pairs by falling score: fields `[B, N]`, `boxes [B, N, 4]`. Pairs of unlike `group` do not suppress each other."""
 
     boxes: Any
     scores: Any
@@ -190,12 +192,23 @@ class _Task:
 
     def pool(self, flat_scores):
         """The best `pool_size` of `flat_scores [B, L]` as a `_Pool`."""
-        scores, flat = top_k(flat_scores, self.pool_size)
-        return self.describe(scores, ops.minimum(ops.cast(flat, "int32"), self.num_pairs - 1))
+        if not isinstance(self.num_pairs, int):
+            scores, flat = top_k(flat_scores, self.pool_size)
+            return self.describe(scores, ops.minimum(flat, self.num_pairs - 1))
+        if self.num_groups < _FEW_GROUPS or self.num_anchors < 2 * self.pool_size:
+            return self.describe(*top_k(flat_scores, self.pool_size))
+        # Every one of the N best pairs belongs to one of the N anchors whose best pairs are best. Those anchors are
+        # put in order again, so that pairs with equal scores stay in order.
+        scores = ops.reshape(flat_scores, (self.batch, self.num_anchors, self.num_groups))
+        anchors = ops.sort(top_k(ops.max(scores, axis=-1), self.pool_size)[1], axis=-1)
+        scores = ops.reshape(gather_rows(scores, anchors), (self.batch, self.pool_size * self.num_groups))
+        scores, flat = top_k(scores, self.pool_size)
+        row, group = divide(flat, self.num_groups)
+        return self.describe(scores, gather_rows(anchors, row) * self.num_groups + group)
 
     def describe(self, scores, flat):
         """A `_Pool` of the pairs `flat [B, N]` (anchor x groups + group) with the given scores."""
-        anchors, group = (flat, ops.zeros_like(flat)) if self.num_groups == 1 else divmod_(flat, self.num_groups)
+        anchors, group = (flat, ops.zeros_like(flat)) if self.num_groups == 1 else divide(flat, self.num_groups)
         labels = group if self.best_class is None else gather_rows(self.best_class, anchors)
         boxes = self.source.at(anchors, labels)
         candidate = ops.logical_and(scores > _NOT_A_CANDIDATE, well_formed(boxes))
@@ -212,18 +225,20 @@ class _Task:
         count, rows = boxes.shape[1], min(boxes.shape[1], self.limit)
         falling = np.arange(count, 0, -1, dtype="float32")
         rank, order = top_k(ops.where(reported, falling, 0.0), rows)
-        order, filled = ops.cast(order, "int32"), rank > 0.0
+        filled = rank > 0.0
         boxes = gather_rows(boxes, order)
         if self.window is not None and self.settings.change_coordinate_frame:
             boxes = box_ops.change_coordinate_frame(boxes, self.window)
 
+        missing = self.limit - rows
+
         def column(values, padding):
             values = ops.where(filled, gather_rows(values, order), ops.cast(padding, values.dtype))
-            return ops.pad(values, ((0, 0), (0, self.limit - rows)), constant_values=padding)
+            return ops.pad(values, ((0, 0), (0, missing)), constant_values=padding) if missing else values
 
         boxes = ops.where(filled[:, :, None], boxes, 0.0)
         return Detections(
-            ops.pad(boxes, ((0, 0), (0, self.limit - rows), (0, 0))),
+            ops.pad(boxes, ((0, 0), (0, missing), (0, 0))) if missing else boxes,
             column(pool.scores, 0.0),
             column(pool.labels, PADDING_LABEL),
             ops.sum(ops.cast(filled, "int32"), axis=1),
@@ -270,14 +285,14 @@ class _Task:
 def _first_pool_result(task):
     """Detections from the best pairs, and whether they are final: `True`, or a scalar bool tensor."""
     pool = task.pool(task.flat_scores)
-    same = _same_group(task, pool.group, pool.group)
-    keep = greedy_keep(_suppresses(task, pool.boxes, pool.boxes, same), pool.candidate)
-    keep = ops.logical_and(keep, _rank_in_group(task, same, keep) < task.cap)
+    rivals = _rivals(task, pool)
+    keep = greedy_keep(_suppression(task, pool, rivals), pool.candidate)
+    keep = ops.logical_and(keep, _rank_in_group(rivals, keep) < task.cap)
     boxes, has_area = task.clipped(pool.boxes)
     result = task.result(boxes, pool, ops.logical_and(keep, has_area))
     if isinstance(task.num_pairs, int) and task.pool_size == task.num_pairs:
         return result, True
-    final = ops.logical_or(result.num_detections == task.limit, pool.scores[:, -1] == _NOT_A_CANDIDATE)
+    final = ops.logical_or(result.num_detections == task.limit, last_column(pool.scores) == _NOT_A_CANDIDATE)
     return result, ops.all(final)
 
 
@@ -312,18 +327,18 @@ def _pools_result(task):
         unseen = ops.logical_or(task.flat_scores < last_score, unseen)
         pool = task.pool(ops.where(unseen, task.flat_scores, _NOT_A_CANDIDATE))
         meets_kept = _meets_kept(task, pool, boxes, group, kept, chunk)
-        same = _same_group(task, pool.group, pool.group)
         alive = ops.logical_and(pool.candidate, ops.logical_not(meets_kept))
-        keep = greedy_keep(_suppresses(task, pool.boxes, pool.boxes, same), alive)
+        rivals = _rivals(task, pool)
+        keep = greedy_keep(_suppression(task, pool, rivals), alive)
         classes = ops.arange(task.num_groups, dtype="int32")
         count = ops.sum(ops.cast(group[:, :, None] == classes, "int32"), axis=1)
-        rank = _rank_in_group(task, same, keep) + ops.cast(gather_rows(count, pool.group), "float32")
+        rank = _rank_in_group(rivals, keep) + ops.cast(gather_rows(count, pool.group), "float32")
         keep = ops.logical_and(keep, rank < task.cap)
         slot = ops.where(keep, kept[:, None] + ops.cumsum(ops.cast(keep, "int32"), axis=1) - 1, room)
         has_area = task.clipped(pool.boxes)[1]
         return (
-            pool.scores[:, -1],
-            pool.flat[:, -1],
+            last_column(pool.scores),
+            last_column(pool.flat),
             put_rows(boxes, slot, pool.boxes),
             put_rows(scores, slot, pool.scores),
             put_rows(flat, slot, pool.flat),
@@ -349,8 +364,9 @@ def _meets_kept(task, pool, boxes, group, kept, chunk):
         start = step * chunk
         some_boxes = ops.slice(boxes, [0, start, 0], [boxes.shape[0] or ops.shape(boxes)[0], chunk, 4])
         some_group = ops.slice(group, [0, start], [group.shape[0] or ops.shape(group)[0], chunk])
-        same = pool.group[:, :, None] == some_group[:, None, :]
-        return step + 1, ops.logical_or(met, ops.any(_suppresses(task, pool.boxes, some_boxes, same), axis=-1))
+        meets = box_ops.iou(pool.boxes, some_boxes) > task.settings.iou_threshold
+        meets = ops.logical_and(meets, pool.group[:, :, None] == some_group[:, None, :])
+        return step + 1, ops.logical_or(met, ops.any(meets, axis=-1))
 
     return ops.while_loop(some_left, body, (ops.convert_to_tensor(0, "int32"), ops.zeros_like(pool.candidate)))[1]
 
@@ -407,34 +423,25 @@ def _soft_result(task):
     return task.result(boxes, pool, ops.logical_and(pool.candidate, has_area))
 
 
-def _same_group(task, first, second):
-    """`[B, N, M]` bool, or `None` where there is one group only."""
-    return None if task.num_groups == 1 else first[:, :, None] == second[:, None, :]
+def _rivals(task, pool):
+    """`[B or 1, N, N]` float32: 1 where the column's pair comes before the row's and is of its group, else 0."""
+    earlier = np.tril(np.ones((1, task.pool_size, task.pool_size), "float32"), -1)
+    if task.num_groups == 1:
+        return ops.convert_to_tensor(earlier)
+    return ops.where(pool.group[:, :, None] == pool.group[:, None, :], earlier, 0.0)
 
 
-def _suppresses(task, boxes, better_boxes, same):
-    meets = box_ops.iou(boxes, better_boxes) > task.settings.iou_threshold
-    return meets if same is None else ops.logical_and(meets, same)
+def _suppression(task, pool, rivals):
+    """`[B, N, N]` float32: 1 where the column's pair, if kept, suppresses the row's."""
+    return ops.where(box_ops.iou(pool.boxes, pool.boxes) > task.settings.iou_threshold, rivals, 0.0)
 
 
-def _rank_in_group(task, same, keep):
-    """How many better kept pairs of the same group there are, `[B, N]` float32; 0 where the cap cannot be reached."""
-    count = keep.shape[1]
-    if task.cap >= count and task.pool_size == task.num_pairs:
-        return ops.zeros_like(ops.cast(keep, "float32"))
-    kept = ops.cast(keep, "float32")
-    if same is None:
-        return ops.cumsum(kept, axis=1) - kept
-    return _count_better(same, kept)
+def _rank_in_group(rivals, keep):
+    """How many better pairs of its group are kept, `[B, N]` float32."""
+    return ops.matmul(rivals, ops.cast(keep, "float32")[:, :, None])[:, :, 0]
 
 
-def _count_better(matrix, marked):
-    """`[B, N]` float32: for each row of the bool matrix `[B, N, N]`, how many earlier `marked [B, N]` columns it has."""
-    earlier = np.tril(np.ones((matrix.shape[-1],) * 2, "float32"), -1)
-    return ops.matmul(ops.where(matrix, earlier, 0.0), marked[:, :, None])[:, :, 0]
-
-
-def greedy_keep(suppresses, candidate):
+def greedy_keep(suppression, candidate):
     """What greedy suppression keeps of boxes that stand by falling score.
 
     Keeping box i depends on the boxes before it only, so `keep = candidate and no kept earlier box suppresses` has one
@@ -442,68 +449,28 @@ def greedy_keep(suppresses, candidate):
     that release one another, a handful in practice.
 
     Args:
-        suppresses: `[B, N, N]` bool; whether the column's box suppresses the row's. Only columns before the row count.
+        suppression: `[B, N, N]` float32, 1 where the column's box suppresses the row's; 0 on and above the diagonal.
         candidate: `[B, N]` bool.
 
     Returns:
         `[B, N]` bool.
     """
-    earlier = np.tril(np.ones((suppresses.shape[-1],) * 2, "float32"), -1)
-    matrix = ops.where(suppresses, earlier, 0.0)
     start = ops.cast(candidate, "float32")
+
+    def round_(keep):
+        return ops.where(ops.matmul(suppression, keep[:, :, None])[:, :, 0] > 0.0, 0.0, start)
 
     def changing(keep, before):
         return ops.any(keep != before)
 
     def body(keep, before):
-        met = ops.matmul(matrix, keep[:, :, None])[:, :, 0] > 0.0
-        return ops.where(met, 0.0, start), keep
+        keep = round_(keep)
+        return round_(keep), keep
 
-    return ops.while_loop(changing, body, (start, start - 1.0))[0] > 0.0
+    return ops.while_loop(changing, body, (round_(start), start))[0] > 0.0
 
 
 def well_formed(boxes):
     """Finite and not reversed: `[..., 4]` to `[...]` bool."""
     finite = ops.all(ops.isfinite(boxes), axis=-1)
     return ops.logical_and(finite, ops.all(boxes[..., 2:] >= boxes[..., :2], axis=-1))
-
-
-def top_k(values, k):
-    """The k largest of the last axis and their indices, by falling value; of equal ones the lowest index first."""
-    if native_kernels.use_native("torch"):
-        return native_kernels.torch_top_k(values, k)
-    if native_kernels.running("torch"):  # torch's top_k leaves the order of equal values open
-        order = ops.argsort(-values, axis=-1)[..., :k]
-        return ops.take_along_axis(values, order, axis=-1), order
-    return ops.top_k(values, k)
-
-
-def gather_rows(values, rows):
-    """`values [B, A, ...]` at `rows [B, N]` int: `[B, N, ...]`."""
-    shape = ops.shape(values)
-    offsets = ops.arange(shape[0], dtype="int32")[:, None] * shape[1]
-    flat = ops.reshape(values, (-1, *shape[2:]))
-    return ops.take(flat, ops.cast(rows, "int32") + offsets, axis=0)
-
-
-def gather_class(values, labels):
-    """`values [B, A, K, ...]` at `labels [B, A]` or `[B, 1]`: `[B, A, ...]`."""
-    shape = ops.shape(values)
-    labels = ops.broadcast_to(labels, (shape[0], shape[1]))
-    rows = ops.arange(shape[1], dtype="int32") * shape[2] + labels
-    return gather_rows(ops.reshape(values, (shape[0], shape[1] * shape[2], *shape[3:])), rows)
-
-
-def put_rows(values, rows, updates):
-    """`values [B, A, ...]` with `updates [B, N, ...]` written at `rows [B, N]`."""
-    shape, count = ops.shape(rows), ops.shape(values)[1]
-    image = ops.broadcast_to(ops.arange(shape[0], dtype="int32")[:, None], shape)
-    indices = ops.reshape(ops.stack([image, rows], axis=-1), (-1, 2))
-    del count
-    return ops.scatter_update(values, indices, ops.reshape(updates, (-1, *ops.shape(updates)[2:])))
-
-
-def divmod_(numbers, divisor):
-    """Quotient and remainder of non-negative int32 tensors."""
-    quotient = numbers // divisor
-    return quotient, numbers - quotient * divisor
