@@ -147,15 +147,16 @@ class _Download:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never to a scheme that the user could not have asked for."""
+    """Follows redirects, but never from https:// to anything less (urllib itself refuses local files)."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        if newurl.startswith("file:"):
-            raise DownloadError(f"{req.full_url}: redirects to a local file")
         try:
             _check_scheme(newurl)
-        except ValueError as error:
-            raise DownloadError(f"{req.full_url}: redirects to {newurl!r}, which is not fetched") from error
+            less = req.full_url.startswith("https:") and not newurl.startswith("https:")
+        except ValueError:
+            less = True
+        if less:
+            raise DownloadError(f"{req.full_url}: redirects to {newurl!r}, which is not fetched")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -1,0 +1,157 @@
+"""The preset folder: written whole, read bit for bit, re-headed, and refused when damaged."""
+
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from keras_detect.presets import directory
+from keras_detect.presets.directory import PresetError, copy_weights, read_preset, save_preset
+from tests.presets.toy import Toy
+
+X = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+
+
+def outputs(model):
+    return keras.ops.convert_to_numpy(model(X))
+
+
+@pytest.fixture
+def model():
+    """A trained toy: its batch norm has statistics of its own."""
+    model = Toy(class_names=["a", "b", "c"])
+    model.compile("sgd", "mse")
+    model.fit(X, np.ones((6, 3), "float32"), verbose=0)
+    return model
+
+
+@pytest.fixture
+def saved(model, tmp_path):
+    return save_preset(model, tmp_path / "preset", {"licence": "Apache-2.0", "coco_map": 20.2})
+
+
+def test_the_four_files(saved, tmp_path):
+    assert sorted(os.listdir(saved)) == sorted(directory.PRESET_FILES) and os.listdir(tmp_path) == ["preset"]
+    metadata = json.loads((saved / "metadata.json").read_text())
+    assert metadata["licence"] == "Apache-2.0" and metadata["coco_map"] == 20.2
+    assert metadata["parameters"] == 5 * 4 + 4 + 4 * 4 + 4 * 3 + 3 and metadata["keras_version"] == keras.__version__
+    assert json.loads((saved / "label_map.json").read_text()) == {"class_names": ["a", "b", "c"]}
+    assert "compile_config" not in json.loads((saved / "config.json").read_text())
+
+
+def test_the_model_comes_back_bit_for_bit(model, saved):
+    again, report = read_preset(saved)
+    np.testing.assert_array_equal(outputs(again), outputs(model))
+    assert again.class_names == ["a", "b", "c"] and again.get_config() == model.get_config()
+    assert len(report.restored) == 8 and not report.kept
+    np.testing.assert_array_equal(outputs(read_preset(str(saved), num_classes=3)[0]), outputs(model))
+
+
+def test_another_number_of_classes_keeps_all_but_the_head(model, saved):
+    other, report = read_preset(saved, num_classes=7)
+    assert outputs(other).shape == (6, 7)
+    assert set(report.kept) == {"head/kernel", "head/bias"} and len(report.restored) == 6
+    assert report.kept["head/kernel"] == "fresh: shape (4, 7) here, (4, 3) in the preset"
+    for name, weight in model.named_weights().items():
+        if not name.startswith("head"):
+            np.testing.assert_array_equal(
+                keras.ops.convert_to_numpy(weight), keras.ops.convert_to_numpy(other.named_weights()[name])
+            )
+
+
+def test_the_architecture_alone_needs_config_json_alone(saved):
+    for name in directory.PRESET_FILES[1:]:
+        (saved / name).unlink()
+    for num_classes in (3, 5):
+        model, report = read_preset(saved, num_classes=num_classes, load_weights=False)
+        assert outputs(model).shape == (6, num_classes) and len(report.kept) == 8 and not report.restored
+
+
+def test_an_older_preset_is_replaced_and_other_folders_are_not(model, saved, tmp_path):
+    save_preset(Toy(num_classes=2), saved)
+    assert read_preset(saved)[0].num_classes == 2 and os.listdir(tmp_path) == ["preset"]
+    (saved / "README.md").touch()
+    with pytest.raises(FileExistsError, match=r"holds 'README\.md'"):
+        save_preset(model, saved)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="is a file"):
+        save_preset(model, tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    assert read_preset(save_preset(model, tmp_path / "empty"))[0].num_classes == 3
+    assert sorted(os.listdir(tmp_path)) == ["empty", "file", "preset"]
+
+
+@pytest.mark.parametrize("moment", ["weights", "metadata", "rename"])
+def test_an_interrupted_write_leaves_the_older_preset(model, saved, tmp_path, monkeypatch, moment):
+    before = outputs(model)
+
+    def fail(*_, **__):
+        raise OSError("interrupted")
+
+    newer = Toy(num_classes=9)
+    metadata = {}
+    if moment == "weights":
+        monkeypatch.setattr(newer, "save_weights", fail)
+    elif moment == "metadata":
+        metadata = {"not json": object()}
+    else:
+        rename = os.rename
+        monkeypatch.setattr(
+            "keras_detect.presets.directory.os.rename",
+            lambda a, b: fail() if b == saved and "older" not in str(a) else rename(a, b),
+        )
+    for folder in (saved,) if moment == "rename" else (saved, tmp_path / "new"):
+        with pytest.raises((OSError, TypeError)):
+            save_preset(newer, folder, metadata)
+    assert os.listdir(tmp_path) == ["preset"]
+    np.testing.assert_array_equal(outputs(read_preset(saved)[0]), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", None, "no preset (no config.json)"),
+        ("config.json", b"{", "config.json: damaged, no JSON"),
+        ("config.json", b"[" * 100_000, "config.json: damaged, no JSON"),
+        ("config.json", b"[]", "config.json: damaged, a JSON object was expected"),
+        ("config.json", b"\xff", "config.json: damaged, no JSON"),
+        ("config.json", b'{"class_name": "Nowhere", "config": {}, "module": "x"}', "config.json: cannot build"),
+        ("model.weights.h5", None, "missing; pass load_weights=False"),
+        ("model.weights.h5", b"half", "model.weights.h5: damaged or replaced"),
+        ("metadata.json", None, "metadata.json: missing"),
+        ("metadata.json", b"no", "metadata.json: damaged"),
+    ],
+)
+def test_damage_is_named(saved, name, content, message):
+    (saved / name).unlink()
+    if content is not None:
+        (saved / name).write_bytes(content)
+    with pytest.raises(PresetError) as error:
+        read_preset(saved)
+    assert message in str(error.value) and str(saved) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_weights_of_another_model(saved, tmp_path):
+    other = save_preset(Toy(num_classes=5), tmp_path / "other")
+    for name in ("model.weights.h5", "metadata.json"):
+        (other / name).replace(saved / name)
+    with pytest.raises(PresetError, match=r"model\.weights\.h5: does not fit the model"):
+        read_preset(saved)
+
+
+def test_a_class_without_another_number_of_classes(tmp_path):
+    inputs = keras.Input((2,))
+    plain = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    folder = save_preset(plain, tmp_path / "preset")
+    again, report = read_preset(folder)
+    assert len(report.restored) == 2
+    np.testing.assert_array_equal(again.predict(np.ones((1, 2)), verbose=0), plain.predict(np.ones((1, 2)), verbose=0))
+    with pytest.raises(PresetError, match="cannot be built with another number of classes"):
+        read_preset(folder, num_classes=3)
+
+
+def test_weights_are_copied_between_twins_only():
+    with pytest.raises(PresetError, match="are not those of the model with another number of classes"):
+        copy_weights(Toy(), keras.Sequential([keras.Input((5,)), keras.layers.Dense(4)]), "toy")

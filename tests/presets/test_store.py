@@ -1,0 +1,182 @@
+"""Presets by name and address: fetched, converted, cached, and nothing left behind by a failure."""
+
+import json
+import os
+import shutil
+import tarfile
+
+import keras
+import numpy as np
+import pytest
+from absl import logging
+
+from keras_detect.presets import Preset, directory, get, names, preset, store, zoo
+from keras_detect.presets.archives import ArchiveError, DownloadError
+from keras_detect.presets.cache import CacheError
+from tests import goldens
+from tests.presets.toy import Toy
+
+X = np.ones((2, 5), "float32")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_DETECT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def archive(tmp_path, folder, stem="toy"):
+    path = tmp_path / f"{stem}.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(folder, arcname=stem)
+    return path.as_uri()
+
+
+def same(a, b):
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(a(X)), keras.ops.convert_to_numpy(b(X)))
+
+
+@pytest.fixture
+def model():
+    return Toy()
+
+
+@pytest.fixture
+def url(model, tmp_path):
+    store.save_preset(model, tmp_path / "preset")
+    return archive(tmp_path, tmp_path / "preset")
+
+
+@pytest.fixture
+def zoo_url(tmp_path):
+    (tmp_path / "zoo" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "zoo" / "pipeline.config").write_text("model { }")
+    return archive(tmp_path, tmp_path / "zoo", "zoo")
+
+
+def test_a_folder_by_text_or_path(model, url, tmp_path, home):
+    same(store.load_preset(str(tmp_path / "preset")), model)
+    same(store.load_preset(tmp_path / "preset"), model)
+    assert not home.exists()
+
+
+def test_an_archive_of_a_preset_is_fetched_once(model, url, tmp_path, home):
+    same(store.load_preset(url, progress=False), model)
+    (tmp_path / "home.bak").mkdir()
+    [folder] = os.listdir(home)
+    assert sorted(os.listdir(home / folder)) == sorted(directory.PRESET_FILES)
+    same(store.load_preset(url, progress=False), model)
+    assert os.listdir(home) == [folder]
+
+
+def test_another_head_is_reported_in_the_log(url, monkeypatch):
+    lines = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
+    assert store.load_preset(url, progress=False).num_classes == 3 and not lines
+    assert store.load_preset(url, num_classes=8, progress=False).num_classes == 8
+    assert "restored 6 variables" in lines[0] and "head/kernel" in lines[0]
+    assert store.load_preset(url, num_classes=8, load_weights=False, progress=False).num_classes == 8
+    assert len(lines) == 1
+
+
+def test_a_zoo_archive_is_converted_once_with_its_source(model, zoo_url, home, monkeypatch):
+    calls = []
+
+    def convert(folder, target, metadata):
+        calls.append((sorted(os.listdir(folder)), metadata))
+        directory.write_preset(model, target, metadata)
+
+    monkeypatch.setattr(zoo, "convert", convert)
+    same(store.load_preset(zoo_url, progress=False), model)
+    same(store.load_preset(zoo_url, progress=False), model)
+    [(files, metadata)] = calls
+    assert files == ["checkpoint", "pipeline.config"] and metadata["source"] == zoo_url
+    written = json.loads((store.find_preset(zoo_url) / "metadata.json").read_text())
+    assert written["sha256"] == metadata["sha256"] and len(written["sha256"]) == 64
+
+
+def test_a_built_in_name_fetches_its_row(model, zoo_url, home, monkeypatch):
+    row = Preset(archive=zoo_url.rsplit("/", 1)[1], pipeline_config="toy", speed_ms=1.0, coco_map=2.0)
+    monkeypatch.setattr(preset, "PUBLISHED_ADDRESS", zoo_url.rsplit("/", 1)[0] + "/")
+    monkeypatch.setitem(preset._PRESETS, row.name, row)
+    monkeypatch.setattr(zoo, "convert", lambda folder, target, said: directory.write_preset(model, target, said))
+    same(store.load_preset("zoo", progress=False), model)
+    assert os.listdir(home) == ["zoo"]
+    written = json.loads((home / "zoo" / "metadata.json").read_text())
+    assert (written["coco_map"], written["measured_map"], written["licence"]) == (2.0, None, "Apache-2.0")
+
+
+def test_a_wrong_digest_in_a_row(zoo_url, home, monkeypatch):
+    row = Preset(archive="zoo.tar.gz", pipeline_config="toy", speed_ms=1.0, coco_map=2.0, sha256="0" * 64)
+    monkeypatch.setattr(preset, "PUBLISHED_ADDRESS", zoo_url.rsplit("/", 1)[0] + "/")
+    monkeypatch.setitem(preset._PRESETS, row.name, row)
+    with pytest.raises(DownloadError, match="has another sha256"):
+        store.load_preset("zoo", progress=False)
+    assert not os.listdir(home)
+
+
+def test_failures_leave_an_empty_cache(zoo_url, tmp_path, home, monkeypatch):
+    def broken(folder, target, metadata):
+        (target / "config.json").write_text("{")
+        raise ValueError("a wrong checkpoint")
+
+    monkeypatch.setattr(zoo, "convert", broken)
+    with pytest.raises(ValueError, match="a wrong checkpoint"):
+        store.load_preset(zoo_url, progress=False)
+    assert not os.listdir(home)
+    path = tmp_path / "zoo.tar.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ArchiveError, match=r"zoo\.tar\.gz: the archive is truncated"):
+        store.load_preset(zoo_url, progress=False)
+    shutil.rmtree(tmp_path / "zoo" / "checkpoint")
+    (tmp_path / "zoo" / "pipeline.config").rename(tmp_path / "zoo" / "other.config")
+    with pytest.raises(ValueError, match=r"neither a preset .* nor a zoo archive"):
+        store.load_preset(archive(tmp_path, tmp_path / "zoo", "zoo"), progress=False)
+    with pytest.raises(DownloadError):
+        store.load_preset((tmp_path / "absent.tar.gz").as_uri(), progress=False)
+    assert not os.listdir(home)
+
+
+def test_an_unwritable_cache_is_named(url, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_DETECT_HOME", str(tmp_path / "file"))
+    with pytest.raises(CacheError, match="KERAS_DETECT_HOME"):
+        store.load_preset(url, progress=False)
+
+
+def test_an_unknown_name_lists_the_near_ones(home):
+    with pytest.raises(ValueError, match=r"Unknown preset 'efficientdet_d0'\. Did you mean efficientdet_d"):
+        store.load_preset("efficientdet_d0")
+    assert not home.exists()
+
+
+def test_hubs(model, monkeypatch, tmp_path):
+    folder = store.save_preset(model, tmp_path / "hub")
+    monkeypatch.setattr("keras_detect.presets.archives.remote_folder", lambda uri: folder)
+    same(store.load_preset("hf://me/toy"), model)
+    same(store.load_preset("kaggle://me/toy/keras/small"), model)
+    with pytest.raises(ValueError, match="An archive is fetched from"):
+        store.load_preset("gs://me/toy")
+
+
+def test_the_rows_are_those_of_the_published_table():
+    table = (goldens.require_shared() / ".." / "zoo.md").read_text()
+    rows = {}
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) > 7 and cells[2].startswith(("SSD", "EfficientDet")) and cells[1].isdigit():
+            rows[cells[6].strip("`").rsplit("/", 1)[1].removesuffix(".tar.gz")] = cells
+    assert len(rows) == 18 and set(rows) <= set(names())
+    for name, (_, _, _, speed, coco_map, outputs, path, *_) in rows.items():
+        row = get(name)
+        assert (row.speed_ms, row.coco_map) == (float(speed), float(coco_map)) and row.measured_map is None
+        assert row.archive == path.strip("`") and row.outputs == tuple(outputs.lower().split("/"))
+        assert row.url == "https://download.tensorflow.org/models/object_detection/tf2/" + row.archive
+        assert (goldens.SHARED / "zoo" / "training_configs" / f"{row.pipeline_config}.config").exists()
+
+
+def test_a_name_is_given_once():
+    row = get("efficientdet_d0_coco17_tpu-32")
+    preset.add(row)
+    with pytest.raises(ValueError, match="is taken"):
+        preset.add(Preset(archive="other/" + row.archive, pipeline_config="x", speed_ms=None, coco_map=None))
