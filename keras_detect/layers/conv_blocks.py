@@ -32,7 +32,7 @@ class Initializer:
         try:
             # A shared instance would fill equal shapes with equal numbers, hence a new one per weight.
             return keras.initializers.get({"class_name": self.name, "config": dict(self.settings)})
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"An initializer is a Keras initializer's name and its arguments. Received: name={self.name!r}, "
                 f"settings={self.settings!r}. See keras.initializers. ({error})"
