@@ -64,11 +64,11 @@ class RandomRotation90:
 class RandomIoUCrop:
     """SSD's crop (Liu et al. 2016, section 2.2): a random patch that overlaps an object enough.
 
-    Each time one option is drawn: the whole picture, any patch, or a patch whose IoU with at least one object reaches
-    one of `min_overlaps`. Patches have `min_area` to 1 of the picture's area and an aspect ratio (width / height in
-    pixels) between 1/2 and 2 relative to the picture's. Objects whose centre lies outside are dropped, the others
-    clipped. The first of `trials` patches that keeps an object and overlaps enough is taken; if none does, the
-    picture stays whole.
+    The options are: the whole picture, any patch, or a patch whose IoU with at least one object reaches one of
+    `min_overlaps`. `trials` patches are drawn, with `min_area` to 1 of the picture's area and its aspect ratio changed
+    by at most `max_aspect_ratio`; an option is possible if one of them fits it and keeps an object. One possible
+    option is chosen, each as likely as the others, and its first patch taken. Objects whose centre lies outside are
+    dropped, the others clipped. Where all objects are small, high overlaps are never reached and do not count.
 
     Args:
         min_overlaps: the IoU thresholds to choose from, besides "whole" and "any".
@@ -111,16 +111,16 @@ class RandomIoUCrop:
         overlap = tf.where(inside, _iou(windows, boxes), -1.0)
         if crowd is not None:
             overlap = tf.where(crowd[None, :], -1.0, overlap)
-        # Thresholds: 2 is out of reach (the whole picture), 0 admits any patch that keeps an object.
-        options = tf.constant([2.0, 0.0, *self.min_overlaps], tf.float32)
-        choice = tf.cast(draw(seed, 1, high=float(len(self.min_overlaps) + 2)), tf.int32)
-        threshold = options[tf.minimum(choice, len(self.min_overlaps) + 1)]
         best = tf.reduce_max(tf.concat([overlap, tf.fill([self.trials, 1], -1.0)], axis=1), axis=1)
         # A picture without objects has none to keep: any patch of it will do.
         best = tf.cond(tf.shape(boxes)[0] > 0, lambda: best, lambda: tf.zeros_like(best))
-        accepted = best >= threshold
-        first = tf.argmax(accepted, output_type=tf.int32)
-        return tf.cond(accepted[first], lambda: cut_out(example, patches[first]), lambda: dict(example))
+        # One row per option; threshold 0 admits any patch that keeps an object.
+        accepted = best[None] >= tf.constant([0.0, *self.min_overlaps], tf.float32)[:, None]
+        possible = tf.concat([[True], tf.reduce_any(accepted, axis=1)], axis=0)
+        option = tf.argmax(tf.where(possible, draw(seed, 1, (len(self.min_overlaps) + 2,)), -1.0), output_type=tf.int32)
+        whole = lambda: dict(example)  # noqa: E731
+        first = lambda: patches[tf.argmax(accepted[option - 1], output_type=tf.int32)]  # noqa: E731
+        return tf.cond(option == 0, whole, lambda: cut_out(example, first()))
 
     def _patches(self, seed, shape):
         """[trials, 4] int32 windows (y0, x0, y1, x1) in pixels, each at least one pixel."""

@@ -33,7 +33,9 @@ def voc(folder, objects, name="a", size=(40, 20), picture_name=None, annotated=N
     picture(folder / "JPEGImages" / picture_name, size)
     width, height = annotated or size
     body = "".join(OBJECT.format(*entry) for entry in objects)
-    text = f"<annotation><filename>{picture_name}</filename><size><width>{width}</width><height>{height}</height></size>"
+    text = (
+        f"<annotation><filename>{picture_name}</filename><size><width>{width}</width><height>{height}</height></size>"
+    )
     (folder / "Annotations").mkdir(exist_ok=True)
     (folder / "Annotations" / f"{name}.xml").write_text(f"{text}{body}</annotation>")
     return folder
@@ -100,7 +102,7 @@ def test_coco_free_has_crowds_grey_pictures_and_an_empty_one(warnings):
 
 
 def test_defective_boxes_are_repaired_with_one_warning(tmp_path, warnings):
-    """Picture 40 x 20: one box sticks out to the right (clipped), one has no width, one lies outside, one is reversed."""
+    """On 40 x 20: one box sticks out to the right (clipped), one has no width, one lies outside, one is reversed."""
     objects = [("c", 30, 10, 50, 20), ("c", 5, 5, 5, 9), ("c", 41, 2, 45, 9), ("c", 9, 9, 5, 5), ("c", 0, 0, 4, 4)]
     voc(tmp_path, objects)
     voc(tmp_path, [("c", 7, 7, 7, 9)], name="b")
@@ -136,7 +138,7 @@ def test_splits(tmp_path, place, line):
     data = load_dataset(tmp_path, split="val")
     assert ([record.file_name for record in data.records], data.split) == (["b.jpg"], "val")
     assert data.class_names == ["c", "x"]  # over all splits
-    with pytest.raises(ValueError, match="no split 'tset'.*Available: val"):
+    with pytest.raises(ValueError, match=r"no split 'tset'.*Available: val"):
         load_dataset(tmp_path, split="tset")
 
 

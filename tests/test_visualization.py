@@ -1,0 +1,135 @@
+"""Drawings: lines where the boxes are, names on the canvas, at any picture size."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_detect import visualization
+from keras_detect.visualization import class_color, draw_boxes, draw_gallery, draw_side_by_side
+
+GREY = 128
+
+
+def grey(height, width):
+    return np.full((height, width, 3), GREY, np.uint8)
+
+
+@pytest.mark.parametrize("side", [400, 1000, 3000])
+def test_the_outline_lies_on_the_boxs_own_pixels(side):
+    """Box 0.25...0.75: its first pixel is side / 4, its last 3 side / 4 - 1; the pixel outside stays grey."""
+    picture = np.asarray(draw_boxes(grey(side, side), [[0.25, 0.25, 0.75, 0.75]], [0], class_names=[""]))
+    first, last, middle = side // 4, 3 * side // 4 - 1, side // 2
+    for y, x, outside in (
+        (middle, first, (middle, first - 1)),
+        (middle, last, (middle, last + 1)),
+        (last, middle, (last + 1, middle)),
+    ):
+        assert tuple(picture[y, x]) == class_color(0)
+        assert tuple(picture[outside]) == (GREY,) * 3
+    assert tuple(picture[middle, middle]) == (GREY,) * 3
+    widths = np.all(picture[middle, : side // 2] == class_color(0), axis=-1).sum()
+    assert widths == max(1, round(side / 256))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (30, 200), (300, 300), (3000, 2000), (1, 1), (2, 900)])
+def test_tags_stay_on_the_canvas(monkeypatch, size):
+    tags = []
+    original = visualization._tag
+
+    def watch(pen, corners, text, colour, font, canvas, taken):
+        original(pen, corners, text, colour, font, canvas, taken)
+        tags.append((taken[-1], canvas))
+
+    monkeypatch.setattr(visualization, "_tag", watch)
+    edges = [[0, 0, 0.1, 0.1], [0.9, 0.9, 1, 1], [0, 0.95, 1, 1.2], [-0.5, -0.5, 0.01, 0.01], [0, 0, 1, 1]]
+    names = ["a name that is far too long for a small picture", "b"]
+    draw_boxes(grey(*size), edges, [0, 1, 0, 1, 0], scores=[0.9, 0.8, 0.7, 0.6, 0.5], class_names=names)
+    assert len(tags) == 5
+    for (left, top, right, bottom), (width, height) in tags:
+        assert left >= 0 and top >= 0 and right <= max(width, right - left)
+        assert right <= width or width < 20
+        assert bottom <= height or height < 20
+
+
+def test_letters_grow_with_the_picture():
+    assert draw_boxes(grey(64, 48), [], []).size == (240, 320)  # five times, so that names can be read
+    assert draw_boxes(grey(64, 48), [], [], enlarge=False).size == (48, 64)
+    sizes = [visualization._font(Image.new("RGB", (side, side))).size for side in (64, 300, 1000, 3000)]
+    assert sizes == [11, 11, 24, 71]
+
+
+def test_thresholds_and_padding():
+    boxes, ground = [[0.2, 0.2, 0.8, 0.8]] * 2, draw_boxes(grey(400, 400), [], [])
+    for labels, scores in (([-1, -1], None), ([0, 1], [0.1, 0.2]), ([0, -1], [0.2, 0.9])):
+        drawn = draw_boxes(grey(400, 400), boxes, labels, scores=scores, score_threshold=0.3)
+        assert drawn.tobytes() == ground.tobytes()
+    assert draw_boxes(grey(400, 400), [[np.nan, 0, 1, 1]], [0]).tobytes() == ground.tobytes()
+
+
+def test_colours_are_stable_apart_and_their_ink_can_be_read():
+    colours = [class_color(label) for label in range(90)]
+    assert len(set(colours)) == 90
+    for i in range(12):
+        for j in range(i):
+            assert np.abs(np.subtract(colours[i], colours[j])).sum() > 60
+    for colour in colours:
+        light, dark = sorted((_luminance(colour), _luminance(visualization._ink(colour))), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5  # WCAG 2.1, level AA
+
+
+def _luminance(colour):
+    channels = np.array(colour) / 255
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4) @ [
+        0.2126,
+        0.7152,
+        0.0722,
+    ]
+
+
+def test_side_by_side_shows_truth_left_and_detections_right():
+    truth = {"boxes": np.array([[0.25, 0.25, 0.75, 0.75], [0, 0, 0, 0]]), "labels": np.array([0, -1])}
+    found = {
+        "boxes": np.array([[0.25, 0.25, 0.75, 0.75]] * 3),
+        "scores": np.array([0.9, 0.1, 0.8]),
+        "labels": np.array([1, 0, 0]),
+        "num_detections": np.array(2),
+    }
+    picture = np.asarray(draw_side_by_side(grey(400, 400), truth, found, ["a", "b"]))
+    assert picture.shape[1] >= 800 and picture.shape[0] > 400
+    left, right = np.split(picture[:, : picture.shape[1] // 2 * 2], 2, axis=1)
+    assert _has(left, class_color(0)) and not _has(left, class_color(1))
+    assert _has(right, class_color(1)) and not _has(right, class_color(0))
+
+
+def _has(picture, colour):
+    return bool(np.all(picture == colour, axis=-1).any())
+
+
+def test_gallery(tmp_path):
+    file = tmp_path / "a.png"
+    Image.fromarray(grey(30, 60)).save(file)
+    sheet = draw_gallery([file, str(file), Image.open(file), grey(30, 60)], columns=2, cell_size=(60, 40))
+    gap = 4
+    assert sheet.size == (2 * (60 + gap) + gap, 2 * (40 + gap) + gap)
+    assert np.all(np.asarray(sheet)[gap + 5 : gap + 35, gap : gap + 60] == GREY)
+    assert draw_gallery([grey(30, 60)], captions=["x" * 500]).size[0] == 60 + 2 * gap
+
+
+def test_the_callers_picture_is_left_alone():
+    image = Image.fromarray(grey(400, 400))
+    before = image.tobytes()
+    draw_boxes(image, [[0, 0, 1, 1]], [0])
+    assert image.tobytes() == before
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="1 boxes, 2 labels"):
+        draw_boxes(grey(9, 9), [[0, 0, 1, 1]], [0, 1])
+    with pytest.raises(ValueError, match="1 labels, 2 scores"):
+        draw_boxes(grey(9, 9), [[0, 0, 1, 1]], [0], [0.5, 0.5])
+    with pytest.raises(ValueError, match=r"shape \(9, 9\)"):
+        draw_boxes(np.zeros((9, 9)), [], [])
+    with pytest.raises(ValueError, match="at least one picture"):
+        draw_gallery([])
+    with pytest.raises(ValueError, match="One caption"):
+        draw_gallery([grey(9, 9)], captions=["a", "b"])
