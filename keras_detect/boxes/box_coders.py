@@ -132,6 +132,11 @@ class KeypointBoxCoder:
     scale_factors: tuple | None = None
 
     def __post_init__(self):
+        if self.num_keypoints < 1:
+            raise ValueError(
+                f"A KeypointBoxCoder needs at least one keypoint. Received: num_keypoints={self.num_keypoints}. "
+                "For boxes alone use FasterRcnnBoxCoder, which gives the same four codes."
+            )
         _check_scale_factors(self, 4)
 
     @property

@@ -10,8 +10,9 @@ from keras import ops
 
 # Areas and their sums stay below the largest float32 (3.4e38): (2 x 1e18)^2 = 4e36.
 LARGEST_COORDINATE = 1e18
-# Stands in for an area of zero as a divisor; above the smallest normal float32 (1.2e-38), which XLA flushes to zero.
-_SMALLEST_AREA = 1e-36
+# Stands in for smaller areas as a divisor. The square of it, which the gradient of a quotient divides by, must be a
+# normal float32 (above 1.2e-38): XLA flushes others to zero.
+_SMALLEST_AREA = 1e-18
 
 
 def area(boxes):

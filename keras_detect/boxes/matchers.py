@@ -77,7 +77,7 @@ class ArgMaxMatcher:
         if self.force_match_for_each_row:
             column = ops.cast(ops.argmax(similarity, axis=-1), "int32")
             wanted = ops.logical_and(valid_rows, ops.max(similarity, axis=-1) > _NEVER)
-            forced_row, forced = _rows_of_columns(column, wanted, similarity.shape[-1])
+            forced_row, forced = _rows_of_columns(column, wanted, ops.shape(similarity)[-1])
             row = ops.where(forced, forced_row, row)
             positive = ops.logical_or(positive, forced)
             ignored = ops.logical_and(ignored, ops.logical_not(forced))

@@ -105,7 +105,7 @@ def _gather_rows(values, rows):
     (B 4, M 100, A 51150, C 91).
     """
     shape = ops.shape(rows)
-    count, width = values.shape[-2:]
+    count, width = ops.shape(values)[-2], values.shape[-1]
     rows = ops.reshape(rows, (-1, shape[-1]))
     starts = count * ops.expand_dims(ops.arange(ops.shape(rows)[0], dtype="int32"), -1)
     gathered = ops.take(ops.reshape(values, (-1, width)), rows + starts, axis=0)
