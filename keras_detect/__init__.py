@@ -1,0 +1,23 @@
+"""keras_detect: object detection models for Keras 3, on TensorFlow, JAX and PyTorch."""
+
+from keras_detect.backbones.backbone import Backbone, backbone_names, register_backbone
+from keras_detect.backbones.mobilenet_v2 import MobileNetV2
+from keras_detect.data.load import load_dataset
+from keras_detect.evaluation import callback as callbacks
+from keras_detect.meta_architectures.detection_model import DetectionModel
+from keras_detect.meta_architectures.ssd import SSD
+
+Model = DetectionModel
+__version__ = "0.1.0"
+
+__all__ = [
+    "SSD",
+    "Backbone",
+    "DetectionModel",
+    "MobileNetV2",
+    "Model",
+    "backbone_names",
+    "callbacks",
+    "load_dataset",
+    "register_backbone",
+]

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_detect import fields
-from keras_detect.layers.conv_blocks import ConvHyperparams, conv, conv_bn_act
+from keras_detect.layers.conv_blocks import ConvHyperparams, conv
 from keras_detect.registry import serializable
 
 
@@ -19,9 +19,8 @@ class ConvolutionalBoxPredictor(keras.layers.Layer):
         box_code_size: numbers per box, the coder's `code_size`.
         background: whether the logits have a background column at index 0 (K + 1 columns).
         class_bias: initial bias of the class logits; -4.6 is a prior probability of 0.01 (Lin et al. 2017, 3.3).
-        tower: channels of the 1x1 convolutions in front of both heads, one per layer; `()` for none.
         dropout: rate in front of the class head.
-        hyperparams: `ConvHyperparams`; its batch norm and activation serve the towers only.
+        hyperparams: `ConvHyperparams`, of which initialiser and L2 are used.
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
     """
 
@@ -34,7 +33,6 @@ class ConvolutionalBoxPredictor(keras.layers.Layer):
         box_code_size=4,
         background=True,
         class_bias=-4.6,
-        tower=(),
         dropout=0.0,
         hyperparams=None,
         **kwargs,
@@ -45,7 +43,7 @@ class ConvolutionalBoxPredictor(keras.layers.Layer):
         self.num_classes = int(num_classes)
         self.num_anchors_per_location = tuple(int(number) for number in num_anchors_per_location)
         self.kernel_size, self.box_code_size, self.background = kernel_size, box_code_size, background
-        self.class_bias, self.tower, self.dropout = class_bias, tuple(tower), dropout
+        self.class_bias, self.dropout = class_bias, dropout
         self.hyperparams = hyperparams or ConvHyperparams()
 
     @property
@@ -68,8 +66,6 @@ class ConvolutionalBoxPredictor(keras.layers.Layer):
     def _level(self, index, shape, anchors):
         """A functional model: one feature map -> `[box codes, class logits]` of its anchors."""
         x = inputs = keras.Input((None, None, int(shape[-1])))
-        for layer, filters in enumerate(self.tower):
-            x = conv_bn_act(x, filters, 1, hyperparams=self.hyperparams, name=f"level_{index}_tower_{layer}")
         boxes = self._head(anchors * self.box_code_size, f"level_{index}_box", None)(x)
         x = keras.layers.Dropout(self.dropout)(x) if self.dropout else x
         classes = self._head(anchors * self.num_columns, f"level_{index}_class", self.class_bias)(x)
@@ -102,7 +98,6 @@ class ConvolutionalBoxPredictor(keras.layers.Layer):
             "box_code_size": self.box_code_size,
             "background": self.background,
             "class_bias": self.class_bias,
-            "tower": list(self.tower),
             "dropout": self.dropout,
             "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),
         }

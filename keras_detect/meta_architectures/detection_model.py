@@ -109,7 +109,7 @@ class DetectionModel(keras.Model):
         for name, value in losses.items():
             self.loss_trackers[name].update_state(value, sample_weight=batch_size)
             total = total + value
-        # Keras' TensorFlow trainer (the only one with a strategy) sums the replicas' gradients and logs loss x replicas.
+        # Under a strategy (TensorFlow only), Keras sums the gradients of the replicas and logs loss x replicas.
         strategy = getattr(self, "distribute_strategy", None)
         return total if strategy is None else total / strategy.num_replicas_in_sync
 
@@ -180,7 +180,7 @@ class DetectionModel(keras.Model):
         check_host_truth(y, self.num_classes)
         return super().test_on_batch(x, y, *args, **kwargs)
 
-    # --- convenience, serialisation, presets ---------------------------------------------------------------------------
+    # --- convenience, serialisation, presets ------------------------------------------------------------------------
 
     def detect(self, pictures, score_threshold=0.3):
         """Detects in a picture, or in a list of pictures, of any size.
@@ -198,12 +198,12 @@ class DetectionModel(keras.Model):
         Raises:
             FileNotFoundError, ValueError: a path that does not exist, a file that is no picture, a wrong shape.
         """
-        from keras_detect.data.pictures import read_picture
+        from keras_detect.data.picture import as_pixels
 
         single = not isinstance(pictures, list | tuple)
         results = []
         for picture in [pictures] if single else pictures:
-            image, shape = self.resizer.resize_image(read_picture(picture))
+            image, shape = self.resizer.resize_image(as_pixels(picture))
             x = {fields.IMAGES: image[None], fields.TRUE_IMAGE_SHAPES: np.asarray(shape, "int32")[None]}
             detections = keras.tree.map_structure(lambda t: np.asarray(t)[0], self.predict_on_batch(x))
             keep = np.arange(len(detections[fields.SCORES])) < detections[fields.NUM_DETECTIONS]
@@ -253,6 +253,24 @@ class DetectionModel(keras.Model):
             model.class_names = tuple(str(name) for name in class_names)
             model._check_class_names()
         return model
+
+    def restore(self, checkpoint, kind="detection"):
+        """Restores the weights of an original TensorFlow Object Detection API checkpoint, strictly.
+
+        Args:
+            checkpoint: prefix, folder, or `.tar.gz` of a TF2 object checkpoint.
+            kind: "detection" (everything, or all but the class head where the number of classes differs) or
+                "classification" (the backbone alone).
+
+        Returns:
+            `RestoreReport`: what was restored, kept and ignored, and why.
+
+        Raises:
+            ValueError: model and checkpoint do not fit; every leftover is listed and nothing was restored.
+        """
+        from keras_detect.tf_od_api.restore_model import restore_model
+
+        return restore_model(self, checkpoint, kind)
 
     def named_weights(self):
         """`{name: variable}` of every weight, by its place in the model: `"backbone/stem_conv/kernel"`.
@@ -325,6 +343,7 @@ def clean_truth(y, sample_weight=None):
     """The one door of the truth: `y` -> `{"boxes" [B, M, 4], "labels" [B, M], "weights" [B, M], "valid" [B, M]}`.
 
     Rows with a negative label, and rows whose box is not finite, are padding: their box is zeroed, their weight is 0.
+    One padding row is added, so that M is never 0, not even where a compiled graph learns M when it runs.
     Crowd rows are kept with weight 0, so that their anchors are neither positive nor negative. `sample_weight [B]`
     multiplies the weights.
     """
@@ -349,7 +368,12 @@ def clean_truth(y, sample_weight=None):
         weights = weights * (1.0 - ops.cast(ops.cast(y[fields.IS_CROWD], "bool"), "float32"))
     if sample_weight is not None:
         weights = weights * ops.cast(ops.reshape(sample_weight, (-1, 1)), "float32")
-    return {fields.BOXES: boxes, fields.LABELS: labels, fields.WEIGHTS: weights, "valid": valid}
+    return {
+        fields.BOXES: ops.pad(boxes, ((0, 0), (0, 1), (0, 0))),
+        fields.LABELS: ops.pad(labels, ((0, 0), (0, 1)), constant_values=fields.PADDING_LABEL),
+        fields.WEIGHTS: ops.pad(weights, ((0, 0), (0, 1))),
+        "valid": ops.cast(ops.pad(ops.cast(valid, "int32"), ((0, 0), (0, 1))), "bool"),
+    }
 
 
 def check_host_truth(y, num_classes):

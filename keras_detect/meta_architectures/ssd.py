@@ -266,7 +266,7 @@ def default_target_assigner():
 
 
 def default_postprocessor(has_background):
-    """Sigmoid scores; at most 100 detections a picture above 0.01; boxes of one class suppress each other at IoU 0.6."""
+    """Sigmoid scores above 0.01, at most 100 a picture; boxes of one class suppress each other at IoU 0.6."""
     return Postprocessor(
         nms=MulticlassNonMaxSuppression(
             score_threshold=0.01, iou_threshold=0.6, max_detections_per_class=100, max_total_detections=100

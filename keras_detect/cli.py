@@ -1,0 +1,287 @@
+"""`keras-detect demo | train | evaluate | predict`."""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow: its start-up notes are not for our users
+
+from absl import app, logging
+from absl.flags import argparse_flags
+
+DEMO = "  keras-detect demo --output demo"
+TRAIN = "  keras-detect train --data cells --train_split train --validation_split val --output runs/cells"
+EVALUATE = "  keras-detect evaluate --model runs/cells/model.keras --data cells --split test"
+PREDICT = "  keras-detect predict --model runs/cells/model.keras --pictures photo.jpg folder/ --output drawn"
+
+
+def main():
+    """Entry point of the console script."""
+    app.run(_run, flags_parser=_parse)
+
+
+def _parse(arguments):
+    parser = argparse_flags.ArgumentParser(
+        prog="keras-detect",
+        description="Train, evaluate and use object detectors.",
+        epilog=f"examples:\n{DEMO}\n{TRAIN}\n{EVALUATE}\n{PREDICT}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|train|evaluate|predict")
+    for name, add, run, text, example in (
+        ("demo", _add_demo, _demo, "train a small SSD on drawn shapes, offline, in about two minutes", DEMO),
+        ("train", _add_train, _train, "train a detector on a folder of annotated pictures", TRAIN),
+        ("evaluate", _add_evaluate, _evaluate, "COCO metrics of a model on annotated pictures", EVALUATE),
+        ("predict", _add_predict, _predict, "detect in pictures: draws them and writes detections.json", PREDICT),
+    ):
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"example:\n{example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        add(command)
+        command.set_defaults(run=run)
+    return parser.parse_args(arguments[1:])
+
+
+def _run(arguments):
+    """Bad input ends in one line on stderr and exit status 2; a defect of ours keeps its traceback."""
+    logging.set_verbosity(logging.WARNING)
+    try:
+        return arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        message = " ".join(str(error).split())
+        print(f"keras-detect {arguments.command}: {message}", file=sys.stderr)
+        return 2
+
+
+def _add_demo(parser):
+    parser.add_argument("--output", default="keras_detect_demo", help="folder for pictures and model (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of data and weights (%(default)s)")
+
+
+def _add_train(parser):
+    parser.add_argument("--data", required=True, help="folder or file with annotated pictures (COCO JSON or VOC XML)")
+    parser.add_argument("--train_split", help="split to train on; left out: everything")
+    parser.add_argument("--validation_split", help="split to choose the best epoch on")
+    parser.add_argument("--model", default="mobilenet_v2", help="backbone, preset or .keras file (%(default)s)")
+    parser.add_argument("--image_size", type=int, nargs="+", default=[320], help="side, or height and width (320)")
+    parser.add_argument("--epochs", type=int, default=60, help="(%(default)s)")
+    parser.add_argument("--batch_size", type=int, default=8, help="(%(default)s)")
+    parser.add_argument("--learning_rate", type=float, default=1e-3, help="peak of the cosine (%(default)s)")
+    parser.add_argument("--ema_momentum", type=float, default=0.0, help="average the weights, such as 0.99 (none)")
+    parser.add_argument("--augment", choices=("none", "flip", "crop", "microscopy"), default="crop", help="(%(default)s)")
+    parser.add_argument("--evaluate_every", type=int, default=1, help="epochs between evaluations (%(default)s)")
+    parser.add_argument("--cache", action="store_true", help="keep the decoded pictures in memory")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (%(default)s)")
+    parser.add_argument("--output", required=True, help="folder for model.keras, history.csv, curve.png, metrics.json")
+
+
+def _add_evaluate(parser):
+    parser.add_argument("--model", required=True, help=".keras file or preset")
+    parser.add_argument("--data", required=True, help="folder or file with annotated pictures")
+    parser.add_argument("--split", help="split to evaluate; left out: everything")
+    parser.add_argument("--batch_size", type=int, default=8, help="(%(default)s)")
+    parser.add_argument("--output", help="write the metrics to this .json file too")
+
+
+def _add_predict(parser):
+    parser.add_argument("--model", required=True, help=".keras file or preset")
+    parser.add_argument("--pictures", required=True, nargs="+", help="pictures, or folders of pictures")
+    parser.add_argument("--output", required=True, help="folder for the drawn pictures and detections.json")
+    parser.add_argument("--score_threshold", type=float, default=0.3, help="leave out weaker detections (%(default)s)")
+
+
+def _demo(arguments):
+    from keras_detect.demo import run_demo
+
+    return run_demo(_folder(arguments.output), arguments.seed)
+
+
+def _train(arguments):
+    import keras
+
+    import keras_detect
+    from keras_detect.training.best_model import BestModel
+    from keras_detect.training.recipe import Recipe
+
+    recipe = Recipe(
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        ema_momentum=arguments.ema_momentum,
+    )
+    keras.utils.set_random_seed(arguments.seed)
+    training, validation = _training_data(arguments)
+    model = _model_to_train(arguments, training.class_names)
+    output = _folder(arguments.output)
+    print(f"{training}\n{model.count_params():,} parameters, classes: {', '.join(training.class_names)}")
+    batches = training.batches(
+        model,
+        recipe.batch_size,
+        augment=_augmentation(arguments.augment),
+        shuffle=True,
+        seed=arguments.seed,
+        drop_remainder=len(training) >= recipe.batch_size,
+        cache=arguments.cache,
+    )
+    recipe.compile(model, steps_per_epoch=len(batches))
+    callbacks = recipe.callbacks()
+    if validation is not None:
+        callbacks.append(keras_detect.callbacks.COCOEvaluation(validation, every_n_epochs=arguments.evaluate_every))
+    best = BestModel(output / "model.keras", monitor="val_map" if validation is not None else None)
+    callbacks += [best, keras.callbacks.CSVLogger(str(output / "history.csv")), keras.callbacks.TerminateOnNaN()]
+    started = time.monotonic()
+    history = model.fit(batches, epochs=recipe.epochs, callbacks=callbacks)
+    minutes = (time.monotonic() - started) / 60
+    presentations = len(history.epoch) * len(batches) * recipe.batch_size
+    print(f"{presentations:,} picture presentations in {minutes:.1f} minutes")
+    return _report_training(output, best, validation)
+
+
+def _training_data(arguments):
+    import keras_detect
+
+    training = keras_detect.load_dataset(arguments.data, arguments.train_split)
+    if not arguments.validation_split:
+        return training, None
+    names = training.class_names
+    return training, keras_detect.load_dataset(arguments.data, arguments.validation_split, class_names=names)
+
+
+def _model_to_train(arguments, class_names):
+    """A new SSD around a backbone, or a saved model, re-headed where its classes are others."""
+    import keras_detect
+
+    if arguments.model in keras_detect.backbone_names():
+        size = arguments.image_size
+        if len(size) > 2:
+            raise ValueError(f"--image_size takes one side, or height and width. Received {len(size)} numbers.")
+        size = size[0] if len(size) == 1 else tuple(size)
+        return keras_detect.SSD.from_backbone(arguments.model, image_size=size, class_names=class_names)
+    model = _load_model(arguments.model)
+    return model if list(model.class_names or ()) == list(class_names) else model.re_head(class_names)
+
+
+def _augmentation(name):
+    """The named list of augmentations for `DetectionDataset.batches`."""
+    from keras_detect.preprocessing.geometric import RandomFlip, RandomIouCrop
+
+    return {
+        "none": (),
+    }[name]
+
+
+def _report_training(output, best, validation):
+    from keras_detect.visualization import draw_learning_curve
+
+    if best.best_epoch is None:
+        raise ValueError("The loss became NaN in the first epoch: nothing was saved. Lower --learning_rate.")
+    draw_learning_curve(output / "history.csv", output / "curve.png")
+    print(f"model of epoch {best.best_epoch + 1}: {output / 'model.keras'}")
+    if validation is not None:
+        _measure(_load_model(output / "model.keras"), validation, 8, output / "metrics.json")
+    return 0
+
+
+def _evaluate(arguments):
+    import keras_detect
+
+    model = _load_model(arguments.model)
+    dataset = keras_detect.load_dataset(arguments.data, arguments.split, class_names=model.class_names)
+    _measure(model, dataset, arguments.batch_size, arguments.output)
+    return 0
+
+
+def _measure(model, dataset, batch_size, output):
+    """Prints COCO's numbers and writes them to a JSON file, if one is wanted."""
+    from keras_detect.evaluation.callback import evaluate_coco
+
+    result = evaluate_coco(model, dataset, batch_size=batch_size)
+    per_class = result.pop("map_per_class")
+    for name, value in {**result, **{f"map of {name}": value for name, value in per_class.items()}}.items():
+        print(f"{name:24s} {value:7.4f}" if value >= 0 else f"{name:24s}    none  (no such object)")
+    if output is not None:
+        _write_json(output, {**result, "map_per_class": per_class})
+    return {**result, "map_per_class": per_class}
+
+
+def _predict(arguments):
+    from PIL import Image
+    from tqdm import tqdm
+
+    from keras_detect.data.picture import read_picture
+    from keras_detect.visualization import draw_boxes
+
+    paths = _picture_paths(arguments.pictures)
+    model = _load_model(arguments.model)
+    output, found = _folder(arguments.output), {}
+    for path in tqdm(paths, desc="predict", unit="picture"):
+        image = read_picture(path)
+        result = model.detect(image, score_threshold=arguments.score_threshold)
+        drawn = draw_boxes(image, result["boxes"], result["labels"], result["scores"], model.class_names)
+        name = f"{path.stem}.jpg" if f"{path.stem}.jpg" not in found else f"{path.stem}_{len(found)}.jpg"
+        Image.Image.save(drawn, output / name, quality=92)
+        found[name] = {
+            "picture": str(path),
+            "boxes": [[round(float(side), 5) for side in box] for box in result["boxes"]],
+            "scores": [round(float(score), 5) for score in result["scores"]],
+            "labels": [int(label) for label in result["labels"]],
+            "class_names": result["class_names"],
+        }
+    _write_json(output / "detections.json", {"boxes": "ymin, xmin, ymax, xmax, 0 to 1", "pictures": found})
+    print(f"{sum(len(entry['labels']) for entry in found.values())} detections in {len(paths)} pictures: {output}")
+    return 0
+
+
+def _picture_paths(names):
+    from keras_detect.data.picture import is_picture_name
+
+    paths = []
+    for name in names:
+        path = pathlib.Path(name).expanduser()
+        if path.is_dir():
+            inside = sorted(entry for entry in path.iterdir() if is_picture_name(entry.name))
+            if not inside:
+                raise ValueError(f"The folder {path} holds no picture.")
+            paths += inside
+        elif path.is_file():
+            paths.append(path)
+        else:
+            raise FileNotFoundError(f"No such picture or folder: {path}")
+    return paths
+
+
+def _load_model(name):
+    """A `.keras` file, or whatever `from_preset` takes."""
+    import keras
+
+    import keras_detect
+
+    path = pathlib.Path(name).expanduser()
+    if path.suffix != ".keras":
+        return keras_detect.DetectionModel.from_preset(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"No such model: {path}")
+    model = keras.saving.load_model(path)
+    if not isinstance(model, keras_detect.DetectionModel):
+        raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of keras_detect.")
+    return model
+
+
+def _folder(name):
+    path = pathlib.Path(name).expanduser()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _write_json(path, content):
+    path = pathlib.Path(path)
+    part = path.with_name(f"part_of_{path.name}")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(part, path)

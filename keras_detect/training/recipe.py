@@ -1,0 +1,63 @@
+"""Optimizer and schedule that train a detector sanely without tuning."""
+
+import keras
+
+from keras_detect.registry import part
+from keras_detect.training.schedules import CosineDecayWithWarmup
+
+
+@part
+class Recipe:
+    """AdamW (Loshchilov and Hutter 2019) with linear warm-up, cosine decay, clipped gradients and averaged weights.
+
+    Args:
+        epochs: passes over the training pictures.
+        batch_size: pictures in a step.
+        learning_rate: its peak.
+        warmup_fraction: share of all steps in which the learning rate grows linearly.
+        weight_decay: AdamW's decoupled decay; scales, offsets and biases are left out.
+        clip_norm: bound of the global gradient norm.
+        ema_momentum: the evaluated and saved weights are an exponential moving average with this momentum; 0 for none.
+
+    Raises:
+        ValueError: a count, rate or fraction out of its range.
+    """
+
+    epochs: int = 60
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    warmup_fraction: float = 0.05
+    weight_decay: float = 1e-4
+    clip_norm: float = 10.0
+    ema_momentum: float = 0.0
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive. Received: {name}={getattr(self, name)!r}")
+        for name in ("warmup_fraction", "ema_momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1). Received: {name}={getattr(self, name)!r}")
+
+    def compile(self, model, steps_per_epoch, **options):
+        """Compiles `model` for `epochs * steps_per_epoch` steps; `options` as in Keras' `compile`."""
+        total = max(1, int(steps_per_epoch) * self.epochs)
+        optimizer = keras.optimizers.AdamW(
+            learning_rate=CosineDecayWithWarmup(
+                base_learning_rate=self.learning_rate,
+                total_steps=total,
+                warmup_learning_rate=self.learning_rate / 100,
+                warmup_steps=int(total * self.warmup_fraction),
+            ),
+            weight_decay=self.weight_decay,
+            global_clipnorm=self.clip_norm,
+            use_ema=self.ema_momentum > 0,
+            ema_momentum=self.ema_momentum or 0.99,
+        )
+        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+        model.compile(optimizer=optimizer, **options)
+        return model
+
+    def callbacks(self):
+        """Callbacks that must stand in front of the evaluation: the swap to the averaged weights."""
+        return [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if self.ema_momentum else []

@@ -1,0 +1,235 @@
+"""What every meta-architecture promises, whatever it is made of. A new one adds a row to `tiny.TINY_MODELS`."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_detect
+from keras_detect import fields
+from tests import tiny
+
+MODELS = pytest.mark.parametrize("build", tiny.TINY_MODELS.values(), ids=tiny.TINY_MODELS)
+
+
+def sgd(model, **options):
+    model.compile(optimizer=keras.optimizers.SGD(0.01), **options)
+    return model
+
+
+def same_weights(first, second):
+    first, second = tiny.weights_of(first), tiny.weights_of(second)
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@MODELS
+@pytest.mark.parametrize("entry", ["fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch"])
+def test_every_entry_point_works_as_the_very_first_call(build, entry):
+    model = sgd(build())
+    x, y = tiny.tiny_batch()
+    if entry == "fit":
+        history = model.fit(x, y, epochs=2, batch_size=2, validation_data=(x, y), verbose=0).history
+        parts = [*model.loss_names, "regularization_loss"]
+        assert set(history) == {name for part in [*parts, "loss"] for name in (part, f"val_{part}")}
+        np.testing.assert_allclose(history["loss"], np.sum([history[part] for part in parts], axis=0), rtol=1e-4)
+        assert history["loss"][1] < history["loss"][0]
+    elif entry in ("predict", "predict_on_batch"):
+        detections = getattr(model, entry)(x)
+        assert detections[fields.BOXES].shape == (4, 100, 4)
+        assert detections[fields.LABELS].dtype == np.int32
+        counted = np.arange(100)[None] < detections[fields.NUM_DETECTIONS][:, None]
+        assert (detections[fields.LABELS] >= 0)[counted].all()
+        assert (detections[fields.LABELS] == fields.PADDING_LABEL)[~counted].all()
+        assert not detections[fields.BOXES][~counted].any()
+        assert not detections[fields.SCORES][~counted].any()
+    else:
+        options = {"verbose": 0} if entry == "evaluate" else {}
+        logs = getattr(model, entry)(x, y, return_dict=True, **options)
+        assert np.isfinite(list(logs.values())).all()
+        assert logs["loss"] > 0
+
+
+@MODELS
+def test_predictions_do_not_depend_on_the_rest_of_the_batch(build):
+    model = build()
+    x, _ = tiny.tiny_batch()
+    together, alone = model.predict(x, verbose=0), model.predict(x[2:3], verbose=0)
+    np.testing.assert_allclose(together[fields.BOXES][2], alone[fields.BOXES][0], atol=1e-5)
+    np.testing.assert_allclose(together[fields.SCORES][2], alone[fields.SCORES][0], atol=1e-5)
+
+
+@MODELS
+def test_padding_rows_change_nothing_bit_for_bit(build):
+    x, y = tiny.tiny_batch(rows=4)
+    trained = []
+    for truth in (y, tiny.padded(y, 11)):
+        model = sgd(build())
+        for _ in range(3):
+            model.train_on_batch(x, truth)
+        trained.append(model)
+    assert same_weights(*trained)
+    assert not same_weights(trained[0], build())
+
+
+@MODELS
+def test_the_order_of_the_truth_changes_nothing_beyond_float_noise(build):
+    x, y = tiny.tiny_batch(rows=4)
+    order = [2, 0, 3, 1]
+    shuffled = {key: value[:, order] for key, value in y.items()}
+    losses = [sgd(build()).test_on_batch(x, truth, return_dict=True) for truth in (y, shuffled)]
+    for name in losses[0]:
+        np.testing.assert_allclose(losses[0][name], losses[1][name], rtol=1e-5, err_msg=name)
+
+
+@MODELS
+def test_pictures_without_objects_train(build):
+    model = sgd(build())
+    x, y = tiny.tiny_batch()
+    y[fields.LABELS][:] = fields.PADDING_LABEL
+    for truth in (y, {fields.BOXES: np.zeros((4, 0, 4), "float32"), fields.LABELS: np.zeros((4, 0), "int32")}):
+        logs = model.train_on_batch(x, truth, return_dict=True)
+        assert np.isfinite(list(logs.values())).all()
+        assert logs["localization_loss"] == 0
+    assert all(np.isfinite(weight).all() for weight in tiny.weights_of(model).values())
+
+
+@MODELS
+def test_a_training_step_moves_every_trainable_weight(build):
+    model = build()
+    model.compile(optimizer=keras.optimizers.SGD(1.0, global_clipnorm=10.0))
+    before = tiny.weights_of(model)
+    x, _ = tiny.tiny_batch()
+    sides = np.linspace(0.1, 1.0, 10)  # an object for the anchors of every level
+    boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=-1)
+    y = {fields.BOXES: np.tile(boxes, (4, 1, 1)), fields.LABELS: np.tile(np.arange(10) % 3, (4, 1))}
+    for _ in range(2):
+        model.train_on_batch(x, y)
+    after = tiny.weights_of(model)
+    still = [name for name in before if np.array_equal(before[name], after[name])]
+    assert not still
+
+
+@MODELS
+def test_nan_boxes_in_padding_rows_do_no_harm(build):
+    model = sgd(build())
+    x, y = tiny.tiny_batch()
+    clean = model.test_on_batch(x, y, return_dict=True)
+    y[fields.BOXES][y[fields.LABELS] < 0] = np.nan
+    dirty = model.test_on_batch(x, y, return_dict=True)
+    assert clean == dirty
+
+
+@MODELS
+def test_crowds_and_zero_weights_are_neither_positive_nor_negative(build):
+    x, y = tiny.tiny_batch(batch_size=1, rows=1)
+    model = sgd(build())
+    crowd = model.test_on_batch(x, {**y, fields.IS_CROWD: np.ones((1, 1), bool)}, return_dict=True)
+    weightless = model.test_on_batch(x, {**y, fields.WEIGHTS: np.zeros((1, 1), "float32")}, return_dict=True)
+    by_sample = model.test_on_batch(x, y, sample_weight=np.zeros(1, "float32"), return_dict=True)
+    assert crowd == weightless == by_sample
+    assert crowd["localization_loss"] == 0
+
+
+@MODELS
+def test_classes_is_accepted_for_labels(build):
+    x, y = tiny.tiny_batch()
+    model = sgd(build())
+    renamed = {fields.BOXES: y[fields.BOXES], fields.CLASSES: y[fields.LABELS]}
+    assert model.test_on_batch(x, y) == model.test_on_batch(x, renamed)
+
+
+@MODELS
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains_and_keeps_its_policy(build, policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    model = sgd(build())
+    x, y = tiny.tiny_batch()
+    history = model.fit(x, y, epochs=3, verbose=0).history["loss"]
+    assert np.isfinite(history).all()
+    assert history[-1] < history[0]
+    model.save(tmp_path / "m.keras")
+    expected = model.predict(x, verbose=0)
+    keras.config.set_dtype_policy("float32")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert keras.config.dtype_policy().name == "float32"
+    for key, value in loaded.predict(x, verbose=0).items():
+        np.testing.assert_array_equal(value, expected[key])
+
+
+@MODELS
+def test_save_load_predicts_the_same_and_training_goes_on(build, tmp_path):
+    model = sgd(build(class_names=["cat", "dog", "owl"]))
+    x, y = tiny.tiny_batch()
+    model.fit(x, y, epochs=1, verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert loaded.class_names == ("cat", "dog", "owl")
+    before, after = model.predict(x, verbose=0), loaded.predict(x, verbose=0)
+    for key in before:
+        np.testing.assert_array_equal(before[key], after[key])
+    for trained in (model, loaded):
+        trained.fit(x, y, epochs=1, verbose=0, shuffle=False)
+    assert same_weights(model, loaded)
+
+
+@MODELS
+def test_config_round_trip_is_stable(build):
+    config = build().get_config()
+    again = keras_detect.SSD.from_config(config).get_config()
+    assert again == config
+
+
+@MODELS
+def test_preset_directory_re_heads_and_says_what_it_kept(build, tmp_path, caplog):
+    model = build(class_names=["cat", "dog", "owl"])
+    model.save_to_preset(tmp_path / "preset")
+    same = keras_detect.DetectionModel.from_preset(tmp_path / "preset")
+    assert same.class_names == ("cat", "dog", "owl")
+    assert same_weights(model, same)
+    new = keras_detect.DetectionModel.from_preset(tmp_path / "preset", num_classes=7)
+    old_weights, new_weights = tiny.weights_of(model), tiny.weights_of(new)
+    changed = {name for name in old_weights if old_weights[name].shape != new_weights[name].shape}
+    assert changed
+    assert all("class" in name for name in changed)
+    assert all(np.array_equal(old_weights[name], new_weights[name]) for name in old_weights if name not in changed)
+    assert new.num_classes == 7
+    assert new.class_names is None
+
+
+@MODELS
+def test_compile_refuses_what_would_be_ignored(build):
+    with pytest.raises(ValueError, match="computes its own losses"):
+        build().compile(loss="mse")
+    with pytest.raises(ValueError, match="COCOEvaluation"):
+        build().compile(metrics=["accuracy"])
+
+
+@MODELS
+def test_truth_that_would_train_silently_wrong_is_refused(build):
+    model = sgd(build())
+    x, y = tiny.tiny_batch()
+    with pytest.raises(ValueError, match=r"\[0, 3\).*Received a label 3"):
+        model.fit(x, {**y, fields.LABELS: np.full((4, 4), 3, "int32")}, verbose=0)
+    with pytest.raises(ValueError, match="normalised"):
+        model.fit(x, {**y, fields.BOXES: y[fields.BOXES] * 64}, verbose=0)
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(x, {**y, fields.BOXES: y[fields.BOXES] * np.nan}, verbose=0)
+    with pytest.raises(ValueError, match="labels"):
+        model.fit(x, {fields.BOXES: y[fields.BOXES]}, verbose=0)
+
+
+@MODELS
+def test_detect_takes_pictures_of_any_kind_and_size(build, tmp_path):
+    from PIL import Image
+
+    model = build(class_names=["cat", "dog", "owl"])
+    array = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    Image.fromarray(array).save(tmp_path / "picture.png")
+    results = model.detect([array, Image.fromarray(array), tmp_path / "picture.png"], score_threshold=0.0)
+    for result in results:
+        np.testing.assert_array_equal(result["boxes"], results[0]["boxes"])
+        assert (np.diff(result["scores"]) <= 0).all()
+        assert result["class_names"] == [model.class_names[label] for label in result["labels"]]
+    single = model.detect(array, score_threshold=0.0)
+    np.testing.assert_array_equal(single["scores"], results[0]["scores"])
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        model.detect(tmp_path / "nowhere.jpg")

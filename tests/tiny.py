@@ -1,0 +1,63 @@
+"""Small models and truth for tests that are about behaviour and not about an architecture."""
+
+import keras
+import numpy as np
+
+from keras_detect import fields
+from keras_detect.backbones.backbone import Backbone, register_backbone
+from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act
+from keras_detect.meta_architectures.ssd import SSD
+
+IMAGE_SIZE = 64
+
+
+@register_backbone("tests_tiny")
+class TinyBackbone(Backbone):
+    """Five strided convolutions: levels C3, C4, C5 with 8, 12, 16 channels."""
+
+    def __init__(self, **kwargs):
+        hyperparams = ConvHyperparams(activation="relu6", batch_norm_momentum=0.9, l2_weight=1e-4)
+        inputs = x = keras.Input((None, None, 3))
+        levels = {}
+        for index, filters in enumerate((8, 8, 8, 12, 16), start=1):
+            x = conv_bn_act(x, filters, 3, strides=2, hyperparams=hyperparams, name=f"conv_{index}")
+            levels[f"C{index}"] = x
+        levels = {name: levels[name] for name in ("C3", "C4", "C5")}
+        super().__init__(inputs=inputs, outputs=levels, strides={"C3": 8, "C4": 16, "C5": 32}, **kwargs)
+
+
+def tiny_ssd(num_classes=3, **options):
+    """An SSD of a few thousand weights for 64 x 64 pictures, the same weights every time."""
+    keras.utils.set_random_seed(0)
+    return SSD.from_backbone("tests_tiny", num_classes=num_classes, image_size=IMAGE_SIZE, **options)
+
+
+#: every meta-architecture that the contract tests run over: name -> builder of a small model
+TINY_MODELS = {"ssd": tiny_ssd}
+
+
+def tiny_batch(batch_size=4, rows=4, num_classes=3, size=IMAGE_SIZE, seed=0):
+    """`(images uint8 [B, size, size, 3], y)`: one to three boxes a picture, the rest padding rows."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
+    boxes = np.zeros((batch_size, rows, 4), np.float32)
+    labels = np.full((batch_size, rows), fields.PADDING_LABEL, np.int32)
+    for picture in range(batch_size):
+        for row in range(1 + picture % 3):
+            corner = rng.uniform(0.05, 0.5, 2)
+            boxes[picture, row] = [*corner, *(corner + rng.uniform(0.2, 0.45, 2))]
+            labels[picture, row] = rng.integers(num_classes)
+    return images, {fields.BOXES: boxes, fields.LABELS: labels}
+
+
+def padded(y, rows):
+    """The same truth with `rows` rows a picture; the added ones are padding that holds nonsense boxes."""
+    extra = rows - y[fields.BOXES].shape[1]
+    boxes = np.pad(y[fields.BOXES], ((0, 0), (0, extra), (0, 0)), constant_values=0.37)
+    labels = np.pad(y[fields.LABELS], ((0, 0), (0, extra)), constant_values=fields.PADDING_LABEL)
+    return {fields.BOXES: boxes, fields.LABELS: labels}
+
+
+def weights_of(model):
+    """All weights as numpy arrays, by name."""
+    return {name: keras.ops.convert_to_numpy(weight) for name, weight in model.named_weights().items()}
