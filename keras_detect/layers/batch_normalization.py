@@ -69,7 +69,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if self._has_fused_kernel(inputs) and not self.synchronized:
             return native_kernels.tf_batch_norm_train(inputs, self.gamma, self.beta, self.epsilon)
         wide = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-        mean, variance = ops.moments(wide, axes=self._reduction_axes, synchronized=self.synchronized)
+        if self.synchronized:
+            mean, variance = ops.moments(wide, axes=self._reduction_axes, synchronized=True)
+        else:
+            # Not ops.moments: on torch it is E[x^2] - E[x]^2, which turns negative for a channel far from 0.
+            mean, variance = ops.mean(wide, axis=self._reduction_axes), ops.var(wide, axis=self._reduction_axes)
         count = self._values_per_channel(inputs)
         unbiased = variance * (count / ops.maximum(count - 1.0, 1.0))
         return self._normalize(inputs, mean, variance), mean, unbiased
