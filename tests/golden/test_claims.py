@@ -9,6 +9,13 @@ from tests import goldens
 
 # test module -> the tests in it that claim cases with `golden_cases`
 CLAIMING_MODULES = (
+    "tests.boxes.test_box_ops",
+    "tests.boxes.test_similarity",
+    "tests.boxes.test_box_coders",
+    "tests.boxes.test_anchor_generators",
+    "tests.boxes.test_matchers",
+    "tests.boxes.test_samplers",
+    "tests.boxes.test_target_assigner",
     "tests.evaluation.test_coco",
 )
 
