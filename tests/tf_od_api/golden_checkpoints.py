@@ -53,7 +53,7 @@ def write_golden_archive(name, folder, stem=None):
     write_golden_checkpoint(name, folder / stem / "checkpoint")
     (folder / stem / "pipeline.config").write_bytes((goldens.GOLDEN / f"{name}.config").read_bytes())
     archive = folder / f"{stem}.tar.gz"
-    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+    with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
         tar.add(folder / stem, arcname=stem)
     return archive
 
