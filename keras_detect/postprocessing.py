@@ -1,4 +1,4 @@
-"""From raw predictions to detections: score conversion, suppression, decoding of what is needed, undoing the padding."""
+"""From raw predictions to detections: scores, suppression, decoding of what is needed, undoing the padding."""
 
 from typing import Any
 

@@ -43,7 +43,7 @@ class Detections(NamedTuple):
 
 
 class _Pool(NamedTuple):
-    """Pairs by falling score: fields `[B, N]`, `boxes [B, N, 4]`. Pairs of unlike `group` do not suppress each other."""
+    """Pairs by falling score, `[B, N]`, and their boxes, `[B, N, 4]`. Those of different groups never suppress."""
 
     boxes: Any
     scores: Any
@@ -425,7 +425,7 @@ def _soft_result(task):
 
 def _rivals(task, pool):
     """`[B or 1, N, N]` float32: 1 where the column's pair comes before the row's and is of its group, else 0."""
-    earlier = np.tril(np.ones((1, task.pool_size, task.pool_size), "float32"), -1)
+    earlier = earlier_columns(task.pool_size)[None]
     if task.num_groups == 1:
         return ops.convert_to_tensor(earlier)
     return ops.where(pool.group[:, :, None] == pool.group[:, None, :], earlier, 0.0)
@@ -439,6 +439,11 @@ def _suppression(task, pool, rivals):
 def _rank_in_group(rivals, keep):
     """How many better pairs of its group are kept, `[B, N]` float32."""
     return ops.matmul(rivals, ops.cast(keep, "float32")[:, :, None])[:, :, 0]
+
+
+def earlier_columns(count):
+    """`[count, count]` float32 numpy array: 1 where the column comes before the row, else 0."""
+    return np.tril(np.ones((count, count), "float32"), -1)
 
 
 def greedy_keep(suppression, candidate):

@@ -7,7 +7,7 @@ from keras_detect import native_kernels
 
 
 def top_k(values, k):
-    """The k largest of `values [B, L]` and their int32 indices, by falling value; of equal ones the first comes first."""
+    """The k largest of `values [B, L]` and their int32 indices, by falling value; equal ones by rising index."""
     if native_kernels.use_native("torch"):
         best, order = native_kernels.torch_top_k(values, k)
     elif native_kernels.running("torch"):  # torch's top_k leaves the order of equal values open
