@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_detect.boxes import matchers
-from tests.goldens import BACKEND, both_modes, golden_cases
+from tests.goldens import BACKEND, both_modes, compiled, golden_cases
 
 host = keras.ops.convert_to_numpy
 NAN, INF = np.nan, np.inf
@@ -99,7 +99,7 @@ def test_nan_and_minus_infinity_never_match(name):
 def test_a_batch_equals_its_images(name):
     rng = np.random.default_rng(0)
     similarity, valid = rng.uniform(size=(2, 3, 5, 7)).astype("float32"), rng.uniform(size=(2, 3, 5)) < 0.7
-    matcher = MATCHERS[name]
+    matcher = compiled(MATCHERS[name].__call__)
     together = codes(matcher(similarity, valid))
     for index in np.ndindex(2, 3):
         np.testing.assert_array_equal(together[index], codes(matcher(similarity[index], valid[index])))
