@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from unittest import mock
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ from keras_detect.backbones.backbone import get_backbone
 from keras_detect.box_predictors.convolutional import ConvolutionalBoxPredictor
 from keras_detect.box_predictors.weight_shared import WeightSharedConvolutionalBoxPredictor
 from keras_detect.feature_extractors.ssd import SSDFeatureExtractor
-from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
+from keras_detect.layers.conv_blocks import ConvHyperparams, Initializer, initializer
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
@@ -60,7 +61,8 @@ class Network:
 
     def regularization(self):
         """`(number of regularised weights, sum of the penalties)`."""
-        losses = [float(loss) for loss in (*self.feature_extractor.losses, *self.box_predictor.losses)]
+        losses = (*self.feature_extractor.losses, *self.box_predictor.losses)
+        losses = [float(keras.ops.convert_to_numpy(loss)) for loss in losses]
         return len(losses), sum(losses)
 
     def golden_input(self):
@@ -147,3 +149,15 @@ NETWORKS = {
     "ssd_resnet152_v1_fpn_640x640_coco17_tpu-8": _resnet(152, 640),
     "ssd_resnet152_v1_fpn_1024x1024_coco17_tpu-8": _resnet(152, 1024),
 }
+
+
+def undrawn():
+    """Context in which kernels start as zeros: JAX takes 20 s to compile the random numbers of one network."""
+    return mock.patch.object(Initializer, "build", lambda self: keras.initializers.Zeros())
+
+
+def build(name):
+    """The network of a golden, for weights that are assigned afterwards."""
+    goldens.require_shared()
+    with undrawn():
+        return NETWORKS[name]()
