@@ -25,6 +25,7 @@ class ImageResizer:
     kernel = "half_pixel"
     convert_to_grayscale = False
     per_channel_pad_value = (0.0,)
+    only_pads = False  # whether a picture always keeps its size
 
     def __post_init__(self):
         if self.method not in interpolation.METHODS:
@@ -92,7 +93,10 @@ class ImageResizer:
             wanted = self._true_size(ops, *given)
             canvas = self._common_canvas(height, width)
             images = ops.cast(images, "float32")
-            images = interpolation.resize_each(images, given, wanted, canvas, self.method, self.kernel)
+            if self.only_pads:
+                images = ops.pad(images, [[0, 0], [0, canvas[0] - height], [0, canvas[1] - width], [0, 0]])
+            else:
+                images = interpolation.resize_each(images, given, wanted, canvas, self.method, self.kernel)
             sizes = [ops.cast(size, "int32") for size in wanted]
             images = self._fill_outside(images, sizes, canvas)
         images = self._to_gray(images)
@@ -264,6 +268,8 @@ class KeepAspectRatioResizer(ImageResizer):
 class IdentityResizer(ImageResizer):
     """Leaves the size as it is."""
 
+    only_pads = True
+
     def _true_size(self, xp, height, width):
         return height, width
 
@@ -325,6 +331,8 @@ class PadToMultipleResizer(ImageResizer):
     Raises:
         ValueError: for a multiple below 1.
     """
+
+    only_pads = True
 
     multiple: int = 1
     convert_to_grayscale: bool = False

@@ -17,6 +17,12 @@ CLAIMING_MODULES = (
     "tests.boxes.test_samplers",
     "tests.boxes.test_target_assigner",
     "tests.evaluation.test_coco",
+    "tests.layers.test_batch_normalization",
+    "tests.layers.test_conv_blocks",
+    "tests.layers.test_image_resizers",
+    "tests.losses.test_classification",
+    "tests.losses.test_localization",
+    "tests.training.test_schedules",
 )
 
 # pattern -> why no test claims it yet (the issue that brings it)
