@@ -261,17 +261,19 @@ class _Task:
             all_anchors = ops.broadcast_to(ops.arange(self.num_anchors, dtype="int32"), (self.batch, self.num_anchors))
             boxes = self.source.at(all_anchors, self.best_class)[:, :, None]
         scores = ops.where(well_formed(boxes), self.scores, _NOT_A_CANDIDATE)
+        # XLA's kernel wants no more than there are.
+        cap = min(self.cap, self.num_anchors) if isinstance(self.num_anchors, int) else self.cap
         anchors, scores = native_kernels.tf_nms(
             ops.clip(boxes, -box_ops.LARGEST_COORDINATE, box_ops.LARGEST_COORDINATE),
             scores,
-            self.cap,
+            cap,
             self.settings.iou_threshold,
             self.settings.score_threshold,
             self.settings.soft_nms_sigma,
         )
         group = ops.broadcast_to(ops.arange(self.num_groups, dtype="int32")[:, None], ops.shape(anchors))
-        flat = ops.reshape(anchors * self.num_groups + group, (self.batch, self.num_groups * self.cap))
-        scores = ops.reshape(scores, (self.batch, self.num_groups * self.cap))
+        flat = ops.reshape(anchors * self.num_groups + group, (self.batch, self.num_groups * cap))
+        scores = ops.reshape(scores, (self.batch, self.num_groups * cap))
         # First by pair, then by score: a stable sort keeps pairs with equal scores in order.
         if self.num_groups > 1:
             _, order = top_k(-flat, flat.shape[1])

@@ -23,6 +23,8 @@ CLAIMING_MODULES = (
     "tests.losses.test_classification",
     "tests.losses.test_localization",
     "tests.training.test_schedules",
+    "tests.boxes.test_nms",
+    "tests.losses.test_hard_example_miner",
 )
 
 # pattern -> why no test claims it yet (the issue that brings it)
