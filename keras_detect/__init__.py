@@ -6,6 +6,7 @@ from keras_detect.data.load import load_dataset
 from keras_detect.evaluation import callback as callbacks
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.ssd import SSD
+from keras_detect.tf_od_api.build import from_pipeline_config
 
 Model = DetectionModel
 __version__ = "0.1.0"
@@ -18,6 +19,7 @@ __all__ = [
     "Model",
     "backbone_names",
     "callbacks",
+    "from_pipeline_config",
     "load_dataset",
     "register_backbone",
 ]

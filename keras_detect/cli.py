@@ -165,15 +165,25 @@ def _model_to_train(arguments, class_names):
         size = size[0] if len(size) == 1 else tuple(size)
         return keras_detect.SSD.from_backbone(arguments.model, image_size=size, class_names=class_names)
     model = _load_model(arguments.model)
-    return model if list(model.class_names or ()) == list(class_names) else model.re_head(class_names)
+    return model if list(model.class_names or ()) == list(class_names) else model.re_head(class_names=class_names)
 
 
 def _augmentation(name):
     """The named list of augmentations for `DetectionDataset.batches`."""
-    from keras_detect.preprocessing.geometric import RandomFlip, RandomIouCrop
+    from keras_detect.preprocessing import (
+        RandomColor,
+        RandomHorizontalFlip,
+        RandomIoUCrop,
+        RandomRotation90,
+        RandomVerticalFlip,
+    )
 
+    crop = (RandomIoUCrop(probability=0.5), RandomColor())
     return {
         "none": (),
+        "flip": (RandomHorizontalFlip(),),
+        "crop": (RandomHorizontalFlip(), *crop),
+        "microscopy": (RandomHorizontalFlip(), RandomVerticalFlip(), RandomRotation90(), *crop),
     }[name]
 
 

@@ -1,6 +1,7 @@
 """Boxes, class names and scores on a picture, readable at any size; truth beside detections."""
 
 import colorsys
+import csv
 import math
 import os
 
@@ -141,6 +142,46 @@ def draw_gallery(images, captions=None, columns=None, cell_size=None):
         fitted = picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
         sheet.paste(fitted, (left + (width - size[0]) // 2, top + head + (height - size[1]) // 2))
     return sheet
+
+
+def draw_learning_curve(history, path):
+    """Plots the columns of a training history: losses at the left, validation metrics at the right.
+
+    Args:
+        history: dict of lists, as `fit` returns it in `History.history`, or the path of a `CSVLogger` file.
+        path: the picture to write (the suffix chooses the format).
+
+    Raises:
+        ValueError: a history without an epoch.
+    """
+    import matplotlib.figure  # the object interface: no window system, no global state
+
+    columns = _read_history(history) if isinstance(history, str | os.PathLike) else dict(history)
+    epochs = max((len(values) for values in columns.values()), default=0)
+    if not epochs:
+        raise ValueError(f"A learning curve needs at least one epoch. Received an empty history: {history}")
+    figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
+    losses, metrics = figure.subplots(1, 2)
+    for name, values in columns.items():
+        axes = losses if name.endswith("loss") else metrics if name.startswith("val_") else None
+        points = [(epoch + 1, value) for epoch, value in enumerate(values) if value is not None]
+        if axes is not None and points:
+            axes.plot(*zip(*points, strict=True), label=name, marker="." if epochs < 40 else None)
+    for axes, title in ((losses, "losses"), (metrics, "validation metrics")):
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    losses.set_yscale("log")
+    figure.savefig(path, dpi=110)
+
+
+def _read_history(path):
+    """Columns of a `CSVLogger` file; an empty or "NA" field is None."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = rows[0] if rows else ()
+    return {name: [float(row[name]) if row[name] not in ("", "NA") else None for row in rows] for name in names}
 
 
 def _to_picture(image):

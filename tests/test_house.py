@@ -41,6 +41,7 @@ ABOVE_ALL = {"cli", "demo", "__init__"}
 # (file, imported module): the function-local imports of `DetectionModel` that reach up or aside
 EXCEPTIONS = {
     ("meta_architectures/detection_model.py", "keras_detect.presets"),
+    ("meta_architectures/detection_model.py", "keras_detect.presets.directory"),
     ("meta_architectures/detection_model.py", "keras_detect.tf_od_api.restore_model"),
     ("meta_architectures/detection_model.py", "keras_detect.data.picture"),
 }

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from absl import logging
 from keras import ops
 
 from keras_detect import fields
@@ -252,6 +253,26 @@ class DetectionModel(keras.Model):
         if class_names is not None:
             model.class_names = tuple(str(name) for name in class_names)
             model._check_class_names()
+        return model
+
+    def re_head(self, num_classes=None, class_names=None):
+        """A new model for other classes: the same architecture, every weight but the class head's copied.
+
+        Args:
+            num_classes: K of the new model; may be left out when `class_names` is given.
+            class_names: sequence of K strings.
+
+        Returns:
+            The new, uncompiled model; the log says which weights are new.
+        """
+        from keras_detect.presets.directory import copy_weights
+
+        if num_classes is None and class_names is None:
+            raise ValueError("re_head needs num_classes or class_names. Received neither.")
+        config = self.with_num_classes(self.get_config(), len(class_names) if num_classes is None else num_classes)
+        model = type(self).from_config({**config, "class_names": class_names})
+        report = copy_weights(self, model, self.name)
+        logging.warning("%s", report.summary())
         return model
 
     def restore(self, checkpoint, kind="detection"):

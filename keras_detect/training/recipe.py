@@ -44,7 +44,7 @@ class Recipe:
         total = max(1, int(steps_per_epoch) * self.epochs)
         optimizer = keras.optimizers.AdamW(
             learning_rate=CosineDecayWithWarmup(
-                base_learning_rate=self.learning_rate,
+                learning_rate_base=self.learning_rate,
                 total_steps=total,
                 warmup_learning_rate=self.learning_rate / 100,
                 warmup_steps=int(total * self.warmup_fraction),
