@@ -116,22 +116,31 @@ def test_ragged_last_batch_neither_retraces_nor_counts_twice():
     assert evaluate_coco(OneBox(0.99), data, progress=False)["map"] == pytest.approx(1.0)
 
 
+# pytest keeps every warning, and Keras' torch `predict_on_batch` gives one per output: 260 kB here that are not ours.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_memory_does_not_grow_with_epochs():
-    model, data = trainable(), pictures()
-    callback = COCOEvaluation(data, batch_size=2)
+    """What one epoch collects (200 pictures, over 50 kB) must be gone after it: kept, 20 epochs would be over 1 MB.
+
+    Python and TensorFlow go on filling their own free lists for some hundred epochs and then level off (1200 epochs
+    watched under TensorFlow: 1 kB in the last 400), hence the allowance.
+    """
+    model, rng = trainable(), np.random.default_rng(0)
+    truth = {"boxes": rng.uniform(size=(50, 1, 4)).astype(np.float32), "labels": np.zeros((50, 1), np.int32)}
+    batches = [(np.zeros((50, 8, 8, 3), np.uint8), truth | {"image_size": np.full((50, 2), 64)})] * 4
+    callback = COCOEvaluation(batches)
     callback.set_model(model)
     callback.set_params({"epochs": 1000})
     tracemalloc.start()
-    for epoch in range(10):
+    for epoch in range(5):
         callback.on_epoch_end(epoch, {})
     gc.collect()
     before = tracemalloc.get_traced_memory()[0]
-    for epoch in range(10, 50):
+    for epoch in range(5, 25):
         callback.on_epoch_end(epoch, {})
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    assert grown < 40 * 500, f"{grown} bytes in 40 epochs"
+    assert grown < 100_000, f"{grown} bytes in 20 epochs"
 
 
 def test_batches_without_image_size_use_the_networks_input():
