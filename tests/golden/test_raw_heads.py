@@ -20,6 +20,10 @@ ALL = [
     for name in networks.NETWORKS
 ]
 ZOO = goldens.SHARED / "zoo"
+# what says where two implementations part, and settings of layers, need one backend only: JAX compiles for minutes
+ONE_BACKEND = pytest.mark.skipif(
+    goldens.BACKEND != "tensorflow", reason="once is enough: does not depend on the backend"
+)
 TRACED = 12  # layers of the trace that are compared, spread evenly from the picture to the last neck layer
 
 
@@ -52,6 +56,7 @@ def test_feature_maps_and_raw_heads(golden):
         assert goldens.relative_error(*sampled(arrays, f"pred/{theirs}", heads[ours])) < 1e-5, ours
 
 
+@ONE_BACKEND
 def test_layers_on_the_way(golden):
     name, network, _ = golden
     trace = json.loads((goldens.GOLDEN / f"{name}.trace.json").read_text())
@@ -82,6 +87,7 @@ def test_layers_on_the_way(golden):
             )
 
 
+@ONE_BACKEND
 def test_penalties_are_the_originals(golden):
     _, network, arrays = golden
     count, total = network.regularization()
@@ -105,11 +111,10 @@ def test_the_published_checkpoint_has_these_variables_and_no_others(golden):
     assert {key: tuple(ours[weight].shape) for weight, key in keys.items()} == theirs
 
 
+@ONE_BACKEND
 def test_layers_are_set_as_the_originals(golden):
     """Strides, biases, L2 factors, initializers and batch norm settings, by `<golden>.layers.json`."""
     name, _, _ = golden
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("settings do not depend on the backend, and drawing the weights is slow on JAX")
     network = networks.NETWORKS[name]()
     rows = json.loads((goldens.GOLDEN / f"{name}.layers.json").read_text())
     theirs = {row["key"]: row for row in rows}
