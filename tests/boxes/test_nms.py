@@ -279,22 +279,22 @@ def test_degenerate_inputs(kernel, pool, sigma):
     )
     window = np.float32([0, 0, 1, 1])
     good = np.float32([0.1, 0.1, 0.6, 0.6])
-    cases = {
-        "no anchors": (np.zeros((2, 0, 4)), np.zeros((2, 0, 3))),
-        "no classes": (np.zeros((2, 4, 4)), np.zeros((2, 4, 0))),
-        "all below the threshold": (np.tile(good, (2, 4, 1)), np.full((2, 4, 3), 0.5)),
-        "NaN scores": (np.tile(good, (2, 4, 1)), np.full((2, 4, 3), np.nan)),
-        "NaN boxes": (np.full((2, 4, 4), np.nan), np.full((2, 4, 3), 0.9)),
-        "no area": (np.full((2, 4, 4), 0.5), np.full((2, 4, 3), 0.9)),
-        "reversed": (np.tile(good[[2, 3, 0, 1]], (2, 4, 1)), np.full((2, 4, 3), 0.9)),
-        "outside": (np.tile(good + 2, (2, 4, 1)), np.full((2, 4, 3), 0.9)),
+    images = {  # box and score of every anchor
+        "at the threshold": (good, 0.5),
+        "NaN scores": (good, np.nan),
+        "NaN boxes": (np.full(4, np.nan), 0.9),
+        "no area": (np.full(4, 0.5), 0.9),
+        "reversed": (good[[2, 3, 0, 1]], 0.9),
+        "outside": (good + 2, 0.9),
     }
-    for name, (boxes, scores) in cases.items():
+    boxes = np.stack([np.tile(box, (20, 1)) for box, _ in images.values()])
+    scores = np.stack([np.full((20, 3), score) for _, score in images.values()])
+    for arrays in ((boxes, scores), (np.zeros((2, 0, 4)), np.zeros((2, 0, 3))), (boxes, np.zeros((6, 20, 0)))):
         with kernels(kernel):
-            found = run(settings, boxes, scores, window, compiled=COMPILED)
-        assert found.boxes.shape == (2, 3, 4) and not found.boxes.any(), name
-        assert not found.scores.any() and (found.labels == -1).all() and not found.indices.any(), name
-        assert found.num_detections.tolist() == [0, 0], name
+            found = run(settings, *arrays, window, compiled=COMPILED)
+        assert found.boxes.shape == (len(arrays[0]), 3, 4) and not found.boxes.any()
+        assert not found.scores.any() and (found.labels == -1).all() and not found.indices.any()
+        assert not found.num_detections.any()
 
 
 def test_spoilt_neighbours_change_nothing():
