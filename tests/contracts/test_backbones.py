@@ -45,7 +45,9 @@ def backbone(request):
 def levels_of(backbone):
     pixels = np.random.default_rng(1).integers(0, 256, (1, HEIGHT, WIDTH, 3)).astype("float32")
     call = goldens.compiled(lambda images: backbone(backbone.preprocess(images), training=False))
-    return {level: keras.ops.convert_to_numpy(tensor) for level, tensor in call(pixels).items()}
+    return {
+        level: keras.ops.convert_to_numpy(tensor) for level, tensor in call(keras.ops.convert_to_tensor(pixels)).items()
+    }
 
 
 def test_levels_have_the_stated_strides_and_channels(backbone):
