@@ -123,11 +123,8 @@ class EfficientNet(Backbone):
                     stage,
                     filters=row.filters(stage.filters),
                     stride=stage.stride if block == 0 else 1,
-                    drop=DropConnect(
-                        drop_connect_rate * index / total,
-                        seed=None if seed is None else seed + index,
-                        name=f"stage_{number}_block_{block}_drop",
-                    ),
+                    drop_rate=drop_connect_rate * index / total,
+                    seed=None if seed is None else seed + index,
                     hyperparams=hyperparams,
                     name=f"stage_{number}_block_{block}",
                 )
@@ -170,10 +167,10 @@ def _tap(row, number, taps):
     return (STAGES[number].repeats if taps == "b0" else row.repeats(STAGES[number])) - 1
 
 
-def inverted_residual(x, stage, *, filters, stride, drop, hyperparams, name):
+def inverted_residual(x, stage, *, filters, stride, drop_rate, seed, hyperparams, name):
     """1x1 expansion, depthwise convolution, squeeze and excitation, linear 1x1 projection, shortcut (section 4).
 
-    `drop` is a `DropConnect` layer, used where there is a shortcut. `x` and the result are Keras tensors
+    Drop-connect takes `drop_rate` and `seed` where there is a shortcut. `x` and the result are Keras tensors
     `[B, H, W, C]`.
     """
     shortcut, channels = x, int(x.shape[-1])
@@ -185,7 +182,7 @@ def inverted_residual(x, stage, *, filters, stride, drop, hyperparams, name):
     x = squeeze_excite(x, max(1, int(channels * SQUEEZE_RATIO)), hyperparams=hyperparams, name=f"{name}_se")
     x = conv_bn_act(x, filters, 1, hyperparams=hyperparams, name=f"{name}_project", activation=None)
     if stride == 1 and channels == filters:
-        x = drop(x) if drop.rate else x
+        x = DropConnect(drop_rate, seed=seed, name=f"{name}_drop")(x) if drop_rate else x
         x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
     return x
 

@@ -75,8 +75,8 @@ class BiFPN:
     hyperparams: ConvHyperparams = HYPERPARAMS
 
     def __post_init__(self):
-        first = int(self.levels[0][1:])
-        if list(self.levels) != [f"C{first + index}" for index in range(len(self.levels))]:
+        first = int(self.levels[0][1:]) if self.levels and self.levels[0][1:].isdigit() else None
+        if first is None or list(self.levels) != [f"C{first + index}" for index in range(len(self.levels))]:
             raise ValueError(f"BiFPN needs levels such as C3, C4, C5 without a gap. Received: levels={self.levels}")
         if self.max_level < first + max(1, len(self.levels) - 1):
             raise ValueError(

@@ -1,5 +1,8 @@
 """Our weight names -> checkpoint keys of the original, as tables: one row per layer."""
 
+import re
+
+from keras_detect.backbones import efficientnet
 from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
 from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
 from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
@@ -8,7 +11,10 @@ EXTRACTOR = "model/_feature_extractor"
 PREDICTOR = "model/_box_predictor"
 
 # the last component of a key where ours differs: layer-name suffix, our variable, the original's
-VARIABLE_NAMES = {("_depthwise", "kernel"): "depthwise_kernel"}
+VARIABLE_NAMES = {
+    ("_depthwise", "kernel"): "depthwise_kernel",
+    ("_combine", "combine_weights"): "bifpn_combine_weights",
+}
 
 
 def _numbered(layers, prefix):
@@ -46,9 +52,36 @@ def _resnet_v1_layers(backbone):
     return layers
 
 
+def _efficientnet_layers(backbone, taps):
+    """Layers up to the last block that a level is taken from with `taps`."""
+    row, layers = efficientnet.VARIANTS[backbone.variant], ["stem_conv", "stem_bn"]
+    for number, stage in enumerate(efficientnet.STAGES):
+        for index in range(efficientnet.blocks_built(row, number, taps)):
+            block = f"stage_{number}_block_{index}"
+            layers += [f"{block}_expand_conv", f"{block}_expand_bn"] if stage.expansion > 1 else []
+            layers += [f"{block}_depthwise", f"{block}_bn", f"{block}_se_reduce_conv", f"{block}_se_expand_conv"]
+            layers += [f"{block}_project_conv", f"{block}_project_bn"]
+    return layers
+
+
+def _efficientnet(backbone):
+    """The original keeps the blocks that its levels need under one name, and all that follow under another."""
+    needed = _numbered(_efficientnet_layers(backbone, "b0"), f"{EXTRACTOR}/_efficientnet")
+    return _numbered(_efficientnet_layers(backbone, backbone.taps), CLASSIFICATION) | needed
+
+
+def _efficientnet_unused(backbone):
+    built = len(_efficientnet_layers(backbone, backbone.taps))
+    # the rest of the last stage, and the 1x1 convolution, its batch norm and the dense layer behind it
+    numbers = range(built, len(_efficientnet_layers(backbone, "stages")) + 3)
+    pattern = rf"{re.escape(CLASSIFICATION)}/layer_with_weights-({'|'.join(map(str, numbers))})/.*"
+    return ((pattern, "behind the last feature level: the end of the ImageNet classifier, which no detector reads"),)
+
+
 CLASSIFICATION = f"{EXTRACTOR}/classification_backbone"
 
 BACKBONES = {
+    "EfficientNet": _efficientnet,
     "MobileNetV1": lambda backbone: _numbered(_mobilenet_v1_layers(), CLASSIFICATION),
     "MobileNetV2": lambda backbone: _numbered(_mobilenet_v2_layers(), CLASSIFICATION),
     "ResNetV1": lambda backbone: _numbered(_resnet_v1_layers(backbone), CLASSIFICATION),
@@ -81,7 +114,21 @@ def _feature_pyramid(neck, backbone):
     return rows
 
 
-NECKS = {"SsdFeatureMaps": _extra_feature_maps, "FeaturePyramid": _feature_pyramid}
+def _bifpn(neck, backbone):
+    """Nodes are numbered as they are computed; the first entry of a list is the activation or the resampling."""
+    rows, stage = {}, f"{EXTRACTOR}/_bifpn_stage"
+    for number, node in enumerate(neck.nodes()):
+        rows[f"{node.name}_combine"] = f"{stage}/node_combine_op/{number}"
+        rows[f"{node.name}_separable"] = f"{stage}/node_post_combine_block/{number}/1"
+        rows[f"{node.name}_bn"] = f"{stage}/node_post_combine_block/{number}/2"
+        for index in range(len(node.inputs)):
+            for position, layer in enumerate(("conv", "bn")):
+                key = f"{stage}/node_input_blocks/{number}/{index}/1/{position}"
+                rows[f"{node.name}_input_{index}_{layer}"] = key
+    return rows
+
+
+NECKS = {"BiFPN": _bifpn, "SsdFeatureMaps": _extra_feature_maps, "FeaturePyramid": _feature_pyramid}
 
 
 def _per_level_heads(predictor):
@@ -124,6 +171,16 @@ CLASS_HEAD = r"box_predictor/.*_class/.*"
 
 #: `((regex of a checkpoint key, reason), ...)`: variables of the original that our models have no use for
 IGNORED = ()
+
+#: the same for one backbone: class name -> function of the backbone
+UNUSED = {"EfficientNet": _efficientnet_unused}
+
+
+def ignored_keys(model):
+    """`((regex of a checkpoint key, reason), ...)`: what the original's checkpoint of `model` holds and `model` not."""
+    backbone = model.feature_extractor.backbone
+    unused = UNUSED.get(type(backbone).__name__, lambda backbone: ())
+    return (*IGNORED, *unused(backbone))
 
 
 def checkpoint_keys(model):
