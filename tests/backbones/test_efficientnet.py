@@ -1,5 +1,7 @@
 """EfficientNet: sizes against keras.applications, a block by hand, taps, drop-connect rates, pixel scaling."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -27,6 +29,10 @@ PARTS = {
 def built(**settings):
     with networks.undrawn():
         return EfficientNet(**settings)
+
+
+b0 = functools.cache(built)
+b1_cut = functools.cache(functools.partial(built, variant="b1", taps="b0"))
 
 
 def ours(name):
@@ -95,7 +101,7 @@ def test_rows_of_the_table():
 
 def test_taps():
     """With B0's taps, B1's C3 is its second block of three, and the second block of the last stage does not exist."""
-    full, cut = built(variant="b1"), built(variant="b1", taps="b0")
+    full, cut = built(variant="b1"), b1_cut()
     blocks = {
         tap: {layer.name[:15] for layer in model.layers if layer.name.startswith("stage")}
         for tap, model in (("stages", full), ("b0", cut))
@@ -109,15 +115,15 @@ def test_taps():
     ends |= {"C4": "stage_4_block_3_add", "C5": "stage_6_block_1_add"}
     assert {level: tensor._keras_history.operation.name for level, tensor in full.output.items()} == ends
     names = {layer.name for layer in built(taps="b0").layers}
-    assert names == {layer.name for layer in built().layers}
+    assert names == {layer.name for layer in b0().layers}
 
 
 def test_drop_connect_grows_with_the_block():
     """B0 has 16 blocks; the k-th has 0.2 * k / 16: the first shortcut is block 2 (0.025), the last one 14 (0.175)."""
-    rates = [layer.rate for layer in built().layers if isinstance(layer, DropConnect)]
+    rates = [layer.rate for layer in b0().layers if isinstance(layer, DropConnect)]
     goldens.assert_close(rates, [0.2 * block / 16 for block in (2, 4, 6, 7, 9, 10, 12, 13, 14)])
     # 22 of B1's 23 blocks are built with B0's taps: the rates are those of the whole network
-    rates = [layer.rate for layer in built(variant="b1", taps="b0").layers if isinstance(layer, DropConnect)]
+    rates = [layer.rate for layer in b1_cut().layers if isinstance(layer, DropConnect)]
     goldens.assert_close([rates[0], rates[-1]], [0.2 / 23, 0.2 * 20 / 23])
     assert not [layer for layer in built(drop_connect_rate=0.0).layers if isinstance(layer, DropConnect)]
 
@@ -145,7 +151,7 @@ def test_squeeze_and_excitation_by_hand():
 
 
 def test_depthwise_kernels_do_not_decay():
-    backbone = built()
+    backbone = b0()
     decayed = {weight.path.split("/")[-2] for weight in backbone.trainable_weights if weight.regularizer is not None}
     assert not [name for name in decayed if name.endswith("_depthwise")]
     # 16 blocks: 15 expansions, 16 projections, 2 * 16 gates and the stem; the gates' biases besides
@@ -157,7 +163,7 @@ def test_pixel_scaling_by_hand():
     """255 * (0.485, 0.456, 0.406) is 0; 255 is (1 - mean) / deviation."""
     means = [255.0 * mean for mean in efficientnet.MEAN]
     pixels = ops.convert_to_tensor(np.array([[[means, [255.0] * 3, [0.0] * 3]]], "float32"))
-    scaled = ops.convert_to_numpy(built().preprocess(pixels))[0, 0]
+    scaled = ops.convert_to_numpy(b0().preprocess(pixels))[0, 0]
     np.testing.assert_allclose(scaled[0], 0.0, atol=1e-6)
     np.testing.assert_allclose(scaled[1], [0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225], rtol=1e-5)
     np.testing.assert_allclose(scaled[2], [-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225], rtol=1e-5)
