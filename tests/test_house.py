@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "box_predictors": BASE | {"layers"},
     "feature_extractors": MODEL_PARTS,
     "meta_architectures": MODEL_PARTS | {"feature_extractors"},
-    "tf_od_api": ALL_MODELS,
+    # it translates the training half of a config too
+    "tf_od_api": ALL_MODELS | {"training", "preprocessing"},
     "training": ALL_MODELS,
     "export": ALL_MODELS,
     "presets": ALL_MODELS | {"tf_od_api"},
@@ -43,6 +44,7 @@ EXCEPTIONS = {
     ("meta_architectures/detection_model.py", "keras_detect.presets"),
     ("meta_architectures/detection_model.py", "keras_detect.presets.directory"),
     ("meta_architectures/detection_model.py", "keras_detect.tf_od_api.restore_model"),
+    ("meta_architectures/detection_model.py", "keras_detect.tf_od_api.restore"),
     ("meta_architectures/detection_model.py", "keras_detect.data.picture"),
 }
 

@@ -169,3 +169,33 @@ def _check_not_negative(settings):
     negative = [f"{name}={value!r}" for name, value in settings.items() if not value >= 0]
     if negative:
         raise ValueError(f"Rates and steps are 0 or more. Received: {', '.join(negative)}")
+
+
+@serializable
+class InverseTimeDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Another schedule, or a constant rate, divided by `1 + decay_rate * step`.
+
+    Args:
+        learning_rate: a rate, or the schedule that is divided.
+        decay_rate: 0 or more.
+
+    Raises:
+        ValueError: for a negative number.
+    """
+
+    def __init__(self, learning_rate, decay_rate):
+        super().__init__()
+        if isinstance(learning_rate, dict):  # as `get_config` wrote it
+            learning_rate = keras.saving.deserialize_keras_object(learning_rate)
+        numbers = {"decay_rate": decay_rate} | ({} if callable(learning_rate) else {"learning_rate": learning_rate})
+        _check_not_negative(numbers)
+        self.learning_rate, self.decay_rate = learning_rate, decay_rate
+
+    def __call__(self, step):
+        rate = self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
+        return rate / (1.0 + self.decay_rate * ops.cast(step, "float32"))
+
+    def get_config(self):
+        rate = self.learning_rate
+        rate = keras.saving.serialize_keras_object(rate) if callable(rate) else rate
+        return {"learning_rate": rate, "decay_rate": self.decay_rate}

@@ -1,0 +1,244 @@
+"""The training half of a pipeline.config: optimizers on the original's trajectories, hand-read fields, every config."""
+
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_detect
+from keras_detect import tf_od_api
+from keras_detect.preprocessing import RandomColor, RandomHorizontalFlip, RandomIoUCrop
+from keras_detect.tf_od_api.train_config import DataSource, training_config
+from keras_detect.training.schedules import (
+    CosineDecayWithWarmup,
+    ExponentialDecayWithBurnIn,
+    InverseTimeDecay,
+    ManualStepping,
+)
+from tests import goldens
+from tests.goldens import assert_close, golden_cases
+from tests.tiny import tiny_batch, tiny_ssd
+
+SGD = "momentum_optimizer { learning_rate { constant_learning_rate { learning_rate: 0.5 } } }"
+
+
+def read(optimizer=SGD + " use_moving_average: false", more="", outside=""):
+    return training_config(f"train_config {{\n optimizer {{ {optimizer} }}\n{more}\n}}\n{outside}")
+
+
+def config_paths():
+    folders = (goldens.SHARED / "zoo", goldens.GOLDEN)
+    paths = sorted(path for folder in folders for path in pathlib.Path(folder).rglob("*.config"))
+    return [path for path in paths if re.search(r"(^|/)(derived_)?(ssd|efficientdet)_", path.as_posix())]
+
+
+@golden_cases("optimizer/*")
+def test_original_trajectories(case):
+    optimizer = read(case.info["config"]).optimizer
+    assert type(optimizer).__name__ == case.info["optimizer_class"]
+    variable = keras.Variable(case.inputs["init"])
+    optimizer.build([variable])
+    # as a user's optimizer after a save: from its config
+    optimizer = type(optimizer).from_config(optimizer.get_config())
+    optimizer.build([variable])
+    trajectory = []
+    for gradient in case.inputs["grads"]:
+        optimizer.apply_gradients([(ops.convert_to_tensor(gradient), variable)])
+        trajectory.append(ops.convert_to_numpy(variable))
+    assert_close(np.stack(trajectory), case.outputs["traj"])
+
+
+@pytest.mark.parametrize("path", config_paths() or [None], ids=lambda path: path and "/".join(path.parts[-2:]))
+def test_every_published_config(path):
+    goldens.require_shared()
+    config = training_config(path)
+    assert config.batch_size >= 1 and config.num_steps >= 1
+    assert isinstance(config.optimizer, keras.optimizers.SGD) and config.optimizer.momentum == pytest.approx(0.9)
+    assert isinstance(config.optimizer._learning_rate, CosineDecayWithWarmup)
+    assert config.augmentations[0] == RandomHorizontalFlip() and len(config.augmentations) == 2
+    assert [type(part) for part in config.augmentations] == [RandomHorizontalFlip, RandomIoUCrop]
+    assert len(config.approximations) == 1 and config.train_data.paths
+    assert not [path for path, _ in config.ignored if path.startswith(("train_config.optimizer", "model"))]
+    lines = path.read_text().splitlines()
+    for field, line in config.ignored:
+        assert field.rsplit(".", 1)[-1].split("[")[0] in lines[line - 1]
+    assert f"ignored: {config.ignored[0].path} (line {config.ignored[0].line})" in config.summary()
+
+
+def test_one_published_config_by_hand():
+    goldens.require_shared()
+    config = training_config(goldens.SHARED / "zoo/training_configs/ssd_mobilenet_v2_320x320_coco17_tpu-8.config")
+    assert (config.batch_size, config.num_steps, config.max_number_of_boxes) == (512, 50000, 100)
+    assert config.augmentations == (RandomHorizontalFlip(), RandomIoUCrop())
+    assert config.optimizer._learning_rate.get_config() == {
+        "learning_rate_base": 0.8,
+        "total_steps": 50000,
+        "warmup_learning_rate": 0.13333,
+        "warmup_steps": 2000,
+        "hold_base_rate_steps": 0,
+    }
+    assert config.optimizer.global_clipnorm is None and not config.optimizer.use_ema
+    assert config.fine_tune_checkpoint == "PATH_TO_BE_CONFIGURED/mobilenet_v2.ckpt-1"
+    assert config.fine_tune_checkpoint_type == config.restore_kind == "classification"
+    labels = "PATH_TO_BE_CONFIGURED/label_map.txt"
+    assert config.train_data == DataSource(labels, ("PATH_TO_BE_CONFIGURED/train2017-?????-of-00256.tfrecord",))
+    assert config.eval_data == (DataSource(labels, ("PATH_TO_BE_CONFIGURED/val2017-?????-of-00032.tfrecord",)),)
+    assert [path for path, _ in config.ignored] == [
+        "train_config.fine_tune_checkpoint_version",
+        "train_config.sync_replicas",
+        "train_config.startup_delay_steps",
+        "train_config.replicas_to_aggregate",
+        "train_config.unpad_groundtruth_tensors",
+        "eval_config",
+        "eval_input_reader.shuffle",
+        "eval_input_reader.num_epochs",
+    ]
+
+
+def test_defaults():
+    config = training_config(
+        "train_config { optimizer { adam_optimizer { learning_rate { constant_learning_rate {}}}}}"
+    )
+    assert isinstance(config.optimizer, keras.optimizers.Adam)
+    assert float(ops.convert_to_numpy(config.optimizer.learning_rate)) == pytest.approx(0.002)
+    assert config.optimizer.epsilon == 1e-8
+    assert config.optimizer.use_ema and config.optimizer.ema_momentum == 0.9999
+    assert "full momentum" in config.approximations[0].reason
+    assert (config.batch_size, config.num_steps, config.max_number_of_boxes) == (32, None, 100)
+    assert config.train_data == DataSource("", ()) and config.eval_data == () and config.ignored == []
+    assert config.restore_kind is None and "no end" in config.summary()
+
+
+def test_schedules():
+    def rate(text):
+        return read(f"momentum_optimizer {{ learning_rate {{ {text} }} }}").optimizer._learning_rate
+
+    exponential = rate("exponential_decay_learning_rate { initial_learning_rate: 1 decay_steps: 2 staircase: false }")
+    assert isinstance(exponential, ExponentialDecayWithBurnIn)
+    assert_close(exponential(4), 0.95**2)
+    manual = rate(
+        "manual_step_learning_rate { initial_learning_rate: 1.0"
+        " schedule { step: 2 learning_rate: 0.5 } schedule { step: 5 learning_rate: 0.25 } }"
+    )
+    assert isinstance(manual, ManualStepping)
+    assert_close([float(manual(step)) for step in (1, 2, 5)], [1.0, 0.5, 0.25])
+    # 0.8 / (1 + 0.5 * 2) = 0.4, of a constant and of a schedule that has come down to 0.5
+    assert_close(InverseTimeDecay(0.8, 0.5)(2), 0.4)
+    again = InverseTimeDecay.from_config(InverseTimeDecay(manual, 0.5).get_config())
+    assert_close(again(2), 0.25)
+    with pytest.raises(ValueError, match="decay_rate=-1"):
+        InverseTimeDecay(0.1, -1)
+
+
+def test_clipping_and_averaging():
+    config = read(SGD + " moving_average_decay: 0.75", "gradient_clipping_by_norm: 1.0")
+    optimizer = config.optimizer
+    assert (optimizer.global_clipnorm, optimizer.clipnorm, optimizer.ema_momentum) == (1.0, None, 0.75)
+    a, b = keras.Variable([3.0]), keras.Variable([1.0])
+    optimizer.build([a, b])
+    optimizer.apply_gradients([(ops.convert_to_tensor([3.0]), a), (ops.convert_to_tensor([4.0]), b)])
+    # the norm over both is 5: gradients 0.6 and 0.8, rate 0.5, no momentum yet
+    assert_close(a, [2.7])
+    assert_close(b, [0.6])
+
+
+def test_augmentations_with_and_without_counterpart():
+    steps = (
+        "random_adjust_brightness { max_delta: 0.1 }",
+        "random_adjust_contrast { }",
+        "random_crop_image { min_object_covered: 0.0 min_aspect_ratio: 0.5 max_aspect_ratio: 1.5 min_area: 0.75"
+        " max_area: 1.0 random_coef: 0.25 }",
+        "random_scale_crop_and_pad_to_square { output_size: 512 scale_min: 0.1 scale_max: 2.0 }",
+        "random_black_patches { }",
+        "random_horizontal_flip { probability: 0.25 keypoint_flip_permutation: 0 }",
+    )
+    config = read(more="\n".join(f"data_augmentation_options {{ {step} }}" for step in steps))
+    assert config.augmentations == (
+        RandomColor(brightness=0.1, contrast=0.0, saturation=0.0, hue=0.0, probability=1.0),
+        RandomColor(brightness=0.0, contrast=0.25, saturation=0.0, hue=0.0, probability=1.0),
+        RandomIoUCrop(min_overlaps=(), min_area=0.75, max_aspect_ratio=2.0, probability=0.75),
+        RandomIoUCrop(min_overlaps=(), min_area=0.25, max_aspect_ratio=1.0),
+        RandomHorizontalFlip(probability=0.25),
+    )
+    assert [path.rsplit(".", 1)[-1] for path, *_ in config.approximations] == [
+        "random_adjust_contrast",
+        "random_crop_image",
+        "random_scale_crop_and_pad_to_square",
+    ]
+    # the file's third line is the first option's
+    assert [(path.split("options")[-1], line) for path, line in config.ignored] == [
+        ("[2].random_crop_image.max_area", 5),
+        ("[3].random_scale_crop_and_pad_to_square.output_size", 6),
+        ("[3].random_scale_crop_and_pad_to_square.scale_min", 6),
+        ("[4].random_black_patches", 7),
+        ("[5].random_horizontal_flip.keypoint_flip_permutation", 8),
+    ]
+
+
+def test_what_is_given_as_it_stands():
+    config = read(
+        more='freeze_variables: ".*FeatureExtractor.*"\nupdate_trainable_variables: "head"\n'
+        'fine_tune_checkpoint: "a/ckpt-0"\nfrom_detection_checkpoint: true\nadd_regularization_loss: false',
+        outside='eval_input_reader { label_map_path: "x" }\neval_input_reader { }',
+    )
+    assert config.freeze_variables == (".*FeatureExtractor.*",) and config.update_trainable_variables == ("head",)
+    assert config.fine_tune_checkpoint_type == config.restore_kind == "detection"
+    assert config.eval_data == (DataSource("x", ()), DataSource("", ()))
+    assert [path for path, _ in config.ignored] == ["train_config.add_regularization_loss"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model { }", r"<text>:1: train_config: is missing"),
+        ("train_config { }", r"<text>:1: train_config.optimizer: is missing"),
+        ("train_config { optimizer { } }", r"holds none .* supported: momentum_optimizer, rms_prop_optimizer, adam"),
+        ("train_config { optimizer { ada_optimizer { } } }", r"found: ada_optimizer.*supported: momentum_optimizer"),
+        (
+            "train_config {\n optimizer {\n adam_optimizer { learning_rate { constant_learning_rate {} }\n beta: 1 }}}",
+            r"<text>:4: train_config.optimizer.adam_optimizer.beta: is not supported",
+        ),
+        (
+            "train_config { optimizer { adam_optimizer { learning_rate { step { } } } } }",
+            r"found: step\); supported: constant_learning_rate",
+        ),
+        (
+            "train_config { optimizer { adam_optimizer { learning_rate {\n cosine_decay_learning_rate {"
+            " total_steps: 5 warmup_steps: 9 } } } } }",
+            r"<text>:2: .*cosine_decay_learning_rate: cannot be built: Warm-up and hold fit",
+        ),
+        (
+            "train_config { optimizer { adam_optimizer { learning_rate { manual_step_learning_rate { } } } } }",
+            r"manual_step_learning_rate.schedule: is missing",
+        ),
+        (
+            "train_config { optimizer { momentum_optimizer { learning_rate { constant_learning_rate { } }"
+            " momentum_optimizer_value: 1.5 } } }",
+            r"momentum_optimizer: cannot be built: .*momentum",
+        ),
+        (
+            f"train_config {{ optimizer {{ {SGD} }}\n data_augmentation_options {{ random_crop_image {{ min_area: 3 }}}}}}",
+            r"<text>:2: .*random_crop_image: cannot be built: min_area lies in",
+        ),
+    ],
+)
+def test_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        training_config(text)
+
+
+def test_the_public_name_and_training_with_it():
+    assert tf_od_api.training_config is keras_detect.tf_od_api.training_config is training_config
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        tf_od_api.other  # noqa: B018
+    config = read(
+        "momentum_optimizer { learning_rate { cosine_decay_learning_rate { learning_rate_base: 0.01 total_steps: 9"
+        " warmup_steps: 2 } } } use_moving_average: true"
+    )
+    model = tiny_ssd()
+    model.compile(config.optimizer, run_eagerly=True)
+    losses = model.train_on_batch(*tiny_batch())
+    assert np.isfinite(losses).all() and int(ops.convert_to_numpy(model.optimizer.iterations)) == 1
