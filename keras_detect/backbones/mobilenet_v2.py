@@ -1,7 +1,8 @@
 """MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381, table 2), in the variant of the original zoo.
 
-It differs from keras.applications' in its padding: every stride-2 convolution pads as TensorFlow's SAME does, where
-keras.applications pads one row and column in front.
+Every stride-2 convolution pads as TensorFlow's SAME does. A network of keras.applications that was built without a size
+pads one row and column behind, which is the same for even sides: for pictures whose sides are multiples of 32 this is
+keras.applications' MobileNetV2.
 """
 
 import dataclasses

@@ -6,6 +6,7 @@ from absl import logging
 from keras import ops
 
 from keras_detect import fields
+from keras_detect.backbones import keras_weights
 
 REGULARIZATION_LOSS = "regularization_loss"
 
@@ -276,10 +277,11 @@ class DetectionModel(keras.Model):
         return model
 
     def restore(self, checkpoint, kind="detection"):
-        """Restores the weights of an original TensorFlow Object Detection API checkpoint, strictly.
+        """Restores weights, strictly: of a TensorFlow Object Detection API checkpoint, or of keras.applications.
 
         Args:
-            checkpoint: prefix, folder, or `.tar.gz` of a TF2 object checkpoint.
+            checkpoint: prefix, folder, or `.tar.gz` of a TF2 object checkpoint; with `kind="classification"` also a
+                network of keras.applications as a Keras model, a `.keras` file or a `.weights.h5` file.
             kind: "detection" (everything, or all but the class head where the number of classes differs) or
                 "classification" (the backbone alone).
 
@@ -287,11 +289,30 @@ class DetectionModel(keras.Model):
             `RestoreReport`: what was restored, kept and ignored, and why.
 
         Raises:
-            ValueError: model and checkpoint do not fit; every leftover is listed and nothing was restored.
+            ValueError: model and checkpoint do not fit; every leftover is listed and nothing was restored. Weights of
+                keras.applications do not fit a backbone that computes something else (`backbones.keras_weights`).
         """
         from keras_detect.tf_od_api.restore_model import restore_model
 
+        if keras_weights.is_keras_source(checkpoint):
+            return self._restore_keras_weights(checkpoint, kind)
         return restore_model(self, checkpoint, kind)
+
+    def _restore_keras_weights(self, source, kind):
+        from keras_detect.tf_od_api.restore import restore
+
+        if kind != "classification":
+            raise ValueError(
+                "A Keras model or weights file restores into the backbone alone: pass kind='classification'. Received: "
+                f"kind={kind!r}. A whole detector saved by Keras is loaded by keras.models.load_model or load_weights."
+            )
+        (backbone,) = self._weight_groups()["backbone"]
+        reader = keras_weights.KerasWeights(backbone, source)
+        skip = ((r"(?!backbone/).*", "not part of the backbone"),)
+        report = restore(self.named_weights(), reader.key, reader, skip=skip, ignore=reader.ignore)
+        logging.info("%s", report.summary())
+        reader.log_notes()
+        return report
 
     def named_weights(self):
         """`{name: variable}` of every weight, by its place in the model: `"backbone/stem_conv/kernel"`.
