@@ -62,6 +62,20 @@ def test_in_a_model_it_drops_in_training_only_and_has_no_weight():
     assert not model.weights
 
 
+def test_fit_draws_anew_in_every_step():
+    """The state of the seed moves on in compiled training steps too, on JAX among them."""
+    inputs = keras.Input((1,))
+    layer = DropConnect(0.5, seed=0)
+    model = keras.Model(inputs, keras.layers.Dense(1)(layer(inputs)))
+    model.compile("sgd", "mse")
+    state = ops.convert_to_numpy(layer.seed_generator.state).copy()
+    model.fit(np.ones((8, 1)), np.ones((8, 1)), batch_size=2, verbose=0)
+    after = ops.convert_to_numpy(layer.seed_generator.state)
+    np.testing.assert_array_equal(after - state, [0, 4])  # Keras' state is the seed and a counter: one per step
+    model.evaluate(np.ones((8, 1)), np.ones((8, 1)), verbose=0)
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer.seed_generator.state), after)
+
+
 def test_half_precision_keeps_its_type():
     layer = DropConnect(0.5, seed=0, dtype="mixed_bfloat16")
     values = layer(ops.ones((8, 2)), training=True)
