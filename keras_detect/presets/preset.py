@@ -1,7 +1,9 @@
 """A preset's row, and the table of all rows."""
 
 import dataclasses
+from collections.abc import Callable
 
+from keras_detect.presets.coco_names import COCO_NAMES
 from keras_detect.registry import unknown_name
 
 PUBLISHED_ADDRESS = "https://download.tensorflow.org/models/object_detection/tf2/"
@@ -21,6 +23,9 @@ class Preset:
         outputs: what a detection holds beside its score and label.
         licence: SPDX identifier.
         sha256: digest of the archive, where one is known.
+        class_names: names of the classes that it was trained on.
+        architecture: builds the model with fresh weights and without network: `architecture(num_classes=...,
+            class_names=...)`; None where that cannot be done.
     """
 
     archive: str
@@ -31,6 +36,8 @@ class Preset:
     outputs: tuple = ("boxes",)
     licence: str = "Apache-2.0"
     sha256: str | None = None
+    class_names: tuple = COCO_NAMES
+    architecture: Callable | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def name(self):
@@ -41,6 +48,23 @@ class Preset:
     def url(self):
         """The archive's published address."""
         return PUBLISHED_ADDRESS + self.archive
+
+    def published(self):
+        """What the row says, as a dict that JSON can hold, for a preset's `metadata.json`."""
+        elsewhere = ("sha256", "class_names", "architecture")  # of the file; in the label map; in the config
+        fields = [field.name for field in dataclasses.fields(self) if field.name not in elsewhere]
+        return {"name": self.name, **{name: getattr(self, name) for name in fields}}
+
+    def build(self, num_classes=None):
+        """The model with fresh weights, without network; with another `num_classes` it has no class names.
+
+        Raises `ValueError` if the row has no architecture.
+        """
+        if self.architecture is None:
+            raise ValueError(f"The preset '{self.name}' cannot be built without its archive; load its weights.")
+        own = num_classes in (None, len(self.class_names))
+        count = len(self.class_names) if own else num_classes
+        return self.architecture(num_classes=count, class_names=self.class_names if own else None)
 
 
 def add(*presets):

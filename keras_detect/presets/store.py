@@ -1,6 +1,5 @@
 """Presets by name, folder or address: fetched, converted where needed, and cached."""
 
-import dataclasses
 import os
 import pathlib
 import shutil
@@ -21,12 +20,14 @@ def load_preset(name, num_classes=None, load_weights=True, progress=True):
             `file://`: of a preset folder, or of the original zoo's layout).
         num_classes: re-heads for another number of classes: all other weights are loaded, and a warning in the log
             says which were not.
-        load_weights: False builds the architecture alone.
+        load_weights: False builds the architecture alone; a built-in one without network.
         progress: shows a progress bar while fetching.
 
     Raises `ValueError` for an unknown name (the near ones are listed) and for a damaged preset or archive,
     `DownloadError` or `CacheError` (both `OSError`) if it cannot be fetched or kept.
     """
+    if not load_weights and isinstance(name, str) and not (archives.is_url(name) or _is_folder(name)):
+        return preset.get(name).build(num_classes)
     folder = find_preset(name, progress=progress)
     model, report = directory.read_preset(folder, num_classes, load_weights)
     if load_weights and report.kept:
@@ -36,31 +37,29 @@ def load_preset(name, num_classes=None, load_weights=True, progress=True):
 
 def find_preset(name, progress=True):
     """The folder of a preset (see `load_preset`), fetched into the cache if it is not there."""
-    if isinstance(name, os.PathLike) or (not archives.is_url(name) and os.path.isdir(os.path.expanduser(name))):
+    if isinstance(name, os.PathLike) or (not archives.is_url(name) and _is_folder(name)):
         return pathlib.Path(name).expanduser()
     if name.startswith(("hf://", "kaggle://")):
         return archives.remote_folder(name)
     if archives.is_url(name):
-        return cache.cached(archives.cache_key(name), lambda folder: _from_archive(name, folder, None, {}, progress))
+        return cache.cached(archives.cache_key(name), lambda folder: _from_archive(name, folder, None, progress))
     row = preset.get(name)
-    return cache.cached(row.name, lambda folder: _from_archive(row.url, folder, row.sha256, _published(row), progress))
+    return cache.cached(row.name, lambda folder: _from_archive(row.url, folder, row, progress))
 
 
-def _from_archive(url, target, sha256, metadata, progress):
-    """Fetches an archive and leaves a preset in the folder `target`."""
-    with archives.unpacked(url, sha256=sha256, progress=progress) as (folder, digest):
+def _from_archive(url, target, row, progress):
+    """Fetches an archive and leaves a preset in the folder `target`; `row` is the built-in preset's, or None."""
+    with archives.unpacked(url, sha256=row and row.sha256, progress=progress) as (folder, digest):
         if directory.is_preset(folder):
             for file in archives.PRESET_FILES:
                 if (folder / file).is_file():
                     shutil.copyfile(folder / file, target / file)
         elif zoo.is_zoo(folder):
-            zoo.convert(folder, target, {**metadata, "source": url, "sha256": digest})
+            metadata = {**(row.published() if row else {}), "source": url, "sha256": digest}
+            zoo.convert(folder, target, metadata, class_names=row and row.class_names)
         else:
             raise PresetError(f"{url}: neither a preset ({directory.CONFIG}) nor a zoo archive ({zoo.CONFIG})")
 
 
-def _published(row):
-    """What a row says, for `metadata.json`."""
-    said = dataclasses.asdict(row)
-    said.pop("sha256")
-    return {"name": row.name, **said}
+def _is_folder(name):
+    return os.path.isdir(os.path.expanduser(name))

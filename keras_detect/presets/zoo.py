@@ -12,14 +12,17 @@ def is_zoo(folder):
     return (pathlib.Path(folder) / CONFIG).is_file()
 
 
-def convert(folder, target, metadata=None):
+def convert(folder, target, metadata=None, class_names=None):
     """Builds the model of `folder`, restores its checkpoint strictly and writes the preset into `target`.
 
-    Raises what the config's builder and the checkpoint's reader raise; nothing is written then.
+    `class_names` names the classes of the config; a model of another number of classes gets no names. Raises what the
+    config's builder and the checkpoint's reader raise; nothing is written then.
     """
     from keras_detect.tf_od_api.build import from_pipeline_config
     from keras_detect.tf_od_api.restore_model import restore_model
 
     model = from_pipeline_config(pathlib.Path(folder) / CONFIG)
     restore_model(model, folder)
+    if class_names is not None and len(class_names) == model.num_classes:
+        model.class_names = tuple(class_names)
     directory.write_preset(model, target, metadata)

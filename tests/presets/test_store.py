@@ -82,7 +82,7 @@ def test_another_head_is_reported_in_the_log(url, monkeypatch):
 def test_a_zoo_archive_is_converted_once_with_its_source(model, zoo_url, home, monkeypatch):
     calls = []
 
-    def convert(folder, target, metadata):
+    def convert(folder, target, metadata, class_names):
         calls.append((sorted(os.listdir(folder)), metadata))
         directory.write_preset(model, target, metadata)
 
@@ -99,7 +99,7 @@ def test_a_built_in_name_fetches_its_row(model, zoo_url, home, monkeypatch):
     row = Preset(archive=zoo_url.rsplit("/", 1)[1], pipeline_config="toy", speed_ms=1.0, coco_map=2.0)
     monkeypatch.setattr(preset, "PUBLISHED_ADDRESS", zoo_url.rsplit("/", 1)[0] + "/")
     monkeypatch.setitem(preset._PRESETS, row.name, row)
-    monkeypatch.setattr(zoo, "convert", lambda folder, target, said: directory.write_preset(model, target, said))
+    monkeypatch.setattr(zoo, "convert", lambda folder, target, said, **_: directory.write_preset(model, target, said))
     same(store.load_preset("zoo", progress=False), model)
     assert os.listdir(home) == ["zoo"]
     written = json.loads((home / "zoo" / "metadata.json").read_text())
@@ -116,7 +116,7 @@ def test_a_wrong_digest_in_a_row(zoo_url, home, monkeypatch):
 
 
 def test_failures_leave_an_empty_cache(zoo_url, tmp_path, home, monkeypatch):
-    def broken(folder, target, metadata):
+    def broken(folder, target, metadata, class_names):
         (target / "config.json").write_text("{")
         raise ValueError("a wrong checkpoint")
 

@@ -220,7 +220,7 @@ def test_what_is_given_as_it_stands():
             r"momentum_optimizer: cannot be built: .*momentum",
         ),
         (
-            f"train_config {{ optimizer {{ {SGD} }}\n data_augmentation_options {{ random_crop_image {{ min_area: 3 }}}}}}",
+            f"train_config {{optimizer {{ {SGD} }}\n data_augmentation_options {{random_crop_image {{min_area: 3}}}}}}",
             r"<text>:2: .*random_crop_image: cannot be built: min_area lies in",
         ),
     ],
@@ -239,6 +239,6 @@ def test_the_public_name_and_training_with_it():
         " warmup_steps: 2 } } } use_moving_average: true"
     )
     model = tiny_ssd()
-    model.compile(config.optimizer, run_eagerly=True)
+    model.compile(config.optimizer)
     losses = model.train_on_batch(*tiny_batch())
     assert np.isfinite(losses).all() and int(ops.convert_to_numpy(model.optimizer.iterations)) == 1

@@ -1,0 +1,178 @@
+"""The zoo's architectures, built offline: one function per family, its numbers come from the rows of the tables.
+
+Each function takes `num_classes` and `class_names` and returns a new model with fresh weights, equal to what
+`from_pipeline_config` builds from the published config.
+"""
+
+from keras_detect.backbones.backbone import get_backbone
+from keras_detect.backbones.efficientnet import EfficientNet
+from keras_detect.box_predictors.convolutional import ConvolutionalBoxPredictor
+from keras_detect.box_predictors.weight_shared import WeightSharedConvolutionalBoxPredictor
+from keras_detect.boxes.anchor_generators import MultiscaleGridAnchorGenerator, SsdAnchorGenerator
+from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
+from keras_detect.boxes.matchers import ArgMaxMatcher
+from keras_detect.boxes.nms import MulticlassNonMaxSuppression
+from keras_detect.boxes.similarity import IouSimilarity
+from keras_detect.boxes.target_assigner import TargetAssigner
+from keras_detect.feature_extractors.ssd import SSDFeatureExtractor
+from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
+from keras_detect.layers.image_resizers import FixedShapeResizer, KeepAspectRatioResizer
+from keras_detect.losses.classification import SigmoidFocalLoss
+from keras_detect.losses.localization import SmoothL1Loss
+from keras_detect.losses.one_stage import OneStageLoss
+from keras_detect.meta_architectures.ssd import SSD
+from keras_detect.necks.bifpn import BiFPN
+from keras_detect.necks.fpn import FeaturePyramid
+from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
+from keras_detect.postprocessing import Postprocessor
+
+_CLASS_BIAS = -4.6  # a score of 0.01 at the start
+_NORMAL = initializer("random_normal", mean=0.0, stddev=0.01)
+_TRUNCATED = initializer("truncated_normal", mean=0.0, stddev=0.03)
+
+
+def mobilenet_v2_ssd(num_classes, class_names=None):
+    """MobileNetV2 with six feature maps and one predictor per map. Its name says 320; its config says 300."""
+    numbers = {"batch_norm_momentum": 0.97, "l2_weight": 4e-5}
+    hyperparams = ConvHyperparams(kernel_initializer=_TRUNCATED, **numbers)
+    anchors = SsdAnchorGenerator(
+        num_layers=6,
+        min_scale=0.2,
+        max_scale=0.95,
+        aspect_ratios=(1.0, 2.0, 0.5, 3.0, 0.3333),
+        reduce_boxes_in_lowest_layer=True,
+    )
+    extractor = SSDFeatureExtractor(
+        backbone=get_backbone("mobilenet_v2")(min_depth=16, hyperparams=hyperparams, name="backbone"),
+        neck=SsdFeatureMaps(levels=("C4_expansion", "C5"), min_depth=16, hyperparams=hyperparams),
+        name="feature_extractor",
+    )
+    predictor = ConvolutionalBoxPredictor(
+        num_classes=num_classes,
+        num_anchors_per_location=anchors.num_anchors_per_location(),
+        kernel_size=1,
+        class_bias=_CLASS_BIAS,
+        hyperparams=ConvHyperparams(kernel_initializer=_NORMAL, **numbers),
+        name="box_predictor",
+    )
+    resizer = FixedShapeResizer(height=300, width=300, kernel="legacy")
+    return _ssd(resizer, extractor, predictor, anchors, class_names, alpha=0.75)
+
+
+def retinanet(backbone, size, num_classes, class_names=None, lite=False):
+    """A backbone with a feature pyramid and shared heads, 256 wide; `lite` is separable and 128 wide.
+
+    Args:
+        backbone: registered name.
+        size: side of the square that pictures are resized to.
+        num_classes, class_names: see the module.
+        lite: as above.
+    """
+    resnet = backbone.startswith("resnet")
+    numbers = {"batch_norm_momentum": 0.997, "l2_weight": 4e-4 if resnet else 4e-5}
+    hyperparams = ConvHyperparams(kernel_initializer=_TRUNCATED if resnet else _NORMAL, **numbers)
+    depth = 128 if lite else 256
+    settings = {} if resnet else {"min_depth": 16}
+    anchors = MultiscaleGridAnchorGenerator(
+        min_level=3, max_level=7, anchor_scale=4.0, aspect_ratios=(1.0, 2.0, 0.5), scales_per_octave=2
+    )
+    extractor = SSDFeatureExtractor(
+        backbone=get_backbone(backbone)(hyperparams=hyperparams, name="backbone", **settings),
+        neck=FeaturePyramid(
+            levels=("C3", "C4", "C5"), coarse_levels=2, depth=depth, separable=lite, hyperparams=hyperparams
+        ),
+        name="feature_extractor",
+    )
+    predictor = WeightSharedConvolutionalBoxPredictor(
+        num_classes=num_classes,
+        num_anchors_per_location=anchors.num_anchors_per_location(),
+        num_layers_before_predictor=4,
+        depth=depth,
+        kernel_size=3,
+        class_bias=_CLASS_BIAS,
+        share_tower=lite,
+        separable=lite,
+        hyperparams=ConvHyperparams(kernel_initializer=_NORMAL, **numbers),
+        name="box_predictor",
+    )
+    resizer = FixedShapeResizer(height=size, width=size, kernel="legacy")
+    return _ssd(resizer, extractor, predictor, anchors, class_names)
+
+
+def efficientdet(variant, size, depth, fpn_cells, head_layers, num_classes, class_names=None, weighted=True):
+    """EfficientNet with a BiFPN and separable heads, without a background column (Tan et al. 2020, table 1).
+
+    Args:
+        variant: "b0" to "b7".
+        size: side of the square that pictures are resized and padded to.
+        depth: filters of BiFPN and heads.
+        fpn_cells: repetitions of the BiFPN.
+        head_layers: convolutions of each head before its last.
+        num_classes, class_names: see the module.
+        weighted: whether the BiFPN weighs what it adds.
+    """
+    shared = {"activation": "swish", "batch_norm_momentum": 0.99, "l2_weight": 4e-5}
+    anchors = MultiscaleGridAnchorGenerator(
+        min_level=3, max_level=7, anchor_scale=4.0, aspect_ratios=(1.0, 2.0, 0.5), scales_per_octave=3
+    )
+    extractor = SSDFeatureExtractor(
+        backbone=EfficientNet(variant=variant, taps="b0", name="backbone"),
+        neck=BiFPN(
+            levels=("C3", "C4", "C5"),
+            max_level=7,
+            num_iterations=fpn_cells,
+            num_filters=depth,
+            combine_method="fast_attention" if weighted else "sum",
+            use_bias=True,
+            hyperparams=ConvHyperparams(kernel_initializer=_TRUNCATED, **shared),
+        ),
+        name="feature_extractor",
+    )
+    predictor = WeightSharedConvolutionalBoxPredictor(
+        num_classes=num_classes,
+        num_anchors_per_location=anchors.num_anchors_per_location(),
+        num_layers_before_predictor=head_layers,
+        depth=depth,
+        kernel_size=3,
+        background=False,
+        class_bias=_CLASS_BIAS,
+        separable=True,
+        tower_bias=True,
+        hyperparams=ConvHyperparams(kernel_initializer=_NORMAL, **shared),
+        name="box_predictor",
+    )
+    resizer = KeepAspectRatioResizer(min_dimension=size, max_dimension=size, pad_to_max_dimension=True, kernel="legacy")
+    return _ssd(resizer, extractor, predictor, anchors, class_names, gamma=1.5, iou_threshold=0.5)
+
+
+def _ssd(resizer, extractor, predictor, anchors, class_names, alpha=0.25, gamma=2.0, iou_threshold=0.6):
+    """What all families share: targets, focal loss, suppression of all scores above 1e-8."""
+    return SSD(
+        resizer=resizer,
+        feature_extractor=extractor,
+        box_predictor=predictor,
+        anchor_generator=anchors,
+        target_assigner=TargetAssigner(
+            similarity=IouSimilarity(),
+            matcher=ArgMaxMatcher(matched_threshold=0.5, unmatched_threshold=0.5, force_match_for_each_row=True),
+            box_coder=FasterRcnnBoxCoder(scale_factors=(10.0, 10.0, 5.0, 5.0)),
+        ),
+        loss=OneStageLoss(
+            classification=SigmoidFocalLoss(gamma=gamma, alpha=alpha),
+            localization=SmoothL1Loss(delta=1.0),
+            normalize_by_num_matches=True,
+            normalize_localization_by_code_size=True,
+            background_as_zeros=True,
+        ),
+        postprocessor=Postprocessor(
+            nms=MulticlassNonMaxSuppression(
+                score_threshold=1e-8,
+                iou_threshold=iou_threshold,
+                max_detections_per_class=100,
+                max_total_detections=100,
+            ),
+            score_converter="sigmoid",
+            has_background=predictor.background,
+        ),
+        class_names=class_names,
+    )
