@@ -17,7 +17,7 @@ _portable = contextvars.ContextVar("keras_detect_portable_kernels", default=Fals
 def portable_kernels():
     """Within this context (while a function is traced, that is) the `keras.ops` twins are used on every backend.
 
-    Needed for soft non-maximum suppression in `tf.function(jit_compile=True)`, which XLA has no kernel for.
+    For `tf.function(jit_compile=True)`: XLA has no kernel for soft non-maximum suppression, and a slow one for hard.
     """
     token = _portable.set(True)
     try:
@@ -220,35 +220,6 @@ def tf_nms(boxes, scores, max_detections, iou_threshold, score_threshold, soft_n
     anchors, selected = tf.map_fn(one, tf.range(tf.shape(scores)[0]), fn_output_signature=(tf.int32, tf.float32))
     shape = [-1, num_classes, max_detections]
     return tf.reshape(anchors, shape), tf.reshape(selected, shape)
-
-
-def tf_nms_keep(boxes, iou_threshold):
-    """Which boxes TensorFlow's non-maximum suppression keeps when they stand by falling score.
-
-    Args:
-        boxes: `[B, N, 4]` float32, finite, N known.
-        iou_threshold: a box is suppressed by an earlier kept one if their IoU is greater.
-
-    Returns:
-        `[B, N]` float32, 1 for kept.
-    """
-    import tensorflow as tf
-
-    count = boxes.shape[1]
-    falling = tf.range(count, 0, -1, dtype=tf.float32)
-
-    def one(image_boxes):
-        kept, number = tf.raw_ops.NonMaxSuppressionV4(
-            boxes=image_boxes,
-            scores=falling,
-            max_output_size=count,
-            iou_threshold=iou_threshold,
-            score_threshold=0.0,
-            pad_to_max_output_size=True,
-        )
-        return tf.math.unsorted_segment_max(tf.cast(tf.range(count) < number, tf.float32), kept, count)
-
-    return tf.maximum(tf.map_fn(one, boxes), 0.0)
 
 
 def tf_gather_rows(values, rows):

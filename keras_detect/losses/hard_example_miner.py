@@ -2,7 +2,6 @@
 
 from keras import ops
 
-from keras_detect import native_kernels
 from keras_detect.boxes import box_ops
 from keras_detect.boxes.nms import earlier_columns, greedy_keep, well_formed
 from keras_detect.boxes.rows import gather_rows, put_rows, top_k
@@ -114,8 +113,6 @@ class HardExampleMiner:
         formed = well_formed(boxes)
         # A malformed box meets nothing.
         boxes = ops.where(formed[:, :, None], boxes, 0.0)
-        if native_kernels.use_native("tensorflow"):
-            return native_kernels.tf_nms_keep(boxes, self.iou_threshold)
         earlier = earlier_columns(boxes.shape[1])
 
         def one(image_boxes):  # one image at a time: the pairs of a whole batch take much memory
