@@ -138,8 +138,8 @@ class MulticlassNonMaxSuppression:
         result, final = _first_pool_result(task)
         if final is True:
             return result
-        # Measured on two cores, on crowded boxes: for 12,000 anchors of one class the kernel takes 3 ms and further pools
-        # take 20; for 1917 anchors of 90 classes 13 ms each, for eight such images 140 ms and 50 ms.
+        # Measured on two cores, on crowded boxes: for 12,000 anchors of one class the kernel takes 3 ms where further
+        # pools take 20; for 1917 anchors of 90 classes 13 ms each, for eight such images 140 ms and 50 ms.
         complete = _native_result if native and task.num_groups == 1 else _pools_result
         return Detections(*ops.cond(final, lambda: tuple(result), lambda: tuple(complete(task))))
 
