@@ -1,4 +1,4 @@
-"""`keras-detect demo | train | evaluate | predict`."""
+"""`keras-detect demo | train | evaluate | predict | convert`."""
 
 import argparse
 import json
@@ -16,6 +16,7 @@ DEMO = "  keras-detect demo --output demo"
 TRAIN = "  keras-detect train --data cells --train_split train --validation_split val --output runs/cells"
 EVALUATE = "  keras-detect evaluate --model runs/cells/model.keras --data cells --split test"
 PREDICT = "  keras-detect predict --model runs/cells/model.keras --pictures photo.jpg folder/ --output drawn"
+CONVERT = "  keras-detect convert --pipeline_config old/pipeline.config --checkpoint old --output model.keras"
 
 
 def main():
@@ -27,15 +28,16 @@ def _parse(arguments):
     parser = argparse_flags.ArgumentParser(
         prog="keras-detect",
         description="Train, evaluate and use object detectors.",
-        epilog=f"examples:\n{DEMO}\n{TRAIN}\n{EVALUATE}\n{PREDICT}",
+        epilog=f"examples:\n{DEMO}\n{TRAIN}\n{EVALUATE}\n{PREDICT}\n{CONVERT}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|train|evaluate|predict")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|train|evaluate|predict|convert")
     for name, add, run, text, example in (
         ("demo", _add_demo, _demo, "train a small SSD on drawn shapes, offline, in about two minutes", DEMO),
         ("train", _add_train, _train, "train a detector on a folder of annotated pictures", TRAIN),
         ("evaluate", _add_evaluate, _evaluate, "COCO metrics of a model on annotated pictures", EVALUATE),
         ("predict", _add_predict, _predict, "detect in pictures: draws them and writes detections.json", PREDICT),
+        ("convert", _add_convert, _convert, "a model of the TensorFlow Object Detection API as a .keras file", CONVERT),
     ):
         command = commands.add_parser(
             name,
@@ -95,6 +97,12 @@ def _add_predict(parser):
     parser.add_argument("--pictures", required=True, nargs="+", help="pictures, or folders of pictures")
     parser.add_argument("--output", required=True, help="folder for the drawn pictures and detections.json")
     parser.add_argument("--score_threshold", type=float, default=0.3, help="leave out weaker detections (%(default)s)")
+
+
+def _add_convert(parser):
+    parser.add_argument("--pipeline_config", required=True, help="the model's pipeline.config, or its folder")
+    parser.add_argument("--checkpoint", required=True, help="prefix, folder or .tar.gz of its TF2 checkpoint")
+    parser.add_argument("--output", required=True, help="the .keras file to write")
 
 
 def _demo(arguments):
@@ -246,6 +254,25 @@ def _predict(arguments):
         }
     _write_json(output / "detections.json", {"boxes": "ymin, xmin, ymax, xmax, 0 to 1", "pictures": found})
     print(f"{sum(len(entry['labels']) for entry in found.values())} detections in {len(paths)} pictures: {output}")
+    return 0
+
+
+def _convert(arguments):
+    from keras_detect.tf_od_api.build import from_pipeline_config
+
+    output = pathlib.Path(arguments.output).expanduser()
+    if output.suffix != ".keras":
+        raise ValueError(f"--output names a .keras file. Received: {arguments.output}")
+    model = from_pipeline_config(arguments.pipeline_config)
+    report = model.restore(arguments.checkpoint)
+    part = _folder(output.parent) / f"part_of_{output.name}"
+    try:
+        model.save(part)
+        os.replace(part, output)
+    finally:
+        part.unlink(missing_ok=True)
+    classes = f"{model.num_classes} classes, {model.count_params():,} parameters"
+    print(f"{len(report.restored)} variables restored, {classes}: {output}")
     return 0
 
 
