@@ -1,7 +1,12 @@
 """keras_detect: object detection models for Keras 3, on TensorFlow, JAX and PyTorch."""
 
+from keras_detect import training
 from keras_detect.backbones.backbone import Backbone, backbone_names, register_backbone
+from keras_detect.backbones.efficientnet import EfficientNet
+from keras_detect.backbones.mobilenet_v1 import MobileNetV1
 from keras_detect.backbones.mobilenet_v2 import MobileNetV2
+from keras_detect.backbones.resnet_v1 import ResNetV1
+from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.load import load_dataset
 from keras_detect.evaluation import callback as callbacks
 from keras_detect.meta_architectures.detection_model import DetectionModel
@@ -14,12 +19,17 @@ __version__ = "0.1.0"
 __all__ = [
     "SSD",
     "Backbone",
+    "DetectionDataset",
     "DetectionModel",
+    "EfficientNet",
+    "MobileNetV1",
     "MobileNetV2",
     "Model",
+    "ResNetV1",
     "backbone_names",
     "callbacks",
     "from_pipeline_config",
     "load_dataset",
     "register_backbone",
+    "training",
 ]

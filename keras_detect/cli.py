@@ -116,6 +116,7 @@ def _train(arguments):
 
     import keras_detect
     from keras_detect.training.best_model import BestModel
+    from keras_detect.training.history_file import HistoryFile
     from keras_detect.training.recipe import Recipe
 
     recipe = Recipe(
@@ -143,9 +144,10 @@ def _train(arguments):
     if validation is not None:
         callbacks.append(keras_detect.callbacks.COCOEvaluation(validation, every_n_epochs=arguments.evaluate_every))
     best = BestModel(output / "model.keras", monitor="val_map" if validation is not None else None)
-    callbacks += [best, keras.callbacks.CSVLogger(str(output / "history.csv")), keras.callbacks.TerminateOnNaN()]
+    callbacks += [best, HistoryFile(output / "history.csv"), keras.callbacks.TerminateOnNaN()]
     started = time.monotonic()
-    history = model.fit(batches, epochs=recipe.epochs, callbacks=callbacks)
+    verbose = 1 if sys.stdout.isatty() else 2  # a bar for a person, a line an epoch for a log
+    history = model.fit(batches, epochs=recipe.epochs, callbacks=callbacks, verbose=verbose)
     minutes = (time.monotonic() - started) / 60
     presentations = len(history.epoch) * len(batches) * recipe.batch_size
     print(f"{presentations:,} picture presentations in {minutes:.1f} minutes")

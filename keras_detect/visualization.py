@@ -148,7 +148,8 @@ def draw_learning_curve(history, path):
     """Plots the columns of a training history: losses at the left, validation metrics at the right.
 
     Args:
-        history: dict of lists, as `fit` returns it in `History.history`, or the path of a `CSVLogger` file.
+        history: dict of lists, as `fit` returns it in `History.history`, or the path of a CSV file
+            with a row an epoch.
         path: the picture to write (the suffix chooses the format).
 
     Raises:
@@ -177,11 +178,11 @@ def draw_learning_curve(history, path):
 
 
 def _read_history(path):
-    """Columns of a `CSVLogger` file; an empty or "NA" field is None."""
+    """Columns of a CSV file of a training run; an empty field is None."""
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     names = rows[0] if rows else ()
-    return {name: [float(row[name]) if row[name] not in ("", "NA") else None for row in rows] for name in names}
+    return {name: [float(row[name]) if row[name] else None for row in rows] for name in names}
 
 
 def _to_picture(image):

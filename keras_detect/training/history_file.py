@@ -1,0 +1,33 @@
+"""The logs of every epoch in a CSV file."""
+
+import csv
+import os
+import pathlib
+
+import keras
+
+
+class HistoryFile(keras.callbacks.Callback):
+    """Writes the logs of all epochs to a CSV file after each epoch, whole at every moment.
+
+    Unlike Keras' `CSVLogger`, whose columns are those of the first epoch, it takes in what only some epochs have, such
+    as metrics that are evaluated every few epochs; other rows leave the field empty.
+
+    Args:
+        path: the `.csv` file; columns "epoch" (from 0) and the names in the logs.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = pathlib.Path(path)
+        self.rows = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.rows.append({"epoch": epoch, **{name: float(value) for name, value in (logs or {}).items()}})
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        part = self.path.with_name(f"part_of_{self.path.name}")
+        with open(part, "w", newline="") as file:
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(part, self.path)
