@@ -4,22 +4,9 @@ import keras
 from keras import ops
 
 from keras_detect import fields
-from keras_detect.backbones.backbone import get_backbone
-from keras_detect.box_predictors.convolutional import ConvolutionalBoxPredictor
-from keras_detect.boxes.anchor_generators import SsdAnchorGenerator
-from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
-from keras_detect.boxes.matchers import ArgMaxMatcher
-from keras_detect.boxes.nms import MulticlassNonMaxSuppression
-from keras_detect.boxes.similarity import IouSimilarity
-from keras_detect.boxes.target_assigner import TargetAssigner
-from keras_detect.feature_extractors.ssd import SSDFeatureExtractor
-from keras_detect.layers.batch_normalization import BatchNormalization
-from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
-from keras_detect.layers.image_resizers import FixedShapeResizer
 from keras_detect.losses.one_stage import OneStageLoss
+from keras_detect.meta_architectures import ssd_defaults
 from keras_detect.meta_architectures.detection_model import DetectionModel
-from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
-from keras_detect.postprocessing import Postprocessor
 from keras_detect.registry import serializable
 
 
@@ -75,11 +62,18 @@ class SSD(DetectionModel):
                 f"box_predictor.background={box_predictor.background}, "
                 f"postprocessor.has_background={postprocessor.has_background}."
             )
+        if tuple(anchor_generator.num_anchors_per_location()) != tuple(box_predictor.num_anchors_per_location):
+            raise ValueError(
+                "The predictor and the anchor generator must agree on the anchors per location. Received: "
+                f"{tuple(box_predictor.num_anchors_per_location)} in the predictor, "
+                f"{tuple(anchor_generator.num_anchors_per_location())} in the generator. Build the predictor with "
+                "anchor_generator.num_anchors_per_location()."
+            )
         if not box_predictor.built:
             box_predictor.build([tensor.shape for tensor in feature_extractor.outputs])
         if freeze_batchnorm:
             for layer in self._flatten_layers(include_self=False):
-                if isinstance(layer, BatchNormalization):
+                if isinstance(layer, keras.layers.BatchNormalization):  # ours, and Keras' own in wrapped models
                     layer.trainable = False
         self._finish_init()
 
@@ -93,41 +87,40 @@ class SSD(DetectionModel):
         return self.target_assigner.box_coder
 
     @classmethod
-    def from_backbone(cls, backbone, *, num_classes=None, image_size=320, class_names=None, **parts):
+    def from_backbone(
+        cls, backbone, *, num_classes=None, image_size=320, class_names=None, neck="ssd", preprocess=None, **parts
+    ):
         """An SSD with default parts around a backbone.
 
+        The anchors follow the neck's levels and the predictor follows the anchors, so that any backbone fits.
+
         Args:
-            backbone: a registered name ("mobilenet_v2") or a `Backbone`.
+            backbone: a registered name ("mobilenet_v2"), a `Backbone`, the name of a network in `keras.applications`
+                ("MobileNetV3Small", random weights), or a functional Keras model of keras.applications, KerasCV,
+                KerasHub or your own, which `backbones.keras_models.from_keras_model` wraps.
             num_classes: K; may be left out when `class_names` is given.
             image_size: int or `(height, width)` the pictures are resized to.
             class_names: sequence of K strings.
+            neck: "ssd" (C3 to C5 and coarser maps, a head on each), "fpn" (feature pyramid P3 to P7 with shared
+                heads: RetinaNet), or a neck part.
+            preprocess: pixel scaling of a wrapped Keras model, as in `from_keras_model`.
             **parts: any argument of the constructor, instead of the default part.
 
         Raises:
-            ValueError: an unknown backbone name, neither `num_classes` nor `class_names`.
+            ValueError: an unknown backbone or neck, neither `num_classes` nor `class_names`, a Keras model that
+                cannot be a backbone.
         """
         if num_classes is None and class_names is None:
             raise ValueError("from_backbone needs num_classes or class_names. Received neither.")
         num_classes = len(class_names) if num_classes is None else num_classes
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        if isinstance(backbone, str):
-            backbone = get_backbone(backbone)(name="backbone")
-        extractor = parts.pop("feature_extractor", None) or SSDFeatureExtractor(
-            backbone=backbone, neck=default_neck(backbone), name="feature_extractor"
-        )
-        anchors = parts.pop("anchor_generator", None) or default_anchors(len(extractor.outputs))
-        predictor = parts.pop("box_predictor", None) or ConvolutionalBoxPredictor(
-            num_classes=num_classes,
-            num_anchors_per_location=anchors.num_anchors_per_location(),
-            kernel_size=3,
-            hyperparams=ConvHyperparams(kernel_initializer=initializer("random_normal", stddev=0.01)),
-            name="box_predictor",
-        )
+        extractor = parts.pop("feature_extractor", None) or ssd_defaults.feature_extractor(backbone, neck, preprocess)
+        anchors = parts.pop("anchor_generator", None) or ssd_defaults.anchor_generator(extractor)
+        predictor = parts.pop("box_predictor", None) or ssd_defaults.box_predictor(extractor, anchors, num_classes)
         defaults = {
-            "resizer": FixedShapeResizer(height=height, width=width),
-            "target_assigner": default_target_assigner(),
+            "resizer": ssd_defaults.resizer(image_size),
+            "target_assigner": ssd_defaults.target_assigner(),
             "loss": OneStageLoss(normalize_localization_by_code_size=True),
-            "postprocessor": default_postprocessor(predictor.background),
+            "postprocessor": ssd_defaults.postprocessor(predictor.background),
         }
         return cls(
             feature_extractor=extractor,
@@ -243,34 +236,3 @@ def true_window(true_image_shapes, image_shape):
     """The true image in the padded one: `[B, 4]` yxyx, `[0, 0, true_height / height, true_width / width]`."""
     extent = ops.cast(true_image_shapes[:, :2], "float32") / image_shape
     return ops.concatenate([ops.zeros_like(extent), extent], axis=-1)
-
-
-def default_neck(backbone):
-    """C3, C4, C5 and three coarser maps: strides 8...256."""
-    levels = tuple(level for level in ("C3", "C4", "C5") if level in backbone.strides)
-    return SsdFeatureMaps(levels=levels, extra_depths=(512, 256, 256, 128)[: 6 - len(levels)])
-
-
-def default_anchors(num_layers):
-    """Scales 0.1 (finest map) ... 0.95, ratios 1, 2, 1/2, 3, 1/3 (Liu et al. 2016, section 2.2)."""
-    return SsdAnchorGenerator(num_layers=num_layers, min_scale=0.1, max_scale=0.95, reduce_boxes_in_lowest_layer=False)
-
-
-def default_target_assigner():
-    """IoU of at least 0.5 is a match, and every object gets its best anchor."""
-    return TargetAssigner(
-        similarity=IouSimilarity(),
-        matcher=ArgMaxMatcher(matched_threshold=0.5, force_match_for_each_row=True),
-        box_coder=FasterRcnnBoxCoder(scale_factors=(10.0, 10.0, 5.0, 5.0)),
-    )
-
-
-def default_postprocessor(has_background):
-    """Sigmoid scores above 0.01, at most 100 a picture; boxes of one class suppress each other at IoU 0.6."""
-    return Postprocessor(
-        nms=MulticlassNonMaxSuppression(
-            score_threshold=0.01, iou_threshold=0.6, max_detections_per_class=100, max_total_detections=100
-        ),
-        score_converter="sigmoid",
-        has_background=has_background,
-    )

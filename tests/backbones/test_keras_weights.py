@@ -52,7 +52,7 @@ def application(name, seed=0, **settings):
 def randomise(network, seed):
     rng = np.random.default_rng(seed)
     for layer in network.layers:
-        if isinstance(layer, keras.layers.Normalization):  # as with ImageNet weights
+        if isinstance(layer, keras.layers.Normalization) and layer.weights:  # as with ImageNet weights
             layer.set_weights([np.array(efficientnet.MEAN), np.square(efficientnet.STD), np.array(1)])
             layer.finalize_state()
         elif layer.weights:
