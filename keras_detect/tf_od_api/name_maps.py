@@ -169,18 +169,15 @@ PREDICTORS = {
 #: groups of `DetectionModel.named_weights` that hold the class head, left out when the number of classes differs
 CLASS_HEAD = r"box_predictor/.*_class/.*"
 
-#: `((regex of a checkpoint key, reason), ...)`: variables of the original that our models have no use for
-IGNORED = ()
-
-#: the same for one backbone: class name -> function of the backbone
+#: backbone's class name -> function of the backbone -> `((regex of a checkpoint key, reason), ...)` of what the original
+#: saves and no detector uses
 UNUSED = {"EfficientNet": _efficientnet_unused}
 
 
 def ignored_keys(model):
     """`((regex of a checkpoint key, reason), ...)`: what the original's checkpoint of `model` holds and `model` not."""
     backbone = model.feature_extractor.backbone
-    unused = UNUSED.get(type(backbone).__name__, lambda backbone: ())
-    return (*IGNORED, *unused(backbone))
+    return UNUSED.get(type(backbone).__name__, lambda backbone: ())(backbone)
 
 
 def checkpoint_keys(model):

@@ -28,7 +28,7 @@ def restore_model(model, checkpoint, kind="detection"):
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}. Received: kind={kind!r}")
     keys = name_maps.checkpoint_keys(model)
-    skip, ignore = (), name_maps.IGNORED
+    skip, ignore = (), name_maps.ignored_keys(model)
     if kind == "classification":
         skip = ((r"(?!backbone/).*", "not part of the backbone"),)
         ignore = (*ignore, (r"(?!.*_feature_extractor/classification_backbone/).*", "not part of the backbone"))
