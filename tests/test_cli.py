@@ -1,0 +1,121 @@
+"""The command line: the whole way on drawn shapes, and one line with the way out for bad input."""
+
+import csv
+import json
+
+import pytest
+
+import keras_detect
+from keras_detect import cli
+from keras_detect.data.coco_json import write_coco
+from keras_detect.data.shapes import shapes_dataset
+from tests import tiny
+
+
+def run(*arguments):
+    """Exit status of `keras-detect` with these arguments, in this process."""
+    return cli._run(cli._parse(["keras-detect", *(str(argument) for argument in arguments)])) or 0
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """A COCO folder with a train and a val split of drawn shapes."""
+    folder = tmp_path_factory.mktemp("shapes")
+    for split, count, seed in (("train", 9, 0), ("val", 4, 1)):
+        dataset = shapes_dataset(count, seed=seed, image_size=64, class_names=["circle", "square"])
+        write_coco(dataset, folder, split=split)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(shapes, tmp_path_factory):
+    """The output folder of `keras-detect train` with the tiny backbone."""
+    output = tmp_path_factory.mktemp("run") / "deep" / "output"
+    status = run(
+        *("train", "--data", shapes, "--train_split", "train", "--validation_split", "val", "--output", output),
+        *("--model", "tests_tiny", "--image_size", tiny.IMAGE_SIZE, "--epochs", 3, "--batch_size", 4),
+        *("--evaluate_every", 2, "--ema_momentum", 0.9, "--augment", "microscopy"),
+    )
+    assert status == 0
+    return output
+
+
+def test_train_writes_model_history_curve_and_metrics(trained):
+    assert {path.name for path in trained.iterdir()} == {"model.keras", "history.csv", "curve.png", "metrics.json"}
+    with open(trained / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["val_map"] != "" for row in rows] == [False, True, True]
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert set(metrics["map_per_class"]) == {"circle", "square"}
+
+
+def test_evaluate_measures_what_training_measured(trained, shapes, tmp_path):
+    metrics = tmp_path / "metrics.json"
+    arguments = ("--model", trained / "model.keras", "--data", shapes, "--split", "val", "--output", metrics)
+    assert run("evaluate", *arguments) == 0
+    assert json.loads(metrics.read_text()) == json.loads((trained / "metrics.json").read_text())
+
+
+def test_predict_draws_every_picture_and_writes_the_boxes(trained, shapes, tmp_path):
+    pictures = sorted(path for path in shapes.rglob("*.png") if "val" in str(path))
+    pictures = pictures or sorted(shapes.rglob("*.png"))[:4]
+    assert run("predict", "--model", trained / "model.keras", "--output", tmp_path, "--pictures", *pictures) == 0
+    found = json.loads((tmp_path / "detections.json").read_text())["pictures"]
+    assert len(found) == len(pictures) == len(list(tmp_path.glob("*.jpg")))
+    for entry in found.values():
+        assert len(entry["boxes"]) == len(entry["scores"]) == len(entry["labels"]) == len(entry["class_names"])
+
+
+def test_a_model_is_re_headed_for_other_classes(trained, tmp_path):
+    write_coco(shapes_dataset(4, seed=2, image_size=64, class_names=["star", "ring", "circle"]), tmp_path / "data")
+    output = tmp_path / "output"
+    arguments = ("--model", trained / "model.keras", "--epochs", 1, "--batch_size", 4, "--output", output)
+    assert run("train", "--data", tmp_path / "data", *arguments) == 0
+    assert cli._load_model(output / "model.keras").class_names == ("star", "ring", "circle")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", "--model", "nowhere.keras", "--data", "x"), "No such model: nowhere.keras"),
+        (("evaluate", "--model", "ssd_mobilenet_v2_320", "--data", "x"), "Did you mean"),
+        (("train", "--data", "nowhere", "--output", "OUTPUT"), "No such file or folder: nowhere"),
+        (("train", "--data", "EMPTY", "--output", "OUTPUT"), "is empty"),
+        (("train", "--data", "SHAPES", "--train_split", "tain", "--output", "OUTPUT"), "tain"),
+        (("train", "--data", "SHAPES", "--output", "OUTPUT", "--epochs", "0"), "epochs must be positive"),
+        (
+            ("train", "--data", "SHAPES", "--train_split", "val", "--output", "OUTPUT", "--image_size", "1", "2", "3"),
+            "height",
+        ),
+        (("predict", "--model", "TRAINED", "--pictures", "TEXT", "--output", "OUTPUT"), "text.jpg"),
+        (("predict", "--model", "TRAINED", "--pictures", "nowhere.jpg", "--output", "OUTPUT"), "nowhere.jpg"),
+        (("predict", "--model", "TRAINED", "--pictures", "EMPTY", "--output", "OUTPUT"), "holds no picture"),
+    ],
+)
+def test_bad_input_ends_in_one_line(arguments, message, trained, shapes, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.jpg").write_text("no picture at all")
+    places = {
+        "EMPTY": tmp_path / "empty",
+        "TEXT": tmp_path / "text.jpg",
+        "OUTPUT": tmp_path / "output",
+        "SHAPES": shapes,
+        "TRAINED": trained / "model.keras",
+    }
+    assert run(*(places.get(argument, argument) for argument in arguments)) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if line.startswith(f"keras-detect {arguments[0]}: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_help_shows_an_example(capsys):
+    for command in ("demo", "train", "evaluate", "predict"):
+        with pytest.raises(SystemExit):
+            run(command, "--help")
+        assert f"example:\n  keras-detect {command}" in capsys.readouterr().out
+
+
+def test_the_public_names_are_what_the_readme_uses():
+    for name in ("SSD", "DetectionModel", "Model", "load_dataset", "callbacks", "from_pipeline_config"):
+        assert hasattr(keras_detect, name)
