@@ -169,7 +169,7 @@ PREDICTORS = {
 #: groups of `DetectionModel.named_weights` that hold the class head, left out when the number of classes differs
 CLASS_HEAD = r"box_predictor/.*_class/.*"
 
-#: backbone's class name -> function of the backbone -> `((regex of a checkpoint key, reason), ...)` of what the original
+#: backbone class -> function of the backbone -> `((regex of a checkpoint key, reason), ...)` of what the original
 #: saves and no detector uses
 UNUSED = {"EfficientNet": _efficientnet_unused}
 
