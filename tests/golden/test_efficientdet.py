@@ -30,6 +30,12 @@ ALL = [
     for name in GOLDENS
 ]
 BACKBONE_L2 = 5e-6  # half of `efficientnet.HYPERPARAMS.l2_weight`, as `layers.json` has it
+# D5 is 9.2e-5 away with oneDNN, as the original ran, and 2.2e-4 without
+TENSORFLOW = {"d0": 2e-5, "d1": 2e-5, "d4": 2e-5, "d5": 1e-4, "d6": 1e-4, "d7": 1e-4}
+# TensorFlow's float32 mean on a CPU adds one pixel after the other: over D0's first 256 x 256 map that is 1.1e-4 wrong,
+# and squeeze-and-excitation hands it on. With that mean in float64 (the rest in float32, or all of it), D0's picture is
+# 1.2e-3 from its golden, D1 2.4e-3, D5 2.8e-2, D6 2.5e-2, D7 4.3e-3; JAX and torch add pairwise. Random weights amplify it.
+EXACT_MEANS = {"d0_img": 2e-3, "d1": 4e-3, "d5": 4e-2, "d6": 4e-2, "d7": 8e-3}
 ONE_BACKEND = pytest.mark.skipif(
     goldens.BACKEND != "tensorflow", reason="once is enough: does not depend on the backend"
 )
@@ -129,9 +135,10 @@ def test_every_variable_is_ours_or_ignored(golden):
 
 def test_feature_maps_and_raw_heads(golden):
     name, network, arrays = golden
-    # float noise grows with the depth: D5 agrees to 9e-5 where D0 and D1 do to 8e-6, whatever oneDNN does
-    tolerance = 2e-5 if GOLDENS[name] in ("d0", "d1", "d4") else 1e-4
-    tolerance = tolerance if goldens.BACKEND == "tensorflow" else 1e-3
+    size = GOLDENS[name]
+    tolerance = TENSORFLOW[size]
+    if goldens.BACKEND != "tensorflow":
+        tolerance = EXACT_MEANS.get(f"{size}_img" if name.endswith("_img") else size, 1e-3)
     images = network.golden_input(name)
 
     def error(key, tensor):
