@@ -34,7 +34,8 @@ BACKBONE_L2 = 5e-6  # half of `efficientnet.HYPERPARAMS.l2_weight`, as `layers.j
 TENSORFLOW = {"d0": 2e-5, "d1": 2e-5, "d4": 2e-5, "d5": 1e-4, "d6": 1e-4, "d7": 1e-4}
 # TensorFlow's float32 mean on a CPU adds one pixel after the other: over D0's first 256 x 256 map that is 1.1e-4 wrong,
 # and squeeze-and-excitation hands it on. With that mean in float64 (the rest in float32, or all of it), D0's picture is
-# 1.2e-3 from its golden, D1 2.4e-3, D5 2.8e-2, D6 2.5e-2, D7 4.3e-3; JAX and torch add pairwise. Random weights amplify it.
+# 1.2e-3 from its golden, D1 2.4e-3, D5 2.8e-2, D6 2.5e-2, D7 4.3e-3; JAX and torch add pairwise. Random
+# weights amplify it.
 EXACT_MEANS = {"d0_img": 2e-3, "d1": 4e-3, "d5": 4e-2, "d6": 4e-2, "d7": 8e-3}
 ONE_BACKEND = pytest.mark.skipif(
     goldens.BACKEND != "tensorflow", reason="once is enough: does not depend on the backend"
