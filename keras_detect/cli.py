@@ -77,7 +77,9 @@ def _add_train(parser):
     parser.add_argument("--batch_size", type=int, default=8, help="(%(default)s)")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="peak of the cosine (%(default)s)")
     parser.add_argument("--ema_momentum", type=float, default=0.0, help="average the weights, such as 0.99 (none)")
-    parser.add_argument("--augment", choices=("none", "flip", "crop", "microscopy"), default="crop", help="(%(default)s)")
+    parser.add_argument(
+        "--augment", choices=("none", "flip", "crop", "microscopy"), default="crop", help="(%(default)s)"
+    )
     parser.add_argument("--evaluate_every", type=int, default=1, help="epochs between evaluations (%(default)s)")
     parser.add_argument("--cache", action="store_true", help="keep the decoded pictures in memory")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (%(default)s)")

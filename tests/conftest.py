@@ -1,4 +1,4 @@
-"""Shared by all tests. The backend is chosen by KERAS_BACKEND; `python tests/run_all.py` runs the suite once per backend."""
+"""Shared by all tests. KERAS_BACKEND chooses the backend; `python tests/run_all.py` runs the suite once per backend."""
 
 import os
 

@@ -1,11 +1,13 @@
 """`DetectionModel`: a detector's five verbs on Keras' training and prediction hooks."""
 
+import contextlib
+
 import keras
 import numpy as np
 from absl import logging
 from keras import ops
 
-from keras_detect import fields
+from keras_detect import fields, native_kernels
 from keras_detect.backbones import keras_weights
 
 REGULARIZATION_LOSS = "regularization_loss"
@@ -90,9 +92,12 @@ class DetectionModel(keras.Model):
         data = self._preprocess_data(args[-1])
         outputs = super().predict_step(*args[:-1], data)
         shapes = data[0][fields.TRUE_IMAGE_SHAPES]
-        if isinstance(outputs, tuple):  # JAX: (predictions, non-trainable variables)
-            return self.postprocess(outputs[0], shapes), *outputs[1:]
-        return self.postprocess(outputs, shapes)
+        # XLA cannot compile all of TensorFlow's own kernels
+        compiled = native_kernels.running("tensorflow") and self.jit_compile
+        with native_kernels.portable_kernels() if compiled else contextlib.nullcontext():
+            if isinstance(outputs, tuple):  # JAX: (predictions, non-trainable variables)
+                return self.postprocess(outputs[0], shapes), *outputs[1:]
+            return self.postprocess(outputs, shapes)
 
     def _preprocess_data(self, data):
         """Always a 3-tuple: with `y=None`, Keras' own packing would return a bare dict."""

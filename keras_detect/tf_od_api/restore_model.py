@@ -19,7 +19,7 @@ def restore_model(model, checkpoint, kind="detection"):
             "classification" restores the backbone alone.
 
     Returns:
-        `RestoreReport`; its summary is logged.
+        `RestoreReport`; its summary is logged, as a warning where a class head was not restored.
 
     Raises:
         ValueError: an unknown kind; a model and a checkpoint that do not fit (nothing is restored then).
@@ -40,5 +40,6 @@ def restore_model(model, checkpoint, kind="detection"):
         ignore=ignore,
         may_differ=((name_maps.CLASS_HEAD, "class head for another number of classes"),),
     )
-    logging.info("%s", report.summary())
+    partly = kind == "detection" and report.kept
+    logging.log(logging.WARNING if partly else logging.INFO, "%s", report.summary())
     return report

@@ -6,7 +6,7 @@ import pytest
 
 import keras_detect
 from keras_detect import fields
-from tests import tiny
+from tests import goldens, tiny
 
 MODELS = pytest.mark.parametrize("build", tiny.TINY_MODELS.values(), ids=tiny.TINY_MODELS)
 
@@ -215,6 +215,19 @@ def test_truth_that_would_train_silently_wrong_is_refused(build):
         model.fit(x, {**y, fields.BOXES: y[fields.BOXES] * np.nan}, verbose=0)
     with pytest.raises(ValueError, match="labels"):
         model.fit(x, {fields.BOXES: y[fields.BOXES]}, verbose=0)
+
+
+@MODELS
+def test_xla_compiles_whole_steps(build):
+    """Static shapes from end to end; on PyTorch, Keras does not compile."""
+    if goldens.BACKEND == "torch":
+        pytest.skip("Keras' torch trainer refuses jit_compile for fit")
+    x, y = tiny.tiny_batch()
+    plain, compiled = sgd(build(), jit_compile=False), sgd(build(), jit_compile=True)
+    losses = [model.train_on_batch(x, y, return_dict=True)["loss"] for model in (plain, compiled)]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    ours, theirs = plain.predict(x, verbose=0), compiled.predict(x, verbose=0)
+    np.testing.assert_allclose(ours[fields.SCORES], theirs[fields.SCORES], atol=1e-4)
 
 
 @MODELS
