@@ -11,6 +11,7 @@ MODELS = [*whole_models.QUICK, *(pytest.param(name, marks=pytest.mark.slow) for 
 # relative error of float32 against the original's, per backend (issue 3); targets are exact up to float noise
 TOLERANCE = {"tensorflow": 1e-4, "jax": 1e-3, "torch": 1e-3}[goldens.BACKEND]
 SCORE_TOLERANCE = 1e-4
+TIE = 1e-5  # scores of two overlapping boxes that are closer: noise decides which one suppresses the other
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -79,8 +80,20 @@ def test_detections(run):
             and abs(scores[index] - score) <= SCORE_TOLERANCE
             and np.abs(boxes[index] - box).max() <= 10 * TOLERANCE
         ]
+        twins = twins or [index for index in sorted(unmatched) if _rivals(run, index, box, score, label)]
         assert twins, f"no detection of the original is like {box} {score} {label}"
         unmatched.remove(twins[0])
+
+
+def _rivals(run, index, box, score, label):
+    """Whether a detection of the original has one score with `box` but for noise, and either suppresses the other."""
+    theirs, golden = run.golden["post/detection_boxes"][0, index], run.golden
+    low, high = np.maximum(theirs[:2], box[:2]), np.minimum(theirs[2:], box[2:])
+    common = np.prod(np.clip(high - low, 0, None))
+    union = sum(np.prod(corners[2:] - corners[:2]) for corners in (theirs, box)) - common
+    tied = abs(golden["post/detection_scores"][0, index] - score) <= TIE
+    overlap = common / union > run.model.postprocessor.nms.iou_threshold
+    return bool(tied and overlap and golden["post/detection_classes"][0, index] == label)
 
 
 def test_predict_returns_these_detections(run):

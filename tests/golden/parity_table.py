@@ -1,0 +1,90 @@
+"""Writes the table of docs/parity.md: `python -m tests.golden.parity_table [part of a model's name ...]`.
+
+Each model goes through the tests of `test_whole_model.py` first; a row is written only if all of them pass. Rows of the
+models that are not named stay as they are. Runs on the backend of KERAS_BACKEND; the table is TensorFlow's.
+"""
+
+import gc
+import os
+import pathlib
+import re
+import sys
+import tempfile
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import numpy as np
+import pytest
+
+from keras_detect import fields
+from tests import goldens, whole_models
+from tests.golden import test_whole_model
+
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "parity.md"
+START, END = "<!-- table: tests/golden/parity_table.py -->", "<!-- end of table -->"
+HEAD = (
+    "| Model | Parameters: original | ours | ignored | Raw heads | Scores | Published mAP | Published ms |",
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+)
+UNPUBLISHED = ("—", "—")
+
+
+def published():
+    """`{archive stem: (COCO17 mAP, ms)}` as the authors published them, of the TF2 zoo."""
+    text = goldens.require_shared(goldens.SHARED / "zoo.md").read_text()
+    rows = re.findall(r"^\| \d+ \| [^|]+ \| ([^|]+) \| ([^|]+) \| [^|]+ \| `\d+/(.+)\.tar\.gz` \|$", text, re.M)
+    return {stem: (average_precision.strip(), speed.strip()) for speed, average_precision, stem in rows}
+
+
+def archive_stem(name):
+    """Stem of the zoo's archive of the golden `name`; EfficientDets have no size in theirs, and one TPU count."""
+    return re.sub(r"^ssd_(efficientdet_d\d)_.*", r"\1_coco17_tpu-32", name.removesuffix("_img"))
+
+
+def row(name, folder):
+    """The cells of one model behind its name, once it passed every test."""
+    run = whole_models.Run(name, folder)
+    for key, test in vars(test_whole_model).items():
+        if key.startswith("test_"):
+            try:
+                test(run)
+            except pytest.skip.Exception:
+                continue
+    original = sum(value.size for value in run.weights.values())
+    ignored = sum(run.weights[key].size for key in run.report.ignored if key in run.weights)
+    ours = sum(int(np.prod(weight.shape)) for weight in run.model.named_weights().values())
+    heads = max(
+        run.error("pred/box_encodings", run.predictions[fields.BOX_ENCODINGS]),
+        run.error("pred/class_predictions_with_background", run.predictions[fields.CLASS_LOGITS]),
+    )
+    scores = np.abs(run.detections[fields.SCORES] - run.golden["post/detection_scores"]).max()
+    return (
+        *(f"{count:,}" for count in (original, ours, ignored)),
+        *(f"{error:.1e}" for error in (heads, scores)),
+        *published().get(archive_stem(name), UNPUBLISHED),
+    )
+
+
+def main(parts):
+    page = PAGE.read_text()
+    before, table, after = re.split(f"{re.escape(START)}|{re.escape(END)}", page)
+    rows = {line.split("|")[1].strip().strip("`"): line for line in table.strip().splitlines()[2:]}
+    names = (*whole_models.QUICK, *whole_models.LARGE)
+    for name in names:
+        if parts and not any(part in name for part in parts):
+            continue
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                cells = row(name, folder)
+        except AssertionError as error:
+            print(f"{name} keeps its row: {error}", flush=True)
+            continue
+        rows[name] = f"| `{name}` | {' | '.join(cells)} |"
+        print(rows[name], flush=True)
+        table = "\n".join([*HEAD, *(rows[known] for known in names if known in rows)])
+        PAGE.write_text(f"{before}{START}\n{table}\n{END}{after}")
+        gc.collect()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
