@@ -85,6 +85,7 @@ def compare_postprocessing(model, images, case, threshold, rounds):
     model.predict_function = None  # it remembers the post-processor it was traced with
     network, predict = tf.function(lambda x: model(x, training=False)), tf.function(model.predict_step)
     postprocess = tf.function(model.postprocess)
+    both = tf.function(lambda x: model.postprocess(model(x, training=False), x["true_image_shapes"]))
 
     inputs, batch = model.preprocess(images), (tf.constant(images),)
     shapes, heads = inputs["true_image_shapes"], network(inputs)
@@ -95,7 +96,8 @@ def compare_postprocessing(model, images, case, threshold, rounds):
         f"{threshold} (mean {passing.mean():.0f}), {found.min()} to {found.max()} detections",
         {
             "network": lambda: network(inputs),
-            "post-processing": lambda: postprocess(heads, shapes),
+            "network, post-processing": lambda: both(inputs),
+            "post-processing alone": lambda: postprocess(heads, shapes),
             "predict_step": lambda: predict(batch),
             "predict_on_batch": lambda: model.predict_on_batch(images),
         },

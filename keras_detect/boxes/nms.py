@@ -21,6 +21,7 @@ from keras_detect.registry import part
 
 _NOT_A_CANDIDATE = float("-inf")
 _SMALLEST_POOL = 256
+_SMALL_PRODUCT = 512
 _FEW_GROUPS = 8  # below it, choosing anchors first does not pay
 
 
@@ -430,10 +431,12 @@ def _soft_result(task):
 
 def _rivals(task, pool):
     """`[B or 1, N, N]` float32: 1 where the column's pair comes before the row's and is of its group, else 0."""
-    earlier = earlier_columns(task.pool_size)[None]
+    earlier = ops.convert_to_tensor(earlier_columns(task.pool_size)[None])
     if task.num_groups == 1:
-        return ops.convert_to_tensor(earlier)
-    return ops.where(pool.group[:, :, None] == pool.group[:, None, :], earlier, 0.0)
+        return earlier
+    # Whole numbers, so 0 or at least 1 apart: three vectorised kernels of TensorFlow's, where comparing is not one.
+    group = ops.cast(pool.group, "float32")
+    return ops.maximum(earlier - ops.abs(group[:, :, None] - group[:, None, :]), 0.0)
 
 
 def _suppression(task, pool, rivals):
@@ -443,7 +446,7 @@ def _suppression(task, pool, rivals):
 
 def _rank_in_group(rivals, keep):
     """How many better pairs of its group are kept, `[B, N]` float32."""
-    return ops.matmul(rivals, ops.cast(keep, "float32")[:, :, None])[:, :, 0]
+    return _times_column(rivals, ops.cast(keep, "float32"))
 
 
 def earlier_columns(count):
@@ -468,7 +471,7 @@ def greedy_keep(suppression, candidate):
     start = ops.cast(candidate, "float32")
 
     def round_(keep):
-        return ops.where(ops.matmul(suppression, keep[:, :, None])[:, :, 0] > 0.0, 0.0, start)
+        return ops.where(_times_column(suppression, keep) > 0.0, 0.0, start)
 
     def changing(keep, before):
         return ops.any(keep != before)
@@ -478,6 +481,13 @@ def greedy_keep(suppression, candidate):
         return round_(keep), keep
 
     return ops.while_loop(changing, body, (round_(start), start))[0] > 0.0
+
+
+def _times_column(matrix, column):
+    """`[B, N, N]` times `[B, N]`: `[B, N]`. TensorFlow's product takes 70 us for a single pool of 256, the sum 25."""
+    if matrix.shape[-1] <= _SMALL_PRODUCT:
+        return ops.sum(matrix * column[:, None, :], axis=-1)
+    return ops.matmul(matrix, column[:, :, None])[:, :, 0]
 
 
 def well_formed(boxes):
