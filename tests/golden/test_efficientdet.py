@@ -134,6 +134,7 @@ def test_every_variable_is_ours_or_ignored(golden):
     assert {weights[key].shape[-1] for key in ignored if "kernel" in key and weights[key].ndim == 2} == {1000}
 
 
+@pytest.mark.slow  # in CI, test_whole_model.py compares D0's
 def test_feature_maps_and_raw_heads(golden):
     name, network, arrays = golden
     size = GOLDENS[name]
