@@ -132,7 +132,9 @@ def spread_logits(model, images):
     """Scales random class kernels so that the logits spread as a trained network's do (deviation 2)."""
     logits = model(model.preprocess(images), training=False)["class_logits"].numpy()
     for layer in class_heads(model):
-        layer.kernel.assign(layer.kernel * (2.0 / logits.std()))
+        separable = isinstance(layer, keras.layers.SeparableConv2D)
+        kernel = layer.pointwise_kernel if separable else layer.kernel
+        kernel.assign(kernel * (2.0 / logits.std()))
 
 
 def shift_class_bias(model, images):
