@@ -131,7 +131,7 @@ class MulticlassNonMaxSuppression:
         if len(scores.shape) != 3:
             raise ValueError(f"Scores must be [B, A, K]. Received: {tuple(scores.shape)}")
         task = _Task(self, source, scores, clip_window, num_valid)
-        if task.num_pairs == 0:
+        if isinstance(task.num_pairs, int) and task.num_pairs == 0:
             return task.nothing()
         native = native_kernels.use_native("tensorflow")
         if self.soft_nms_sigma > 0.0:

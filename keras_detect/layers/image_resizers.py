@@ -122,6 +122,8 @@ class ImageResizer:
         if static and canvas == size:
             return images
         images = ops.pad(images, [[0, 0], [0, canvas[0] - size[0]], [0, canvas[1] - size[1]], [0, 0]])
+        if all(isinstance(length, int) for length in canvas):  # known, though the picture's size was not
+            images = ops.reshape(images, (-1, *canvas, images.shape[-1]))
         if not any(self.per_channel_pad_value):
             return images
         return self._fill_outside(images, [ops.reshape(length, (1,)) for length in size], canvas)
