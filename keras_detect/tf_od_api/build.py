@@ -115,7 +115,10 @@ def _feature_extractor(node, ssd, anchors):
     lite = node.scalar("use_depthwise", bool, False)
     settings = {"name": "backbone"} | ({"hyperparams": hyperparams} if overrides else {})
     if row.neck == "bifpn":
-        backbone, neck = EfficientNet(variant=row.backbone, taps="b0", **settings), _bifpn(node, hyperparams, force_bias)
+        backbone, neck = (
+            EfficientNet(variant=row.backbone, taps="b0", **settings),
+            _bifpn(node, hyperparams, force_bias),
+        )
     else:
         mobile = re.match("mobilenet", row.backbone)
         if not mobile and scaling["width_multiplier"] != 1.0:
@@ -189,7 +192,9 @@ def _box_predictor(node, **shared):
     }
     code_size = settings.scalar("box_code_size", int, 4)
     if code_size != shared["box_code_size"]:
-        raise settings.error("box_code_size", f"found {code_size}; supported: the box coder's {shared['box_code_size']}")
+        raise settings.error(
+            "box_code_size", f"found {code_size}; supported: the box coder's {shared['box_code_size']}"
+        )
     drops = settings.scalar("use_dropout", bool, name.startswith("conv"))
     dropout = 1.0 - settings.scalar("dropout_keep_probability", float, 0.8) if drops else 0.0
     if not drops:
