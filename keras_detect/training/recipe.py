@@ -3,6 +3,7 @@
 import keras
 
 from keras_detect.registry import part
+from keras_detect.training.averaged_weights import AveragedWeights
 from keras_detect.training.schedules import CosineDecayWithWarmup
 
 
@@ -60,4 +61,4 @@ class Recipe:
 
     def callbacks(self):
         """Callbacks that must stand in front of the evaluation: the swap to the averaged weights."""
-        return [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if self.ema_momentum else []
+        return [AveragedWeights()] if self.ema_momentum else []

@@ -1,0 +1,36 @@
+"""Evaluation and saving with the moving average of the weights."""
+
+import keras
+import numpy as np
+
+
+class AveragedWeights(keras.callbacks.Callback):
+    """Puts the optimizer's averaged weights into the model at the end of an epoch and takes them out at the next.
+
+    Stands in front of the callbacks that evaluate or save. After the last epoch the averages stay. Unlike Keras'
+    `SwapEMAWeights` it works with copies: on JAX, swapped buffers are given away to the next compiled step.
+
+    The optimizer must have `use_ema=True`.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._trained = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # LossScaleOptimizer
+        averages = optimizer._model_variables_moving_average
+        self._trained = [_copy(variable) for variable in optimizer._trainable_variables]
+        for variable, average in zip(optimizer._trainable_variables, averages, strict=True):
+            variable.assign(_copy(average))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._trained is not None:
+            optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+            for variable, value in zip(optimizer._trainable_variables, self._trained, strict=True):
+                variable.assign(value)
+            self._trained = None
+
+
+def _copy(variable):
+    return np.array(keras.ops.convert_to_numpy(variable), copy=True)
