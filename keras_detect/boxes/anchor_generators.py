@@ -9,6 +9,7 @@ Where every size is a Python integer the result is a numpy constant, computed in
 tensor, the same formula runs through `keras.ops`.
 """
 
+import abc
 import functools
 import math
 import numbers
@@ -19,7 +20,7 @@ import numpy as np
 from keras_detect.registry import part
 
 
-class AnchorGenerator:
+class AnchorGenerator(abc.ABC):
     """What the generators have in common. A subclass defines `num_anchors_per_location` and `_grid`."""
 
     def __call__(self, feature_map_shapes, image_shape):
@@ -53,16 +54,16 @@ class AnchorGenerator:
             return [level.copy() for level in _constants(self, shapes, image)]
         return self._all_levels(keras.ops, shapes, image)
 
+    @abc.abstractmethod
     def num_anchors_per_location(self):
         """Anchors per cell, one integer per level."""
-        raise NotImplementedError
 
     def _all_levels(self, xp, shapes, image):
         return [_tile(xp, shape, *self._grid(xp, level, shape, image)) for level, shape in enumerate(shapes)]
 
+    @abc.abstractmethod
     def _grid(self, xp, level, shape, image):
         """Sizes in a cell, cell size, first centre: `((height, width), ...)`, `(y, x)`, `(y, x)`, all normalised."""
-        raise NotImplementedError
 
 
 @part

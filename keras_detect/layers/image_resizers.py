@@ -7,6 +7,8 @@ so that a picture resized by the pipeline passes the model's resizer untouched.
 Boxes need nothing: they are normalised to the true picture (`keras_detect.fields`), which resizing does not move.
 """
 
+import abc
+
 import numpy as np
 from keras import ops
 
@@ -18,8 +20,8 @@ from keras_detect.registry import part
 _GRAY = (0.2989, 0.587, 0.114)  # ITU-R BT.601 luma, to the digits that TensorFlow's rgb_to_grayscale has
 
 
-class ImageResizer:
-    """Base of the resizers. A subclass is a `part` and defines `_true_size` and `output_shape`."""
+class ImageResizer(abc.ABC):
+    """Base of the resizers. A subclass is a `part` and defines `_true_size`."""
 
     method = "bilinear"
     kernel = "half_pixel"
@@ -35,9 +37,9 @@ class ImageResizer:
         if self.method == "area" and self.kernel == "align_corners":
             raise ValueError("Area averaging knows no corners. Received: method='area', kernel='align_corners'")
 
+    @abc.abstractmethod
     def _true_size(self, xp, height, width):
         """Float32 sizes before resizing -> float32 sizes after it (without padding), as arrays of library `xp`."""
-        raise NotImplementedError
 
     def _padded_side(self, side):
         """A side of the canvas from the side of the resized picture (int or integer tensor)."""
