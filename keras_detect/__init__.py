@@ -3,6 +3,7 @@
 from keras_detect import training
 from keras_detect.backbones.backbone import Backbone, backbone_names, register_backbone
 from keras_detect.backbones.efficientnet import EfficientNet
+from keras_detect.backbones.inception_v100 import InceptionV100
 from keras_detect.backbones.mobilenet_v1 import MobileNetV1
 from keras_detect.backbones.mobilenet_v2 import MobileNetV2
 from keras_detect.backbones.resnet_v1 import ResNetV1
@@ -22,6 +23,7 @@ __all__ = [
     "DetectionDataset",
     "DetectionModel",
     "EfficientNet",
+    "InceptionV100",
     "MobileNetV1",
     "MobileNetV2",
     "Model",
