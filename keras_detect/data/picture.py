@@ -1,7 +1,9 @@
 """A picture before it is decoded: where it lies, its size, and who decodes it. Every way gives uint8 RGB."""
 
 import dataclasses
+import io
 import os
+import struct
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -10,6 +12,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 TF_JPEG, TF_PNG, PYTHON = 0, 1, 2
 
 _AXIS_SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
+# What Pillow raises on bytes that are no picture, or a damaged or an enormous one.
+UNREADABLE = (OSError, SyntaxError, ValueError, LookupError, struct.error, Image.DecompressionBombError)
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
@@ -30,6 +34,38 @@ class FilePicture:
     def read(self):
         """The pixels, uint8 [height, width, 3]. Raises `ValueError` naming the file if it cannot be decoded."""
         return read_picture(self.path, upright=self.upright)
+
+    def encoded(self):
+        """The bytes of the file."""
+        with open(self.path, "rb") as file:
+            return file.read()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordPicture:
+    """A picture inside a TFRecord file: `length` bytes from `offset`; `name` stands in errors. See `FilePicture`."""
+
+    path: str
+    offset: int
+    length: int
+    height: int
+    width: int
+    name: str
+    decoder: int = PYTHON
+    upright: bool = True
+
+    def read(self):
+        """The pixels, uint8 [height, width, 3]. Raises `ValueError` naming the record if they cannot be decoded."""
+        return read_picture(io.BytesIO(self.encoded()), upright=self.upright, name=self.name)
+
+    def encoded(self):
+        """The bytes of the picture as they stand in the record. Raises `ValueError` if the file has become shorter."""
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            content = file.read(self.length)
+        if len(content) < self.length:
+            raise ValueError(f"{self.path} has become shorter since it was opened: {self.name} is gone.")
+        return content
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,42 +108,59 @@ def find_picture(path, annotated_size=None):
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"Picture not found: {path}")
+    return FilePicture(path=str(path), **_facts(path, path, annotated_size))
+
+
+def picture_in_record(path, offset, encoded, name, annotated_size=None):
+    """The `RecordPicture` of the bytes `encoded`, which stand at `offset` in the TFRecord `path`; see `find_picture`.
+
+    Raises:
+        ValueError: not a picture, or its size is not the annotated one.
+    """
+    facts = _facts(io.BytesIO(encoded), name, annotated_size)
+    return RecordPicture(path=str(path), offset=offset, length=len(encoded), name=name, **facts)
+
+
+def _facts(source, name, annotated_size):
+    """Size, decoder and whether to turn upright, from the header of a path or an open file."""
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             width, height = image.size
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            decoder = _decoder(image, path)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
+            decoder = _decoder(image, source)
+    except UNREADABLE as error:
+        raise _unreadable(name, error) from None
     turned = (width, height) if orientation in _AXIS_SWAPPING_ORIENTATIONS else (height, width)
     upright = annotated_size is None or turned == tuple(annotated_size)
     if upright:
         height, width = turned
     elif (height, width) != tuple(annotated_size):
         raise ValueError(
-            f"The boxes of {path} were drawn on a picture of {annotated_size[1]} x {annotated_size[0]} pixels "
+            f"The boxes of {name} were drawn on a picture of {annotated_size[1]} x {annotated_size[0]} pixels "
             f"(width x height). Received a picture of {width} x {height}. Correct the size in the annotation, "
             "or put the original picture back."
         )
     if upright and orientation != 1:
         decoder = PYTHON
-    return FilePicture(path=str(path), height=height, width=width, decoder=decoder, upright=upright)
+    return {"height": height, "width": width, "decoder": decoder, "upright": upright}
 
 
-def read_picture(path, upright=True):
+def read_picture(path, upright=True, name=None):
     """Reads a picture file as uint8 [H, W, 3] RGB.
 
     Grey, palette, CMYK and 16-bit pictures are converted (16 bits by their high byte); an alpha channel is dropped.
 
     Args:
-        path: the file, anything Pillow reads.
+        path: the file, anything Pillow reads; or an open file.
         upright: whether an EXIF orientation is applied.
+        name: what errors call it; default: the path.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a picture, or a damaged one.
     """
-    if not os.path.isfile(path):
+    name = path if name is None else name
+    if not hasattr(path, "read") and not os.path.isfile(path):
         raise FileNotFoundError(f"Picture not found: {path}")
     try:
         with Image.open(path) as image:
@@ -115,9 +168,10 @@ def read_picture(path, upright=True):
                 from PIL import ImageOps
 
                 image = ImageOps.exif_transpose(image)
-            return to_rgb(image, name=path)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
+            image.load()
+    except UNREADABLE as error:
+        raise _unreadable(name, error) from None
+    return to_rgb(image, name=name)
 
 
 def to_rgb(image, name="the picture"):
@@ -134,30 +188,32 @@ def to_rgb(image, name="the picture"):
     return np.asarray(image.convert("RGB"))
 
 
-def _decoder(image, path):
+def _decoder(image, source):
     """TensorFlow's decoders for plain, complete, 8-bit grey or RGB files; Pillow for everything else.
 
     A file without its end marker goes to Pillow, whose error names the file.
     """
     if image.mode not in ("RGB", "L"):
         return PYTHON
-    if image.format == "JPEG" and _tail(path, 2) == b"\xff\xd9":
+    if image.format == "JPEG" and _tail(source, 2) == b"\xff\xd9":
         return TF_JPEG
-    if image.format == "PNG" and _tail(path, 8)[:4] == b"IEND" and "transparency" not in image.info:
+    if image.format == "PNG" and _tail(source, 8)[:4] == b"IEND" and "transparency" not in image.info:
         return TF_PNG
     return PYTHON
 
 
-def _tail(path, count):
-    with open(path, "rb") as file:
+def _tail(source, count):
+    if hasattr(source, "getvalue"):
+        return source.getvalue()[-count:]
+    with open(source, "rb") as file:
         file.seek(0, os.SEEK_END)
         file.seek(max(file.tell() - count, 0))
         return file.read()
 
 
-def _unreadable(path, error):
+def _unreadable(name, error):
     reason = "no picture format is recognised" if isinstance(error, UnidentifiedImageError) else str(error)
-    return ValueError(f"Not a readable picture: {path} ({reason}). Replace the file, or remove it with its annotation.")
+    return ValueError(f"Not a readable picture: {name} ({reason}). Replace the file, or remove it with its annotation.")
 
 
 def as_pixels(picture):

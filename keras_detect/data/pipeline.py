@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 
 from keras_detect import fields
-from keras_detect.data.picture import TF_JPEG, TF_PNG
+from keras_detect.data.picture import TF_JPEG, TF_PNG, FilePicture
 
 CACHE_LIMIT_BYTES = 4 * 2**30
 
@@ -106,13 +106,21 @@ def _decoder(records):
     paths = tf.constant([picture.path for picture in pictures])
     decoders = tf.constant([picture.decoder for picture in pictures], tf.int32)
 
+    whole_files = all(isinstance(picture, FilePicture) for picture in pictures)
+
     def read(index):
         return np.ascontiguousarray(pictures[int(index)].read())
 
+    def encoded(index):
+        if whole_files:
+            return tf.io.read_file(paths[index])
+        read_bytes = lambda index: np.array(pictures[int(index)].encoded(), object)  # noqa: E731
+        return tf.ensure_shape(tf.numpy_function(read_bytes, [index], tf.string, stateful=False), [])
+
     def decode(index):
         branches = {
-            TF_JPEG: lambda: tf.io.decode_jpeg(tf.io.read_file(paths[index]), 3, dct_method="INTEGER_ACCURATE"),
-            TF_PNG: lambda: tf.io.decode_png(tf.io.read_file(paths[index]), 3),
+            TF_JPEG: lambda: tf.io.decode_jpeg(encoded(index), 3, dct_method="INTEGER_ACCURATE"),
+            TF_PNG: lambda: tf.io.decode_png(encoded(index), 3),
         }
         by_pillow = lambda: tf.numpy_function(read, [index], tf.uint8, stateful=False)  # noqa: E731
         used = {picture.decoder for picture in pictures}

@@ -1,4 +1,4 @@
-"""One annotated picture, and the cleaning every reader applies to the boxes it found."""
+"""One annotated picture, the cleaning every reader applies to the boxes it found, and the count of what was wrong."""
 
 import dataclasses
 
@@ -10,13 +10,17 @@ from absl import logging
 _ROUNDING = 0.1
 _NAMES_SHOWN = 3
 
+# What happens to a defect, the worst first; training starts unless something is refused.
+REFUSED, DROPPED, REPAIRED, KEPT = "refused", "dropped", "repaired", "kept"
+ACTIONS = (REFUSED, DROPPED, REPAIRED, KEPT)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Record:
     """An annotated picture whose pixels are not decoded yet.
 
     Attributes:
-        picture: `FilePicture` or `ArrayPicture`.
+        picture: `FilePicture`, `ArrayPicture` or `RecordPicture`.
         file_name: its name in the annotation, unique in a data set.
         image_id: the annotation's own id (int or str).
         boxes: [n, 4] float32, normalised yxyx, inside the picture, with an area.
@@ -24,6 +28,11 @@ class Record:
         is_crowd: [n] bool.
         areas: [n] float32, the annotated area in pixels, where the annotation has it (COCO: the mask's), else None.
         weights: [n] float32 or None.
+        difficult: [n] bool or None: hard to see, as Pascal VOC marks it.
+        group_of: [n] bool or None: a box around several objects, as Open Images marks it.
+        masks: tuple of n masks as annotated (see `keras_detect.data.masks`; None for an object without), or None.
+        keypoints: [n, N, 2] float32, normalised (y, x), NaN where a point is not annotated, or None.
+        keypoint_visibility: [n, N] int32 as in COCO, 0 not annotated, 1 hidden, 2 visible, or None.
     """
 
     picture: object
@@ -34,72 +43,144 @@ class Record:
     is_crowd: np.ndarray
     areas: np.ndarray | None = None
     weights: np.ndarray | None = None
+    difficult: np.ndarray | None = None
+    group_of: np.ndarray | None = None
+    masks: tuple | None = None
+    keypoints: np.ndarray | None = None
+    keypoint_visibility: np.ndarray | None = None
 
 
 class Defects:
-    """Counts what a reader had to repair, and says it in one warning."""
+    """Counts what is wrong with a data set and what was done about it.
 
-    def __init__(self):
-        self._names = {}
+    Args:
+        collect: False: the first thing that cannot be used raises, as loading wants it. True: it is counted like the
+            rest and left out, as `check` wants it.
+    """
 
-    def add(self, kind, file_name, count=1):
-        """Counts `count` defects of a kind in a file."""
-        self._names.setdefault(kind, []).extend([file_name] * count)
+    def __init__(self, collect=False):
+        self.collect = collect
+        self._places = {}
+
+    def add(self, action, kind, place, count=1):
+        """Counts `count` defects of a kind at a place (a file name); `action` is one of `ACTIONS`."""
+        self._places.setdefault((action, kind), []).extend([str(place)] * count)
+
+    def refuse(self, kind, place, message, error=ValueError):
+        """Raises `error(message)`, or counts the defect where all are collected."""
+        if not self.collect:
+            raise error(message)
+        self.add(REFUSED, kind, place)
+
+    def merge(self, other):
+        """Takes the counts of another `Defects` in."""
+        for (action, kind), places in other._places.items():
+            self._places.setdefault((action, kind), []).extend(places)
+
+    def rows(self):
+        """[(action, kind, count, places)], the worst action first; places are different names in the order found."""
+        rows = [(action, kind, len(places), tuple(dict.fromkeys(places))) for (action, kind), places in self]
+        return sorted(rows, key=lambda row: ACTIONS.index(row[0]))
 
     def counts(self):
         """`{kind: number of defects}`."""
-        return {kind: len(names) for kind, names in self._names.items()}
+        return {kind: len(places) for (_, kind), places in self}
+
+    def __iter__(self):
+        return iter(self._places.items())
+
+    def summary(self):
+        """One line with what was repaired, dropped or refused and the first file names; "" if nothing was."""
+        parts = []
+        for action, kind, count, places in self.rows():
+            if action != KEPT:
+                more = ", ..." if len(places) > _NAMES_SHOWN else ""
+                parts.append(f"{action} {kind}: {count} ({', '.join(places[:_NAMES_SHOWN])}{more})")
+        return "; ".join(parts)
 
     def report(self, source):
-        """Logs one warning with the counts and the first file names; silent when there is nothing to say."""
-        parts = []
-        for kind, names in self._names.items():
-            first = list(dict.fromkeys(names))
-            more = ", ..." if len(first) > _NAMES_SHOWN else ""
-            parts.append(f"{kind}: {len(names)} ({', '.join(map(str, first[:_NAMES_SHOWN]))}{more})")
-        if parts:
-            logging.warning("%s: %s", source, "; ".join(parts))
+        """Logs the summary as one warning; silent when there is nothing to say."""
+        summary = self.summary()
+        if summary:
+            logging.warning("%s: %s", source, summary)
 
 
-def make_record(picture, file_name, image_id, boxes_abs, labels, is_crowd=None, areas=None, weights=None, defects=None):
-    """A `Record` from pixel boxes, clipped to the picture; boxes without an area or with NaN are dropped and counted.
+def make_record(picture, file_name, image_id, boxes_abs, labels, defects=None, is_crowd=None, **rows):
+    """A `Record` from pixel boxes, clipped to the picture.
+
+    Dropped and counted: boxes with NaN, reversed or without an area, boxes outside the picture, boxes whose weight is
+    negative or no number.
 
     Args:
-        picture: `FilePicture` or `ArrayPicture`.
+        picture: `FilePicture`, `ArrayPicture` or `RecordPicture`.
         file_name: its name in the annotation.
         image_id: the annotation's id.
         boxes_abs: [n, 4] yxyx in pixels of the picture.
         labels: [n] int.
-        is_crowd: [n] bool, default all False.
-        areas: [n] areas in pixels, or None.
-        weights: [n] or None.
         defects: the `Defects` that counts what was repaired.
+        is_crowd: [n] bool, default all False.
+        **rows: further entries of `Record`, [n] each, or None.
     """
+    defects = Defects() if defects is None else defects
     boxes_abs = np.asarray(boxes_abs, np.float64).reshape(-1, 4)
     count = len(boxes_abs)
     sides = np.array([picture.height, picture.width] * 2, np.float64)
     finite = np.isfinite(boxes_abs).all(axis=1)
-    clipped = np.clip(np.where(finite[:, None], boxes_abs, 0.0), 0.0, sides)
+    known = np.where(finite[:, None], boxes_abs, 0.0)
+    clipped = np.clip(known, 0.0, sides)
     boxes = (clipped / sides).astype(np.float32)
     has_area = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)
-    keep = finite & has_area
-    if defects is not None:
-        moved = (np.abs(clipped - boxes_abs) > _ROUNDING).any(axis=1) & keep
-        for kind, where in (
-            ("dropped boxes with a coordinate that is no number", ~finite),
-            ("dropped boxes without area inside the picture", finite & ~has_area),
-            ("clipped boxes that left the picture", moved),
-        ):
-            if where.any():
-                defects.add(kind, file_name, int(where.sum()))
-    crowd = np.zeros(count, bool) if is_crowd is None else np.asarray(is_crowd, bool)
+    reversed_ = finite & (known[:, 2:] < known[:, :2]).any(axis=1)
+    flat = finite & ~reversed_ & (known[:, 2:] == known[:, :2]).any(axis=1)
+    weights = None if rows.get("weights") is None else np.asarray(rows["weights"], np.float32).reshape(-1)
+    light = np.zeros(count, bool) if weights is None else ~(np.isfinite(weights) & (weights >= 0))
+    keep = finite & has_area & ~light
+    moved = (np.abs(clipped - known) > _ROUNDING).any(axis=1) & keep
+    for action, kind, where in (
+        (DROPPED, "boxes with a coordinate that is no number", ~finite),
+        (DROPPED, "reversed boxes", reversed_),
+        (DROPPED, "boxes of zero area", flat),
+        (DROPPED, "boxes outside the picture", finite & ~has_area & ~reversed_ & ~flat),
+        (DROPPED, "boxes with a weight that is no number from 0", light & finite & has_area),
+        (REPAIRED, "boxes that left the picture, clipped", moved),
+    ):
+        if where.any():
+            defects.add(action, kind, file_name, int(where.sum()))
+    kept = {name: _kept(name, values, keep) for name, values in rows.items() if values is not None}
+    if "areas" in kept and not np.isfinite(kept["areas"]).all():
+        wrong = ~np.isfinite(kept["areas"])
+        defects.add(REPAIRED, "areas that are no number, replaced by the box's", file_name, int(wrong.sum()))
+        kept["areas"] = np.where(wrong, box_areas(clipped[keep]), kept["areas"]).astype(np.float32)
     return Record(
         picture=picture,
         file_name=file_name,
         image_id=image_id,
         boxes=boxes[keep],
         labels=np.asarray(labels, np.int32).reshape(-1)[keep],
-        is_crowd=crowd.reshape(-1)[keep],
-        areas=None if areas is None else np.asarray(areas, np.float32).reshape(-1)[keep],
-        weights=None if weights is None else np.asarray(weights, np.float32).reshape(-1)[keep],
+        is_crowd=np.zeros(int(keep.sum()), bool) if is_crowd is None else _kept("is_crowd", is_crowd, keep),
+        **kept,
     )
+
+
+def box_areas(boxes):
+    """[n] areas of [n, 4] yxyx boxes, in their own units."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+_DTYPES = {
+    "is_crowd": bool,
+    "areas": np.float32,
+    "weights": np.float32,
+    "difficult": bool,
+    "group_of": bool,
+    "keypoints": np.float32,
+    "keypoint_visibility": np.int32,
+}
+
+
+def _kept(name, values, keep):
+    """The values of the rows kept; masks stay a tuple."""
+    if name == "masks":
+        return tuple(mask for mask, wanted in zip(values, keep, strict=True) if wanted)
+    values = np.asarray(values, _DTYPES[name])
+    return (values if name.startswith("keypoint") else values.reshape(-1))[keep]

@@ -88,7 +88,7 @@ def test_bccd_reads_the_same_both_ways(warnings):
             np.testing.assert_array_equal(record.labels, by_name[record.file_name].labels)
     # 4888 boxes, of which its README counts 2 without area.
     assert sum(len(record.boxes) for record in as_voc.records) == 4886
-    assert warnings[-1].endswith("without area inside the picture: 2 (BloodImage_00338.jpg, BloodImage_00343.jpg)")
+    assert warnings[-1].endswith("dropped boxes of zero area: 2 (BloodImage_00338.jpg, BloodImage_00343.jpg)")
 
 
 def test_coco_free_has_crowds_grey_pictures_and_an_empty_one(warnings):
@@ -110,8 +110,10 @@ def test_defective_boxes_are_repaired_with_one_warning(tmp_path, warnings):
     np.testing.assert_allclose(data[0]["boxes"], [[0.5, 0.75, 1, 1], [0, 0, 0.2, 0.1]], atol=1e-7)
     assert data[1]["boxes"].shape == (0, 4)
     assert len(warnings) == 1
-    assert "dropped boxes without area inside the picture: 4 (a.jpg, b.jpg)" in warnings[0]
-    assert "clipped boxes that left the picture: 1 (a.jpg)" in warnings[0]
+    assert "dropped boxes of zero area: 2 (a.jpg, b.jpg)" in warnings[0]
+    assert "dropped boxes outside the picture: 1 (a.jpg)" in warnings[0]
+    assert "dropped reversed boxes: 1 (a.jpg)" in warnings[0]
+    assert "repaired boxes that left the picture, clipped: 1 (a.jpg)" in warnings[0]
 
 
 def test_a_coordinate_that_is_no_number_is_dropped(tmp_path, warnings):

@@ -1,0 +1,111 @@
+"""Masks of single objects as annotations hold them, and as pixels.
+
+A mask is one of: a tuple of polygons, each a float64 array (x0, y0, x1, y1, ...) in pixels; a dict `{"size": [H, W],
+"counts": ...}`, COCO's run lengths (a list, or their compressed text); bytes, a PNG picture that is not 0 on the object;
+None, an object without a mask. It stays as it was annotated until somebody asks for its pixels.
+"""
+
+import io
+
+import numpy as np
+
+
+def from_coco(segmentation, size):
+    """COCO's "segmentation" as a mask; None where there is none.
+
+    Args:
+        segmentation: list of polygons, run-length dict, or None.
+        size: `(height, width)` of the picture, which run lengths must agree with.
+
+    Raises:
+        ValueError: neither, or run lengths of another size.
+    """
+    if segmentation is None or segmentation == []:
+        return None
+    if isinstance(segmentation, dict):
+        if list(segmentation.get("size", ())) != list(size):
+            raise ValueError(f"run lengths of size {segmentation.get('size')} on a picture of {list(size)}")
+        counts = segmentation.get("counts")
+        if not isinstance(counts, str | list | bytes):
+            raise ValueError('run lengths without "counts"')
+        if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
+            raise ValueError(f"run lengths of {sum(counts)} pixels on a picture of {size[0] * size[1]}")
+        return {"size": [int(side) for side in size], "counts": counts}
+    if not isinstance(segmentation, list):
+        raise ValueError(f'"segmentation" of type {type(segmentation).__name__}')
+    try:
+        polygons = tuple(np.asarray(polygon, np.float64) for polygon in segmentation)
+    except (TypeError, ValueError):
+        raise ValueError("a polygon that is no list of numbers") from None
+    for polygon in polygons:
+        if polygon.ndim != 1 or len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
+            raise ValueError("a polygon that is not x, y of three corners or more")
+    return polygons
+
+
+def to_coco(mask, size):
+    """A mask as COCO's "segmentation", ready for JSON."""
+    if isinstance(mask, bytes):
+        mask = encode(pixels(mask, size))
+    if isinstance(mask, dict):
+        counts = mask["counts"]
+        return {"size": list(mask["size"]), "counts": counts.decode() if isinstance(counts, bytes) else counts}
+    return [] if mask is None else [polygon.tolist() for polygon in mask]
+
+
+def encode(mask):
+    """[H, W] pixels as a mask of compressed run lengths."""
+    from faster_coco_eval.core import mask as coco_mask
+
+    runs = coco_mask.encode(np.asfortranarray(np.asarray(mask) != 0, np.uint8))
+    return {"size": [int(side) for side in runs["size"]], "counts": _text(runs["counts"])}
+
+
+def pixels(mask, size):
+    """uint8 [H, W]: 1 on the object, 0 elsewhere; all 0 for an object without a mask.
+
+    Raises:
+        ValueError: a PNG of another size or that cannot be read.
+    """
+    from faster_coco_eval.core import mask as coco_mask
+    from PIL import Image
+
+    height, width = (int(side) for side in size)
+    if mask is None:
+        return np.zeros((height, width), np.uint8)
+    if isinstance(mask, bytes):
+        try:
+            with Image.open(io.BytesIO(mask)) as image:
+                decoded = (np.asarray(image.convert("L")) > 0).astype(np.uint8)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"A mask is not a readable PNG picture ({error}).") from None
+        if decoded.shape != (height, width):
+            raise ValueError(f"A mask of {decoded.shape} belongs to a picture of {(height, width)}.")
+        return decoded
+    if isinstance(mask, dict):
+        runs = mask if not isinstance(mask["counts"], list) else coco_mask.frPyObjects(mask, height, width)
+        return coco_mask.decode(runs)
+    runs = coco_mask.frPyObjects([polygon.tolist() for polygon in mask], height, width)
+    return coco_mask.decode(coco_mask.merge(runs))
+
+
+def stack(masks, size):
+    """uint8 [n, H, W] of a sequence of masks."""
+    if not len(masks):
+        return np.zeros((0, *size), np.uint8)
+    return np.stack([pixels(mask, size) for mask in masks])
+
+
+def to_png(mask, size):
+    """A mask as the bytes of a grey PNG picture, 1 on the object, as the original's tools write it."""
+    from PIL import Image
+
+    if isinstance(mask, bytes):
+        return mask
+    buffer = io.BytesIO()
+    Image.fromarray(pixels(mask, size)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _text(counts):
+    return counts.decode() if isinstance(counts, bytes) else counts
