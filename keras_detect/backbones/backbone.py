@@ -63,6 +63,9 @@ class Backbone(keras.Model):
             stride is not the stated one.
     """
 
+    #: the level at which a two-stage detector takes its proposals and crops, unless it is told another one
+    two_stage_cut = "C4"
+
     def __init__(self, *, inputs, outputs, strides, **kwargs):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         _check_levels(type(self).__name__, outputs, strides)
@@ -72,6 +75,13 @@ class Backbone(keras.Model):
     def preprocess(self, images):
         """Scales float pixels 0...255, `[B, H, W, 3]`, to what the first convolution expects. Default: -1...1."""
         return images * (2.0 / 255.0) - 1.0
+
+    def cut_points(self):
+        """`{level: Keras tensor}` of one graph, in which the coarser levels are computed from the finer ones.
+
+        What lies between two of them runs alone on crops. The outputs, unless the subclass has better ones.
+        """
+        return self.output
 
     def get_config(self):
         return {"name": self.name, "trainable": self.trainable}

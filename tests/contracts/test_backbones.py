@@ -10,6 +10,7 @@ import pytest
 
 import keras_detect.backbones
 from keras_detect.backbones.backbone import Backbone, backbone_names, get_backbone, register_backbone
+from keras_detect.feature_extractors.faster_rcnn import CutFeatureExtractor
 from tests import goldens, networks
 
 for _module in pkgutil.iter_modules(keras_detect.backbones.__path__):
@@ -42,11 +43,15 @@ def backbone(request):
     return backbone, levels_of(backbone)
 
 
+def pixels():
+    return np.random.default_rng(1).integers(0, 256, (1, HEIGHT, WIDTH, 3)).astype("float32")
+
+
 def levels_of(backbone):
-    pixels = np.random.default_rng(1).integers(0, 256, (1, HEIGHT, WIDTH, 3)).astype("float32")
     call = goldens.compiled(lambda images: backbone(backbone.preprocess(images), training=False))
     return {
-        level: keras.ops.convert_to_numpy(tensor) for level, tensor in call(keras.ops.convert_to_tensor(pixels)).items()
+        level: keras.ops.convert_to_numpy(tensor)
+        for level, tensor in call(keras.ops.convert_to_tensor(pixels())).items()
     }
 
 
@@ -87,6 +92,20 @@ def test_layer_names_are_unique_and_free_of_counters(backbone):
     assert len(set(names)) == len(names)
     automatic = re.compile(r"(conv2d|depthwise_conv2d|separable_conv2d|batch_normalization|dense)(_\d+)?")
     assert not [name for name in names if automatic.fullmatch(name)]
+
+
+def test_the_cut_for_two_stages_gives_the_whole(backbone):
+    """What runs before the cut and what runs on crops, one behind the other, is the network itself."""
+    model, levels = backbone
+    extractor = CutFeatureExtractor(backbone=model)
+    assert [id(weight) for weight in extractor.weights] == [id(weight) for weight in model.weights]
+    if goldens.BACKEND == "jax":  # a second compilation
+        return
+    whole = goldens.compiled(
+        lambda images: extractor.extract_box_classifier_features(extractor.extract_proposal_features(images)[0])
+    )
+    features = whole(model.preprocess(keras.ops.convert_to_tensor(pixels())))
+    goldens.assert_close(features, levels[extractor.tail], err_msg=extractor.tail)
 
 
 def test_save_and_load_change_no_bit(backbone, tmp_path):
