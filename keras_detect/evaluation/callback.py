@@ -7,7 +7,8 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_detect import fields
-from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator, to_host
+from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator
+from keras_detect.evaluation.collected import to_host
 
 
 def evaluate_coco(model, data, class_names=None, progress=True, batch_size=8):

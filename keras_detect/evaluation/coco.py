@@ -1,12 +1,12 @@
-"""COCO's detection metrics on host arrays: the twelve numbers and the average precision of each class.
+"""COCO's detection metrics on host arrays: the twelve numbers, over all and of each class, and the curves behind them.
 
 The counting is faster-coco-eval's; here the house's boxes become COCO's and the results get names.
 """
 
-import keras
 import numpy as np
 
-from keras_detect import fields
+from keras_detect.evaluation.average_precision import UNDEFINED, mean_of_defined
+from keras_detect.evaluation.collected import IMAGE_SIZE, Evaluator
 
 # name -> (which table, IoU threshold or None for the mean over 0.50...0.95, area range, detections per picture and
 # class), in the order of COCO's printed summary
@@ -25,70 +25,38 @@ COCO_METRICS = {
     "mar_large": ("recall", None, "large", 100),
 }
 
-UNDEFINED = -1.0
+_NO_SIZES = (
+    "COCO's metrics by object size need the pictures' sizes in pixels. Received y without \"image_size\" and no "
+    "image_sizes. Pass image_sizes [B, 2] (height, width)."
+)
 _AREAS = ("all", "small", "medium", "large")
 _MAX_DETECTIONS = (1, 10, 100)
 
 
-class COCOEvaluator:
+class COCOEvaluator(Evaluator):
     """Collects truth and detections picture by picture and computes COCO's metrics over all of them.
 
-    What it keeps is small: per picture, the true rows and the detections as float32, no pixels.
+    Boxes with `"is_crowd"` are handled as COCO does: they need not be found, and a detection that lies in one (half of
+    its area, at the threshold 0.5) does not count.
 
     Args:
         class_names: the K class names.
+        collected: see `Evaluator`.
     """
 
-    def __init__(self, class_names):
-        self.class_names = list(class_names)
-        if not self.class_names:
-            raise ValueError("COCO's metrics need the class names. Received an empty list.")
-        self.reset()
-
-    def reset(self):
-        """Forgets every picture."""
-        self._sizes, self._truth, self._detections = [], [], []
+    def __init__(self, class_names, collected=None):
+        super().__init__(class_names, collected)
+        self._tables, self._counted = None, None
 
     def update(self, truth, detections, image_sizes=None):
-        """Adds a batch of pictures.
-
-        Args:
-            truth: `y`: `"boxes"` [B, M, 4] normalised yxyx, `"labels"` [B, M] (rows below 0 are padding); optional
-                `"is_crowd"` [B, M], `"areas"` [B, M] in pixels (COCO: the mask's area; default: the box's) and
-                `"image_size"` [B, 2].
-            detections: `"boxes"` [B, D, 4] normalised yxyx, `"scores"` [B, D], `"labels"` [B, D], optional
-                `"num_detections"` [B]. Rows past it, with a label below 0 or a score that is no number do not count.
-            image_sizes: [B, 2] height and width in pixels, which sort objects into small, medium and large; default:
-                `truth["image_size"]`.
+        """Adds a batch of pictures: see `Collected.update`; the sizes of the pictures are needed.
 
         Raises:
-            ValueError: no image sizes, other batch sizes, or a label that no class name has.
+            ValueError: no image sizes, or what `Collected.update` refuses.
         """
-        truth, detections = _arrays(truth), _arrays(detections)
-        sizes = truth.get("image_size") if image_sizes is None else np.asarray(image_sizes)
-        if sizes is None:
-            raise ValueError(
-                "COCO's metrics by object size need the pictures' sizes in pixels. Received y without \"image_size\" "
-                "and no image_sizes. Pass image_sizes [B, 2] (height, width)."
-            )
-        labels = truth[fields.LABELS] if fields.LABELS in truth else truth[fields.CLASSES]
-        count = len(labels)
-        if not count == len(sizes) == len(detections[fields.SCORES]):
-            raise ValueError(
-                "Truth, detections and image sizes must cover the same pictures. Received: "
-                f"{count} of truth, {len(detections[fields.SCORES])} of detections, {len(sizes)} sizes"
-            )
-        for i in range(count):
-            true_rows, found_rows = _true_rows(truth, labels, i, sizes[i]), _found_rows(detections, i)
-            for what, rows in (("truth", true_rows), ("detections", found_rows)):
-                if len(rows) and rows[:, 4].max() >= len(self.class_names):
-                    raise ValueError(
-                        f"Labels must lie in [0, {len(self.class_names)}), one per class name. Received label "
-                        f"{int(rows[:, 4].max())} in the {what}."
-                    )
-            self._sizes.append(tuple(int(side) for side in sizes[i][:2]))
-            self._truth.append(true_rows)
-            self._detections.append(found_rows)
+        if image_sizes is None and IMAGE_SIZE not in truth:
+            raise ValueError(_NO_SIZES)
+        super().update(truth, detections, image_sizes)
 
     def result(self):
         """The metrics over every picture added.
@@ -99,28 +67,71 @@ class COCOEvaluator:
             area range without objects is -1, and everything is -1 without pictures or without truth. With truth and
             no detections the numbers are 0.
         """
-        if not any(len(rows) for rows in self._truth):
-            names = dict.fromkeys(COCO_METRICS, UNDEFINED)
-            return names | {"map_per_class": dict.fromkeys(self.class_names, UNDEFINED)}
+        per_class = self.result_per_class()
         tables = self._count()
-        results = {name: _mean(_select(tables, *spec)) for name, spec in COCO_METRICS.items()}
-        precision = _select(tables, *COCO_METRICS["map"])
-        per_class = {name: _mean(precision[:, :, k]) for k, name in enumerate(self.class_names)}
-        return results | {"map_per_class": per_class}
+        results = {name: mean_of_defined(_select(tables, *spec)) for name, spec in COCO_METRICS.items()}
+        return results | {"map_per_class": {name: values["map"] for name, values in per_class.items()}}
+
+    def result_per_class(self):
+        """
+        Returns:
+            `{class name: {metric: float}}` with the twelve of `COCO_METRICS` and the class's numbers of `"objects"`
+            (crowds left out), `"crowds"` and `"detections"`.
+        """
+        tables, truth, found = self._count(), self.collected.truth(), self.collected.found()
+        kinds = len(self.class_names)
+        counts = {
+            "objects": np.bincount(truth.labels[~truth.is_crowd], minlength=kinds),
+            "crowds": np.bincount(truth.labels[truth.is_crowd], minlength=kinds),
+            "detections": np.bincount(found.labels, minlength=kinds),
+        }
+        selected = {name: _select(tables, *spec) for name, spec in COCO_METRICS.items()}
+        return {
+            name: {metric: mean_of_defined(values[..., k]) for metric, values in selected.items()}
+            | {key: int(numbers[k]) for key, numbers in counts.items()}
+            for k, name in enumerate(self.class_names)
+        }
+
+    def curves(self):
+        """The precision-recall curves, for objects of every size and 100 detections a picture and class.
+
+        Returns:
+            dict: `"iou"` [10], 0.50 to 0.95; `"recall"` [101], 0.00 to 1.00; `"precision"` [10, 101, K], the largest
+            precision at that recall or a higher one, 0 past the last recall reached, -1 for a class without objects.
+        """
+        tables = self._count()
+        return {
+            "iou": tables["thresholds"],
+            "recall": np.linspace(0.0, 1.0, tables["precision"].shape[1]),
+            "precision": _select(tables, *COCO_METRICS["map"]),
+        }
 
     def _count(self):
-        """faster-coco-eval's tables: precision [T, R, K, areas, maxDets], recall [T, K, areas, maxDets]."""
+        """faster-coco-eval's tables: precision [T, R, K, areas, maxDets], recall [T, K, areas, maxDets].
+
+        They are kept until pictures are added.
+        """
+        if self._counted is not self.collected.version:
+            self._tables, self._counted = self._count_anew(), self.collected.version
+        return self._tables
+
+    def _count_anew(self):
+        true_rows, found_rows, sizes = self.collected.truth(), self.collected.found(), self.collected.image_sizes()
+        if not len(true_rows):
+            return _empty_tables(len(self.class_names))
+        if not sizes.all():
+            raise ValueError(_NO_SIZES)
         from faster_coco_eval import COCO, COCOeval_faster
 
         truth = COCO(print_function=_silent)
         truth.dataset = {
-            "images": [{"id": i + 1, "height": h, "width": w} for i, (h, w) in enumerate(self._sizes)],
+            "images": [{"id": i + 1, "height": h, "width": w} for i, (h, w) in enumerate(sizes.tolist())],
             "categories": [{"id": k + 1, "name": name} for k, name in enumerate(self.class_names)],
-            "annotations": _annotations(self._sizes, self._truth, ("area", "iscrowd")),
+            "annotations": _true_annotations(true_rows, sizes),
         }
         truth.createIndex()
         found = COCO(print_function=_silent)
-        found.dataset = truth.dataset | {"annotations": _annotations(self._sizes, self._detections, ("score",))}
+        found.dataset = truth.dataset | {"annotations": _found_annotations(found_rows, sizes)}
         found.createIndex()
         evaluation = COCOeval_faster(truth, found, iouType="bbox", print_function=_silent)
         evaluation.params.maxDets = list(_MAX_DETECTIONS)
@@ -134,54 +145,47 @@ def _silent(*args, **kwargs):
     """faster-coco-eval prints to this."""
 
 
-def to_host(tensor):
-    """A numpy array of a tensor of the running backend, of tf.data or of anything array-like."""
-    return np.asarray(keras.ops.convert_to_numpy(tensor) if keras.ops.is_tensor(tensor) else tensor)
+def _empty_tables(kinds):
+    """The tables of no objects at all: everything undefined."""
+    thresholds = np.linspace(0.5, 0.95, 10)
+    shape = (len(_AREAS), len(_MAX_DETECTIONS))
+    return {
+        "precision": np.full((len(thresholds), 101, kinds, *shape), UNDEFINED),
+        "recall": np.full((len(thresholds), kinds, *shape), UNDEFINED),
+        "thresholds": thresholds,
+    }
 
 
-def _arrays(tensors):
-    return {key: to_host(value) for key, value in tensors.items()}
+def _true_annotations(truth, sizes):
+    """COCO's annotation dicts of the true objects."""
+    boxes, box_areas = _coco_boxes(truth, sizes)
+    areas = np.where(np.isnan(truth.areas), box_areas, truth.areas)
+    columns = (truth.image, truth.labels, boxes, areas, truth.is_crowd)
+    return [
+        {"id": i, "image_id": image + 1, "category_id": label + 1, "bbox": box, "area": area, "iscrowd": int(crowd)}
+        for i, (image, label, box, area, crowd) in enumerate(_lists(columns), start=1)
+    ]
 
 
-def _true_rows(truth, labels, i, size):
-    """[n, 7] float32: box, label, area in pixels, crowd."""
-    keep = labels[i] >= 0
-    boxes = truth[fields.BOXES][i][keep].astype(np.float32)
-    height, width = (float(side) for side in size[:2])
-    box_areas = (boxes[:, 2] - boxes[:, 0]) * height * (boxes[:, 3] - boxes[:, 1]) * width
-    areas = truth["areas"][i][keep] if "areas" in truth else box_areas
-    crowd = truth[fields.IS_CROWD][i][keep] if fields.IS_CROWD in truth else np.zeros(len(boxes))
-    return np.column_stack([boxes, labels[i][keep], areas, crowd]).astype(np.float32)
+def _found_annotations(found, sizes):
+    """COCO's annotation dicts of the detections."""
+    boxes, areas = _coco_boxes(found, sizes)
+    columns = (found.image, found.labels, boxes, areas, found.scores)
+    return [
+        {"id": i, "image_id": image + 1, "category_id": label + 1, "bbox": box, "area": area, "score": score}
+        for i, (image, label, box, area, score) in enumerate(_lists(columns), start=1)
+    ]
 
 
-def _found_rows(detections, i):
-    """[n, 6] float32: box, label, score."""
-    scores, labels = detections[fields.SCORES][i].astype(np.float32), detections[fields.LABELS][i]
-    keep = (labels >= 0) & np.isfinite(scores)
-    if fields.NUM_DETECTIONS in detections:
-        keep &= np.arange(len(scores)) < int(np.reshape(detections[fields.NUM_DETECTIONS][i], ()))
-    boxes = detections[fields.BOXES][i][keep].astype(np.float32)
-    return np.column_stack([boxes, labels[keep], scores[keep]]).astype(np.float32)
+def _coco_boxes(rows, sizes):
+    """`([n, 4], [n])`: x, y, width and height in pixels, and their area."""
+    corners = rows.boxes.astype(np.float64) * np.tile(sizes[rows.image], 2)
+    (ymin, xmin, ymax, xmax) = corners.T
+    return np.stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=1), (xmax - xmin) * (ymax - ymin)
 
 
-def _annotations(sizes, rows_of_images, extras):
-    """COCO's annotation dicts; `rows` are box, label and the columns named by `extras`."""
-    annotations = []
-    for i, ((height, width), rows) in enumerate(zip(sizes, rows_of_images, strict=True)):
-        boxes = rows[:, :4].astype(np.float64) * np.array([height, width] * 2)
-        for (ymin, xmin, ymax, xmax), row in zip(boxes.tolist(), rows.tolist(), strict=True):
-            annotation = {
-                "id": len(annotations) + 1,
-                "image_id": i + 1,
-                "category_id": int(row[4]) + 1,
-                "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
-                "area": (xmax - xmin) * (ymax - ymin),
-                "iscrowd": 0,
-            }
-            annotation.update(zip(extras, row[5:], strict=True))
-            annotation["iscrowd"] = int(annotation["iscrowd"])
-            annotations.append(annotation)
-    return annotations
+def _lists(columns):
+    return zip(*(column.tolist() for column in columns), strict=True)
 
 
 def _select(tables, table, threshold, area, max_detections):
@@ -190,9 +194,3 @@ def _select(tables, table, threshold, area, max_detections):
     if threshold is not None:
         values = values[np.isclose(tables["thresholds"], threshold)]
     return values
-
-
-def _mean(values):
-    """The mean of the defined entries (COCO marks the others with -1), or -1 where none is."""
-    values = values[values > UNDEFINED]
-    return float(values.mean()) if values.size else UNDEFINED

@@ -1,0 +1,259 @@
+"""Truth and detections of many pictures as flat columns: what every metric reads.
+
+One `Collected` can serve several evaluators, so that a report over ten thousand pictures keeps them once.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_detect import fields
+
+IMAGE_SIZE, AREAS, IS_DIFFICULT, IS_GROUP_OF, VERIFIED = (
+    "image_size",
+    "areas",
+    "is_difficult",
+    "is_group_of",
+    "verified_labels",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Truth:
+    """True objects of all pictures, in the order of the pictures.
+
+    Attributes:
+        image: [n] int, number of the picture.
+        boxes: [n, 4] float32 normalised yxyx.
+        labels: [n] int.
+        areas: [n] float32 in pixels, NaN where the annotation has none.
+        is_crowd, is_difficult, is_group_of: [n] bool.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    areas: np.ndarray
+    is_crowd: np.ndarray
+    is_difficult: np.ndarray
+    is_group_of: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """Detections of all pictures, in the order of the pictures.
+
+    Attributes:
+        image: [n] int, number of the picture.
+        boxes: [n, 4] float32 normalised yxyx.
+        labels: [n] int.
+        scores: [n] float32, finite.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+
+class Collected:
+    """Collects truth and detections batch by batch, without pixels: 24 bytes a detection, 31 a true object.
+
+    Args:
+        class_names: the K class names.
+
+    Raises:
+        ValueError: no class names.
+    """
+
+    def __init__(self, class_names):
+        self.class_names = [str(name) for name in class_names]
+        if not self.class_names:
+            raise ValueError("Detection metrics need the class names. Received an empty list.")
+        self.reset()
+
+    def reset(self):
+        """Forgets every picture."""
+        self.count = 0
+        self.version = object()  # another one after every change
+        self._truth, self._found, self._sizes, self._verified = [], [], [], []
+
+    def update(self, truth, detections, image_sizes=None):
+        """Adds a batch of pictures; nothing of it is kept where it is refused.
+
+        Args:
+            truth: `y`: `"boxes"` [B, M, 4] normalised yxyx, `"labels"` [B, M] (rows below 0 are padding); optional
+                `"is_crowd"`, `"is_difficult"`, `"is_group_of"` [B, M] bool, `"areas"` [B, M] in pixels (COCO: the
+                mask's area; default: the box's), `"image_size"` [B, 2], `"verified_labels"` [B, V] int, padded with
+                -1: classes checked for in the whole picture (Open Images).
+            detections: `"boxes"` [B, D, 4] normalised yxyx, `"scores"` [B, D], `"labels"` [B, D], optional
+                `"num_detections"` [B]. Rows past it or with a label below 0 do not count.
+            image_sizes: [B, 2] height and width in pixels; default: `truth["image_size"]`.
+
+        Raises:
+            ValueError: other batch sizes or row counts, a label that no class name has, a box or score that is not
+                finite.
+        """
+        truth, detections = _arrays(truth), _arrays(detections)
+        labels = truth[fields.LABELS] if fields.LABELS in truth else truth[fields.CLASSES]
+        sizes = truth.get(IMAGE_SIZE) if image_sizes is None else to_host(image_sizes)
+        count = len(labels)
+        if len(detections[fields.SCORES]) != count or (sizes is not None and len(sizes) != count):
+            raise ValueError(
+                "Truth, detections and image sizes must cover the same pictures. Received: "
+                f"{count} of truth, {len(detections[fields.SCORES])} of detections, "
+                f"{'no' if sizes is None else len(sizes)} sizes"
+            )
+        true_rows = self._truth_of(truth, labels)
+        found_rows = self._found_of(detections)
+        self._truth.append(true_rows)
+        self._found.append(found_rows)
+        sizes = np.zeros((count, 2)) if sizes is None else np.asarray(sizes).reshape(count, -1)[:, :2]
+        self._sizes.append(sizes.astype(np.int64))
+        verified = truth.get(VERIFIED)
+        self._verified.append(None if verified is None else verified.astype(np.int64).reshape(count, -1))
+        self.count += count
+        self.version = object()
+
+    def _truth_of(self, truth, labels):
+        """The rows of a batch that are objects, as `Truth`."""
+        keep = labels >= 0
+        boxes, rows = truth[fields.BOXES], labels[keep].astype(np.int64)
+        _check_rows("truth", boxes, labels)
+        boxes, image = boxes[keep].astype(np.float32), np.nonzero(keep)[0]
+        self._check(rows, boxes, image, "truth")
+        areas = truth[AREAS][keep].astype(np.float32) if AREAS in truth else np.full(len(rows), np.nan, np.float32)
+        flags = [
+            truth[key][keep].astype(bool) if key in truth else np.zeros(len(rows), bool)
+            for key in (fields.IS_CROWD, IS_DIFFICULT, IS_GROUP_OF)
+        ]
+        return Truth(image + self.count, boxes, rows, areas, *flags)
+
+    def _found_of(self, detections):
+        """The rows of a batch that are detections, as `Found`."""
+        scores, labels = detections[fields.SCORES], detections[fields.LABELS]
+        _check_rows("detections", detections[fields.BOXES], labels)
+        _check_rows("detections", detections[fields.BOXES], scores, "scores")
+        keep = labels >= 0
+        if fields.NUM_DETECTIONS in detections:
+            keep &= np.arange(labels.shape[1]) < np.reshape(detections[fields.NUM_DETECTIONS], (-1, 1))
+        boxes, scores = detections[fields.BOXES][keep].astype(np.float32), scores[keep].astype(np.float32)
+        rows, image = labels[keep].astype(np.int64), np.nonzero(keep)[0]
+        self._check(rows, boxes, image, "detections")
+        _check_finite(scores, image, "score", "detections")
+        return Found(image + self.count, boxes, rows, scores)
+
+    def _check(self, labels, boxes, image, what):
+        if len(labels) and labels.max() >= len(self.class_names):
+            raise ValueError(
+                f"Labels must lie in [0, {len(self.class_names)}), one per class name. Received label "
+                f"{int(labels.max())} in the {what}."
+            )
+        _check_finite(boxes, image, "box", what)
+
+    def truth(self):
+        """Every true object as `Truth`."""
+        return _joined(Truth, self._truth)
+
+    def found(self):
+        """Every detection as `Found`."""
+        return _joined(Found, self._found)
+
+    def image_sizes(self):
+        """[N, 2] int heights and widths in pixels; 0 where they were not given."""
+        return np.concatenate([np.zeros((0, 2), np.int64), *self._sizes])
+
+    def verified(self):
+        """[N, K] bool, which classes are annotated or verified in a picture; None where no picture says so."""
+        if all(rows is None for rows in self._verified):
+            return None
+        table, first = np.zeros((self.count, len(self.class_names)), bool), 0
+        for rows, sizes in zip(self._verified, self._sizes, strict=True):
+            if rows is None:
+                table[first : first + len(sizes)] = True
+            else:
+                pictures, columns = np.nonzero((rows >= 0) & (rows < len(self.class_names)))
+                table[first + pictures, rows[pictures, columns]] = True
+            first += len(sizes)
+        truth = self.truth()
+        table[truth.image, truth.labels] = True
+        return table
+
+
+class Evaluator:
+    """A metric over truth and detections: `update` adds a batch, `result` computes over everything added.
+
+    Args:
+        class_names: the K class names.
+        collected: a `Collected` to share with other evaluators, so that a batch is added (and kept) once; default:
+            one of its own.
+
+    Raises:
+        ValueError: no class names, or other ones than the shared collection has.
+    """
+
+    def __init__(self, class_names, collected=None):
+        self.collected = Collected(class_names) if collected is None else collected
+        self.class_names = self.collected.class_names
+        if list(class_names) != self.class_names:
+            raise ValueError(
+                "Evaluators that share a collection have the same class names. "
+                f"Received: {list(class_names)} and {self.class_names}"
+            )
+
+    def reset(self):
+        """Forgets every picture."""
+        self.collected.reset()
+
+    def update(self, truth, detections, image_sizes=None):
+        """Adds a batch of pictures: see `Collected.update`."""
+        self.collected.update(truth, detections, image_sizes)
+
+    def result(self):
+        """The metrics over every picture added, a dict; floats in it may enter the logs of `fit`."""
+        raise NotImplementedError
+
+
+def to_host(tensor):
+    """A numpy array of a tensor of the running backend, of tf.data or of anything array-like."""
+    return np.asarray(keras.ops.convert_to_numpy(tensor) if keras.ops.is_tensor(tensor) else tensor)
+
+
+def _arrays(tensors):
+    return {key: to_host(value) for key, value in tensors.items()}
+
+
+def _check_rows(what, boxes, rows, name="labels"):
+    if boxes.ndim != 3 or boxes.shape[2] != 4 or boxes.shape[:2] != rows.shape:
+        raise ValueError(
+            f"The {what} need boxes [B, n, 4] and {name} [B, n]. "
+            f"Received: boxes {list(boxes.shape)}, {name} {list(rows.shape)}"
+        )
+
+
+def _check_finite(values, image, name, what):
+    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1) if len(values) else np.ones(0, bool)
+    if not finite.all():
+        wrong = int(np.flatnonzero(~finite)[0])
+        advice = "A model that finds this has diverged." if what == "detections" else "Correct the annotation."
+        raise ValueError(
+            f"Every {name} in the {what} must be finite. Received {np.asarray(values[wrong]).tolist()} in picture "
+            f"{int(image[wrong])} of the batch; {int(np.sum(~finite))} such rows. {advice}"
+        )
+
+
+def _joined(kind, parts):
+    empty = {"boxes": np.zeros((0, 4), np.float32), "scores": np.zeros(0, np.float32), "areas": np.zeros(0, np.float32)}
+    flags = ("is_crowd", "is_difficult", "is_group_of")
+    columns = {}
+    for field in dataclasses.fields(kind):
+        first = empty.get(field.name, np.zeros(0, bool if field.name in flags else np.int64))
+        columns[field.name] = np.concatenate([first, *(getattr(part, field.name) for part in parts)])
+    return kind(**columns)
