@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 
 from keras_detect.presets.archives import PRESET_FILES
 from keras_detect.tf_od_api.restore import RestoreReport
@@ -29,7 +30,7 @@ def is_preset(directory):
     return (pathlib.Path(directory) / CONFIG).is_file()
 
 
-def save_preset(model, directory, metadata=None):
+def save_preset(model, directory, metadata=None, weights_dtype="float32"):
     """Writes `model` as a preset; the folder appears, or replaces an older preset, only when it is whole.
 
     Args:
@@ -37,15 +38,17 @@ def save_preset(model, directory, metadata=None):
         directory: the folder, which is new, empty or holds an older preset and nothing else.
         metadata: a dict that JSON can hold (source, sha256, licence, metrics); the versions of the package and of
             Keras, the format and the digest of the weights are added.
+        weights_dtype: "float32", or "float16" for a file half as large; a weight read from it has three digits.
 
-    Returns the folder as a path. Raises `FileExistsError` if the folder holds something else.
+    Returns the folder as a path. Raises `FileExistsError` if the folder holds something else, `ValueError` for a
+    `weights_dtype` that is neither, or that cannot hold a weight of the model.
     """
     directory = pathlib.Path(os.path.expanduser(directory)).absolute()
     _check_target(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        write_preset(model, work, metadata)
+        write_preset(model, work, metadata, weights_dtype)
         work.chmod(0o755)
         _swap(work, directory)
     finally:
@@ -53,17 +56,22 @@ def save_preset(model, directory, metadata=None):
     return directory
 
 
-def write_preset(model, folder, metadata=None):
+def write_preset(model, folder, metadata=None, weights_dtype="float32"):
     """Writes the four files into the existing `folder`; `save_preset` and the cache make that atomic."""
+    if weights_dtype not in ("float32", "float16"):
+        raise ValueError(f"Weights are stored as float32 or float16. Received: weights_dtype={weights_dtype!r}")
     folder = pathlib.Path(folder)
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
     names = getattr(model, "class_names", None)
     model.save_weights(folder / WEIGHTS)
+    if weights_dtype == "float16":
+        _halve(folder / WEIGHTS)
     added = {
         "format": FORMAT,
         "package_version": _version(),
         "keras_version": keras.__version__,
+        "weights_dtype": weights_dtype,
         "weights_sha256": _sha256(folder / WEIGHTS),
         "parameters": model.count_params(),
     }
@@ -170,6 +178,33 @@ def _load_weights(model, directory):
         model.load_weights(directory / WEIGHTS)
     except (ValueError, OSError, KeyError) as error:
         raise PresetError(f"{directory / WEIGHTS}: does not fit the model ({_first_line(error)})") from error
+
+
+def _halve(path):
+    """Rewrites Keras' weights file with float16 in the place of float32. Keras casts up what it reads."""
+    import h5py
+
+    part = path.with_name(f"part_of_{path.name}")
+    with h5py.File(path, "r") as source, h5py.File(part, "w") as target:
+
+        def copy_item(name, item):
+            if isinstance(item, h5py.Group):
+                copied = target.require_group(name)
+            else:
+                copied = target.create_dataset(name, data=_half(name, item[()]))
+            copied.attrs.update(item.attrs)
+
+        target.attrs.update(source.attrs)
+        source.visititems(copy_item)
+    os.replace(part, path)
+
+
+def _half(name, values):
+    if values.dtype != np.float32:
+        return values
+    if not np.all(np.abs(values) <= np.finfo(np.float16).max):
+        raise ValueError(f"{name} holds NaN or a value beyond {np.finfo(np.float16).max:g}: store it as float32.")
+    return values.astype(np.float16)
 
 
 def _check_weights(directory):

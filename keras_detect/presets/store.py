@@ -6,10 +6,16 @@ import shutil
 
 from absl import logging
 
-from keras_detect.presets import archives, cache, directory, preset, zoo
+from keras_detect.presets import archives, cache, directory, packaged, preset, zoo
 from keras_detect.presets.directory import PresetError, save_preset
+from keras_detect.registry import unknown_name
 
-__all__ = ["PresetError", "find_preset", "load_preset", "save_preset"]
+__all__ = ["PresetError", "find_preset", "load_preset", "names", "save_preset"]
+
+
+def names():
+    """All built-in names, sorted: the packaged presets and the rows of the zoo."""
+    return sorted([*packaged.names(), *preset.names()])
 
 
 def load_preset(name, num_classes=None, load_weights=True, progress=True):
@@ -26,8 +32,8 @@ def load_preset(name, num_classes=None, load_weights=True, progress=True):
     Raises `ValueError` for an unknown name (the near ones are listed) and for a damaged preset or archive,
     `DownloadError` or `CacheError` (both `OSError`) if it cannot be fetched or kept.
     """
-    if not load_weights and isinstance(name, str) and not (archives.is_url(name) or _is_folder(name)):
-        return preset.get(name).build(num_classes)
+    if not load_weights and _is_fetched(name):
+        return _row(name).build(num_classes)
     folder = find_preset(name, progress=progress)
     model, report = directory.read_preset(folder, num_classes, load_weights)
     if load_weights and report.kept:
@@ -43,7 +49,9 @@ def find_preset(name, progress=True):
         return archives.remote_folder(name)
     if archives.is_url(name):
         return cache.cached(archives.cache_key(name), lambda folder: _from_archive(name, folder, None, progress))
-    row = preset.get(name)
+    if packaged.folder(name) is not None:
+        return packaged.folder(name)
+    row = _row(name)
     return cache.cached(row.name, lambda folder: _from_archive(row.url, folder, row, progress))
 
 
@@ -61,5 +69,18 @@ def _from_archive(url, target, row, progress):
             raise PresetError(f"{url}: neither a preset ({directory.CONFIG}) nor a zoo archive ({zoo.CONFIG})")
 
 
+def _is_fetched(name):
+    """Whether `name` is neither an address nor a folder nor packaged: a row of the zoo, if anything."""
+    return isinstance(name, str) and not (archives.is_url(name) or _is_folder(name) or packaged.folder(name))
+
+
+def _row(name):
+    if name not in preset.names():
+        raise ValueError(unknown_name("preset", name, names()))
+    return preset.get(name)
+
+
 def _is_folder(name):
-    return os.path.isdir(os.path.expanduser(name))
+    """A folder goes before a built-in name, unless it merely has that name (a run's output, an example's folder)."""
+    path = os.path.expanduser(name)
+    return os.path.isdir(path) and (directory.is_preset(path) or name not in names())

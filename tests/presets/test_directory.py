@@ -49,6 +49,32 @@ def test_the_model_comes_back_bit_for_bit(model, saved):
     np.testing.assert_array_equal(outputs(read_preset(str(saved), num_classes=3)[0]), outputs(model))
 
 
+def test_half_as_large(model, saved, tmp_path):
+    """float16 has 11 binary digits: a normal number is off by at most 2^-11 of itself. The model stays float32."""
+    half = save_preset(model, tmp_path / "half", weights_dtype="float16")
+    again, report = read_preset(half)
+    assert len(report.restored) == 8
+    for ours, theirs in zip(again.weights, model.weights, strict=True):
+        assert keras.backend.standardize_dtype(ours.dtype) == "float32"
+        wanted = keras.ops.convert_to_numpy(theirs)
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(ours), wanted, rtol=2**-11, atol=2**-25)
+    dtypes = [json.loads((folder / "metadata.json").read_text())["weights_dtype"] for folder in (half, saved)]
+    assert dtypes == ["float16", "float32"]
+    twice = save_preset(again, tmp_path / "twice", weights_dtype="float16")
+    np.testing.assert_array_equal(outputs(read_preset(twice)[0]), outputs(again))
+    with pytest.raises(ValueError, match="weights_dtype='int8'"):
+        save_preset(model, tmp_path / "new", weights_dtype="int8")
+
+
+@pytest.mark.parametrize("value", [65505.0, float("nan")])
+def test_what_float16_cannot_hold_is_named(model, tmp_path, value):
+    """65504 is its largest number."""
+    model.head.bias.assign([0.0, value, 65504.0])
+    with pytest.raises(ValueError, match=r"head/vars/1 holds NaN or a value beyond 65504"):
+        save_preset(model, tmp_path / "preset", weights_dtype="float16")
+    assert not os.listdir(tmp_path)
+
+
 def test_another_number_of_classes_keeps_all_but_the_head(model, saved):
     other, report = read_preset(saved, num_classes=7)
     assert outputs(other).shape == (6, 7)
