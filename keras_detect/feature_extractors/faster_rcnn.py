@@ -1,7 +1,11 @@
 """Feature extractors of two-stage detectors: what the proposals are found on, and what is computed on each crop."""
 
+import re
+
 import keras
 
+from keras_detect.feature_extractors.ssd import SSDFeatureExtractor
+from keras_detect.layers.conv_blocks import ConvHyperparams, batch_norm
 from keras_detect.registry import serializable
 
 
@@ -88,6 +92,71 @@ class CutFeatureExtractor(FasterRCNNFeatureExtractor):
 
     def get_config(self):
         return {**super().get_config(), "cut": self.cut, "tail": self.tail}
+
+
+@serializable
+class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
+    """A feature pyramid; two dense layers see each crop of one of its maps (Lin et al. 2017, section 4.2).
+
+    Between the two dense layers, which end in ReLU, stands a batch norm where the paper has none.
+
+    Args:
+        backbone: a `Backbone`.
+        neck: part that turns the backbone's levels into maps P*n* of one depth: `FeaturePyramid`, `BiFPN`.
+        crop_size: side of a crop when it comes to the dense layers, after its pooling.
+        units: of each dense layer.
+        hyperparams: `ConvHyperparams`, of which the batch norm between the dense layers is used.
+        **kwargs: Keras' own `name`, `trainable`.
+
+    Raises:
+        ValueError: a neck whose maps are not called P*n* or differ in depth.
+    """
+
+    def __init__(self, *, backbone, neck, crop_size=7, units=1024, hyperparams=None, **kwargs):
+        super().__init__(**kwargs)
+        self.backbone, self.neck, self.hyperparams = backbone, neck, hyperparams or ConvHyperparams()
+        self.crop_size, self.units = int(crop_size), int(units)
+        self.pyramid = SSDFeatureExtractor(backbone=backbone, neck=neck, name="pyramid")
+        self.level_names = self.pyramid.level_names
+        depths = {int(tensor.shape[-1]) for tensor in self.pyramid.outputs}
+        if len(depths) > 1 or not all(re.fullmatch(r"P\d+", name) for name in self.level_names):
+            raise ValueError(
+                "Crops come from maps P2, P3, ... of one depth, on which one box classifier runs. Received: "
+                f"{type(neck).__name__} with maps {self.level_names} of depths {sorted(depths)}. Use FeaturePyramid."
+            )
+        self.strides = tuple(2 ** int(name[1:]) for name in self.level_names)
+        self.box_classifier = self._box_classifier(depths.pop())
+        self.build()
+
+    def _box_classifier(self, depth):
+        x = inputs = keras.Input((self.crop_size, self.crop_size, depth))
+        x = keras.layers.Flatten()(x)
+        x = keras.layers.Dense(self.units, activation="relu", name="dense_0")(x)
+        if self.hyperparams.batch_norm:
+            x = batch_norm(self.hyperparams, name="dense_0_bn")(x)
+        x = keras.layers.Dense(self.units, activation="relu", name="dense_1")(x)
+        return keras.Model(inputs, keras.layers.Reshape((1, 1, self.units))(x), name="box_classifier_features")
+
+    def extract_proposal_features(self, images, training=None):
+        """Scaled pixels `[B, H, W, 3]` -> the pyramid's maps `[B, h_l, w_l, depth]`, finest first."""
+        return list(self.pyramid(images, training=training))
+
+    def extract_box_classifier_features(self, crops, training=None):
+        """Crops of any map `[N, crop_size, crop_size, depth]` -> `[N, 1, 1, units]`."""
+        return self.box_classifier(crops, training=training)
+
+    def weight_groups(self):
+        neck = [layer for layer in self.pyramid.layers if layer is not self.backbone]
+        return {"backbone": [self.backbone], "neck": neck, "box_classifier_features": self.box_classifier.layers}
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "neck": keras.saving.serialize_keras_object(self.neck),
+            "crop_size": self.crop_size,
+            "units": self.units,
+            "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),
+        }
 
 
 def _check_cut(backbone, cut, tail):

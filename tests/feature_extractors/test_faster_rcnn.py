@@ -9,7 +9,10 @@ from keras import ops
 
 from keras_detect.backbones.backbone import Backbone, get_backbone
 from keras_detect.backbones.keras_models import from_keras_model
-from keras_detect.feature_extractors.faster_rcnn import CutFeatureExtractor
+from keras_detect.feature_extractors.faster_rcnn import CutFeatureExtractor, FPNFeatureExtractor
+from keras_detect.layers.conv_blocks import ConvHyperparams
+from keras_detect.necks.fpn import FeaturePyramid
+from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
 from tests import goldens, tiny
 
 
@@ -165,6 +168,67 @@ def test_a_path_around_the_cut_is_refused():
     backbone = Backbone(inputs=inputs, outputs=outputs, strides=strides, name="beside")
     with pytest.raises(ValueError, match="'C3' of 'beside' is not computed from 'C2'"):
         CutFeatureExtractor(backbone=backbone, cut="C2")
+
+
+# --- feature pyramid ---------------------------------------------------------------------------------------------
+
+
+def tiny_pyramid(**options):
+    neck = FeaturePyramid(coarse_levels=1, depth=4)
+    return FPNFeatureExtractor(backbone=get_backbone("tests_tiny")(), neck=neck, crop_size=2, units=3, **options)
+
+
+def test_pyramid_maps_and_names():
+    extractor = tiny_pyramid()
+    assert (extractor.level_names, extractor.strides) == (("P3", "P4", "P5", "P6"), (8, 16, 32, 64))
+    maps = extractor.extract_proposal_features(pixels())
+    assert [tuple(feature_map.shape) for feature_map in maps] == [(2, side, side, 4) for side in (8, 4, 2, 1)]
+    groups = extractor.weight_groups()
+    weights = [weight for layers in groups.values() for layer in layers for weight in layer.weights]
+    assert sorted(map(id, weights)) == sorted(map(id, extractor.weights))
+    assert set(groups) == {"backbone", "neck", "box_classifier_features"}
+
+
+def test_dense_layers_by_hand():
+    """ReLU stands before the batch norm and after the second layer."""
+    extractor = tiny_pyramid(hyperparams=ConvHyperparams(batch_norm_epsilon=0.0))
+    dense_0, norm, dense_1 = (extractor.box_classifier.get_layer(name) for name in ("dense_0", "dense_0_bn", "dense_1"))
+    # 16 numbers of a crop: unit 0 sums them, unit 1 takes minus the sum, unit 2 only its bias
+    dense_0.kernel.assign(np.stack([np.ones(16), -np.ones(16), np.zeros(16)], axis=-1).astype("float32"))
+    dense_0.bias.assign(np.array([0.0, 0.0, 5.0], "float32"))
+    norm.moving_mean.assign(np.array([10.0, 3.0, 0.0], "float32"))
+    norm.moving_variance.assign(np.array([4.0, 1.0, 1.0], "float32"))
+    dense_1.kernel.assign(np.eye(3, dtype="float32"))
+    dense_1.bias.assign(np.array([0.0, 0.0, 0.5], "float32"))
+    # sum 32: (32 - 10) / 2 = 11. ReLU(-32) = 0: 0 - 3 = -3, which the last ReLU makes 0. 5 + 0.5 = 5.5
+    for run in goldens.both_modes(extractor.extract_box_classifier_features):
+        features = ops.convert_to_numpy(run(ops.full((7, 2, 2, 4), 2.0)))
+        np.testing.assert_allclose(features, np.broadcast_to([[[11.0, 0.0, 5.5]]], (7, 1, 1, 3)), rtol=1e-6)
+
+
+def test_without_batch_norm_as_in_the_paper():
+    extractor = tiny_pyramid(hyperparams=ConvHyperparams(batch_norm=False))
+    assert [layer.name for layer in extractor.box_classifier.layers if layer.weights] == ["dense_0", "dense_1"]
+
+
+def test_pyramid_save_and_load_change_no_bit(tmp_path):
+    extractor = tiny_pyramid()
+    drawn(extractor)
+    path = tmp_path / "extractor.keras"
+    extractor.save(path)
+    loaded = keras.models.load_model(path)
+    assert json.dumps(loaded.get_config()) == json.dumps(extractor.get_config())
+    for mine, theirs in zip(extractor(pixels()), loaded(pixels()), strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(mine), ops.convert_to_numpy(theirs))
+    crops = np.random.default_rng(2).normal(size=(3, 2, 2, 4)).astype("float32")
+    mine, theirs = (ops.convert_to_numpy(e.extract_box_classifier_features(crops)) for e in (extractor, loaded))
+    np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_neck_without_a_pyramid_is_refused():
+    neck = SsdFeatureMaps(levels=("C4", "C5"), extra_depths=(8,))
+    with pytest.raises(ValueError, match=r"maps P2, P3, .* of one depth"):
+        FPNFeatureExtractor(backbone=get_backbone("tests_tiny")(), neck=neck)
 
 
 assert tiny.TinyBackbone  # the import registers "tests_tiny"
