@@ -6,10 +6,13 @@ import re
 
 import numpy as np
 
+from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
-from keras_detect.data.picture import find_picture
-from keras_detect.data.record import Defects, make_record
+from keras_detect.data.picture import is_picture_name
+from keras_detect.data.reading import picture_or_refuse
+from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
 from keras_detect.data.splits import read_split
+from keras_detect.data.writing import PictureFolder, as_dataset, replace_file
 from keras_detect.registry import unknown_name
 
 # COCO's other annotation files, which hold no boxes of their own.
@@ -21,64 +24,82 @@ def recognises(path):
     return path.suffix.lower() == ".json" if path.is_file() else bool(_candidates(path))
 
 
-def read(path, split=None, class_names=None):
+def read(path, split=None, class_names=None, defects=None):
     """Reads a COCO file or folder; `keras_detect.load_dataset` documents the arguments and errors."""
+    defects = Defects() if defects is None else defects
     file, split_by_file = _choose(path, split)
     content = _parse(file)
-    names, label_of = _classes(content, file, class_names)
-    entries = _entries(content, file)
-    if split is not None and not split_by_file:
-        entries = _of_split(entries, split, file)
+    names, label_of = _classes(content, file, class_names, defects)
+    listed = _entries(content, file, defects)
+    entries = listed if split is None or split_by_file else _of_split(listed, split, file)
     if not entries:
         raise ValueError(f'No pictures are listed in {file}. Wanted: at least one entry in "images".')
-    annotations = _by_image(content, file)
+    annotations = _by_image(content, listed, file, defects)
     folder = _picture_folder(file, split, entries)
-    defects = Defects()
-    records = [_record(entry, annotations.get(entry["id"], ()), folder, label_of, file, defects) for entry in entries]
-    defects.report(str(path))
-    return DetectionDataset(records, names, split=split)
+    records = [_record(entry, annotations[entry["id"]], folder, label_of, file, defects) for entry in entries]
+    _note_unlisted(folder, listed, defects)
+    return DetectionDataset([record for record in records if record is not None], names, split=split, defects=defects)
 
 
 def write_coco(dataset, folder, split=None):
-    """Writes a data set as a COCO folder: `images/*.png` and `instances.json` (or `instances_<split>.json`).
+    """Writes a data set as a COCO folder: `images/` and `instances.json` (or `instances_<split>.json`).
+
+    Everything an example holds is kept. What COCO has no key for stands under `"difficult"`, `"group_of"` and
+    `"weight"`, which other readers pass over. A picture that comes from a file keeps its bytes, one in memory becomes a
+    PNG.
 
     Args:
         dataset: `DetectionDataset`, or any iterable of its examples with `class_names`.
         folder: where to; created if absent.
         split: name put into the file name and into every image's `"split"`; pictures of different splits share
-            `images/`, so give them different file names.
+            `images/`.
 
     Returns:
         Path of the JSON file.
     """
-    from PIL import Image
-
-    folder = pathlib.Path(folder)
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+    dataset, folder = as_dataset(dataset), pathlib.Path(folder)
+    pictures = PictureFolder(folder / "images")
     images, annotations = [], []
-    for number, example in enumerate(dataset):
-        height, width = example["image"].shape[:2]
-        name = f"{pathlib.Path(str(example['file_name'])).stem}.png"
-        Image.fromarray(example["image"]).save(folder / "images" / name)
-        entry = {"id": number + 1, "file_name": name, "height": height, "width": width}
+    for number, record in enumerate(dataset.records):
+        height, width = record.picture.height, record.picture.width
+        entry = {"id": number + 1, "file_name": pictures.add(record), "height": height, "width": width}
         images.append(entry | ({"split": split} if split else {}))
-        sides = np.array([height, width] * 2, np.float64)
-        for row, box in enumerate(example["boxes"] * sides):
-            ymin, xmin, ymax, xmax = (float(value) for value in box)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number + 1,
-                    "category_id": int(example["labels"][row]) + 1,
-                    "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
-                    "area": float(example["areas"][row]) if "areas" in example else (xmax - xmin) * (ymax - ymin),
-                    "iscrowd": int(example["is_crowd"][row]),
-                }
-            )
+        for row in range(len(record.boxes)):
+            ids = {"id": len(annotations) + 1, "image_id": number + 1, "category_id": int(record.labels[row]) + 1}
+            annotations.append(ids | _annotation(record, row, height, width))
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(dataset.class_names)]
-    file = folder / (f"instances_{split}.json" if split else "instances.json")
-    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    return file
+    text = json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    return replace_file(folder / (f"instances_{split}.json" if split else "instances.json"), text)
+
+
+write = write_coco
+
+
+def _annotation(record, row, height, width):
+    """One object's entries, without the ids."""
+    ymin, xmin, ymax, xmax = (record.boxes[row] * np.array([height, width] * 2, np.float64)).tolist()
+    entry = {"bbox": [xmin, ymin, xmax - xmin, ymax - ymin], "iscrowd": int(record.is_crowd[row])}
+    entry["area"] = (xmax - xmin) * (ymax - ymin) if record.areas is None else float(record.areas[row])
+    if record.masks is not None and record.masks[row] is not None:
+        entry["segmentation"] = masks.to_coco(record.masks[row], (height, width))
+    if record.keypoints is not None:
+        y, x = (record.keypoints[row] * np.array([height, width], np.float64)).T
+        seen = _visibility(record)[row]
+        points = np.where(seen[:, None] > 0, np.stack([x, y, seen], axis=1), 0.0)
+        entry |= {"keypoints": points.reshape(-1).tolist(), "num_keypoints": int((seen > 0).sum())}
+    for name, flags in (("difficult", record.is_difficult), ("group_of", record.is_group_of)):
+        if flags is not None:
+            entry[name] = int(flags[row])
+    if record.weights is not None:
+        entry["weight"] = float(record.weights[row])
+    return entry
+
+
+def _visibility(record):
+    """[n, N] int, from the coordinates where it is not annotated."""
+    if record.keypoint_visibility is not None:
+        return record.keypoint_visibility
+    return np.where(np.isfinite(record.keypoints).all(axis=-1), 2, 0)
 
 
 def _candidates(folder):
@@ -133,16 +154,17 @@ def _is_named_after(file, split):
 def _parse(file):
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is not readable JSON ({error}). Export or download it again.") from None
-    missing = [key for key in ("images", "annotations", "categories") if key not in content]
-    if not isinstance(content, dict) or missing:
+    keys = ("images", "annotations", "categories")
+    missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+    if missing:
         raise ValueError(f"A COCO file has images, annotations and categories. {file} lacks: {', '.join(missing)}.")
     return content
 
 
-def _classes(content, file, class_names):
-    """Class names in label order, and the label of each category id (None: not in `class_names`)."""
+def _classes(content, file, class_names, defects):
+    """Class names in label order, and a function: annotation -> label, or None where the class is refused."""
     try:
         categories = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
     except (KeyError, TypeError, ValueError):
@@ -154,43 +176,71 @@ def _classes(content, file, class_names):
         key = annotation.get("category_id")
         if key not in categories:
             known = f"{min(categories)}...{max(categories)}" if categories else "none"
-            raise ValueError(
+            message = (
                 f'Annotation {annotation.get("id")} in {file} has category_id {key}, which "categories" does not '
                 f"list (known: {known}). Correct the annotation or add the category."
             )
+            defects.refuse("unknown class ids", f"annotation {annotation.get('id')}", message)
+            return None
         if categories[key] not in positions:
-            raise ValueError(
+            message = (
                 f"Annotation {annotation.get('id')} in {file}: {unknown_name('class', categories[key], positions)} "
                 "Add it to class_names."
             )
+            defects.refuse("unknown class names", f"annotation {annotation.get('id')}", message)
+            return None
         return positions[categories[key]]
 
     return names, label_of
 
 
-def _entries(content, file):
-    seen = set()
+def _entries(content, file, defects):
+    seen, entries = set(), []
     for entry in content["images"]:
-        if "id" not in entry or "file_name" not in entry:
-            raise ValueError(f'Each of "images" in {file} needs an "id" and a "file_name". Received: {entry}')
-        if entry["id"] in seen:
-            raise ValueError(f'Each of "images" in {file} needs its own id. Received id {entry["id"]} twice.')
-        seen.add(entry["id"])
-    return content["images"]
+        if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("file_name"), str):
+            message = f'Each of "images" in {file} needs an "id" and a "file_name". Received: {str(entry)[:200]}'
+            defects.refuse('entries of "images" without id or file_name', str(entry)[:40], message)
+        elif not isinstance(entry["id"], int | str) or entry["id"] in seen:
+            message = f'Each of "images" in {file} needs its own id. Received id {entry["id"]} twice.'
+            defects.refuse("duplicate ids of pictures", entry["file_name"], message)
+        else:
+            seen.add(entry["id"])
+            entries.append(entry)
+    return entries
 
 
-def _by_image(content, file):
+def _by_image(content, entries, file, defects):
     """`{image id: annotations}`; an annotation of a picture that is not listed is an error."""
-    grouped = {entry["id"]: [] for entry in content["images"]}
+    grouped, seen = {entry["id"]: [] for entry in entries}, set()
     for annotation in content["annotations"]:
-        owner = annotation.get("image_id")
-        if owner not in grouped:
-            raise ValueError(
-                f'Annotation {annotation.get("id")} in {file} belongs to image_id {owner}, which "images" does not '
+        if not isinstance(annotation, dict):
+            defects.refuse(
+                "annotations that are none", str(annotation)[:40], f'Each of "annotations" in {file} is an object.'
+            )
+            continue
+        owner, key = annotation.get("image_id"), annotation.get("id")
+        if not isinstance(owner, int | str) or owner not in grouped:
+            message = (
+                f'Annotation {key} in {file} belongs to image_id {owner}, which "images" does not '
                 "list. Remove the annotation or list the picture."
             )
+            defects.refuse("annotations without a picture", f"annotation {key}", message)
+            continue
+        if isinstance(key, int | str):
+            if key in seen:
+                defects.add(KEPT, "duplicate ids of annotations, which nothing reads", f"annotation {key}")
+            seen.add(key)
         grouped[owner].append(annotation)
     return grouped
+
+
+def _note_unlisted(folder, entries, defects):
+    """Counts pictures that lie in the folder and are not listed, where all are collected."""
+    if defects.collect and folder.is_dir():
+        known = {pathlib.PurePosixPath(entry["file_name"]).name for entry in entries}
+        for file in sorted(folder.iterdir()):
+            if is_picture_name(file.name) and file.name not in known:
+                defects.add(KEPT, "pictures without annotation, left out", file.name)
 
 
 def _of_split(entries, split, file):
@@ -232,29 +282,88 @@ def _picture_folder(file, split, entries):
 
 
 def _record(entry, annotations, folder, label_of, file, defects):
+    """The `Record` of an entry, or None where its picture is refused."""
     size = (entry.get("height"), entry.get("width"))
     size = size if all(isinstance(side, int | float) and side > 0 for side in size) else None
-    picture = find_picture(str(folder / entry["file_name"]), annotated_size=size)
-    boxes, labels, crowd, areas = [], [], [], []
+    picture = picture_or_refuse(folder / entry["file_name"], size, defects, f"listed in {file}")
+    if picture is None:
+        return None
+    shape = (picture.height, picture.width)
+    rows = []
     for annotation in annotations:
-        box = annotation.get("bbox")
-        if not isinstance(box, list) or len(box) != 4:
-            raise ValueError(
-                f'Annotation {annotation.get("id")} in {file} needs "bbox": [x, y, width, height] in pixels. '
-                f"Received: {box}"
-            )
-        x, y, width, height = (float("nan") if value is None else float(value) for value in box)
-        boxes.append((y, x, y + height, x + width))
-        labels.append(label_of(annotation))
-        crowd.append(bool(annotation.get("iscrowd", 0)))
-        areas.append(annotation.get("area"))
+        try:
+            row = _row(annotation, shape, file, defects)
+        except ValueError as error:
+            defects.refuse("annotations without a readable bbox", entry["file_name"], str(error))
+            continue
+        row["label"] = label_of(annotation)
+        if row["label"] is not None:
+            rows.append(row)
+    columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
     return make_record(
         picture=picture,
         file_name=entry["file_name"],
         image_id=entry["id"],
-        boxes_abs=boxes,
-        labels=labels,
-        is_crowd=crowd,
-        areas=None if any(area is None for area in areas) else areas,
+        boxes_abs=columns.get("box", []),
+        labels=columns.get("label", []),
+        is_crowd=columns.get("crowd", []),
         defects=defects,
+        areas=_all_or_none(columns.get("area", [])),
+        weights=_some_or_none(columns.get("weight", []), 1.0),
+        is_difficult=_some_or_none(columns.get("difficult", []), False),
+        is_group_of=_some_or_none(columns.get("group_of", []), False),
+        masks=columns["mask"] if any(mask is not None for mask in columns.get("mask", ())) else None,
+        **_keypoints(columns.get("keypoints", []), shape),
     )
+
+
+def _row(annotation, shape, file, defects):
+    """The entries of one annotation. Raises `ValueError` for a bbox that is none."""
+    box = annotation.get("bbox")
+    try:
+        x, y, width, height = (float("nan") if value is None else float(value) for value in box)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f'Annotation {annotation.get("id")} in {file} needs "bbox": [x, y, width, height] in pixels. '
+            f"Received: {str(box)[:100]}"
+        ) from None
+    place = f"annotation {annotation.get('id')}"
+    row = {"box": (y, x, y + height, x + width), "crowd": bool(annotation.get("iscrowd", 0))}
+    for key in ("area", "weight", "difficult", "group_of"):
+        row[key] = annotation.get(key)
+        if row[key] is not None and not isinstance(row[key], int | float):
+            defects.add(DROPPED, f'values of "{key}" that are no number', place)
+            row[key] = None
+    try:
+        row["mask"] = masks.from_coco(annotation.get("segmentation"), shape)
+    except ValueError as error:
+        defects.add(DROPPED, f"masks that cannot be used: {error}", place)
+        row["mask"] = None
+    points = annotation.get("keypoints")
+    row["keypoints"] = points if isinstance(points, list) and points and len(points) % 3 == 0 else None
+    return row
+
+
+def _all_or_none(values):
+    return None if any(value is None for value in values) else values
+
+
+def _some_or_none(values, default):
+    """The values with the missing ones filled in, or None if all are missing."""
+    if all(value is None for value in values):
+        return None
+    return [default if value is None else value for value in values]
+
+
+def _keypoints(points, shape):
+    """`{"keypoints" [n, N, 2], "keypoint_visibility" [n, N]}` from rows x, y, v in pixels, or {} without any."""
+    count = max((len(row) // 3 for row in points if row is not None), default=0)
+    if not count:
+        return {}
+    table = np.zeros((len(points), count, 3))
+    for number, row in enumerate(points):
+        if row is not None:
+            table[number, : len(row) // 3] = np.reshape(np.asarray(row, np.float64), (-1, 3))
+    seen = table[:, :, 2].astype(np.int32)
+    places = np.where(seen[..., None] > 0, table[:, :, 1::-1] / np.array(shape, np.float64), np.nan)
+    return {"keypoints": places, "keypoint_visibility": seen}

@@ -5,9 +5,9 @@ import numbers
 import numpy as np
 
 from keras_detect import fields
-from keras_detect.data import pipeline
-from keras_detect.data.picture import ArrayPicture
-from keras_detect.data.record import Defects, make_record
+from keras_detect.data import masks, pipeline
+from keras_detect.data.in_memory import record_of_example
+from keras_detect.data.record import OPTIONAL_ROWS, Defects
 
 
 class DetectionDataset:
@@ -16,21 +16,25 @@ class DetectionDataset:
     `len(dataset)` counts pictures; `dataset[i]` and iteration give single examples, decoded when asked for; a slice or
     a list of indices gives a smaller `DetectionDataset`; `batches` gives what `fit` takes. An example is a dict:
     `"image"` uint8 [H, W, 3], `"boxes"` [n, 4] float32 normalised yxyx, `"labels"` [n] int32, `"is_crowd"` [n] bool,
-    `"image_id"`, `"file_name"`, and `"areas"` [n] (pixels, as annotated) or `"weights"` [n] where the data has them.
+    `"image_id"`, `"file_name"`, and where the data has them `"areas"` [n] (pixels, as annotated), `"weights"` [n],
+    `"is_difficult"`, `"is_group_of"` [n] bool, `"masks"` [n, H, W] uint8 (1 on the object), `"keypoints"` [n, N, 2]
+    normalised yx (NaN where not annotated) with `"keypoint_visibility"` [n, N].
 
     Args:
         records: list of `keras_detect.data.record.Record`.
         class_names: list of K names; labels index it.
         split: name of the split that was read, or None.
+        defects: the `Defects` that a reader counted, or None.
 
     Raises:
         ValueError: a label outside [0, K), or no records.
     """
 
-    def __init__(self, records, class_names, split=None):
+    def __init__(self, records, class_names, split=None, defects=None):
         self.records = list(records)
         self.class_names = [str(name) for name in class_names]
         self.split = split
+        self.defects = Defects() if defects is None else defects
         if not self.records:
             raise ValueError("A data set needs at least one picture. Received none.")
         repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
@@ -45,7 +49,7 @@ class DetectionDataset:
                 )
 
     @classmethod
-    def from_arrays(cls, images, boxes, labels, class_names, is_crowd=None, weights=None, file_names=None):
+    def from_arrays(cls, images, boxes, labels, class_names, is_crowd=None, weights=None, file_names=None, **rows):
         """A data set of pictures held in memory.
 
         Args:
@@ -56,38 +60,54 @@ class DetectionDataset:
             is_crowd: per picture [n] bool, or None.
             weights: per picture [n] float, or None.
             file_names: a name per picture, or None for `image_000000`, ...
+            **rows: per picture `areas`, `is_difficult`, `is_group_of`, `masks` or `keypoints`, see `from_examples`.
 
         Raises:
             ValueError: lengths that differ, or an image that is not uint8 [H, W, 3].
         """
-        if not len(images) == len(boxes) == len(labels):
+        columns = {"images": images, fields.BOXES: boxes, fields.LABELS: labels, fields.IS_CROWD: is_crowd}
+        columns |= {fields.WEIGHTS: weights, "file_name": file_names, **rows}
+        given = {key: column for key, column in columns.items() if column is not None}
+        if len({len(column) for column in given.values()}) > 1:
             raise ValueError(
                 "One array of boxes and one of labels are needed per image. "
-                f"Received: {len(images)} images, {len(boxes)} boxes, {len(labels)} labels"
+                f"Received: {', '.join(f'{len(column)} {key}' for key, column in given.items())}"
             )
-        records = []
+        return cls.from_examples(
+            [
+                {"image" if key == "images" else key: column[i] for key, column in given.items()}
+                for i in range(len(images))
+            ],
+            class_names,
+        )
+
+    @classmethod
+    def from_examples(cls, examples, class_names=None):
+        """A data set of dicts such as iteration over one gives: a list of one's own, or examples that were changed.
+
+        Args:
+            examples: sequence of dicts. `"image"`: uint8 [H, W, 3], or the path of a picture. `"boxes"`: [n, 4]
+                normalised yxyx, or instead `"boxes_abs"`: [n, 4] yxyx in pixels. `"labels"`: [n] int in [0, K), or
+                [n] class names. Optional: `"file_name"`, `"image_id"`, `"is_crowd"`, `"is_difficult"`, `"is_group_of"`
+                [n] bool, `"weights"`, `"areas"` [n], `"masks"` [n, H, W], `"keypoints"` [n, N, 2] normalised yx with
+                `"keypoint_visibility"` [n, N].
+            class_names: K names; None: the names found in the labels, sorted.
+
+        Raises:
+            FileNotFoundError: a path without a picture.
+            ValueError: something missing or of a wrong shape; the message names the example.
+        """
+        examples = list(examples)
+        names = class_names
+        if names is None:
+            texts = {str(label) for example in examples for label in np.reshape(example.get(fields.LABELS, ()), -1)}
+            if any(text.lstrip("-").isdigit() for text in texts):
+                raise ValueError("Labels that are numbers need class_names. Received: class_names=None")
+            names = sorted(texts)
         defects = Defects()
-        for i, image in enumerate(images):
-            image = np.asarray(image)
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise ValueError(f"An image is uint8 [H, W, 3]. Received: images[{i}] {image.dtype} {image.shape}")
-            rows = np.asarray(boxes[i], np.float64).reshape(-1, 4)
-            if len(rows) != len(np.reshape(labels[i], -1)):
-                raise ValueError(f"Image {i} has {len(rows)} boxes and {len(np.reshape(labels[i], -1))} labels.")
-            records.append(
-                make_record(
-                    picture=ArrayPicture(image),
-                    file_name=file_names[i] if file_names is not None else f"image_{i:06d}",
-                    image_id=i,
-                    boxes_abs=rows * np.array([image.shape[0], image.shape[1]] * 2),
-                    labels=labels[i],
-                    is_crowd=None if is_crowd is None else is_crowd[i],
-                    weights=None if weights is None else weights[i],
-                    defects=defects,
-                )
-            )
-        defects.report("arrays")
-        return cls(records, class_names)
+        records = [record_of_example(example, i, names, defects) for i, example in enumerate(examples)]
+        defects.report("examples")
+        return cls(records, names, defects=defects)
 
     def __len__(self):
         return len(self.records)
@@ -109,7 +129,9 @@ class DetectionDataset:
 
     def subset(self, indices):
         """A data set of the pictures at `indices`, in that order, with the same class names."""
-        return DetectionDataset([self.records[int(i)] for i in indices], self.class_names, split=self.split)
+        return DetectionDataset(
+            [self.records[int(i)] for i in indices], self.class_names, split=self.split, defects=self.defects
+        )
 
     @property
     def max_boxes(self):
@@ -148,7 +170,8 @@ class DetectionDataset:
             `"images"` and `"true_image_shapes"` int32 [B, 3]. y: `"boxes"` [B, M, 4] float32 normalised to the true
             image, zeros in padding rows; `"labels"` [B, M] int32, -1 in padding rows; `"image_size"` [B, 2] int32,
             height and width of the picture as stored (for evaluation by object size); `"is_crowd"` [B, M] bool
-            where a picture of the data set has a crowd, `"weights"` [B, M] float32 where it has weights, and, without
+            where a picture of the data set has a crowd (and in the same way `"is_difficult"`, `"is_group_of"`),
+            `"weights"` [B, M] float32 where it has weights, and, without
             augmentation, `"areas"` [B, M] float32 in pixels where the annotation has them.
 
         Raises:
@@ -185,10 +208,11 @@ def _example(record):
         "image_id": record.image_id,
         "file_name": record.file_name,
     }
-    if record.areas is not None:
-        example["areas"] = record.areas
-    if record.weights is not None:
-        example[fields.WEIGHTS] = record.weights
+    for key in OPTIONAL_ROWS:
+        if getattr(record, key) is not None:
+            example[key] = getattr(record, key)
+    if record.masks is not None:
+        example["masks"] = masks.stack(record.masks, (record.picture.height, record.picture.width))
     return example
 
 

@@ -192,7 +192,7 @@ def _value(kind, token, line):
 
 def _unescaped(match):
     code = match[1]
-    if code[0] in "xX" and len(code) > 1 or code[0].isdigit():
+    if (code[0] in "xX" and len(code) > 1) or code[0].isdigit():
         byte = int(code[1:], 16) if code[0] in "xX" else int(code, 8) & 255
         return bytes([byte]).decode("utf-8", "surrogateescape")
     return _ESCAPES.get(code, code)

@@ -42,7 +42,9 @@ def load_dataset(path, split=None, class_names=None, format=None):
     names = [format] if format else list(_READERS)
     for name in names:
         if _READERS[name].recognises(path):
-            return _READERS[name].read(path, split=split, class_names=class_names)
+            dataset = _READERS[name].read(path, split=split, class_names=class_names)
+            dataset.defects.report(str(path))
+            return dataset
     raise ValueError(_nothing_found(path))
 
 

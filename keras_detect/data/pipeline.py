@@ -11,9 +11,10 @@ from keras_detect.data.picture import TF_JPEG, TF_PNG, FilePicture
 
 CACHE_LIMIT_BYTES = 4 * 2**30
 
+_FLAGS = (fields.IS_CROWD, "is_difficult", "is_group_of")
 # The value a padding row holds, per row-wise entry of an example.
-_ROW_PADDING = {fields.BOXES: 0.0, fields.LABELS: fields.PADDING_LABEL, fields.IS_CROWD: False, "areas": 0.0}
-_ROW_PADDING[fields.WEIGHTS] = 0.0
+_ROW_PADDING = {fields.BOXES: 0.0, fields.LABELS: fields.PADDING_LABEL, "areas": 0.0, fields.WEIGHTS: 0.0}
+_ROW_PADDING |= dict.fromkeys(_FLAGS, False)
 
 # Sizes (height, width) that show what a resizer does with square, wide and tall pictures.
 _PROBES = ((96, 96), (96, 160), (160, 96))
@@ -67,19 +68,20 @@ def _loader(records, with_areas):
     import tensorflow as tf
 
     has_weights = any(record.weights is not None for record in records)
-    has_crowd = any(record.is_crowd.any() for record in records)
     has_areas = with_areas and all(record.areas is not None or not len(record.boxes) for record in records)
     has_areas = has_areas and any(record.areas is not None for record in records)
     columns = {
         fields.BOXES: np.concatenate([record.boxes for record in records]),
         fields.LABELS: np.concatenate([record.labels for record in records]),
     }
-    if has_crowd:
-        columns[fields.IS_CROWD] = np.concatenate([record.is_crowd for record in records])
+    for flag in _FLAGS:
+        values = [_or(getattr(record, flag), record, False) for record in records]
+        if any(rows.any() for rows in values):
+            columns[flag] = np.concatenate(values)
     if has_weights:
-        columns[fields.WEIGHTS] = np.concatenate([_or_ones(record.weights, record) for record in records])
+        columns[fields.WEIGHTS] = np.concatenate([_or(record.weights, record, np.float32(1)) for record in records])
     if has_areas:
-        columns["areas"] = np.concatenate([_or_ones(record.areas, record) for record in records])
+        columns["areas"] = np.concatenate([_or(record.areas, record, np.float32(1)) for record in records])
     columns = {key: tf.constant(value) for key, value in columns.items()}
     ends = np.cumsum([0] + [len(record.boxes) for record in records])
     ends = tf.constant(ends, tf.int64)
@@ -94,8 +96,8 @@ def _loader(records, with_areas):
     return load
 
 
-def _or_ones(rows, record):
-    return np.ones(len(record.boxes), np.float32) if rows is None else rows
+def _or(rows, record, default):
+    return np.full(len(record.boxes), default) if rows is None else rows
 
 
 def _decoder(records):

@@ -15,6 +15,10 @@ REFUSED, DROPPED, REPAIRED, KEPT = "refused", "dropped", "repaired", "kept"
 ACTIONS = (REFUSED, DROPPED, REPAIRED, KEPT)
 
 
+# Entries of a record and of an example that not every data set has, one row a box; masks are decoded apart.
+OPTIONAL_ROWS = ("areas", "weights", "is_difficult", "is_group_of", "keypoints", "keypoint_visibility")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Record:
     """An annotated picture whose pixels are not decoded yet.
@@ -28,8 +32,8 @@ class Record:
         is_crowd: [n] bool.
         areas: [n] float32, the annotated area in pixels, where the annotation has it (COCO: the mask's), else None.
         weights: [n] float32 or None.
-        difficult: [n] bool or None: hard to see, as Pascal VOC marks it.
-        group_of: [n] bool or None: a box around several objects, as Open Images marks it.
+        is_difficult: [n] bool or None: hard to see, as Pascal VOC marks it.
+        is_group_of: [n] bool or None: a box around several objects, as Open Images marks it.
         masks: tuple of n masks as annotated (see `keras_detect.data.masks`; None for an object without), or None.
         keypoints: [n, N, 2] float32, normalised (y, x), NaN where a point is not annotated, or None.
         keypoint_visibility: [n, N] int32 as in COCO, 0 not annotated, 1 hidden, 2 visible, or None.
@@ -43,8 +47,8 @@ class Record:
     is_crowd: np.ndarray
     areas: np.ndarray | None = None
     weights: np.ndarray | None = None
-    difficult: np.ndarray | None = None
-    group_of: np.ndarray | None = None
+    is_difficult: np.ndarray | None = None
+    is_group_of: np.ndarray | None = None
     masks: tuple | None = None
     keypoints: np.ndarray | None = None
     keypoint_visibility: np.ndarray | None = None
@@ -171,8 +175,8 @@ _DTYPES = {
     "is_crowd": bool,
     "areas": np.float32,
     "weights": np.float32,
-    "difficult": bool,
-    "group_of": bool,
+    "is_difficult": bool,
+    "is_group_of": bool,
     "keypoints": np.float32,
     "keypoint_visibility": np.int32,
 }

@@ -1,11 +1,16 @@
 """Pascal VOC's XML, one file a picture."""
 
+import pathlib
 import xml.etree.ElementTree as ElementTree
 
+import numpy as np
+
 from keras_detect.data.dataset import DetectionDataset
-from keras_detect.data.picture import find_picture, is_picture_name
-from keras_detect.data.record import Defects, make_record
+from keras_detect.data.label_map import find_label_map, read_label_map, write_label_map
+from keras_detect.data.reading import index_pictures, picture_or_refuse
+from keras_detect.data.record import KEPT, Defects, make_record
 from keras_detect.data.splits import read_split
+from keras_detect.data.writing import PictureFolder, as_dataset, replace_file
 from keras_detect.registry import unknown_name
 
 _ANNOTATIONS = ("Annotations", "annotations")
@@ -17,19 +22,71 @@ def recognises(path):
     return path.is_dir() and _annotation_folder(path) is not None
 
 
-def read(path, split=None, class_names=None):
+def read(path, split=None, class_names=None, defects=None):
     """Reads a VOC folder; `keras_detect.load_dataset` documents the arguments and errors."""
+    defects = Defects() if defects is None else defects
     folder = _annotation_folder(path)
     stems = sorted(file.stem for file in folder.glob("*.xml"))
     wanted = _of_split(path, split, folder, stems)
-    parsed = {stem: _parse(folder / f"{stem}.xml") for stem in (wanted if class_names is not None else stems)}
+    label_map = None if class_names is not None else find_label_map([path])
+    if label_map is not None:
+        class_names = read_label_map(label_map).class_names
+    parsed = {stem: _parse(folder / f"{stem}.xml", defects) for stem in (wanted if class_names is not None else stems)}
     names = list(class_names) if class_names is not None else _names(parsed, folder)
     labels = {name: label for label, name in enumerate(names)}
     pictures = _index_pictures(path, folder)
-    defects = Defects()
-    records = [_record(folder / f"{stem}.xml", parsed[stem], pictures, labels, defects) for stem in wanted]
-    defects.report(str(path))
-    return DetectionDataset(records, names, split=split)
+    records = [
+        _record(folder / f"{stem}.xml", parsed[stem], pictures, labels, defects) for stem in wanted if parsed[stem]
+    ]
+    if defects.collect:
+        _note_unlisted(parsed, pictures, defects)
+    return DetectionDataset([record for record in records if record is not None], names, split=split, defects=defects)
+
+
+def write(dataset, folder, split=None):
+    """Writes a data set as a VOC folder: `Annotations/`, `JPEGImages/`, and `label_map.json` with the class names.
+
+    VOC holds boxes, classes and `difficult`. Crowds are written as difficult, and nothing else is kept.
+
+    Args:
+        dataset: `DetectionDataset`, or any iterable of its examples with `class_names`.
+        folder: where to; created if absent.
+        split: name of the list in `ImageSets/Main/`, or None for no list.
+
+    Returns:
+        The folder.
+    """
+    dataset, folder = as_dataset(dataset), pathlib.Path(folder)
+    pictures = PictureFolder(folder / "JPEGImages")
+    stems = []
+    for record in dataset.records:
+        name = pictures.add(record)
+        stems.append(name.rsplit(".", 1)[0])
+        replace_file(folder / "Annotations" / f"{stems[-1]}.xml", _xml(record, name, dataset.class_names))
+    if split:
+        replace_file(folder / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in stems))
+    write_label_map(folder / "label_map.json", dataset.class_names)
+    return folder
+
+
+def _xml(record, name, class_names):
+    height, width = record.picture.height, record.picture.width
+    root = ElementTree.Element("annotation")
+    ElementTree.SubElement(root, "filename").text = name
+    size = ElementTree.SubElement(root, "size")
+    for key, value in (("width", width), ("height", height), ("depth", 3)):
+        ElementTree.SubElement(size, key).text = str(value)
+    hard = record.is_crowd if record.is_difficult is None else record.is_crowd | record.is_difficult
+    for row, box in enumerate(record.boxes * np.array([height, width] * 2, np.float64)):
+        item = ElementTree.SubElement(root, "object")
+        ElementTree.SubElement(item, "name").text = class_names[record.labels[row]]
+        ElementTree.SubElement(item, "difficult").text = str(int(hard[row]))
+        corners = ElementTree.SubElement(item, "bndbox")
+        ymin, xmin, ymax, xmax = box.tolist()
+        for key, value in (("xmin", xmin), ("ymin", ymin), ("xmax", xmax), ("ymax", ymax)):
+            ElementTree.SubElement(corners, key).text = f"{value:.10g}"
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def _annotation_folder(path):
@@ -59,57 +116,80 @@ def _of_split(path, split, folder, stems):
     return wanted
 
 
-def _parse(file):
-    """The parts of an annotation that are used: file name, size or None, and (class, corners) per object."""
+def _parse(file, defects):
+    """The parts of an annotation that are used: file name, size or None, and (class, corners, difficult) per object.
+
+    None where the file is refused and all defects are collected.
+    """
     try:
-        root = ElementTree.parse(file).getroot()
-    except ElementTree.ParseError as error:
-        raise ValueError(f"{file} is not readable XML ({error}). Export it again or remove it.") from None
-    try:
-        size = (int(float(root.findtext("size/height", "0"))), int(float(root.findtext("size/width", "0"))))
-        objects = []
-        for item in root.iter("object"):
-            corners = [item.findtext(f"bndbox/{key}") for key in ("ymin", "xmin", "ymax", "xmax")]
-            name = item.findtext("name")
-            if name is None or None in corners:
-                raise ValueError("an object lacks its name or a corner of its bndbox")
-            objects.append((name.strip(), tuple(float(corner) for corner in corners)))
-    except ValueError as error:
-        raise ValueError(f"{file} is not a Pascal VOC annotation ({error}). Correct it or remove it.") from None
+        return _content(ElementTree.parse(file).getroot())
+    except (ElementTree.ParseError, UnicodeDecodeError, LookupError) as error:
+        message = f"{file} is not readable XML ({error}). Export it again or remove it."
+        defects.refuse("unreadable annotations", file.name, message)
+    except (ValueError, OverflowError) as error:
+        message = f"{file} is not a Pascal VOC annotation ({error}). Correct it or remove it."
+        defects.refuse("annotations that are not Pascal VOC", file.name, message)
+    return None
+
+
+def _content(root):
+    size = (int(float(root.findtext("size/height", "0"))), int(float(root.findtext("size/width", "0"))))
+    objects = []
+    for item in root.iter("object"):
+        corners = [item.findtext(f"bndbox/{key}") for key in ("ymin", "xmin", "ymax", "xmax")]
+        name = item.findtext("name")
+        if name is None or None in corners:
+            raise ValueError("an object lacks its name or a corner of its bndbox")
+        difficult = (item.findtext("difficult") or "0").strip().lower() in ("1", "true")
+        objects.append((name.strip(), tuple(float(corner) for corner in corners), difficult))
     name = (root.findtext("filename") or "").strip().replace("\\", "/").rsplit("/", 1)[-1]
     return name, size if min(size) > 0 else None, objects
 
 
 def _names(parsed, folder):
-    names = sorted({name for _, _, objects in parsed.values() for name, _ in objects})
+    names = sorted({name for content in parsed.values() if content for name, _, _ in content[2]})
     if not names:
         raise ValueError(f"No object is annotated in {folder}. Pass class_names to read a set of empty pictures.")
     return names
 
 
 def _index_pictures(path, folder):
-    """`{file name or stem: path}` of the pictures; a file's own name goes before the stem of another."""
     places = [path / name for name in _PICTURES if (path / name).is_dir()] or [folder, path]
-    files = [file for place in places for file in sorted(place.iterdir()) if is_picture_name(file.name)]
-    if not files:
+    found = index_pictures(places)
+    if not found:
         looked = ", ".join(str(place) for place in places)
         raise FileNotFoundError(f"No pictures found in {looked}. Wanted: {path / _PICTURES[0]} with the pictures.")
-    return {file.stem: file for file in files} | {file.name: file for file in files}
+    return found
+
+
+def _note_unlisted(parsed, pictures, defects):
+    used = {pictures.get(content[0]) or pictures.get(stem) for stem, content in parsed.items() if content}
+    for file in sorted(set(pictures.values()) - used):
+        defects.add(KEPT, "pictures without annotation, left out", file.name)
 
 
 def _record(file, parsed, pictures, labels, defects):
+    """The `Record` of an annotation, or None where it is refused."""
     name, size, objects = parsed
     found = pictures.get(name) or pictures.get(file.stem)
     if found is None:
-        raise FileNotFoundError(f"Picture not found: {name or file.stem}, annotated in {file}.")
-    for class_name, _ in objects:
+        message = f"Picture not found: {name or file.stem}, annotated in {file}."
+        defects.refuse("annotations whose picture is missing", file.name, message, FileNotFoundError)
+        return None
+    for class_name, _, _ in objects:
         if class_name not in labels:
-            raise ValueError(f"{file}: {unknown_name('class', class_name, labels)} Add it to class_names.")
+            message = f"{file}: {unknown_name('class', class_name, labels)} Add it to class_names."
+            defects.refuse("unknown class names", file.name, message)
+    objects = [entry for entry in objects if entry[0] in labels]
+    picture = picture_or_refuse(found, size, defects, f"annotated in {file}")
+    if picture is None:
+        return None
     return make_record(
-        picture=find_picture(str(found), annotated_size=size),
+        picture=picture,
         file_name=found.name,
         image_id=file.stem,
-        boxes_abs=[corners for _, corners in objects],
-        labels=[labels[class_name] for class_name, _ in objects],
+        boxes_abs=[corners for _, corners, _ in objects],
+        labels=[labels[class_name] for class_name, _, _ in objects],
+        is_difficult=[difficult for _, _, difficult in objects],
         defects=defects,
     )

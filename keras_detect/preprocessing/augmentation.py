@@ -8,7 +8,7 @@ seed gives the same picture.
 
 from keras_detect import fields
 
-ROWS = (fields.BOXES, fields.LABELS, fields.IS_CROWD, fields.WEIGHTS)
+ROWS = (fields.BOXES, fields.LABELS, fields.IS_CROWD, fields.WEIGHTS, "is_difficult", "is_group_of")
 
 
 def draw(seed, number, shape=(), low=0.0, high=1.0):

@@ -1,0 +1,73 @@
+"""Records from dicts in memory."""
+
+import os
+
+import numpy as np
+
+from keras_detect import fields
+from keras_detect.data import masks
+from keras_detect.data.picture import ArrayPicture, find_picture
+from keras_detect.data.record import OPTIONAL_ROWS, make_record
+from keras_detect.registry import unknown_name
+
+
+def record_of_example(example, number, class_names, defects):
+    """The `Record` of one dict; `DetectionDataset.from_examples` documents its entries and the errors."""
+    missing = [key for key in ("image", fields.LABELS) if key not in example]
+    if missing or not (fields.BOXES in example or "boxes_abs" in example):
+        wanted = '"image", "labels" and "boxes" (normalised yxyx) or "boxes_abs" (pixels)'
+        raise ValueError(f"An example needs {wanted}. Received in example {number}: {sorted(example)}")
+    picture = _picture(example["image"], number)
+    sides = np.array([picture.height, picture.width] * 2, np.float64)
+    if fields.BOXES in example:
+        boxes = np.asarray(example[fields.BOXES], np.float64).reshape(-1, 4) * sides
+    else:
+        boxes = np.asarray(example["boxes_abs"], np.float64).reshape(-1, 4)
+    labels = _labels(example[fields.LABELS], number, class_names)
+    if len(labels) != len(boxes):
+        raise ValueError(f"Image {number} has {len(boxes)} boxes and {len(labels)} labels.")
+    rows = {key: example[key] for key in (*OPTIONAL_ROWS, "masks", fields.IS_CROWD) if example.get(key) is not None}
+    for key, values in rows.items():
+        if len(values) != len(boxes):
+            raise ValueError(f"Image {number} has {len(boxes)} boxes and {len(values)} {key}.")
+    if "masks" in rows:
+        rows["masks"] = tuple(_mask(mask, picture, number) for mask in rows["masks"])
+    return make_record(
+        picture=picture,
+        file_name=str(example.get("file_name") or getattr(picture, "path", "") or f"image_{number:06d}"),
+        image_id=example.get("image_id", number),
+        boxes_abs=boxes,
+        labels=labels,
+        defects=defects,
+        **rows,
+    )
+
+
+def _picture(image, number):
+    if isinstance(image, str | os.PathLike):
+        return find_picture(os.fspath(image))
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"An image is uint8 [H, W, 3]. Received: images[{number}] {image.dtype} {image.shape}")
+    return ArrayPicture(image)
+
+
+def _labels(labels, number, class_names):
+    labels = np.asarray(labels).reshape(-1)
+    if labels.dtype.kind in "US" or labels.dtype == object:
+        positions = {str(name): label for label, name in enumerate(class_names)}
+        for name in labels:
+            if str(name) not in positions:
+                raise ValueError(f"Image {number}: {unknown_name('class', name, positions)} Add it to class_names.")
+        return np.array([positions[str(name)] for name in labels], np.int32)
+    return labels
+
+
+def _mask(mask, picture, number):
+    mask = np.asarray(mask)
+    if mask.shape != (picture.height, picture.width):
+        raise ValueError(
+            f"A mask is [H, W] like its picture, {(picture.height, picture.width)}. "
+            f"Received in image {number}: {mask.shape}"
+        )
+    return masks.encode(mask)

@@ -1,0 +1,33 @@
+"""What the readers share: opening a listed picture, finding it by its name."""
+
+from keras_detect.data.picture import find_picture, is_picture_name
+
+
+def picture_or_refuse(path, annotated_size, defects, where):
+    """The `FilePicture` at a path; None where it is refused and all defects are collected.
+
+    Args:
+        path: the file.
+        annotated_size: `(height, width)` in pixels or None, see `find_picture`.
+        defects: `Defects`.
+        where: words for the error of a missing file, such as "listed in a.json".
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a picture, or of another size.
+    """
+    try:
+        return find_picture(str(path), annotated_size=annotated_size)
+    except FileNotFoundError:
+        message = f"Picture not found: {path.name}, {where}. Looked in: {path.parent}."
+        defects.refuse("annotations whose picture is missing", path.name, message, FileNotFoundError)
+    except ValueError as error:
+        kind = "annotated sizes that differ from the file" if "were drawn on" in str(error) else "unreadable pictures"
+        defects.refuse(kind, path.name, str(error))
+    return None
+
+
+def index_pictures(folders):
+    """`{file name or stem: path}` of the pictures in folders; a file's own name goes before the stem of another."""
+    files = [file for folder in folders for file in sorted(folder.iterdir()) if is_picture_name(file.name)]
+    return {file.stem: file for file in files} | {file.name: file for file in files}
