@@ -11,6 +11,7 @@ from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.load import load_dataset
 from keras_detect.evaluation import callback as callbacks
 from keras_detect.meta_architectures.detection_model import DetectionModel
+from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.tf_od_api.build import from_pipeline_config
 
@@ -23,6 +24,7 @@ __all__ = [
     "DetectionDataset",
     "DetectionModel",
     "EfficientNet",
+    "FasterRCNN",
     "InceptionV100",
     "MobileNetV1",
     "MobileNetV2",

@@ -30,6 +30,10 @@ Detections
 ----------
 ``{"boxes" [B, D, 4], "scores" [B, D], "labels" [B, D] int32, "num_detections" [B] int32}``; rows past
 ``num_detections`` are zeros with label `PADDING_LABEL`.
+
+Proposals
+---------
+``[B, P, 4]`` with ``num_proposals [B]``, normalised to the preprocessed image; rows past the count are zeros.
 """
 
 PADDING_LABEL = -1
@@ -47,8 +51,15 @@ IS_CROWD = "is_crowd"
 SCORES = "scores"
 NUM_DETECTIONS = "num_detections"
 
-# raw predictions of a one-stage model
+# raw predictions
 BOX_ENCODINGS = "box_encodings"
 CLASS_LOGITS = "class_logits"
 ANCHORS = "anchors"
 IMAGE_SHAPE = "image_shape"
+
+# raw predictions of a two-stage model's first stage
+RPN_BOX_ENCODINGS = "rpn_box_encodings"
+RPN_OBJECTNESS = "rpn_objectness"
+PROPOSALS = "proposals"
+NUM_PROPOSALS = "num_proposals"
+FEATURES_TO_CROP = "features_to_crop"

@@ -37,7 +37,7 @@ class Postprocessor:
         if not self.logit_scale > 0.0:
             raise ValueError(f"logit_scale must be positive. Received: logit_scale={self.logit_scale}")
 
-    def __call__(self, box_encodings, class_logits, anchors, box_coder, window):
+    def __call__(self, box_encodings, class_logits, anchors, box_coder, window, num_valid=None):
         """Detections of a batch.
 
         Args:
@@ -46,11 +46,12 @@ class Postprocessor:
             anchors: `[A, 4]` or `[B, A, 4]`, normalised to the preprocessed (padded) image.
             box_coder: what `decode`s the codes.
             window: `[B, 4]` or `[4]`, the true image in the frame of the anchors.
+            num_valid: `[B]` int, how many leading anchors (proposals) count, or `None` for all.
 
         Returns:
             The detections dict of `fields`, boxes clipped and normalised to the true image.
         """
-        found = self.select(box_encodings, class_logits, anchors, box_coder, window)
+        found = self.select(box_encodings, class_logits, anchors, box_coder, window, num_valid)
         return {
             fields.BOXES: found.boxes,
             fields.SCORES: found.scores,
@@ -67,7 +68,7 @@ class Postprocessor:
             anchors: as in `__call__`.
             box_coder: as in `__call__`.
             window: as in `__call__`.
-            num_valid: `[B]` int, how many leading anchors (proposals) count, or `None` for all.
+            num_valid: as in `__call__`.
         """
         boxes = _CodedBoxes(box_encodings, anchors, box_coder)
         return self.nms.select(boxes, self.scores(class_logits), window, num_valid)

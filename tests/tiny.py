@@ -6,6 +6,7 @@ import numpy as np
 from keras_detect import fields
 from keras_detect.backbones.backbone import Backbone, register_backbone
 from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act
+from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.ssd import SSD
 
 IMAGE_SIZE = 64
@@ -32,8 +33,14 @@ def tiny_ssd(num_classes=3, **options):
     return SSD.from_backbone("tests_tiny", num_classes=num_classes, image_size=IMAGE_SIZE, **options)
 
 
+def tiny_faster_rcnn(num_classes=3, **options):
+    """A Faster R-CNN of some ten thousand weights for 64 x 64 pictures, the same weights every time."""
+    keras.utils.set_random_seed(0)
+    return FasterRCNN.from_backbone("tests_tiny", num_classes=num_classes, image_size=IMAGE_SIZE, **options)
+
+
 #: every meta-architecture that the contract tests run over: name -> builder of a small model
-TINY_MODELS = {"ssd": tiny_ssd}
+TINY_MODELS = {"ssd": tiny_ssd, "faster_rcnn": tiny_faster_rcnn}
 
 
 def tiny_batch(batch_size=4, rows=4, num_classes=3, size=IMAGE_SIZE, seed=0):

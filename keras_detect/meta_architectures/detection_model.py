@@ -54,6 +54,11 @@ class DetectionModel(keras.Model):
     def build(self, input_shape):
         self.built = True
 
+    def _freeze_batchnorm(self):
+        for layer in self._flatten_layers(include_self=False):
+            if isinstance(layer, keras.layers.BatchNormalization):  # ours, and Keras' own in wrapped models
+                layer.trainable = False
+
     def _check_class_names(self):
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(
@@ -384,6 +389,19 @@ def split_images(x):
             f"Received a dict with: {sorted(x)}."
         )
     return x[fields.IMAGES], x.get(fields.TRUE_IMAGE_SHAPES)
+
+
+def split_inputs(inputs):
+    """Images and true shapes of what `preprocess` returned; a bare tensor has no padding."""
+    if isinstance(inputs, dict):
+        return inputs[fields.IMAGES], inputs[fields.TRUE_IMAGE_SHAPES]
+    return inputs, None
+
+
+def true_window(true_image_shapes, image_shape):
+    """The true image in the padded one: `[B, 4]` yxyx, `[0, 0, true_height / height, true_width / width]`."""
+    extent = ops.cast(true_image_shapes[:, :2], "float32") / image_shape
+    return ops.concatenate([ops.zeros_like(extent), extent], axis=-1)
 
 
 def clean_truth(y, sample_weight=None):

@@ -6,7 +6,7 @@ from keras import ops
 from keras_detect import fields
 from keras_detect.losses.one_stage import OneStageLoss
 from keras_detect.meta_architectures import ssd_defaults
-from keras_detect.meta_architectures.detection_model import DetectionModel
+from keras_detect.meta_architectures.detection_model import DetectionModel, split_inputs, true_window
 from keras_detect.registry import serializable
 
 
@@ -72,9 +72,7 @@ class SSD(DetectionModel):
         if not box_predictor.built:
             box_predictor.build([tensor.shape for tensor in feature_extractor.outputs])
         if freeze_batchnorm:
-            for layer in self._flatten_layers(include_self=False):
-                if isinstance(layer, keras.layers.BatchNormalization):  # ours, and Keras' own in wrapped models
-                    layer.trainable = False
+            self._freeze_batchnorm()
         self._finish_init()
 
     @property
@@ -223,16 +221,3 @@ class SSD(DetectionModel):
         predictor = config["box_predictor"]
         predictor = {**predictor, "config": {**predictor["config"], "num_classes": int(num_classes)}}
         return {**config, "box_predictor": predictor, "class_names": None}
-
-
-def split_inputs(inputs):
-    """Images and true shapes of what `preprocess` returned; a bare tensor has no padding."""
-    if isinstance(inputs, dict):
-        return inputs[fields.IMAGES], inputs[fields.TRUE_IMAGE_SHAPES]
-    return inputs, None
-
-
-def true_window(true_image_shapes, image_shape):
-    """The true image in the padded one: `[B, 4]` yxyx, `[0, 0, true_height / height, true_width / width]`."""
-    extent = ops.cast(true_image_shapes[:, :2], "float32") / image_shape
-    return ops.concatenate([ops.zeros_like(extent), extent], axis=-1)

@@ -1,0 +1,279 @@
+"""The two-stage detector: proposals first, then a class and a better box for each of them."""
+
+import keras
+from keras import ops
+
+from keras_detect import fields
+from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
+from keras_detect.meta_architectures.detection_model import DetectionModel, split_inputs, true_window
+from keras_detect.meta_architectures.two_stage import Truth
+from keras_detect.registry import serializable
+
+VALIDATION_SEED = 0  # validation losses use the same sample every time
+
+
+@serializable
+class FasterRCNN(DetectionModel):
+    """Faster R-CNN (Ren et al. 2015, arXiv:1506.01497), with or without a feature pyramid.
+
+    `FasterRCNN.from_backbone` builds one with sensible parts; this constructor takes every part.
+
+    `call(training=True)` stops behind the proposals; `compute_losses` samples them against the truth and runs the
+    second stage on the sample. With `training=False` the second stage runs in `call`, on all proposals.
+
+    Args:
+        resizer: image resizer; runs before the pixel scaling, so padding is a scaled black pixel.
+        feature_extractor: `FasterRCNNFeatureExtractor`: maps of the picture, features of each crop.
+        region_predictor: layer, feature maps -> box codes and objectness of the anchors.
+        proposal_stage: `ProposalStage`.
+        cropper: part, feature maps and boxes -> crops; `RegionCropper`. `None` with one stage.
+        box_predictor: layer, features of the crops -> box codes and class logits. `None` with one stage.
+        box_stage: `BoxStage`. `None` with one stage.
+        number_of_stages: 2, or 1 for the proposals alone: detections of one class, "object".
+        class_names: sequence of K strings or `None`.
+        freeze_batchnorm: batch norm runs in inference mode and does not train: for small batches.
+        seed: of the samplers.
+        **kwargs: Keras' own `name`, `dtype`, `trainable`.
+
+    Raises:
+        ValueError: parts that do not fit each other or the number of stages.
+    """
+
+    def __init__(
+        self,
+        *,
+        resizer,
+        feature_extractor,
+        region_predictor,
+        proposal_stage,
+        cropper=None,
+        box_predictor=None,
+        box_stage=None,
+        number_of_stages=2,
+        class_names=None,
+        freeze_batchnorm=False,
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(resizer=resizer, class_names=class_names, **kwargs)
+        self.feature_extractor, self.region_predictor = feature_extractor, region_predictor
+        self.proposal_stage, self.cropper = proposal_stage, cropper
+        self.box_predictor, self.box_stage = box_predictor, box_stage
+        self.number_of_stages = number_of_stages
+        self.freeze_batchnorm, self.seed = freeze_batchnorm, seed
+        self.sample_seed = keras.random.SeedGenerator(seed)
+        self._check_parts()
+        maps = feature_extractor.extract_proposal_features(keras.Input((None, None, 3)))
+        if not region_predictor.built:
+            region_predictor.build([tensor.shape for tensor in maps])
+        if number_of_stages == 2 and not box_predictor.built:
+            crops = keras.Input((*cropper.output_size, maps[0].shape[-1]))
+            box_predictor.build(feature_extractor.extract_box_classifier_features(crops).shape)
+        if freeze_batchnorm:
+            self._freeze_batchnorm()
+        self._finish_init()
+
+    def _check_parts(self):
+        anchors = tuple(self.proposal_stage.anchor_generator.num_anchors_per_location())
+        if anchors != tuple(self.region_predictor.num_anchors_per_location):
+            raise ValueError(
+                "The region predictor and the anchor generator must agree on the anchors per location. Received: "
+                f"{tuple(self.region_predictor.num_anchors_per_location)} in the predictor, {anchors} in the "
+                "generator. Build the predictor with anchor_generator.num_anchors_per_location()."
+            )
+        second = {"cropper": self.cropper, "box_predictor": self.box_predictor, "box_stage": self.box_stage}
+        missing = [name for name, part in second.items() if part is None]
+        if self.number_of_stages not in (1, 2) or (self.number_of_stages == 2 and missing):
+            raise ValueError(
+                "number_of_stages is 1 (proposals) or 2 (detections, which needs cropper, box_predictor and "
+                f"box_stage). Received: number_of_stages={self.number_of_stages!r}, without {missing}."
+            )
+        if self.number_of_stages == 1 and len(missing) < len(second):
+            given = [name for name in second if name not in missing]
+            raise ValueError(f"One stage has no second one. Received: number_of_stages=1 and {given}. Leave them out.")
+
+    @property
+    def loss_names(self):
+        first = ("rpn_localization_loss", "rpn_objectness_loss")
+        return first if self.number_of_stages == 1 else (*first, "localization_loss", "classification_loss")
+
+    @property
+    def num_classes(self):
+        return 1 if self.number_of_stages == 1 else self.box_predictor.num_classes
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone,
+        *,
+        num_classes=None,
+        image_size=640,
+        class_names=None,
+        neck=None,
+        cut=None,
+        preprocess=None,
+        **parts,
+    ):
+        """A Faster R-CNN with default parts around a backbone.
+
+        Args:
+            backbone: a registered name ("resnet_v1_50"), a `Backbone`, the name of a network in
+                `keras.applications`, or a functional Keras model, as in `SSD.from_backbone`.
+            num_classes: K; may be left out when `class_names` is given.
+            image_size: int, the side of the square into which pictures are fitted, aspect ratio kept and padded; or
+                `(height, width)` to which they are stretched.
+            class_names: sequence of K strings.
+            neck: `None` finds and crops at one level of the backbone and runs the rest of it on each crop; "fpn" does
+                so on a feature pyramid, with two dense layers behind; or a neck part.
+            cut: the level of a backbone without neck; `None` for the backbone's own choice.
+            preprocess: pixel scaling of a wrapped Keras model.
+            **parts: any argument of the constructor, instead of the default part.
+
+        Raises:
+            ValueError: an unknown backbone or neck, neither `num_classes` nor `class_names`, a backbone without the
+                level of the cut.
+        """
+        if num_classes is None and class_names is None:
+            raise ValueError("from_backbone needs num_classes or class_names. Received neither.")
+        num_classes = len(class_names) if num_classes is None else num_classes
+        stages = parts.get("number_of_stages", 2)
+        if stages == 1 and num_classes != 1:
+            raise ValueError(f"One stage finds objects of one class. Received: num_classes={num_classes}. Pass 1.")
+        cropper = parts.pop("cropper", None) or defaults.cropper()
+        extractor = parts.pop("feature_extractor", None) or defaults.feature_extractor(
+            backbone, neck, cut, preprocess, cropper.output_size
+        )
+        first = parts.pop("proposal_stage", None) or defaults.proposal_stage(extractor, image_size)
+        built = {
+            "resizer": defaults.resizer(image_size),
+            "region_predictor": defaults.region_predictor(first.anchor_generator),
+        }
+        if stages == 2:
+            built["cropper"] = cropper
+            built["box_predictor"] = defaults.box_predictor(num_classes)
+            built["box_stage"] = defaults.box_stage()
+        return cls(feature_extractor=extractor, proposal_stage=first, class_names=class_names, **{**built, **parts})
+
+    def preprocess(self, images, true_image_shapes=None):
+        """Resizes and pads, then scales the pixels.
+
+        Args:
+            images: `[B, H, W, 3]` uint8 or float in 0...255.
+            true_image_shapes: `[B, 3]` int32, or `None` where no picture is padded.
+
+        Returns:
+            `{"images" [B, h, w, 3] float32, "true_image_shapes" [B, 3] int32}`.
+        """
+        images, true_image_shapes = self.resizer(ops.cast(images, "float32"), true_image_shapes)
+        return {fields.IMAGES: self.feature_extractor.preprocess(images), fields.TRUE_IMAGE_SHAPES: true_image_shapes}
+
+    def call(self, inputs, training=None):
+        """Raw predictions.
+
+        `inputs` is what `preprocess` returned; a bare image tensor means that nothing is padded.
+
+        Returns:
+            Dict of `"rpn_box_encodings"` `[B, A, code]`, `"rpn_objectness"` `[B, A, 2]`, `"anchors"` `[A, 4]`,
+            `"image_shape"` `[2]`, `"proposals"` `[B, P, 4]`, `"num_proposals"` `[B]`; then, with two stages, in
+            training the feature maps `"features_to_crop"`, else `"box_encodings"` `[B, P, 1 or K, code]` and
+            `"class_logits"` `[B, P, K + 1]`. Boxes are normalised to the preprocessed image.
+        """
+        images, true_image_shapes = split_inputs(inputs)
+        maps = self.feature_extractor.extract_proposal_features(images, training=training)
+        predictions = self.region_predictor(maps, training=training)
+        image_shape = tuple(ops.shape(images)[1:3])
+        shapes = [tuple(ops.shape(feature_map)[1:3]) for feature_map in maps]
+        anchors = self.proposal_stage.anchors(shapes, image_shape, training)
+        predictions[fields.ANCHORS] = ops.convert_to_tensor(anchors, "float32")
+        predictions[fields.IMAGE_SHAPE] = ops.cast(ops.stack(image_shape), "float32")
+        if true_image_shapes is None:
+            window = ops.broadcast_to(ops.array([0.0, 0.0, 1.0, 1.0], "float32"), (ops.shape(images)[0], 4))
+        else:
+            window = true_window(true_image_shapes, predictions[fields.IMAGE_SHAPE])
+        proposals, number = self.proposal_stage.propose(predictions, window)
+        predictions[fields.PROPOSALS], predictions[fields.NUM_PROPOSALS] = proposals, number
+        if self.number_of_stages == 2:
+            if training:
+                predictions[fields.FEATURES_TO_CROP] = maps
+            else:
+                predictions.update(self.classify(maps, proposals, image_shape, training=False))
+        return predictions
+
+    def classify(self, feature_maps, proposals, image_shape, training=None):
+        """The second stage on `proposals [B, P, 4]`: `{"box_encodings", "class_logits"}` as in `call`."""
+        crops = self.cropper(feature_maps, proposals, image_shape)
+        batch, number = ops.shape(crops)[:2]
+        flat = ops.reshape(crops, (-1, *crops.shape[2:]))
+        features = self.feature_extractor.extract_box_classifier_features(flat, training=training)
+        features = ops.reshape(features, (batch, number, *ops.shape(features)[1:]))
+        return self.box_predictor(features, training=training)
+
+    def compute_losses(self, y, predictions, inputs, training=True):
+        """One float32 scalar for each of `loss_names`; `y` is what `clean_truth` returned.
+
+        In training, the second stage runs here, on a sample of the proposals.
+        """
+        truth = self._truth(y, predictions, inputs)
+        seed = self.sample_seed if training else VALIDATION_SEED
+        losses = list(self.proposal_stage.losses(predictions, truth, seed))
+        if self.number_of_stages == 2:
+            proposals, number = predictions[fields.PROPOSALS], predictions[fields.NUM_PROPOSALS]
+            if training:
+                proposals, number = self.box_stage.sample(proposals, number, truth, seed)
+                proposals = ops.stop_gradient(proposals)
+                image_shape = tuple(ops.shape(inputs[fields.IMAGES])[1:3])
+                predictions = self.classify(predictions[fields.FEATURES_TO_CROP], proposals, image_shape, training)
+            losses += self.box_stage.losses(predictions, proposals, number, truth)
+        return dict(zip(self.loss_names, losses, strict=True))
+
+    def _truth(self, y, predictions, inputs):
+        """Truth in the frame of the preprocessed image."""
+        window = true_window(inputs[fields.TRUE_IMAGE_SHAPES], predictions[fields.IMAGE_SHAPE])
+        boxes = y[fields.BOXES] * ops.expand_dims(ops.tile(window[:, 2:], (1, 2)), 1)
+        labels = ops.zeros_like(y[fields.LABELS]) if self.number_of_stages == 1 else y[fields.LABELS]
+        targets = ops.one_hot(labels + 1, self.num_classes + 1, dtype="float32")
+        targets = ops.where(y["valid"][..., None], targets, 0.0)
+        return Truth(boxes=boxes, class_targets=targets, weights=y[fields.WEIGHTS], valid=y["valid"])
+
+    def postprocess(self, predictions, true_image_shapes):
+        """Detections (`fields`), normalised to the true image. One stage finds objects of class 0."""
+        window = true_window(true_image_shapes, predictions[fields.IMAGE_SHAPE])
+        if self.number_of_stages == 1:
+            return self.proposal_stage.detections(predictions, window)
+        return self.box_stage.postprocessor(
+            predictions[fields.BOX_ENCODINGS],
+            predictions[fields.CLASS_LOGITS],
+            predictions[fields.PROPOSALS],
+            self.box_stage.target_assigner.box_coder,
+            window,
+            predictions[fields.NUM_PROPOSALS],
+        )
+
+    def _weight_groups(self):
+        groups = {**self.feature_extractor.weight_groups(), "region_predictor": [self.region_predictor]}
+        return groups if self.number_of_stages == 1 else {**groups, "box_predictor": [self.box_predictor]}
+
+    def get_config(self):
+        parts = {
+            name: getattr(self, name)
+            for name in (
+                "feature_extractor",
+                "region_predictor",
+                "proposal_stage",
+                "cropper",
+                "box_predictor",
+                "box_stage",
+            )
+        }
+        serialized = {key: keras.saving.serialize_keras_object(value) for key, value in parts.items()}
+        settings = {name: getattr(self, name) for name in ("number_of_stages", "freeze_batchnorm", "seed")}
+        return {**super().get_config(), **serialized, **settings}
+
+    @classmethod
+    def with_num_classes(cls, config, num_classes):
+        """A copy of a `get_config()` dict for another number of classes: a new class head, no class names."""
+        predictor = config["box_predictor"]
+        if predictor is None:
+            raise ValueError("A detector of one stage has no class head. Received: number_of_stages=1.")
+        predictor = {**predictor, "config": {**predictor["config"], "num_classes": int(num_classes)}}
+        return {**config, "box_predictor": predictor, "class_names": None}

@@ -1,0 +1,227 @@
+"""The two stages of Faster R-CNN as parts: what is matched, sampled, suppressed and lost in each.
+
+All boxes are normalised to the preprocessed (padded) image.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from keras_detect import fields
+from keras_detect.boxes import box_ops
+from keras_detect.boxes.rows import gather_rows, top_k
+from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
+from keras_detect.losses.classification import SoftmaxCrossEntropyLoss
+from keras_detect.losses.localization import SmoothL1Loss
+from keras_detect.registry import part
+
+
+class Truth(NamedTuple):
+    """Truth of a batch in the frame of the preprocessed image."""
+
+    boxes: Any  # [B, M, 4]
+    class_targets: Any  # [B, M, K + 1] one-hot, background first; zeros in padding
+    weights: Any  # [B, M]
+    valid: Any  # [B, M] bool
+
+
+@part
+class ProposalStage:
+    """First stage: anchors, what they should predict, and which become proposals (Ren et al. 2015, section 3.1).
+
+    Losses are divided by the number of sampled anchors of each image and averaged over the batch.
+
+    Args:
+        anchor_generator: part, feature map sizes -> anchors `[A, 4]`.
+        target_assigner: matches anchors with truth; holds the box coder.
+        postprocessor: `Postprocessor` with softmax and background; its suppression keeps the frame of the
+            preprocessed image, and its `max_total_detections` is P.
+        sampler: chooses the anchors that count.
+        batch_size: how many of an image.
+        clip_anchors: in training, clip anchors to the image; else those that cross its border take no part. At
+            inference they are always clipped.
+        localization: part `(box codes, targets, weights) -> [B, A]`.
+        objectness: part `(logits, targets, weights) -> [B, A]`.
+        localization_weight, objectness_weight: factors of the two losses.
+
+    Raises:
+        ValueError: a suppression that changes the frame of the boxes.
+    """
+
+    anchor_generator: Any
+    target_assigner: Any
+    postprocessor: Any
+    sampler: Any = BalancedPositiveNegativeSampler(positive_fraction=0.5)
+    batch_size: int = 256
+    clip_anchors: bool = True
+    localization: Any = SmoothL1Loss(delta=1.0)
+    objectness: Any = SoftmaxCrossEntropyLoss()
+    localization_weight: float = 1.0
+    objectness_weight: float = 1.0
+
+    def __post_init__(self):
+        if self.postprocessor.nms.change_coordinate_frame:
+            raise ValueError(
+                "Proposals stay in the frame of the preprocessed image, from which they are cropped. Received a "
+                "suppression with change_coordinate_frame=True: pass change_coordinate_frame=False."
+            )
+
+    @property
+    def num_proposals(self):
+        """P."""
+        return self.postprocessor.nms.max_total_detections
+
+    def anchors(self, feature_map_shapes, image_shape, training):
+        """`[A, 4]`, clipped to `[0, 1]`. Anchors that take no part have no area: all coordinates are 0."""
+        anchors = self.anchor_generator(feature_map_shapes, image_shape)
+        numpy = isinstance(anchors, np.ndarray)
+        xp = np if numpy else ops
+        if training and not self.clip_anchors:
+            inside = xp.all(xp.logical_and(anchors >= 0.0, anchors <= 1.0), axis=-1, keepdims=True)
+            return xp.where(inside, anchors, xp.zeros_like(anchors))
+        return xp.clip(anchors, 0.0, 1.0)
+
+    def propose(self, predictions, window):
+        """Proposals: `(boxes [B, P, 4], number [B])`, best first, clipped to the window; without gradient.
+
+        Args:
+            predictions: dict with `"rpn_box_encodings"`, `"rpn_objectness"`, `"anchors"`.
+            window: `[B, 4]`, the true image in the preprocessed one.
+        """
+        found = self.postprocessor.select(*self._candidates(predictions), window)
+        return ops.stop_gradient(found.boxes), found.num_detections
+
+    def detections(self, predictions, window):
+        """The proposals as detections (`fields`) of class 0, normalised to the window `[B, 4]`."""
+        nms = dataclasses.replace(self.postprocessor.nms, change_coordinate_frame=True)
+        return dataclasses.replace(self.postprocessor, nms=nms)(*self._candidates(predictions), window)
+
+    def _candidates(self, predictions):
+        """Box codes, logits, anchors and coder, without gradient."""
+        anchors = ops.stop_gradient(predictions[fields.ANCHORS])
+        encodings = ops.stop_gradient(predictions[fields.RPN_BOX_ENCODINGS])
+        logits = ops.stop_gradient(predictions[fields.RPN_OBJECTNESS])
+        # an anchor without area is no object for sure: its score is exactly 0
+        logits = ops.where(_takes_part(anchors)[:, None], logits, ops.array([0.0, float("-inf")], "float32"))
+        return encodings, logits, anchors, self.target_assigner.box_coder
+
+    def losses(self, predictions, truth, seed):
+        """`(localisation loss, objectness loss)`, float32 scalars; `seed` draws the sample."""
+        anchors = predictions[fields.ANCHORS]
+        ones = ops.ones_like(truth.weights)[..., None]
+        targets = self.target_assigner(anchors, truth.boxes, ones, ops.zeros((1,)), truth.weights, truth.valid)
+        positive = targets.class_targets[..., 0] > 0
+        counted = ops.logical_and(targets.class_weights[..., 0] > 0, _takes_part(anchors))
+        sampled = ops.cast(self.sampler(counted, positive, self.batch_size, seed), "float32")
+        number = ops.maximum(ops.sum(sampled, axis=1), 1.0)
+        localization = self.localization(
+            predictions[fields.RPN_BOX_ENCODINGS], targets.box_targets, sampled * targets.box_weights
+        )
+        wanted = ops.one_hot(ops.cast(positive, "int32"), 2, dtype="float32")
+        objectness = self.objectness(predictions[fields.RPN_OBJECTNESS], wanted, sampled[..., None])
+        return (
+            self.localization_weight * ops.mean(ops.sum(localization, axis=1) / number),
+            self.objectness_weight * ops.mean(ops.sum(_over_classes(objectness), axis=1) / number),
+        )
+
+
+@part
+class BoxStage:
+    """Second stage: which proposals are classified in training, the losses, and the detections.
+
+    Losses are divided by the number of proposals of each image and averaged over the batch.
+
+    Args:
+        target_assigner: matches proposals with truth; holds the box coder.
+        postprocessor: `Postprocessor` of the detections.
+        sampler: chooses the proposals that count in training.
+        batch_size: how many of an image.
+        classification: part `(logits, targets, weights) -> [B, P]` or `[B, P, K + 1]`.
+        localization: part `(box codes, targets, weights) -> [B, P]`.
+        classification_weight, localization_weight: factors of the two losses.
+        hard_example_miner: part that picks the proposals with the largest losses in place of the sampler, or `None`.
+    """
+
+    target_assigner: Any
+    postprocessor: Any
+    sampler: Any = BalancedPositiveNegativeSampler(positive_fraction=0.25)
+    batch_size: int = 64
+    classification: Any = SoftmaxCrossEntropyLoss()
+    localization: Any = SmoothL1Loss(delta=1.0)
+    classification_weight: float = 1.0
+    localization_weight: float = 1.0
+    hard_example_miner: Any = None
+
+    def assign(self, proposals, truth):
+        """`Targets` of the proposals `[B, P, 4]`."""
+        columns = truth.class_targets.shape[-1]
+        background = ops.one_hot(0, columns, dtype="float32")
+        return self.target_assigner(proposals, truth.boxes, truth.class_targets, background, truth.weights, truth.valid)
+
+    def sample(self, proposals, num_proposals, truth, seed):
+        """A random choice: `(boxes [B, N, 4], number [B])`; with a hard example miner all proposals."""
+        if self.hard_example_miner is not None:
+            return proposals, num_proposals
+        targets = self.assign(proposals, truth)
+        weights = targets.class_weights[..., 0]
+        # where every proposal is ignored, all may be chosen
+        weights = weights + ops.cast(ops.sum(weights, axis=1, keepdims=True) == 0.0, "float32")
+        existing = _leading(num_proposals, proposals.shape[1])
+        positive = ops.argmax(targets.class_targets, axis=-1) > 0
+        chosen = self.sampler(ops.logical_and(existing, weights > 0), positive, self.batch_size, seed)
+        chosen = ops.cast(chosen, "float32")
+        # ties fall to the lower index, so the chosen come first and in order
+        _, rows = top_k(chosen, min(self.batch_size, proposals.shape[1]))
+        number = ops.cast(ops.sum(chosen, axis=1), "int32")
+        boxes = ops.where(_leading(number, rows.shape[1])[..., None], gather_rows(proposals, rows), 0.0)
+        return boxes, number
+
+    def losses(self, predictions, proposals, num_proposals, truth):
+        """`(localisation loss, classification loss)`, float32 scalars.
+
+        Args:
+            predictions: dict with `"box_encodings"` `[B, P, q, code]` and `"class_logits"` `[B, P, K + 1]`.
+            proposals: `[B, P, 4]`.
+            num_proposals: `[B]`, how many of them exist.
+            truth: `Truth`.
+        """
+        targets = self.assign(proposals, truth)
+        existing = ops.cast(_leading(num_proposals, proposals.shape[1]), "float32")
+        number = ops.cast(ops.maximum(num_proposals, 1), "float32")[:, None]
+        share = existing / (number * ops.cast(ops.shape(proposals)[0], "float32"))
+        encodings = _of_class(predictions[fields.BOX_ENCODINGS], targets.class_targets)
+        localization = share * self.localization(encodings, targets.box_targets, targets.box_weights)
+        classification = share * _over_classes(
+            self.classification(predictions[fields.CLASS_LOGITS], targets.class_targets, targets.class_weights)
+        )
+        if self.hard_example_miner is not None:
+            localization, classification = self.hard_example_miner(
+                localization, classification, proposals, targets.match
+            )
+        return (
+            self.localization_weight * ops.sum(localization),
+            self.classification_weight * ops.sum(classification),
+        )
+
+
+def _takes_part(anchors):
+    return box_ops.area(anchors) > 0.0
+
+
+def _leading(number, length):
+    """`[B, length]` bool: the first `number [B]` of each row."""
+    return ops.arange(length, dtype="int32")[None] < ops.cast(number, "int32")[:, None]
+
+
+def _over_classes(losses):
+    return ops.sum(losses, axis=-1) if len(losses.shape) == 3 else losses
+
+
+def _of_class(encodings, class_targets):
+    """The box codes `[B, P, code]` of each proposal's class; zeros for the background where every class has a box."""
+    if encodings.shape[2] == 1:
+        return encodings[:, :, 0]
+    label = ops.argmax(class_targets, axis=-1)
+    return ops.sum(encodings * ops.one_hot(label - 1, encodings.shape[2], dtype="float32")[..., None], axis=2)
