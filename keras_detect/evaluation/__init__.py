@@ -1,17 +1,23 @@
 """Metrics on host arrays, and the callback that runs them inside `fit`."""
 
-from keras_detect.evaluation.callback import COCOEvaluation, evaluate_coco
+from keras_detect.evaluation.callback import COCOEvaluation, collect_detections, evaluate_coco
 from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator
 from keras_detect.evaluation.collected import Collected, Evaluator
+from keras_detect.evaluation.confusion import ConfusionMatrix
+from keras_detect.evaluation.errors import ERROR_KINDS, ErrorBreakdown
 from keras_detect.evaluation.pascal_voc import OpenImagesEvaluator, PascalVOCEvaluator
 
 __all__ = [
     "COCO_METRICS",
+    "ERROR_KINDS",
     "COCOEvaluation",
     "COCOEvaluator",
     "Collected",
+    "ConfusionMatrix",
+    "ErrorBreakdown",
     "Evaluator",
     "OpenImagesEvaluator",
     "PascalVOCEvaluator",
+    "collect_detections",
     "evaluate_coco",
 ]

@@ -8,11 +8,11 @@ from tqdm import tqdm
 
 from keras_detect import fields
 from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator
-from keras_detect.evaluation.collected import to_host
+from keras_detect.evaluation.collected import IMAGE_SIZE, to_host
 
 
-def evaluate_coco(model, data, class_names=None, progress=True, batch_size=8):
-    """Runs a detector over annotated pictures and computes COCO's metrics.
+def evaluate_coco(model, data, class_names=None, progress=True, batch_size=8, evaluators=()):
+    """Runs a detector over annotated pictures and computes COCO's metrics, and others where they are wanted.
 
     Args:
         model: its `predict_on_batch(x)` returns detections `{"boxes" [B, D, 4], "scores" [B, D], "labels" [B, D],
@@ -22,20 +22,31 @@ def evaluate_coco(model, data, class_names=None, progress=True, batch_size=8):
         class_names: the K names; default: the model's, else the data set's.
         progress: whether to show a progress bar.
         batch_size: pictures in a batch where `data` is a `DetectionDataset`.
+        evaluators: further `Evaluator`s of the same class names; they forget what they held and look at these pictures.
 
     Returns:
-        dict, see `COCOEvaluator.result`.
+        dict, see `COCOEvaluator.result`, with what the `result` of each further evaluator holds.
 
     Raises:
-        ValueError: no class names are known.
+        ValueError: no class names are known, or an evaluator has others.
     """
-    names = class_names or getattr(model, "class_names", None) or getattr(data, "class_names", None)
-    if not names:
-        raise ValueError(
-            "COCO's metrics need the class names. Received a model and data without them. Pass class_names=[...]."
-        )
+    evaluator = COCOEvaluator(_names(model, data, class_names))
+    collect_detections(model, data, evaluator.collected, progress, batch_size)
+    result = evaluator.result()
+    for other in evaluators:
+        other.share(evaluator.collected)
+        result.update(other.result())
+    return result
+
+
+def collect_detections(model, data, collected, progress=True, batch_size=8):
+    """Runs a detector over annotated pictures and adds truth and detections to a `Collected`.
+
+    Args:
+        model, data, progress, batch_size: see `evaluate_coco`.
+        collected: the `Collected`; the pictures' sizes are the network's input's where y has no `"image_size"`.
+    """
     batches = data.batches(model, batch_size) if hasattr(data, "batches") else data
-    evaluator = COCOEvaluator(names)
     largest = 0
     for x, y in tqdm(batches, desc="evaluate", unit="batch", disable=not progress, total=_length(batches)):
         x = keras.tree.map_structure(to_host, x)
@@ -49,8 +60,16 @@ def evaluate_coco(model, data, class_names=None, progress=True, batch_size=8):
             for key in (fields.BOXES, fields.SCORES, fields.LABELS, fields.NUM_DETECTIONS)
             if key in detections
         }
-        evaluator.update(y, detections, image_sizes=None if "image_size" in y else _sizes(x))
-    return evaluator.result()
+        collected.update(y, detections, image_sizes=None if IMAGE_SIZE in y else _sizes(x))
+
+
+def _names(model, data, class_names):
+    names = class_names or getattr(model, "class_names", None) or getattr(data, "class_names", None)
+    if not names:
+        raise ValueError(
+            "COCO's metrics need the class names. Received a model and data without them. Pass class_names=[...]."
+        )
+    return names
 
 
 class COCOEvaluation(keras.callbacks.Callback):
@@ -58,7 +77,7 @@ class COCOEvaluation(keras.callbacks.Callback):
 
     Placed before them in `callbacks=[...]`, it lets `ModelCheckpoint(monitor="val_map", mode="max")`, `EarlyStopping`
     and `ReduceLROnPlateau` follow the metric; `History` records it. `last_result` holds the full dict of
-    `COCOEvaluator.result`.
+    `COCOEvaluator.result` and of the further evaluators.
 
     Args:
         validation_data: a `DetectionDataset`, or batches `(x, y)` as its `batches` gives them.
@@ -68,6 +87,8 @@ class COCOEvaluation(keras.callbacks.Callback):
         class_names: the K names; default: the model's, else the data set's.
         batch_size: pictures in a batch where `validation_data` is a `DetectionDataset`.
         progress: whether to show a progress bar.
+        evaluators: further `Evaluator`s of the same class names, such as `PascalVOCEvaluator(names)`; the floats of
+            their results enter the logs too (`val_voc_map`).
 
     Raises:
         ValueError: an unknown metric, or `every_n_epochs` below 1.
@@ -82,6 +103,7 @@ class COCOEvaluation(keras.callbacks.Callback):
         class_names=None,
         batch_size=8,
         progress=False,
+        evaluators=(),
     ):
         super().__init__()
         names = tuple(COCO_METRICS) if metrics == "all" else tuple(metrics)
@@ -97,6 +119,7 @@ class COCOEvaluation(keras.callbacks.Callback):
         self.class_names = class_names
         self.batch_size = batch_size
         self.progress = progress
+        self.evaluators = tuple(evaluators)
         self.last_result = None
         self._batches = None
 
@@ -110,9 +133,13 @@ class COCOEvaluation(keras.callbacks.Callback):
             self._batches = data.batches(self.model, self.batch_size) if hasattr(data, "batches") else data
         names = self.class_names or getattr(self.model, "class_names", None)
         names = names or getattr(self.validation_data, "class_names", None)
-        self.last_result = evaluate_coco(self.model, self._batches, class_names=names, progress=self.progress)
+        result = evaluate_coco(
+            self.model, self._batches, class_names=names, progress=self.progress, evaluators=self.evaluators
+        )
         if logs is not None:
-            logs.update({self.prefix + name: self.last_result[name] for name in self.metrics})
+            others = [name for name, value in result.items() if isinstance(value, float) and name not in COCO_METRICS]
+            logs.update({self.prefix + name: result[name] for name in (*self.metrics, *others)})
+        self.last_result = result
 
 
 def _fill(rows, count):

@@ -62,6 +62,10 @@ class Found:
     def __len__(self):
         return len(self.labels)
 
+    def where(self, keep):
+        """The detections of a boolean mask or of rising indices."""
+        return Found(self.image[keep], self.boxes[keep], self.labels[keep], self.scores[keep])
+
 
 class Collected:
     """Collects truth and detections batch by batch, without pixels: 24 bytes a detection, 31 a true object.
@@ -200,13 +204,17 @@ class Evaluator:
     """
 
     def __init__(self, class_names, collected=None):
-        self.collected = Collected(class_names) if collected is None else collected
-        self.class_names = self.collected.class_names
-        if list(class_names) != self.class_names:
+        self.class_names = [str(name) for name in class_names]
+        self.share(Collected(self.class_names) if collected is None else collected)
+
+    def share(self, collected):
+        """Looks at the pictures of another `Collected` from now on, and forgets its own."""
+        if collected.class_names != self.class_names:
             raise ValueError(
                 "Evaluators that share a collection have the same class names. "
-                f"Received: {list(class_names)} and {self.class_names}"
+                f"Received: {self.class_names} and {collected.class_names}"
             )
+        self.collected = collected
 
     def reset(self):
         """Forgets every picture."""

@@ -68,7 +68,7 @@ class PascalVOCEvaluator(Evaluator):
     def _counted(self):
         """The detections whose box has an area."""
         found = self.collected.found()
-        return _rows(found, (found.boxes[:, :2] < found.boxes[:, 2:]).all(axis=1))
+        return found.where((found.boxes[:, :2] < found.boxes[:, 2:]).all(axis=1))
 
     def _match_objects(self, truth, found, objects, difficult):
         """`(correct, ignored, ranks)` of the detections against the masked `objects`."""
@@ -108,7 +108,7 @@ class OpenImagesEvaluator(PascalVOCEvaluator):
         truth, found = self.collected.truth(), self._counted()
         verified = self.collected.verified()
         if verified is not None:
-            found = _rows(found, verified[found.image, found.labels])
+            found = found.where(verified[found.image, found.labels])
         groups = truth.is_group_of | truth.is_crowd
         correct, ignored, ranks = self._match_objects(truth, found, ~groups, truth.is_difficult)
         inside = overlapping(truth, found, self.iou_threshold, groups, over="found")
@@ -128,7 +128,3 @@ class OpenImagesEvaluator(PascalVOCEvaluator):
         positives = np.bincount(truth.labels[~groups & ~truth.is_difficult], minlength=count)
         positives = positives + self.group_of_weight * np.bincount(truth.labels[groups], minlength=count)
         return [(scores[of], weights[of]) for of in rows], positives
-
-
-def _rows(found, keep):
-    return type(found)(found.image[keep], found.boxes[keep], found.labels[keep], found.scores[keep])

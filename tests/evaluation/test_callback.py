@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_detect.data import DetectionDataset
-from keras_detect.evaluation import COCO_METRICS, COCOEvaluation, evaluate_coco
+from keras_detect.evaluation import COCO_METRICS, COCOEvaluation, ConfusionMatrix, PascalVOCEvaluator, evaluate_coco
 
 PICTURES = 5
 
@@ -74,6 +74,21 @@ def test_the_metric_follows_the_weights(given):
     np.testing.assert_allclose(history["val_mar_100"], [0.4, 0.7, 0.9], atol=1e-6)
     assert set(history) == {"loss", "val_map", "val_map_50", "val_map_75", "val_mar_100"}
     assert callback.last_result["map_per_class"] == {"thing": pytest.approx(0.9)}
+
+
+def test_further_evaluators_enter_the_logs_and_hold_one_epoch():
+    """w = 0.66, then 0.83: VOC's AP at IoU 0.7 is 0, then 1; the score 0.5 counts for the confusion matrix."""
+    model, data = trainable(0.32), pictures()
+    others = [PascalVOCEvaluator(["thing"], iou_threshold=0.7), ConfusionMatrix(["thing"])]
+    callback = COCOEvaluation(data, batch_size=5, evaluators=others)
+    history = model.fit(data.batches(model, PICTURES), epochs=2, verbose=0, callbacks=[callback]).history
+    assert history["val_voc_map"] == [0.0, 1.0]
+    assert history["val_recall"] == [1.0, 1.0]
+    assert callback.last_result["confusion_matrix"] == [[PICTURES, 0], [0, 0]]
+    assert others[0].collected is others[1].collected
+    assert others[0].collected.count == PICTURES
+    with pytest.raises(ValueError, match="same class names"):
+        evaluate_coco(model, data, progress=False, evaluators=[PascalVOCEvaluator(["other"])])
 
 
 def test_checkpoint_and_early_stopping_see_it(tmp_path):

@@ -3,8 +3,10 @@
 import contextlib
 import io
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies
 
 from keras_detect.evaluation import COCO_METRICS, COCOEvaluator
 from tests.goldens import golden_cases
@@ -110,6 +112,73 @@ def test_equals_pycocotools_on_random_pictures(seed):
     for k in range(3):
         assert result["map_per_class"][str(k)] == pytest.approx(precision[:, :, k].mean(), abs=1e-9)
     assert result["map_per_class"]["3"] == -1.0
+
+
+@hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@hypothesis.given(data=strategies.data())
+def test_equals_pycocotools_whatever_the_pictures(data):
+    """Boxes on a coarse grid (overlaps hit thresholds and tie), equal scores, crowds, pictures without either."""
+    batches, classes = [], 3
+    for _ in range(data.draw(strategies.integers(1, 4))):
+        rows = {}
+        for what, most in (("truth", 6), ("detections", 12)):
+            count = data.draw(strategies.integers(0, most))
+            draw = lambda low, high, n=count: np.array(  # noqa: E731
+                data.draw(strategies.lists(strategies.integers(low, high), min_size=n, max_size=n)), int
+            ).reshape(n)
+            corner, sides = np.stack([draw(0, 4), draw(0, 4)], 1), np.stack([draw(1, 4), draw(1, 4)], 1)
+            boxes = np.concatenate([corner, corner + sides], axis=1).astype(np.float32) / 8
+            rows[what] = {"boxes": boxes[None], "labels": draw(0, classes - 1)[None]}
+            extra = "is_crowd" if what == "truth" else "scores"
+            rows[what][extra] = draw(0, 4)[None] == 0 if what == "truth" else draw(1, 4)[None].astype(np.float32) / 4
+        side = data.draw(strategies.sampled_from([64, 256, 1024]))
+        rows["truth"]["image_size"] = np.array([[side, side]])
+        batches.append((rows["truth"], rows["detections"]))
+    hypothesis.assume(
+        any(rows["labels"].size for rows, _ in batches) and any(rows["labels"].size for _, rows in batches)
+    )
+    evaluator = COCOEvaluator([str(k) for k in range(classes)])
+    for truth, detections in batches:
+        evaluator.update(truth, detections)
+    expected = by_pycocotools(batches, classes)
+    result = evaluator.result()
+    np.testing.assert_allclose([result[name] for name in COCO_METRICS], expected.stats, atol=1e-9)
+
+
+def test_every_number_of_each_class_is_pycocotools(seed=7):
+    batches = list(random_pictures(np.random.default_rng(seed)))
+    evaluator = COCOEvaluator(["0", "1", "2", "unseen"])
+    for truth, detections in batches:
+        evaluator.update(truth, detections)
+    per_class, expected = evaluator.result_per_class(), by_pycocotools(batches, classes=4).eval
+    areas = {"": 0, "_small": 1, "_medium": 2, "_large": 3}
+    for k, name in enumerate(evaluator.class_names):
+        for area, a in areas.items():
+            precision, recall = expected["precision"][:, :, k, a, 2], expected["recall"][:, k, a, 2]
+            for metric, values in ((f"map{area}", precision), (f"mar{area or '_100'}", recall)):
+                known = values[values > -1]
+                assert per_class[name][metric] == pytest.approx(known.mean() if known.size else -1.0, abs=1e-9)
+        assert per_class[name]["map_50"] == pytest.approx(expected["precision"][0, :, k, 0, 2].mean(), abs=1e-9)
+        of_class = [truth["is_crowd"][truth["labels"] == k] for truth, _ in batches]
+        assert per_class[name]["objects"] == sum(int(np.sum(~crowd)) for crowd in of_class)
+        assert per_class[name]["crowds"] == sum(int(np.sum(crowd)) for crowd in of_class)
+    curves = evaluator.curves()
+    np.testing.assert_allclose(curves["precision"], expected["precision"][:, :, :, 0, 2], atol=1e-9)
+    np.testing.assert_allclose(curves["iou"], np.arange(50, 100, 5) / 100)
+    assert curves["recall"].shape == (101,)
+
+
+def test_results_follow_the_pictures_added():
+    """The tables are kept between calls: another batch, and a reset with as many pictures, make them anew."""
+    box, other = one_picture([[0.1, 0.1, 0.3, 0.3]], [0]), one_picture([[0.6, 0.6, 0.9, 0.9]], [0])
+    evaluator = COCOEvaluator(["a"])
+    evaluator.update(box, box | {"scores": np.ones((1, 1))}, [(50, 50)])
+    assert evaluator.result()["map"] == pytest.approx(1.0)
+    evaluator.reset()
+    evaluator.update(box, other | {"scores": np.ones((1, 1))}, [(50, 50)])
+    assert evaluator.result()["map"] == 0.0
+    evaluator.update(box, box | {"scores": np.ones((1, 1))}, [(50, 50)])
+    assert 0.0 < evaluator.result()["map"] < 1.0
 
 
 def one_picture(boxes, labels, scores=None, **more):

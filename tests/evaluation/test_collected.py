@@ -1,0 +1,81 @@
+"""What the evaluators take in: padding out, flags kept, bad input refused without a trace."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_detect.evaluation import Collected, Evaluator, PascalVOCEvaluator
+from tests.evaluation.test_pascal_voc import FAR, LEFT, RIGHT, picture
+
+
+def test_rows_and_flags_are_kept_in_the_order_of_the_pictures():
+    collected = Collected(["a", "b"])
+    truth = {
+        "boxes": np.array([[LEFT, RIGHT], [FAR, FAR]]),
+        "labels": np.array([[1, -1], [0, 1]]),
+        "is_difficult": np.array([[True, True], [False, True]]),
+        "areas": np.array([[5.0, 0.0], [6.0, 7.0]]),
+    }
+    found = {
+        "boxes": np.array([[LEFT, RIGHT], [FAR, RIGHT]]),
+        "labels": np.array([[0, 1], [1, -1]]),
+        "scores": np.array([[0.5, np.nan], [0.25, np.nan]]),
+        "num_detections": np.array([1, 2]),
+    }
+    collected.update(truth, {key: keras.ops.convert_to_tensor(value) for key, value in found.items()})
+    collected.update(picture([LEFT], [0]), picture([RIGHT], [1], [0.75]), image_sizes=[[30, 40]])
+    rows = collected.truth()
+    assert rows.image.tolist() == [0, 1, 1, 2]
+    assert rows.labels.tolist() == [1, 0, 1, 0]
+    assert rows.is_difficult.tolist() == [True, False, True, False]
+    np.testing.assert_array_equal(rows.areas, [5, 6, 7, np.nan])
+    detections = collected.found()
+    assert (detections.image.tolist(), detections.labels.tolist()) == ([0, 1, 2], [0, 1, 1])
+    assert detections.scores.tolist() == [0.5, 0.25, 0.75]
+    np.testing.assert_array_equal(collected.image_sizes(), [[0, 0], [0, 0], [30, 40]])
+
+
+def test_kerascvs_name_for_labels_is_taken():
+    collected = Collected(["a"])
+    truth = picture([LEFT], [0])
+    truth["classes"] = truth.pop("labels")
+    collected.update(truth, picture([], [], []))
+    assert len(collected.truth()) == 1
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "message"),
+    [
+        (
+            picture([LEFT], [0]),
+            picture([LEFT, FAR], [0, 0], [0.5, np.nan]),
+            r"score in the detections .* nan in picture",
+        ),
+        (picture([LEFT], [0]), picture([LEFT], [0], [np.inf]), "score in the detections must be finite"),
+        (picture([LEFT], [0]), picture([[0, 0, 1, np.nan]], [0], [0.5]), "box in the detections .* diverged"),
+        (picture([[0, 0, 1, np.nan]], [0]), picture([LEFT], [0], [0.5]), "box in the truth .* Correct the annotation"),
+        (picture([LEFT], [1]), picture([LEFT], [0], [0.5]), r"\[0, 1\).* label 1 in the truth"),
+        (picture([LEFT], [0]), picture([LEFT], [9], [0.5]), r"\[0, 1\).* label 9 in the detections"),
+        (picture([LEFT], [0]), picture([LEFT, FAR], [0], [0.5]), r"boxes \[1, 2, 4\], labels \[1, 1\]"),
+        (picture([LEFT], [0]), picture([LEFT], [0], [0.5, 0.6]), r"scores \[1, 2\]"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_nothing_behind(truth, found, message):
+    collected = Collected(["a"])
+    with pytest.raises(ValueError, match=message):
+        collected.update(truth, found)
+    assert (collected.count, len(collected.truth()), len(collected.found())) == (0, 0, 0)
+
+
+def test_an_evaluator_of_ones_own():
+    class MeanScore(Evaluator):
+        def result(self):
+            return {"mean_score": float(self.collected.found().scores.mean())}
+
+    voc = PascalVOCEvaluator(["a"])
+    own = MeanScore(["a"], collected=voc.collected)
+    own.update(picture([LEFT], [0]), picture([LEFT, FAR], [0, 0], [0.25, 0.75]))
+    assert own.result() == {"mean_score": 0.5}
+    assert voc.result()["voc_map"] == 0.5  # wrong, right
+    with pytest.raises(ValueError, match="class names"):
+        Collected([])
