@@ -1,0 +1,161 @@
+"""Races RetinaNet (ResNet50, 640 x 640, 90 classes) against KerasHub's, KerasCV's and TorchVision's, on the CPU.
+
+    python benchmarks/retinanet.py predict --peer KerasHub=<its python> --peer TorchVision=<its python>
+    python benchmarks/retinanet.py train --batch-sizes 2
+
+Each contestant is a process of its own (`retinanet_contestants.py`), with the python that `--peer` names, else with
+this one. All stay alive and are told to run one after the other, so that other work on the machine slows all alike; a
+ratio is the median over the rounds of the ratio within a round. The first row, what the ratios refer to, is the floor:
+our network's convolutions alone, weights as constants, in one graph. A peer whose environment is missing gets a row
+that says so.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+CONTESTANTS = (
+    "convolutions",
+    "convolutions, variables",
+    "keras_detect",
+    "keras_detect, constants",
+    "keras_detect, bfloat16",
+    "KerasHub",
+    "KerasCV",
+    "KerasCV, 4 layers",
+    "TorchVision",
+)
+PREDICT_ONLY = ("keras_detect, constants",)
+PAUSE = 0.1  # seconds between two runs: threads of the one before spin that long for more work
+
+
+def main(argv=None):
+    """Parses arguments and prints one table per batch size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=("predict", "train"))
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1])
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="which python runs a peer")
+    parser.add_argument("--only", nargs="+", default=CONTESTANTS, choices=CONTESTANTS, help="the contestants to run")
+    arguments = parser.parse_args(argv)
+
+    pythons = dict(peer.split("=", 1) for peer in arguments.peer)
+    names = [name for name in arguments.only if arguments.task == "predict" or name not in PREDICT_ONLY]
+    for batch_size in arguments.batch_sizes:
+        workers = {}
+        for name in names:  # one after the other: what is built side by side takes memory side by side
+            workers[name] = Worker(name, pythons.get(name, sys.executable), arguments.task, batch_size)
+        try:
+            times = race({name: worker for name, worker in workers.items() if worker.built}, arguments.rounds)
+            print_table(f"{arguments.task}, {batch_size} images, {arguments.rounds} rounds", workers, times, batch_size)
+        finally:
+            for worker in workers.values():
+                worker.close()
+
+
+class Worker:
+    """A contestant's process. `built` is what it said when it was ready, `None` if it never was.
+
+    Args:
+        name: of the contestant.
+        python: its interpreter.
+        task: "predict" or "train".
+        batch_size: pictures.
+    """
+
+    def __init__(self, name, python, task, batch_size):
+        script = pathlib.Path(__file__).with_name("retinanet_contestants.py")
+        self._process, self.built, self.reason = None, None, ""
+        command = [python, str(script), name, task, str(batch_size)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        try:
+            self._process = subprocess.Popen(command, text=True, **{**pipes, "stderr": open_log(name)})
+        except OSError as error:
+            self.reason = f"no environment: {error}"
+            return
+        line = self._process.stdout.readline()
+        self.built = json.loads(line) if line else None
+        if self.built is None:
+            self.reason = last_line(name)
+
+    def run(self):
+        """`{"wall", "processor"}` seconds and `"peak_gib"` of one run."""
+        self._process.stdin.write("run\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self):
+        """Ends the process by ending its input."""
+        if self._process is not None:
+            self._process.stdin.close()
+            self._process.wait()
+
+
+def open_log(name):
+    """Where a contestant's messages go: a file of its own, replaced at each start."""
+    return open(log_path(name), "w")
+
+
+def log_path(name):
+    """Path of a contestant's messages."""
+    return pathlib.Path(os.environ.get("TMPDIR", "/tmp")) / f"retinanet_{name.replace(', ', '_')}.log"
+
+
+def last_line(name):
+    """The last thing a contestant said before it ended."""
+    lines = log_path(name).read_text().strip().splitlines()
+    return lines[-1][:100] if lines else "ended without a word"
+
+
+def race(workers, rounds):
+    """`{name: {"wall", "processor", "peak_gib": [rounds]}}`; two rounds go before, untimed, every other backwards."""
+    times = {name: {"wall": [], "processor": [], "peak_gib": []} for name in workers}
+    for round_ in range(-2, rounds):
+        for name in list(workers)[:: 1 if round_ % 2 == 0 else -1]:
+            result = workers[name].run()
+            time.sleep(PAUSE)
+            if round_ >= 0:
+                for key, value in result.items():
+                    times[name][key].append(value)
+    return {name: {key: np.array(values) for key, values in row.items()} for name, row in times.items()}
+
+
+def print_table(title, workers, times, batch_size):
+    """A row for each contestant; ratios refer to the first one that ran."""
+    print(f"\n{title}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{'':>26}{'median ms':>11}{'fastest ms':>11}{'ratio':>7}{'CPU ms':>8}{'CPU ratio':>10}{'peak GiB':>9}"
+        f"{'GFLOP':>7}{'anchors':>8}{'M params':>9}  detections"
+    )
+    first = next(iter(times), None)
+    for name, worker in workers.items():
+        if not worker.built:
+            print(f"{name:>26}  absent: {worker.reason}")
+            continue
+        row, built = times[name], worker.built
+        found = built.get("found")
+        print(
+            f"{name:>26}{1e3 * np.median(row['wall']):11.1f}{1e3 * row['wall'].min():11.1f}"
+            f"{np.median(row['wall'] / times[first]['wall']):7.3f}{1e3 * np.median(row['processor']):8.0f}"
+            f"{np.median(row['processor'] / times[first]['processor']):10.3f}{row['peak_gib'].max():9.2f}"
+            f"{built['gflop']:7.1f}{built.get('anchors', 0):8d}{built.get('parameters', 0) / 1e6:9.1f}"
+            f"  {'' if found is None else f'{min(found)} to {max(found)}'}"
+        )
+    ours = times.get("keras_detect")
+    if ours:
+        slower = {name: np.median(row["wall"] / ours["wall"]) for name, row in times.items() if name != "keras_detect"}
+        print("over keras_detect: " + ", ".join(f"{name} {ratio:.3f}" for name, ratio in slower.items()))
+    versions = sorted(
+        {worker.built["version"] for worker in workers.values() if worker.built and "version" in worker.built}
+    )
+    print("; ".join(versions), flush=True)
+
+
+if __name__ == "__main__":
+    main()
