@@ -11,7 +11,7 @@ from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.picture import is_picture_name
 from keras_detect.data.reading import picture_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
-from keras_detect.data.splits import read_split
+from keras_detect.data.splits import is_named_after, read_split
 from keras_detect.data.writing import PictureFolder, as_dataset, replace_file
 from keras_detect.registry import unknown_name
 
@@ -146,9 +146,7 @@ def _choose(path, split):
 
 def _is_named_after(file, split):
     """`instances_train2017.json` and `train/_annotations.coco.json` are named after `train`."""
-    words = re.split(r"[_\-. ]", file.stem.lower()) + ([file.parent.name.lower()] if file.name[0] == "_" else [])
-    aliases = {split.lower()} | ({"valid", "validation"} if split.lower() == "val" else set())
-    return any(re.fullmatch(rf"{re.escape(alias)}\d*", word) for alias in aliases for word in words)
+    return is_named_after(file.stem, split) or (file.name[0] == "_" and is_named_after(file.parent.name, split))
 
 
 def _parse(file):

@@ -2,30 +2,36 @@
 
 import pathlib
 
-from keras_detect.data import coco_json, voc_xml
+from keras_detect.data import coco_json, csv_table, tf_record, voc_xml, yolo_txt
 from keras_detect.data.picture import is_picture_name
 
-_READERS = {"coco": coco_json, "voc": voc_xml}
+# Each has `recognises`, `read` and `write`; a folder that several recognise is read by the first.
+FORMATS = {"coco": coco_json, "voc": voc_xml, "yolo": yolo_txt, "csv": csv_table, "tfrecord": tf_record}
 
 
 def load_dataset(path, split=None, class_names=None, format=None):
     """Reads annotated pictures from disk and finds the format out.
 
     COCO: a `.json` file, or a folder with `instances*.json` (also under `annotations/`). Pascal VOC: a folder with
-    `Annotations/*.xml` (or `annotations/`) and `JPEGImages/` (or `images/`). A folder with both is read as COCO.
+    `Annotations/*.xml` (or `annotations/`) and `JPEGImages/` (or `images/`). YOLO: a `data.yaml`, or a folder with one
+    or with `classes.txt`. CSV: a `.csv` file with a row of column names and a box a row, or a folder with one.
+    TFRecord: a file or the shards `name.record-00000-of-00010` of `tf.Example`, with a label map (`.pbtxt`,
+    `label_map.json`) in the folder or above it. A folder with several of them is read as the first of this list.
     VOC's corners are taken as they stand, `xmin / width`, without the shift by one of VOC's 1-based pixels: today's
     labelling tools write 0-based corners.
 
-    Boxes are clipped to their picture; boxes without area are dropped; one warning counts both. A picture without
-    objects is kept.
+    Boxes are clipped to their picture; boxes that are outside, reversed or without area are dropped; one warning counts
+    them, and so does the data set's `defects`. A picture without objects is kept. `keras_detect.check_dataset` lists
+    everything that is wrong at once.
 
     Args:
         path: the file or folder.
         split: name of a part ("train", "val"...), as in `splits/<split>.txt`, `ImageSets/Main/<split>.txt`,
-            `instances_<split>*.json` or the `"split"` of a COCO image; None reads everything.
-        class_names: the names in label order, None to take the annotation's (COCO: by category id; VOC: sorted, over
-            all splits).
-        format: "coco" or "voc", None to find out.
+            `instances_<split>*.json`, `<split>.csv`, `<split>.record*`, a key of `data.yaml`, a folder
+            `images/<split>`, or the `"split"` of a COCO image; None reads everything.
+        class_names: the names in label order, None to take the annotation's (COCO: by category id; YOLO and TFRecord:
+            as listed; VOC and CSV: `label_map.json`, else sorted, over all splits).
+        format: "coco", "voc", "yolo", "csv" or "tfrecord", None to find out.
 
     Returns:
         `DetectionDataset`.
@@ -35,23 +41,27 @@ def load_dataset(path, split=None, class_names=None, format=None):
         ValueError: nothing annotated is found, an unreadable annotation or picture, an unknown split or class.
     """
     path = pathlib.Path(path).expanduser()
+    dataset = reader(path, format).read(path, split=split, class_names=class_names)
+    dataset.defects.report(str(path))
+    return dataset
+
+
+def reader(path, format=None):
+    """The module of `FORMATS` that reads `path`. Raises as `load_dataset` does if there is none."""
     if not path.exists():
         raise FileNotFoundError(f"No such file or folder: {path}. Give the folder with the pictures and annotations.")
-    if format is not None and format not in _READERS:
-        raise ValueError(f"format is one of {', '.join(_READERS)}, or None to find out. Received: format={format!r}")
-    names = [format] if format else list(_READERS)
-    for name in names:
-        if _READERS[name].recognises(path):
-            dataset = _READERS[name].read(path, split=split, class_names=class_names)
-            dataset.defects.report(str(path))
-            return dataset
+    if format is not None and format not in FORMATS:
+        raise ValueError(f"format is one of {', '.join(FORMATS)}, or None to find out. Received: format={format!r}")
+    for name in [format] if format else list(FORMATS):
+        if FORMATS[name].recognises(path):
+            return FORMATS[name]
     raise ValueError(_nothing_found(path))
 
 
 def _nothing_found(path):
     wanted = (
-        "Wanted: COCO (a .json file, or a folder with instances*.json) or Pascal VOC (a folder with Annotations/*.xml "
-        "and JPEGImages/)."
+        "Wanted: COCO (a .json file, or a folder with instances*.json), Pascal VOC (a folder with Annotations/*.xml "
+        "and JPEGImages/), YOLO (data.yaml or classes.txt), CSV (a .csv file with column names) or TFRecord (*.record)."
     )
     if path.is_file():
         return f"{path} is not a file of annotations. {wanted}"

@@ -98,13 +98,11 @@ def stack(masks, size):
 
 def to_png(mask, size):
     """A mask as the bytes of a grey PNG picture, 1 on the object, as the original's tools write it."""
-    from PIL import Image
+    from keras_detect.data.writing import png
 
     if isinstance(mask, bytes):
         return mask
-    buffer = io.BytesIO()
-    Image.fromarray(pixels(mask, size)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png(pixels(mask, size))
 
 
 def _text(counts):

@@ -1,5 +1,7 @@
 """Files that list the pictures of a split: `splits/<split>.txt` and VOC's `ImageSets/Main/<split>.txt`."""
 
+import re
+
 _PLACES = ("splits", "ImageSets/Main")
 
 
@@ -26,3 +28,13 @@ def read_split(roots, split):
             if (root / place).is_dir():
                 listed.update(path.stem for path in (root / place).glob("*.txt"))
     return None, sorted(listed)
+
+
+def is_named_after(name, split):
+    """Whether a word of a file's name is the split, as in `instances_train2017` or `pet_faces_train`."""
+    words = re.split(r"[_\-. ]", name.lower())
+    return any(re.fullmatch(rf"{re.escape(alias)}\d*", word) for alias in _aliases(split) for word in words)
+
+
+def _aliases(split):
+    return {split.lower()} | ({"valid", "validation"} if split.lower() == "val" else set())

@@ -61,12 +61,13 @@ def encoded(picture, file_name):
     if hasattr(picture, "encoded") and picture.upright:
         content = picture.encoded()
         return content, suffix if is_picture_name(f"a{suffix}") else f".{_format(content)}"
-    return _png(Image.fromarray(picture.read())), ".png"
+    return png(picture.read()), ".png"
 
 
-def _png(image):
+def png(pixels):
+    """The bytes of a PNG picture of uint8 [H, W, 3] or [H, W]."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -245,7 +245,7 @@ def broken(tmp_path, what):
     ("what", "error", "message"),
     [
         ("wrong path", FileNotFoundError, r"No such file or folder: .*nowhere"),
-        ("empty folder", ValueError, r"is empty. Wanted: COCO .* or Pascal VOC"),
+        ("empty folder", ValueError, r"is empty. Wanted: COCO .*, Pascal VOC"),
         ("pictures only", ValueError, r"holds 1 pictures and no annotations"),
         ("text file", ValueError, r"a.txt is not a file of annotations"),
         ("xml", ValueError, r"a.xml is not readable XML"),
@@ -272,8 +272,8 @@ def test_unknown_classes_and_formats(tmp_path):
     voc(tmp_path, [("platelet", 0, 0, 4, 4)])
     with pytest.raises(ValueError, match=r"a.xml: Unknown class 'platelet'. Did you mean Platelets\?"):
         load_dataset(tmp_path, class_names=["RBC", "Platelets"])
-    with pytest.raises(ValueError, match="coco, voc"):
-        load_dataset(tmp_path, format="yolo")
+    with pytest.raises(ValueError, match="coco, voc, yolo, csv, tfrecord"):
+        load_dataset(tmp_path, format="labelme")
 
 
 def test_reading_does_not_import_tensorflow():

@@ -1,0 +1,263 @@
+"""CSV with one box a row and the names of the columns in the first row.
+
+Columns of ours: `filename, width, height, class, xmin, ymin, xmax, ymax` in pixels, as the scripts around the original
+API write them, and where the data has them `is_crowd, difficult, group_of, area, weight, split`. A picture without
+objects is a row with an empty class. Other names that are common are understood, Open Images' normalised columns too.
+"""
+
+import csv
+import io
+import pathlib
+
+import numpy as np
+
+from keras_detect.data.dataset import DetectionDataset
+from keras_detect.data.label_map import find_label_map, read_label_map, write_label_map
+from keras_detect.data.picture import is_picture_name
+from keras_detect.data.reading import index_pictures, picture_or_refuse
+from keras_detect.data.record import KEPT, Defects, make_record
+from keras_detect.data.splits import is_named_after, read_split
+from keras_detect.data.writing import PictureFolder, as_dataset, replace_file
+from keras_detect.registry import unknown_name
+
+# our name -> names that mean it, in lower case and without spaces and underscores
+_COLUMNS = {
+    "file": ("filename", "file", "image", "imagepath", "path", "imageid", "imagename", "filepath"),
+    "class": ("class", "label", "name", "classname", "labelname", "category"),
+    "xmin": ("xmin", "x1", "left"),
+    "ymin": ("ymin", "y1", "top"),
+    "xmax": ("xmax", "x2", "right"),
+    "ymax": ("ymax", "y2", "bottom"),
+    "width": ("width", "imagewidth"),
+    "height": ("height", "imageheight"),
+    "is_crowd": ("iscrowd", "crowd"),
+    "is_difficult": ("difficult", "isdifficult"),
+    "is_group_of": ("groupof", "isgroupof"),
+    "areas": ("area",),
+    "weights": ("weight",),
+    "split": ("split", "set", "subset"),
+}
+_CORNERS = ("ymin", "xmin", "ymax", "xmax")
+_OPTIONAL = ("is_crowd", "is_difficult", "is_group_of", "areas", "weights")
+
+
+def recognises(path):
+    """Whether `path` is a CSV file with boxes, or a folder with one."""
+    if path.is_file():
+        return path.suffix.lower() == ".csv"
+    return bool(_files(path))
+
+
+def read(path, split=None, class_names=None, defects=None):
+    """Reads a CSV file or folder; `keras_detect.load_dataset` documents the arguments and errors."""
+    defects = Defects() if defects is None else defects
+    file, wanted = _choose(path, split)
+    rows, normalised = _rows(file, defects)
+    if split is not None and wanted is None and any("split" in row for row in rows):
+        known = sorted({row["split"] for row in rows if row.get("split")})
+        if split not in known:
+            raise ValueError(f"{file} has no split '{split}'. Available: {', '.join(known) or 'none'}.")
+        rows = [row for row in rows if row.get("split") == split]
+    names = _names(rows, class_names, [file.parent, file.parent.parent], file)
+    grouped = {}
+    for row in rows:
+        grouped.setdefault(row["file"], []).append(row)
+    if wanted is not None and not isinstance(wanted, bool):
+        stems = {pathlib.PurePosixPath(name).stem for name in wanted}
+        grouped = {name: entry for name, entry in grouped.items() if pathlib.PurePosixPath(name).stem in stems}
+    if not grouped:
+        raise ValueError(f"No pictures are listed in {file}.")
+    pictures = index_pictures([place for place in _places(file) if place.is_dir()])
+    labels = {name: label for label, name in enumerate(names)}
+    records = [_record(name, group, file, pictures, labels, normalised, defects) for name, group in grouped.items()]
+    records = [record for record in records if record is not None]
+    if defects.collect:
+        used = {pathlib.Path(record.picture.path) for record in records}
+        for picture in sorted(set(pictures.values()) - used):
+            defects.add(KEPT, "pictures without annotation, left out", picture.name)
+    return DetectionDataset(records, names, split=split, defects=defects)
+
+
+def write(dataset, folder, split=None):
+    """Writes a data set as `images/`, `annotations.csv` (or `<split>.csv`) and `label_map.json` with the class names.
+
+    A row holds a box, its class, and whether it is a crowd, difficult, or a group; area and weight. Masks and keypoints
+    are not kept.
+
+    Args:
+        dataset: `DetectionDataset`, or any iterable of its examples with `class_names`.
+        folder: where to; created if absent.
+        split: name of the file.
+
+    Returns:
+        Path of the CSV file.
+    """
+    dataset, folder = as_dataset(dataset), pathlib.Path(folder)
+    pictures = PictureFolder(folder / "images")
+    columns = [key for key in _OPTIONAL if any(_has(record, key) for record in dataset.records)]
+    headings = {"is_difficult": "difficult", "is_group_of": "group_of", "areas": "area", "weights": "weight"}
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    head = ["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"]
+    table.writerow(head + [headings.get(key, key) for key in columns])
+    for record in dataset.records:
+        height, width = record.picture.height, record.picture.width
+        start = [pictures.add(record), width, height]
+        if not len(record.boxes):
+            table.writerow(start + [""] * (5 + len(columns)))
+        for row, box in enumerate(record.boxes * np.array([height, width] * 2, np.float64)):
+            ymin, xmin, ymax, xmax = (f"{side:.10g}" for side in box.tolist())
+            rest = [_cell(getattr(record, key), row) for key in columns]
+            table.writerow([*start, dataset.class_names[record.labels[row]], xmin, ymin, xmax, ymax, *rest])
+    write_label_map(folder / "label_map.json", dataset.class_names)
+    return replace_file(folder / (f"{split}.csv" if split else "annotations.csv"), text.getvalue())
+
+
+def _has(record, key):
+    values = getattr(record, key)
+    return values is not None and (key in ("areas", "weights") or values.any())
+
+
+def _cell(values, row):
+    if values is None:
+        return ""
+    return int(values[row]) if values.dtype == bool else f"{float(values[row]):.9g}"
+
+
+def _files(folder):
+    """The CSV files of a folder, else of `annotations/` in it, whose first row names the columns of boxes."""
+    for place in (folder, folder / "annotations"):
+        files = [file for file in (sorted(place.glob("*.csv")) if place.is_dir() else ()) if _heads(file)]
+        if files:
+            return files
+    return []
+
+
+def _heads(file):
+    with open(file, encoding="utf-8-sig", errors="replace", newline="") as opened:
+        return {"file", "class", *_CORNERS} <= set(_columns(opened.readline(100_000).rstrip("\r\n")))
+
+
+def _columns(line):
+    """Our names of the columns of a heading row; "" for others."""
+    meanings = {name: ours for ours, names in _COLUMNS.items() for name in names}
+    try:
+        titles = next(csv.reader([line]), [])
+    except csv.Error:
+        return []
+    return [meanings.get(title.strip().lower().replace(" ", "").replace("_", ""), "") for title in titles]
+
+
+def _choose(path, split):
+    """`(file, names)`: names of the split's pictures by a list, True if the file's own name is the split, or None."""
+    files = [path] if path.is_file() else _files(path)
+    if split is not None:
+        named = [file for file in files if is_named_after(file.stem, split)]
+        if len(named) == 1:
+            return named[0], True
+    if len(files) > 1:
+        listed = ", ".join(file.name for file in files)
+        raise ValueError(f"{path} holds several tables: {listed}. Received split={split!r}. Name one split or file.")
+    if split is None:
+        return files[0], None
+    names, listed = read_split([files[0].parent, files[0].parent.parent], split)
+    if names is None and "split" not in _columns(files[0].read_text(encoding="utf-8-sig").split("\n", 1)[0]):
+        raise ValueError(f"{path} has no split '{split}'. Available: {', '.join(listed) or 'none'}.")
+    return files[0], names
+
+
+def _rows(file, defects):
+    """`(rows, normalised)`: a dict a row with texts, corners as `box` (None: a picture without objects)."""
+    try:
+        lines = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline=""), strict=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not a readable CSV table ({error}). Export it again.") from None
+    columns = _columns(",".join(f'"{title}"' for title in lines[0])) if lines else []
+    missing = [name for name in ("file", "class", *_CORNERS) if name not in columns]
+    if missing:
+        raise ValueError(
+            f"{file} needs a first row with the names of its columns, such as filename,class,xmin,ymin,xmax,ymax. "
+            f"Missing: {', '.join(missing)}. Received: {','.join(lines[0])[:100] if lines else 'an empty file'}"
+        )
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        if not any(cell.strip() for cell in line):
+            continue
+        row = {name: cell.strip() for name, cell in zip(columns, line, strict=False) if name}
+        try:
+            corners = [row.get(name, "") for name in _CORNERS]
+            row["box"] = tuple(float(corner) for corner in corners) if row.get("class") or any(corners) else None
+            if not row.get("file") or len(line) > len(columns) or (row["box"] and not row.get("class")):
+                raise ValueError
+            for key in _OPTIONAL:
+                if row["box"] is not None and key in row:
+                    row[key] = _number(row[key], key)
+        except ValueError:
+            message = f"{file}, line {number} is not a box. Received: {','.join(line)[:100]}"
+            defects.refuse("lines that are no box", f"{file.name}, line {number}", message)
+            continue
+        rows.append(row)
+    boxes = np.array([row["box"] for row in rows if row["box"] is not None], np.float64).reshape(-1, 4)
+    # No picture is one pixel large: corners that never pass 1 are parts of its sides.
+    return rows, bool(len(boxes)) and bool(np.nanmax(boxes, initial=0.0) <= 1.0)
+
+
+def _number(text, key):
+    """A cell of an optional column: a flag, or a number; None where it is empty."""
+    if key in ("areas", "weights"):
+        return float(text) if text else None
+    return text.lower() in ("1", "true", "yes", "1.0")
+
+
+def _names(rows, class_names, folders, file):
+    if class_names is not None:
+        return list(class_names)
+    label_map = find_label_map(folders)
+    if label_map is not None:
+        return read_label_map(label_map).class_names
+    names = sorted({row["class"] for row in rows if row["box"] is not None})
+    if not names:
+        raise ValueError(f"No object is annotated in {file}. Pass class_names to read a set of empty pictures.")
+    return names
+
+
+def _places(file):
+    folders = (file.parent, file.parent.parent)
+    return [place for folder in folders for place in (folder / "images", folder / file.stem, folder)][:5]
+
+
+def _record(name, rows, file, pictures, labels, normalised, defects):
+    """The `Record` of a picture's rows, or None where it is refused."""
+    base = pathlib.PurePosixPath(name.replace("\\", "/"))
+    found = file.parent / str(base)
+    if not (is_picture_name(found.name) and found.is_file()):
+        found = pictures.get(base.name) or pictures.get(base.stem) or found
+    try:
+        size = tuple(int(float(rows[0].get(side) or 0)) for side in ("height", "width"))
+    except (ValueError, OverflowError):
+        size = (0, 0)
+    picture = picture_or_refuse(found, size if min(size) > 0 else None, defects, f"listed in {file}")
+    if picture is None:
+        return None
+    rows = [row for row in rows if row["box"] is not None]
+    for row in rows:
+        if row["class"] not in labels:
+            message = f"{file}, {name}: {unknown_name('class', row['class'], labels)} Add it to class_names."
+            defects.refuse("unknown class names", name, message)
+    rows = [row for row in rows if row["class"] in labels]
+    boxes = np.array([row["box"] for row in rows], np.float64).reshape(-1, 4)
+    columns = {key: [row.get(key) for row in rows] for key in _OPTIONAL}
+    columns = {key: values for key, values in columns.items() if any(value is not None for value in values)}
+    if None in columns.get("areas", ()):
+        del columns["areas"]
+    if "weights" in columns:
+        columns["weights"] = [1.0 if weight is None else weight for weight in columns["weights"]]
+    return make_record(
+        picture=picture,
+        file_name=found.name,
+        image_id=base.stem,
+        boxes_abs=boxes * np.array([picture.height, picture.width] * 2) if normalised else boxes,
+        labels=[labels[row["class"]] for row in rows],
+        defects=defects,
+        **columns,
+    )

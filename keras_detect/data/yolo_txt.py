@@ -1,0 +1,267 @@
+"""YOLO's text files, one a picture, a line a box: `class cx cy width height`, normalised by the picture's sides.
+
+Layouts: a `data.yaml` that names the folders of the splits and the classes; or `classes.txt` (`obj.names`) beside
+`images/` and `labels/`, or beside pictures and text files in one folder. A line with the corners of a polygon instead
+of a box, as for segmentation, is read as that mask and the box around it.
+"""
+
+import pathlib
+import re
+
+import numpy as np
+
+from keras_detect.data.dataset import DetectionDataset
+from keras_detect.data.picture import is_picture_name
+from keras_detect.data.reading import picture_or_refuse
+from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
+from keras_detect.data.splits import read_split
+from keras_detect.data.writing import PictureFolder, as_dataset, replace_file
+from keras_detect.data.yaml_subset import parse_yaml
+
+_NAMES = ("classes.txt", "obj.names")
+_SPLITS = ("train", "val", "test")
+
+
+def recognises(path):
+    """Whether `path` is a `data.yaml`, or a folder with one or with a list of classes."""
+    if path.is_file():
+        return path.suffix.lower() in (".yaml", ".yml")
+    return _yaml(path) is not None or any((path / name).is_file() for name in _NAMES)
+
+
+def read(path, split=None, class_names=None, defects=None):
+    """Reads a YOLO data set; `keras_detect.load_dataset` documents the arguments and errors."""
+    defects = Defects() if defects is None else defects
+    yaml = path if path.is_file() else _yaml(path)
+    root = path.parent if path.is_file() else path
+    content = {} if yaml is None else _content(yaml)
+    stored = _stored_names(root, content, yaml)
+    if class_names is None and stored is None:
+        raise ValueError(f"{root} names no classes. Wanted: names in data.yaml, or classes.txt, or class_names=[...].")
+    names = list(class_names) if class_names is not None else stored
+    positions = {name: label for label, name in enumerate(names)}
+    # The numbers in the files follow the stored list; without one they are labels.
+    labels = {number: positions.get(name) for number, name in enumerate(stored if stored is not None else names)}
+    pictures = _pictures(root, content, split, yaml)
+    if not pictures:
+        raise ValueError(
+            f"No pictures found in {root}. Wanted: images/ and labels/, or the folders that data.yaml names."
+        )
+    records = [_record(file, labels, stored or names, defects) for file in pictures]
+    _count_orphans(pictures, defects)
+    return DetectionDataset([record for record in records if record is not None], names, split=split, defects=defects)
+
+
+def write(dataset, folder, split=None):
+    """Writes a data set as `images/<split>/`, `labels/<split>/` and `data.yaml`; without a split, the split is "train".
+
+    YOLO holds boxes and classes; crowds become ordinary boxes, and nothing else is kept.
+
+    Args:
+        dataset: `DetectionDataset`, or any iterable of its examples with `class_names`.
+        folder: where to; created if absent.
+        split: name of the folders.
+
+    Returns:
+        Path of `data.yaml`.
+
+    Raises:
+        ValueError: a `data.yaml` with other classes is there already.
+    """
+    dataset, folder, split = as_dataset(dataset), pathlib.Path(folder), split or "train"
+    yaml = folder / "data.yaml"
+    splits = {split: f"images/{split}"}
+    if yaml.is_file():
+        before = _content(yaml)
+        if _stored_names(folder, before, yaml) != dataset.class_names:
+            raise ValueError(f"{yaml} lists other classes. Write into another folder.")
+        splits = {key: before[key] for key in _SPLITS if isinstance(before.get(key), str)} | splits
+    pictures = PictureFolder(folder / "images" / split)
+    for record in dataset.records:
+        stem = pictures.add(record).rsplit(".", 1)[0]
+        replace_file(folder / "labels" / split / f"{stem}.txt", _lines(record))
+    lines = ["path: .", *(f"{key}: {place}" for key, place in splits.items())]
+    lines += [f"nc: {len(dataset.class_names)}", "names:"]
+    lines += [f"  {number}: {_quoted(name)}" for number, name in enumerate(dataset.class_names)]
+    return replace_file(yaml, "\n".join(lines) + "\n")
+
+
+def _lines(record):
+    boxes = record.boxes.astype(np.float64)
+    centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    rows = zip(record.labels, centres, sizes, strict=True)
+    return "".join(f"{label} {x:.9g} {y:.9g} {width:.9g} {height:.9g}\n" for label, (y, x), (height, width) in rows)
+
+
+def _quoted(name):
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def _yaml(folder):
+    """The YAML file of a folder that names classes: `data.yaml`, else the only one that does."""
+    files = [folder / "data.yaml"] if (folder / "data.yaml").is_file() else sorted(folder.glob("*.y*ml"))
+    files = [file for file in files if file.name == "data.yaml" or re.search(r"^names\s*:", _start(file), re.MULTILINE)]
+    return files[0] if len(files) == 1 else None
+
+
+def _start(file):
+    with open(file, encoding="utf-8", errors="replace") as opened:
+        return opened.read(1_000_000)
+
+
+def _content(yaml):
+    try:
+        content = parse_yaml(yaml.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{yaml} is not readable as data.yaml ({error}). Correct it.") from None
+    return content
+
+
+def _stored_names(root, content, yaml):
+    """The list of class names in the order of the numbers, or None."""
+    names = content.get("names")
+    if isinstance(names, dict):
+        try:
+            names = {int(key): str(name) for key, name in names.items()}
+        except ValueError:
+            raise ValueError(f"names in {yaml} wants numbers before the names.") from None
+        return [names.get(number, f"class_{number}") for number in range(max(names, default=-1) + 1)]
+    if isinstance(names, list):
+        return [str(name) for name in names]
+    for name in _NAMES:
+        if (root / name).is_file():
+            lines = (root / name).read_text(encoding="utf-8").splitlines()
+            return [line.strip() for line in lines if line.strip()]
+    return None
+
+
+def _pictures(root, content, split, yaml):
+    """Paths of the pictures of a split, or of all, in the order of their names."""
+    named = {key: content[key] for key in (*_SPLITS, "valid") if content.get(key)}
+    if named:
+        if split is None:
+            chosen = list(named.values())
+        elif split in named or (split == "val" and "valid" in named):
+            chosen = [named.get(split, named.get("valid"))]
+        else:
+            raise ValueError(f"{yaml} has no split '{split}'. Available: {', '.join(named)}.")
+        places = [place for value in chosen for place in (value if isinstance(value, list) else [value])]
+        base = root / str(content.get("path") or ".")
+        files = [file for place in places for file in _at(place, [base, root], yaml)]
+        return list(dict.fromkeys(files))
+    folders = [root / "images", root] if split is None else [root / "images" / split, root / split / "images"]
+    for folder in folders:
+        files = sorted(file for file in folder.rglob("*") if is_picture_name(file.name)) if folder.is_dir() else []
+        if files:
+            return files
+    if split is None:
+        return []
+    names, listed = read_split([root], split)
+    if names is None:
+        raise ValueError(f"{root} has no split '{split}'. Available: {', '.join(listed) or 'none'}.")
+    wanted = {pathlib.PurePosixPath(name).stem for name in names}
+    return [file for file in _pictures(root, {}, None, yaml) if file.stem in wanted]
+
+
+def _at(place, bases, yaml):
+    """The pictures that one entry of `data.yaml` means: a folder, or a text file that lists pictures."""
+    # Some exports say "../train/images" where they mean "train/images".
+    texts = [str(place), re.sub(r"^(\.\./)+", "", str(place))]
+    path = next((base / text for text in texts for base in bases if (base / text).exists()), None)
+    if path is None:
+        raise FileNotFoundError(f"{yaml} names {place}, which is neither under {bases[0]} nor under {bases[-1]}.")
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if is_picture_name(file.name))
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [path.parent / line for line in lines]
+
+
+def _label_file(picture):
+    """Beside the picture, or with the last folder `images` of its path called `labels`."""
+    parts = list(picture.parts)
+    for position in range(len(parts) - 2, -1, -1):
+        if parts[position] == "images":
+            parts[position] = "labels"
+            return pathlib.Path(*parts).with_suffix(".txt")
+    beside = picture.parent / "labels" / f"{picture.stem}.txt"
+    return beside if beside.is_file() else picture.with_suffix(".txt")
+
+
+def _count_orphans(pictures, defects):
+    """Counts label files without a picture."""
+    used = {_label_file(picture) for picture in pictures}
+    for folder in sorted({file.parent for file in used}):
+        for file in sorted(folder.glob("*.txt")) if folder.is_dir() else ():
+            box = re.match(r"\s*\d+(\s+[-+.\deE]+){4}", _start(file))
+            if box and file not in used:
+                defects.add(DROPPED, "annotations whose picture is missing", file.name)
+
+
+def _record(file, labels, names, defects):
+    """The `Record` of a picture, or None where it is refused."""
+    picture = picture_or_refuse(file, None, defects, "named by the data set")
+    if picture is None:
+        return None
+    sides = np.array([picture.height, picture.width] * 2, np.float64)
+    label_file = _label_file(file)
+    rows = []
+    if label_file.is_file():
+        rows = _rows(label_file, labels, names, defects)
+    else:
+        defects.add(KEPT, "pictures without annotation file, taken as empty", file.name)
+    polygons = [polygon for _, _, polygon in rows]
+    return make_record(
+        picture=picture,
+        file_name=file.name,
+        image_id=file.stem,
+        boxes_abs=np.array([box for _, box, _ in rows], np.float64).reshape(-1, 4) * sides,
+        labels=[label for label, _, _ in rows],
+        defects=defects,
+        masks=[_mask(polygon, picture) for polygon in polygons] if any(p is not None for p in polygons) else None,
+    )
+
+
+def _mask(polygon, picture):
+    return None if polygon is None else ((polygon * [picture.width, picture.height]).reshape(-1),)
+
+
+def _rows(file, labels, names, defects):
+    """[(label, box normalised yxyx, polygon [n, 2] normalised xy or None)] of a file."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        defects.refuse("unreadable annotations", file.name, f"{file} is not text. Write it again or remove it.")
+        return []
+    rows = []
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        place = f"{file}, line {number + 1}"
+        try:
+            values = [float(value) for value in line.split()]
+            if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
+                raise ValueError
+            key = int(values[0])
+            if key != values[0]:
+                raise ValueError
+        except (ValueError, OverflowError):
+            message = f'{place} is not "class cx cy width height" or a polygon. Received: {line.strip()[:80]!r}'
+            defects.refuse("lines that are no box", file.name, message)
+            continue
+        if labels.get(key) is None:
+            what = f"class '{names[key]}', which class_names lacks" if key in labels else f"class {key}"
+            message = f"{place} has {what}. Known: 0...{len(names) - 1}. Correct the line or add the class."
+            defects.refuse("unknown class ids", file.name, message)
+            continue
+        rows.append((labels[key], *_shape(values[1:])))
+    return rows
+
+
+def _shape(values):
+    """`(box normalised yxyx, polygon or None)` of the numbers after the class."""
+    if len(values) == 4:
+        x, y, width, height = values
+        return (y - height / 2, x - width / 2, y + height / 2, x + width / 2), None
+    polygon = np.array(values, np.float64).reshape(-1, 2)
+    (left, top), (right, bottom) = polygon.min(axis=0), polygon.max(axis=0)
+    return (top, left, bottom, right), polygon
