@@ -14,7 +14,7 @@ from absl.flags import argparse_flags
 
 DEMO = "  keras-detect demo --output demo"
 TRAIN = "  keras-detect train --data cells --train_split train --validation_split val --output runs/cells"
-EVALUATE = "  keras-detect evaluate --model runs/cells/model.keras --data cells --split test"
+EVALUATE = "  keras-detect evaluate --model runs/cells/model.keras --data cells --split test --output runs/cells/test"
 PREDICT = "  keras-detect predict --model runs/cells/model.keras --pictures photo.jpg folder/ --output drawn"
 CONVERT = "  keras-detect convert --pipeline_config old/pipeline.config --checkpoint old --output model.keras"
 
@@ -35,7 +35,7 @@ def _parse(arguments):
     for name, add, run, text, example in (
         ("demo", _add_demo, _demo, "train a small SSD on drawn shapes, offline, in about two minutes", DEMO),
         ("train", _add_train, _train, "train a detector on a folder of annotated pictures", TRAIN),
-        ("evaluate", _add_evaluate, _evaluate, "COCO metrics of a model on annotated pictures", EVALUATE),
+        ("evaluate", _add_evaluate, _evaluate, "metrics of a model on annotated pictures, and a report", EVALUATE),
         ("predict", _add_predict, _predict, "detect in pictures: draws them and writes detections.json", PREDICT),
         ("convert", _add_convert, _convert, "a model of the TensorFlow Object Detection API as a .keras file", CONVERT),
     ):
@@ -91,7 +91,8 @@ def _add_evaluate(parser):
     parser.add_argument("--data", required=True, help="folder or file with annotated pictures")
     parser.add_argument("--split", help="split to evaluate; left out: everything")
     parser.add_argument("--batch_size", type=int, default=8, help="(%(default)s)")
-    parser.add_argument("--output", help="write the metrics to this .json file too")
+    parser.add_argument("--output", help="folder for a report (page, pictures, JSON), or a .json file for the numbers")
+    parser.add_argument("--score_threshold", type=float, default=0.3, help="of the confusion matrix (%(default)s)")
 
 
 def _add_predict(parser):
@@ -213,11 +214,29 @@ def _report_training(output, best, validation):
 
 def _evaluate(arguments):
     import keras_detect
+    from keras_detect.evaluation.report import report_folder
 
+    wants_report = arguments.output is not None and pathlib.Path(arguments.output).suffix != ".json"
+    if wants_report:
+        report_folder(arguments.output)  # refused before minutes of work
     model = _load_model(arguments.model)
     dataset = keras_detect.load_dataset(arguments.data, arguments.split, class_names=model.class_names)
-    _measure(model, dataset, arguments.batch_size, arguments.output)
+    if wants_report:
+        _write_report(arguments, model, dataset)
+    else:
+        _measure(model, dataset, arguments.batch_size, arguments.output)
     return 0
+
+
+def _write_report(arguments, model, dataset):
+    from keras_detect.evaluation import Collected, collect_detections, write_report
+
+    collected = Collected(dataset.class_names)
+    collect_detections(model, dataset, collected, batch_size=arguments.batch_size)
+    details = {"model": arguments.model, "data": arguments.data, "split": arguments.split or "everything"}
+    report = write_report(collected, arguments.output, "Evaluation", details, arguments.score_threshold)
+    _print_metrics(report["coco"], {name: values["map"] for name, values in report["coco_per_class"].items()})
+    print(f"report: {pathlib.Path(arguments.output) / 'index.html'}")
 
 
 def _measure(model, dataset, batch_size, output):
@@ -226,11 +245,15 @@ def _measure(model, dataset, batch_size, output):
 
     result = evaluate_coco(model, dataset, batch_size=batch_size)
     per_class = result.pop("map_per_class")
-    for name, value in {**result, **{f"map of {name}": value for name, value in per_class.items()}}.items():
-        print(f"{name:24s} {value:7.4f}" if value >= 0 else f"{name:24s}    none  (no such object)")
+    _print_metrics(result, per_class)
     if output is not None:
         _write_json(output, {**result, "map_per_class": per_class})
     return {**result, "map_per_class": per_class}
+
+
+def _print_metrics(metrics, per_class):
+    for name, value in {**metrics, **{f"map of {name}": value for name, value in per_class.items()}}.items():
+        print(f"{name:24s} {value:7.4f}" if value >= 0 else f"{name:24s}    none  (no such object)")
 
 
 def _predict(arguments):

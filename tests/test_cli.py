@@ -56,6 +56,26 @@ def test_evaluate_measures_what_training_measured(trained, shapes, tmp_path):
     assert json.loads(metrics.read_text()) == json.loads((trained / "metrics.json").read_text())
 
 
+def test_evaluate_writes_a_report(trained, shapes, tmp_path, capsys):
+    arguments = (
+        "--model",
+        trained / "model.keras",
+        "--data",
+        shapes,
+        "--split",
+        "val",
+        "--output",
+        tmp_path / "report",
+    )
+    assert run("evaluate", *arguments) == 0
+    assert f"report: {tmp_path / 'report' / 'index.html'}" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["coco"]["map"] == json.loads((trained / "metrics.json").read_text())["map"]
+    assert report["details"]["split"] == "val"
+    assert run("evaluate", *arguments[:-1], trained) == 2
+    assert "no report" in capsys.readouterr().err
+
+
 def test_predict_draws_every_picture_and_writes_the_boxes(trained, shapes, tmp_path):
     pictures = sorted(path for path in shapes.rglob("*.png") if "val" in str(path))
     pictures = pictures or sorted(shapes.rglob("*.png"))[:4]

@@ -6,6 +6,7 @@ from keras_detect.evaluation.collected import Collected, Evaluator
 from keras_detect.evaluation.confusion import ConfusionMatrix
 from keras_detect.evaluation.errors import ERROR_KINDS, ErrorBreakdown
 from keras_detect.evaluation.pascal_voc import OpenImagesEvaluator, PascalVOCEvaluator
+from keras_detect.evaluation.report import write_report
 
 __all__ = [
     "COCO_METRICS",
@@ -20,4 +21,5 @@ __all__ = [
     "PascalVOCEvaluator",
     "collect_detections",
     "evaluate_coco",
+    "write_report",
 ]

@@ -1,0 +1,187 @@
+"""A folder that shows how good a detector is: report.json, pictures, and a page that opens without a network."""
+
+import base64
+import html
+import json
+import os
+import pathlib
+import shutil
+
+from keras_detect.evaluation import plots
+from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator
+from keras_detect.evaluation.confusion import ConfusionMatrix
+from keras_detect.evaluation.errors import ERROR_KINDS, ErrorBreakdown
+from keras_detect.evaluation.pascal_voc import OpenImagesEvaluator, PascalVOCEvaluator
+
+REPORT, PAGE = "report.json", "index.html"
+
+
+def write_report(collected, folder, title="Evaluation", details=None, score_threshold=0.3):
+    """Computes every metric over collected pictures and writes the report folder.
+
+    The folder holds `report.json` (all numbers), `precision_recall.png`, `class_precision.png`,
+    `confusion_matrix.png`, `errors.png` and `index.html`, which has the pictures inside and links to nothing. It is
+    written under another name and renamed when it is whole; an earlier report of that name is replaced.
+
+    Args:
+        collected: `Collected`, also without a model: whatever `update(truth, detections, image_sizes)` was given.
+        folder: the folder to write.
+        title: heading of the page.
+        details: dict of texts shown under it (the model, the data).
+        score_threshold: of the confusion matrix, see `ConfusionMatrix`.
+
+    Returns:
+        What report.json holds, a dict.
+
+    Raises:
+        ValueError: see `report_folder`; or pictures without sizes.
+    """
+    folder = report_folder(folder)
+    report, figures = _measure(collected, score_threshold)
+    report = {"title": title, "details": dict(details or {}), **report}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part, old = (folder.parent / f"{prefix}_of_{folder.name}" for prefix in ("part", "old"))
+    for left in (part, old):  # of a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        part.mkdir()
+        (part / REPORT).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        for name, draw in figures.items():
+            draw(part / name)
+        (part / PAGE).write_text(_page(report, [part / name for name in figures]), encoding="utf-8")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return report
+
+
+def report_folder(name):
+    """The path of a folder that a report may be written to.
+
+    Raises:
+        ValueError: it is a file, or a folder that holds something else than a report.
+    """
+    folder = pathlib.Path(name).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"A report is a folder. Received a file: {name}. Name a new folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / REPORT).is_file():
+        raise ValueError(f"{name} holds files that are no report, which would be lost. Name a new folder.")
+    return folder
+
+
+def _measure(collected, score_threshold):
+    """`(report, {file name: function that draws it})`."""
+    names = collected.class_names
+    coco = COCOEvaluator(names, collected)
+    confusion = ConfusionMatrix(names, score_threshold=score_threshold, collected=collected).result()
+    errors = ErrorBreakdown(names, collected=collected).result()
+    per_class = coco.result_per_class()
+    report = {
+        "pictures": collected.count,
+        "objects": sum(values["objects"] for values in per_class.values()),
+        "detections": len(collected.found()),
+        "coco": {key: value for key, value in coco.result().items() if key in COCO_METRICS},
+        "coco_per_class": per_class,
+        "pascal_voc": PascalVOCEvaluator(names, collected=collected).result()
+        | PascalVOCEvaluator(names, weighted=True, collected=collected).result(),
+        "open_images": OpenImagesEvaluator(names, collected=collected).result(),
+        "confusion": confusion,
+        "errors": errors,
+    }
+    matrix, rows = confusion["confusion_matrix"], confusion["confusion_names"]
+    curves = coco.curves()
+    return report, {
+        "precision_recall.png": lambda path: plots.draw_precision_recall(curves, names, path),
+        "class_precision.png": lambda path: plots.draw_class_precision(per_class, path),
+        "confusion_matrix.png": lambda path: plots.draw_confusion_matrix(matrix, rows, path),
+        "errors.png": lambda path: plots.draw_error_breakdown(errors, path),
+    }
+
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; color: #1a202c; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
+table { border-collapse: collapse; margin: .5rem 0 } td, th { padding: .2rem .7rem; border-bottom: 1px solid #e2e8f0 }
+th { text-align: left } td { text-align: right; font-variant-numeric: tabular-nums }
+td:first-child { text-align: left } img { max-width: 100% } p.note { color: #4a5568; max-width: 48rem }
+"""
+
+_COLUMNS = ("objects", "detections", "map", "map_50", "map_75", "mar_100")
+
+
+def _page(report, pictures):
+    """The HTML page, its pictures inside."""
+    images = {path.name: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" for path in pictures}
+    confusion, errors = report["confusion"], report["errors"]
+    iou, score = confusion["confusion_thresholds"]["iou"], confusion["confusion_thresholds"]["score"]
+    details = [*report["details"].items()]
+    details += [(key, f"{report[key]:,}") for key in ("pictures", "objects", "detections")]
+    others = {
+        "Pascal VOC mAP, IoU 0.5": report["pascal_voc"]["voc_map"],
+        "weighted Pascal VOC mAP, IoU 0.5": report["pascal_voc"]["weighted_voc_map"],
+        "Open Images mAP, IoU 0.5": report["open_images"]["open_images_map"],
+        f"precision at score {score:g}, IoU {iou:g}": confusion["precision"],
+        f"recall at score {score:g}, IoU {iou:g}": confusion["recall"],
+    }
+    weakest_first = sorted(report["coco_per_class"].items(), key=lambda entry: (entry[1]["map"] < 0, entry[1]["map"]))
+    by_class = [(name, *(values[key] for key in _COLUMNS)) for name, values in weakest_first]
+    kinds = [
+        (kind, errors["error_counts"][kind], errors["error_costs"][kind], ERROR_KINDS[kind]) for kind in ERROR_KINDS
+    ]
+    thresholds = errors["error_thresholds"]
+    parts = [
+        _table(("", ""), details, head=False),
+        "<h2>COCO</h2>",
+        _table(("metric", "value"), report["coco"].items()),
+        "<h2>Other metrics</h2>",
+        _table(("metric", "value"), others.items()),
+        "<h2>Precision and recall</h2>",
+        _image(images, "precision_recall.png"),
+        "<h2>Classes</h2>",
+        _image(images, "class_precision.png"),
+        _table(("class", *_COLUMNS), by_class),
+        "<h2>Confusion matrix</h2>",
+        _note(
+            f"Detections with a score from {score:g}, matched one to one at IoU {iou:g}, first within their class. "
+            "Column “background”: missed objects; row “background”: false alarms."
+        ),
+        _image(images, "confusion_matrix.png"),
+        "<h2>Errors</h2>",
+        _note(
+            "After TIDE (Bolya et al. 2020), over the 100 strongest detections of a picture; foreground threshold IoU "
+            f"{thresholds['foreground']:g}, background threshold IoU {thresholds['background']:g}. A cost is the AP50 "
+            f"that would be won without that kind alone, measured from {_number(errors['error_ap'])}."
+        ),
+        _image(images, "errors.png"),
+        _table(("kind", "number", "cost", "a detection that is"), kinds),
+        _note("A dash stands for a number that has no object to be measured on (-1 in report.json)."),
+    ]
+    title = html.escape(report["title"])
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{title}</h1>{"".join(parts)}</body></html>\n'
+
+
+def _table(head_cells, rows, head=True):
+    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head_cells)
+    body = "".join("<tr>" + "".join(f"<td>{_number(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table>{f'<tr>{cells}</tr>' if head else ''}{body}</table>"
+
+
+def _number(value):
+    """A cell: text escaped, whole numbers as they are, others with four decimals, undefined ones as a dash."""
+    if isinstance(value, str):
+        return html.escape(value)
+    if value < 0:
+        return "\N{EM DASH}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _image(images, name):
+    return f'<p><img src="{images[name]}" alt="{html.escape(name)}"></p>'
+
+
+def _note(text):
+    return f'<p class="note">{html.escape(text)}</p>'
