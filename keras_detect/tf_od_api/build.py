@@ -14,6 +14,7 @@ from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
 from keras_detect.registry import unknown_name
 from keras_detect.tf_od_api import build_parts, text_proto
+from keras_detect.tf_od_api.build_faster_rcnn import faster_rcnn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,6 @@ EXTRACTORS = {
 
 #: meta-architectures that cannot be built yet, and what is missing
 MISSING = {
-    "faster_rcnn": "Faster R-CNN and Mask R-CNN are not built yet",
     "center_net": "CenterNet is not built yet",
     "experimental_model": "experimental models have no counterpart",
 }
@@ -65,9 +65,9 @@ def from_pipeline_config(path_or_text, num_classes=None):
     model = config.message("model", required=True)
     for name, reason in MISSING.items():
         if model.has(name):
-            raise model.error(name, f"{reason}; supported: ssd")
-    _, node = model.oneof("ssd")
-    built = _ssd(node, num_classes)
+            raise model.error(name, f"{reason}; supported: ssd, faster_rcnn")
+    name, node = model.oneof("ssd", "faster_rcnn")
+    built = _ssd(node, num_classes) if name == "ssd" else faster_rcnn(node, num_classes)
     model.refuse_unread()
     return built
 

@@ -23,12 +23,12 @@ def refuse_values(node, **supported):
             raise node.error(name, f"found {found}; supported: {value}")
 
 
-def conv_hyperparams(node):
-    """`conv_hyperparams` -> `(ConvHyperparams, force_use_bias)`."""
+def conv_hyperparams(node, op="CONV"):
+    """`conv_hyperparams`, or with `op="FC"` `fc_hyperparams` -> `(ConvHyperparams, force_use_bias)`."""
     refuse_values(node, regularize_depthwise=False)
     kind = node.scalar("op", ("CONV", "FC"), "CONV")
-    if kind != "CONV":
-        raise node.error("op", f"found {kind}; supported: CONV")
+    if kind != op:
+        raise node.error("op", f"found {kind}; supported: {op}")
     norm = node.message("batch_norm")
     settings = {
         "activation": ACTIVATIONS[node.scalar("activation", tuple(ACTIVATIONS), "RELU")],
@@ -86,31 +86,42 @@ def resizer(node):
 def anchor_generator(node):
     """`anchor_generator` -> `SsdAnchorGenerator` or `MultiscaleGridAnchorGenerator`."""
     name, settings = node.oneof("ssd_anchor_generator", "multiscale_anchor_generator")
-    ratios = settings.repeated("aspect_ratios", float)
-    if not ratios:
-        raise settings.error("aspect_ratios", "is missing; supported: at least one ratio")
     if name == "multiscale_anchor_generator":
-        refuse_values(settings, normalize_coordinates=True)
-        return anchor_generators.MultiscaleGridAnchorGenerator(
-            min_level=settings.scalar("min_level", int, 3),
-            max_level=settings.scalar("max_level", int, 7),
-            anchor_scale=settings.scalar("anchor_scale", float, 4.0),
-            aspect_ratios=ratios,
-            scales_per_octave=settings.scalar("scales_per_octave", int, 2),
-        )
+        return multiscale_anchor_generator(settings)
     base = tuple(settings.scalar(f"base_anchor_{side}", float, 1.0) for side in ("height", "width"))
     return anchor_generators.SsdAnchorGenerator(
         num_layers=settings.scalar("num_layers", int, 6),
         min_scale=settings.scalar("min_scale", float, 0.2),
         max_scale=settings.scalar("max_scale", float, 0.95),
         scales=settings.repeated("scales", float) or None,
-        aspect_ratios=ratios,
+        aspect_ratios=_aspect_ratios(settings),
         interpolated_scale_aspect_ratio=settings.scalar("interpolated_scale_aspect_ratio", float, 1.0),
         base_anchor_size=base,
         reduce_boxes_in_lowest_layer=settings.scalar("reduce_boxes_in_lowest_layer", bool, True),
         anchor_strides=_pairs(settings, "stride"),
         anchor_offsets=_pairs(settings, "offset"),
     )
+
+
+def multiscale_anchor_generator(node, normalized=True):
+    """`multiscale_anchor_generator`; ours are always normalised, in the config they must be as `normalized` says."""
+    found = node.scalar("normalize_coordinates", bool, True)
+    if found != normalized:
+        raise node.error("normalize_coordinates", f"found {found}; supported: {normalized} in this architecture")
+    return anchor_generators.MultiscaleGridAnchorGenerator(
+        min_level=node.scalar("min_level", int, 3),
+        max_level=node.scalar("max_level", int, 7),
+        anchor_scale=node.scalar("anchor_scale", float, 4.0),
+        aspect_ratios=_aspect_ratios(node),
+        scales_per_octave=node.scalar("scales_per_octave", int, 2),
+    )
+
+
+def _aspect_ratios(node):
+    ratios = node.repeated("aspect_ratios", float)
+    if not ratios:
+        raise node.error("aspect_ratios", "is missing; supported: at least one ratio")
+    return ratios
 
 
 def _pairs(node, name):
@@ -182,18 +193,19 @@ def one_stage_loss(node):
     class_weight = loss.scalar("classification_weight", float, 1.0)
     box_weight = loss.scalar("localization_weight", float, 1.0)
     return OneStageLoss(
-        classification=_classification_loss(loss.message("classification_loss", required=True)),
+        classification=classification_loss(loss.message("classification_loss", required=True)),
         localization=_localization_loss(loss.message("localization_loss", required=True)),
         classification_weight=class_weight,
         localization_weight=box_weight,
         normalize_by_num_matches=node.scalar("normalize_loss_by_num_matches", bool, True),
         normalize_localization_by_code_size=node.scalar("normalize_loc_loss_by_codesize", bool, False),
         background_as_zeros=node.scalar("encode_background_as_zeros", bool, False),
-        hard_example_miner=_hard_example_miner(loss.message("hard_example_miner"), class_weight, box_weight),
+        hard_example_miner=hard_example_miner(loss.message("hard_example_miner"), class_weight, box_weight),
     )
 
 
-def _classification_loss(node):
+def classification_loss(node):
+    """`classification_loss` -> a classification loss part."""
     name, settings = node.oneof(
         "weighted_sigmoid",
         "weighted_softmax",
@@ -229,7 +241,8 @@ def _localization_loss(node):
     return kinds[name]()
 
 
-def _hard_example_miner(node, class_weight, box_weight):
+def hard_example_miner(node, class_weight, box_weight):
+    """`hard_example_miner` -> `HardExampleMiner`, or `None` where it is not written."""
     if not node.present:
         return None
     count = node.scalar("num_hard_examples", int, 64)

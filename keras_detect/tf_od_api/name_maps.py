@@ -3,9 +3,13 @@
 import re
 
 from keras_detect.backbones import efficientnet
-from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
-from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
-from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
+from keras_detect.tf_od_api import name_maps_faster_rcnn
+from keras_detect.tf_od_api.name_maps_layers import (
+    mobilenet_v1_layers,
+    mobilenet_v2_layers,
+    numbered,
+    resnet_v1_layers,
+)
 
 EXTRACTOR = "model/_feature_extractor"
 PREDICTOR = "model/_box_predictor"
@@ -15,41 +19,6 @@ VARIABLE_NAMES = {
     ("_depthwise", "kernel"): "depthwise_kernel",
     ("_combine", "combine_weights"): "bifpn_combine_weights",
 }
-
-
-def _numbered(layers, prefix):
-    """Rows for a backbone whose weighted layers the original numbers in graph order."""
-    return {layer: f"{prefix}/layer_with_weights-{index}" for index, layer in enumerate(layers)}
-
-
-def _mobilenet_v2_layers():
-    layers = ["stem_conv", "stem_bn"]
-    expansions = [stage.expansion for stage in MOBILENET_V2_STAGES for _ in range(stage.repeats)]
-    for index, expansion in enumerate(expansions):
-        block = f"block_{index}"
-        layers += [f"{block}_expand_conv", f"{block}_expand_bn"] if expansion > 1 else []
-        layers += [f"{block}_depthwise", f"{block}_bn", f"{block}_project_conv", f"{block}_project_bn"]
-    return [*layers, "head_conv", "head_bn"]
-
-
-def _mobilenet_v1_layers():
-    layers = ["stem_conv", "stem_bn"]
-    for index in range(len(MOBILENET_V1_BLOCKS)):
-        block = f"block_{index}"
-        layers += [f"{block}_depthwise", f"{block}_bn", f"{block}_project_conv", f"{block}_project_bn"]
-    return layers
-
-
-def _resnet_v1_layers(backbone):
-    layers = ["stem_conv", "stem_bn"]
-    for stage, blocks in enumerate(RESNET_V1_VARIANTS[backbone.variant].blocks, start=2):
-        for index in range(blocks):
-            # graph order counts from the output: the shortcut stands beside the last convolution
-            ends = ("shortcut", "expand") if index == 0 else ("expand",)
-            parts = [f"{part}_{kind}" for part in ("reduce", "middle") for kind in ("conv", "bn")]
-            parts += [f"{part}_{kind}" for kind in ("conv", "bn") for part in ends]
-            layers += [f"stage_{stage}_block_{index}_{part}" for part in parts]
-    return layers
 
 
 def _efficientnet_layers(backbone, taps):
@@ -66,8 +35,8 @@ def _efficientnet_layers(backbone, taps):
 
 def _efficientnet(backbone):
     """The original keeps the blocks that its levels need under one name, and all that follow under another."""
-    needed = _numbered(_efficientnet_layers(backbone, "b0"), f"{EXTRACTOR}/_efficientnet")
-    return _numbered(_efficientnet_layers(backbone, backbone.taps), CLASSIFICATION) | needed
+    needed = numbered(_efficientnet_layers(backbone, "b0"), f"{EXTRACTOR}/_efficientnet")
+    return numbered(_efficientnet_layers(backbone, backbone.taps), CLASSIFICATION) | needed
 
 
 def _efficientnet_unused(backbone):
@@ -82,9 +51,9 @@ CLASSIFICATION = f"{EXTRACTOR}/classification_backbone"
 
 BACKBONES = {
     "EfficientNet": _efficientnet,
-    "MobileNetV1": lambda backbone: _numbered(_mobilenet_v1_layers(), CLASSIFICATION),
-    "MobileNetV2": lambda backbone: _numbered(_mobilenet_v2_layers(), CLASSIFICATION),
-    "ResNetV1": lambda backbone: _numbered(_resnet_v1_layers(backbone), CLASSIFICATION),
+    "MobileNetV1": lambda backbone: numbered(mobilenet_v1_layers(), CLASSIFICATION),
+    "MobileNetV2": lambda backbone: numbered(mobilenet_v2_layers(), CLASSIFICATION),
+    "ResNetV1": lambda backbone: numbered(resnet_v1_layers(backbone), CLASSIFICATION),
 }
 
 
@@ -167,7 +136,7 @@ PREDICTORS = {
 }
 
 #: groups of `DetectionModel.named_weights` that hold the class head, left out when the number of classes differs
-CLASS_HEAD = r"box_predictor/.*_class/.*"
+CLASS_HEAD = r"box_predictor/.*(_class|class_head|box_head)/.*"
 
 #: backbone class -> function of the backbone -> `((regex of a checkpoint key, reason), ...)` of what the original
 #: saves and no detector uses
@@ -176,23 +145,35 @@ UNUSED = {"EfficientNet": _efficientnet_unused}
 
 def ignored_keys(model):
     """`((regex of a checkpoint key, reason), ...)`: what the original's checkpoint of `model` holds and `model` not."""
+    if name_maps_faster_rcnn.is_two_stage(model):
+        return ()
     backbone = model.feature_extractor.backbone
     return UNUSED.get(type(backbone).__name__, lambda backbone: ())(backbone)
 
 
+def backbone_keys(model):
+    """Regex of the checkpoint keys that belong to the backbone of `model`."""
+    if name_maps_faster_rcnn.is_two_stage(model):
+        return name_maps_faster_rcnn.backbone_keys(model)
+    return rf"{EXTRACTOR}/classification_backbone/.*"
+
+
 def checkpoint_keys(model):
-    """`{our weight name: checkpoint key}` for every weight of an SSD, `named_weights()` order.
+    """`{our weight name: checkpoint key}` for every weight of an SSD or a Faster R-CNN, `named_weights()` order.
 
     Raises:
         ValueError: for a part the tables do not know, or a weight without a row.
     """
-    extractor = model.feature_extractor
-    backbone, neck, predictor = extractor.backbone, extractor.neck, model.box_predictor
-    tables = {
-        "backbone": _table(BACKBONES, backbone)(backbone),
-        "neck": _table(NECKS, neck)(neck, backbone),
-        "box_predictor": _table(PREDICTORS, predictor)(predictor),
-    }
+    if name_maps_faster_rcnn.is_two_stage(model):
+        tables = name_maps_faster_rcnn.tables(model, _table)
+    else:
+        extractor = model.feature_extractor
+        backbone, neck, predictor = extractor.backbone, extractor.neck, model.box_predictor
+        tables = {
+            "backbone": _table(BACKBONES, backbone)(backbone),
+            "neck": _table(NECKS, neck)(neck, backbone),
+            "box_predictor": _table(PREDICTORS, predictor)(predictor),
+        }
     rows = {f"{group}/{layer}": key for group, table in tables.items() for layer, key in table.items()}
     keys = {}
     for name in model.named_weights():

@@ -13,7 +13,7 @@ def restore_model(model, checkpoint, kind="detection"):
     """Restores a TF2 object checkpoint of the original API.
 
     Args:
-        model: an `SSD`.
+        model: an `SSD` or a `FasterRCNN`.
         checkpoint: prefix, directory, or the zoo's `.tar.gz`.
         kind: "detection" restores everything, or everything but the class head where the number of classes differs;
             "classification" restores the backbone alone.
@@ -31,7 +31,7 @@ def restore_model(model, checkpoint, kind="detection"):
     skip, ignore = (), name_maps.ignored_keys(model)
     if kind == "classification":
         skip = ((r"(?!backbone/).*", "not part of the backbone"),)
-        ignore = (*ignore, (r"(?!.*_feature_extractor/classification_backbone/).*", "not part of the backbone"))
+        ignore = (*ignore, (rf"(?!{name_maps.backbone_keys(model)}).*", "not part of the backbone"))
     report = restore(
         model.named_weights(),
         keys,

@@ -1,0 +1,66 @@
+"""The layers with weights of our backbones, in the order in which the original numbers them."""
+
+from keras_detect.backbones import inception_resnet_v2
+from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
+from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
+from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
+
+
+def numbered(layers, prefix):
+    """`{layer: key}` of layers that the original numbers in graph order."""
+    return {layer: f"{prefix}/layer_with_weights-{index}" for index, layer in enumerate(layers)}
+
+
+def mobilenet_v2_layers():
+    layers = ["stem_conv", "stem_bn"]
+    expansions = [stage.expansion for stage in MOBILENET_V2_STAGES for _ in range(stage.repeats)]
+    for index, expansion in enumerate(expansions):
+        block = f"block_{index}"
+        layers += [f"{block}_expand_conv", f"{block}_expand_bn"] if expansion > 1 else []
+        layers += [f"{block}_depthwise", f"{block}_bn", f"{block}_project_conv", f"{block}_project_bn"]
+    return [*layers, "head_conv", "head_bn"]
+
+
+def mobilenet_v1_layers():
+    layers = ["stem_conv", "stem_bn"]
+    for index in range(len(MOBILENET_V1_BLOCKS)):
+        block = f"block_{index}"
+        layers += [f"{block}_depthwise", f"{block}_bn", f"{block}_project_conv", f"{block}_project_bn"]
+    return layers
+
+
+def resnet_v1_layers(backbone):
+    layers = ["stem_conv", "stem_bn"]
+    for stage, blocks in enumerate(RESNET_V1_VARIANTS[backbone.variant].blocks, start=2):
+        for index in range(blocks):
+            # graph order counts from the output: the shortcut stands beside the last convolution
+            ends = ("shortcut", "expand") if index == 0 else ("expand",)
+            parts = [f"{part}_{kind}" for part in ("reduce", "middle") for kind in ("conv", "bn")]
+            parts += [f"{part}_{kind}" for kind in ("conv", "bn") for part in ends]
+            layers += [f"stage_{stage}_block_{index}_{part}" for part in parts]
+    return layers
+
+
+def inception_resnet_v2_layers(backbone):
+    layers = []
+    for level, convolutions in enumerate(inception_resnet_v2.STEM, start=1):
+        layers += _side_by_side(f"stem_{level}", (convolutions,), "{name}_{index}")
+    for modules in inception_resnet_v2.STAGES.values():
+        for module in modules:
+            if isinstance(module, inception_resnet_v2.Mixed):
+                layers += _side_by_side(module.name, module.branches)
+                continue
+            for block in range(module.repeats):
+                name = f"{module.name}_{block}"
+                layers += [*_side_by_side(name, module.branches), f"{name}_up_conv"]
+    return [*layers, "head_conv", "head_bn"]
+
+
+def _side_by_side(name, branches, layer="{name}_branch_{branch}_{index}"):
+    """Graph order counts from where the branches meet: the first of the longest branch comes first."""
+    layers = []
+    for left in range(max(map(len, branches)), 0, -1):
+        ends = [(branch, len(row) - left) for branch, row in enumerate(branches) if len(row) >= left]
+        names = [layer.format(name=name, branch=branch, index=index) for branch, index in ends]
+        layers += [f"{found}_{kind}" for kind in ("conv", "bn") for found in names]
+    return layers
