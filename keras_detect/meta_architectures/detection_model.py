@@ -88,21 +88,26 @@ class DetectionModel(keras.Model):
     # --- Keras' hooks: the data are the last positional argument, JAX passes its state first ------------------------
 
     def train_step(self, *args):
-        return super().train_step(*args[:-1], self._preprocess_data(args[-1]))
+        with self._kernels():
+            return super().train_step(*args[:-1], self._preprocess_data(args[-1]))
 
     def test_step(self, *args):
-        return super().test_step(*args[:-1], self._preprocess_data(args[-1]))
+        with self._kernels():
+            return super().test_step(*args[:-1], self._preprocess_data(args[-1]))
 
     def predict_step(self, *args):
-        data = self._preprocess_data(args[-1])
-        outputs = super().predict_step(*args[:-1], data)
-        shapes = data[0][fields.TRUE_IMAGE_SHAPES]
-        # XLA cannot compile all of TensorFlow's own kernels
-        compiled = native_kernels.running("tensorflow") and self.jit_compile
-        with native_kernels.portable_kernels() if compiled else contextlib.nullcontext():
+        with self._kernels():
+            data = self._preprocess_data(args[-1])
+            outputs = super().predict_step(*args[:-1], data)
+            shapes = data[0][fields.TRUE_IMAGE_SHAPES]
             if isinstance(outputs, tuple):  # JAX: (predictions, non-trainable variables)
                 return self.postprocess(outputs[0], shapes), *outputs[1:]
             return self.postprocess(outputs, shapes)
+
+    def _kernels(self):
+        """XLA cannot compile all of TensorFlow's own kernels."""
+        compiled = native_kernels.running("tensorflow") and self.jit_compile
+        return native_kernels.portable_kernels() if compiled else contextlib.nullcontext()
 
     def _preprocess_data(self, data):
         """Always a 3-tuple: with `y=None`, Keras' own packing would return a bare dict."""

@@ -249,6 +249,14 @@ class FasterRCNN(DetectionModel):
             predictions[fields.NUM_PROPOSALS],
         )
 
+    def save_own_variables(self, store):
+        """Keeps the samplers' state, which Keras leaves out, so that training goes on as if it had not stopped."""
+        store["sample_seed"] = ops.convert_to_numpy(self.sample_seed.state)
+
+    def load_own_variables(self, store):
+        if "sample_seed" in store.keys():  # noqa: SIM118 (Keras' store has no `in` of its own)
+            self.sample_seed.state.assign(store["sample_seed"])
+
     def _weight_groups(self):
         groups = {**self.feature_extractor.weight_groups(), "region_predictor": [self.region_predictor]}
         return groups if self.number_of_stages == 1 else {**groups, "box_predictor": [self.box_predictor]}

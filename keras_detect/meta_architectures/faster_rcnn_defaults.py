@@ -8,22 +8,32 @@ from keras_detect.boxes.matchers import ArgMaxMatcher
 from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.boxes.similarity import IouSimilarity
 from keras_detect.boxes.target_assigner import TargetAssigner
-from keras_detect.feature_extractors.faster_rcnn import CutFeatureExtractor
+from keras_detect.feature_extractors.faster_rcnn import CutFeatureExtractor, FPNFeatureExtractor
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.layers.image_resizers import FixedShapeResizer, KeepAspectRatioResizer
 from keras_detect.layers.region_ops import RegionCropper
 from keras_detect.meta_architectures.ssd_defaults import as_backbone
 from keras_detect.meta_architectures.two_stage import BoxStage, ProposalStage
+from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.postprocessing import Postprocessor
 
 HEADS = ConvHyperparams(kernel_initializer=initializer("truncated_normal", stddev=0.01))
 CODER = FasterRcnnBoxCoder(scale_factors=(10.0, 10.0, 5.0, 5.0))
+PYRAMID = ("C2", "C3", "C4", "C5")
 ANCHOR_SHARE = 0.4  # side of the anchor of scale 1 in shares of the shorter side: 256 pixels of 640
 
 
 def feature_extractor(backbone, neck, cut, preprocess, crop_size):
     """The feature extractor of what `FasterRCNN.from_backbone` accepts as backbone, neck and cut."""
     backbone = as_backbone(backbone, preprocess)
+    if neck == "fpn":
+        neck = FeaturePyramid(levels=tuple(PYRAMID), coarse_levels=1)
+    if neck is not None:
+        if cut is not None:
+            raise ValueError(f"A backbone is cut, or has a neck. Received: cut={cut!r} and neck={neck!r}.")
+        if isinstance(neck, str):
+            raise ValueError(f"The neck is None, 'fpn' or a part such as FeaturePyramid(). Received: {neck!r}.")
+        return FPNFeatureExtractor(backbone=backbone, neck=neck, crop_size=crop_size[0], name="feature_extractor")
     return CutFeatureExtractor(backbone=backbone, cut=cut, name="feature_extractor")
 
 

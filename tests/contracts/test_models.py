@@ -1,5 +1,7 @@
 """What every meta-architecture promises, whatever it is made of. A new one adds a row to `tiny.TINY_MODELS`."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -173,8 +175,9 @@ def test_save_load_predicts_the_same_and_training_goes_on(build, tmp_path):
 
 @MODELS
 def test_config_round_trip_is_stable(build):
-    config = build().get_config()
-    again = keras_detect.SSD.from_config(config).get_config()
+    model = build()
+    config = model.get_config()
+    again = type(model).from_config(config).get_config()
     assert again == config
 
 
@@ -189,7 +192,8 @@ def test_preset_directory_re_heads_and_says_what_it_kept(build, tmp_path, caplog
     old_weights, new_weights = tiny.weights_of(model), tiny.weights_of(new)
     changed = {name for name in old_weights if old_weights[name].shape != new_weights[name].shape}
     assert changed
-    assert all("class" in name for name in changed)
+    # a two-stage detector has a box for each class
+    assert all(re.match(r"box_predictor/(.*class.*|box_head/)", name) for name in changed)
     assert all(np.array_equal(old_weights[name], new_weights[name]) for name in old_weights if name not in changed)
     assert new.num_classes == 7
     assert new.class_names is None
@@ -225,9 +229,11 @@ def test_xla_compiles_whole_steps(build):
     x, y = tiny.tiny_batch()
     plain, compiled = sgd(build(), jit_compile=False), sgd(build(), jit_compile=True)
     losses = [model.train_on_batch(x, y, return_dict=True)["loss"] for model in (plain, compiled)]
-    np.testing.assert_allclose(*losses, rtol=1e-4)
+    # under XLA, TensorFlow draws other random numbers, hence other samples of a two-stage detector's proposals
+    tolerance = 1e-2 if hasattr(plain, "sample_seed") and goldens.BACKEND == "tensorflow" else 1e-4
+    np.testing.assert_allclose(*losses, rtol=tolerance)
     ours, theirs = plain.predict(x, verbose=0), compiled.predict(x, verbose=0)
-    np.testing.assert_allclose(ours[fields.SCORES], theirs[fields.SCORES], atol=1e-4)
+    np.testing.assert_allclose(ours[fields.SCORES], theirs[fields.SCORES], atol=tolerance)
 
 
 @MODELS
