@@ -7,6 +7,8 @@ from keras_detect.backbones.inception_v100 import InceptionV100
 from keras_detect.backbones.mobilenet_v1 import MobileNetV1
 from keras_detect.backbones.mobilenet_v2 import MobileNetV2
 from keras_detect.backbones.resnet_v1 import ResNetV1
+from keras_detect.data.check import check_dataset
+from keras_detect.data.convert import write_dataset
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.load import load_dataset
 from keras_detect.evaluation import callback as callbacks
@@ -32,8 +34,10 @@ __all__ = [
     "ResNetV1",
     "backbone_names",
     "callbacks",
+    "check_dataset",
     "from_pipeline_config",
     "load_dataset",
     "register_backbone",
     "training",
+    "write_dataset",
 ]

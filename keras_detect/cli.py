@@ -1,4 +1,4 @@
-"""`keras-detect demo | train | evaluate | predict | convert`."""
+"""`keras-detect demo | train | evaluate | predict | convert | convert_data | check | statistics`."""
 
 import argparse
 import json
@@ -17,6 +17,10 @@ TRAIN = "  keras-detect train --data cells --train_split train --validation_spli
 EVALUATE = "  keras-detect evaluate --model runs/cells/model.keras --data cells --split test --output runs/cells/test"
 PREDICT = "  keras-detect predict --model runs/cells/model.keras --pictures photo.jpg folder/ --output drawn"
 CONVERT = "  keras-detect convert --pipeline_config old/pipeline.config --checkpoint old --output model.keras"
+CONVERT_DATA = "  keras-detect convert_data --data cells --to tfrecord --output cells_record --splits train val"
+CHECK = "  keras-detect check --data cells --model runs/cells/model.keras"
+STATISTICS = "  keras-detect statistics --data cells --split train --output cells_statistics"
+_NAMES = "demo|train|evaluate|predict|convert|convert_data|check|statistics"
 
 
 def main():
@@ -28,16 +32,19 @@ def _parse(arguments):
     parser = argparse_flags.ArgumentParser(
         prog="keras-detect",
         description="Train, evaluate and use object detectors.",
-        epilog=f"examples:\n{DEMO}\n{TRAIN}\n{EVALUATE}\n{PREDICT}\n{CONVERT}",
+        epilog=f"examples:\n{DEMO}\n{TRAIN}\n{EVALUATE}\n{PREDICT}\n{CONVERT}\n{CONVERT_DATA}\n{CHECK}\n{STATISTICS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|train|evaluate|predict|convert")
+    commands = parser.add_subparsers(dest="command", required=True, metavar=_NAMES)
     for name, add, run, text, example in (
         ("demo", _add_demo, _demo, "train a small SSD on drawn shapes, offline, in about two minutes", DEMO),
         ("train", _add_train, _train, "train a detector on a folder of annotated pictures", TRAIN),
         ("evaluate", _add_evaluate, _evaluate, "metrics of a model on annotated pictures, and a report", EVALUATE),
         ("predict", _add_predict, _predict, "detect in pictures: draws them and writes detections.json", PREDICT),
         ("convert", _add_convert, _convert, "a model of the TensorFlow Object Detection API as a .keras file", CONVERT),
+        ("convert_data", _add_convert_data, _convert_data, "annotated pictures in another format", CONVERT_DATA),
+        ("check", _add_check, _check, "everything that is wrong with annotated pictures", CHECK),
+        ("statistics", _add_statistics, _statistics, "classes, sizes and anchors of a data set", STATISTICS),
     ):
         command = commands.add_parser(
             name,
@@ -68,7 +75,7 @@ def _add_demo(parser):
 
 
 def _add_train(parser):
-    parser.add_argument("--data", required=True, help="folder or file with annotated pictures (COCO JSON or VOC XML)")
+    parser.add_argument("--data", required=True, help="folder or file: COCO, VOC, YOLO, CSV or TFRecord")
     parser.add_argument("--train_split", help="split to train on; left out: everything")
     parser.add_argument("--validation_split", help="split to choose the best epoch on")
     parser.add_argument("--model", default="mobilenet_v2", help="backbone, preset or .keras file (%(default)s)")
@@ -82,6 +89,7 @@ def _add_train(parser):
     )
     parser.add_argument("--evaluate_every", type=int, default=1, help="epochs between evaluations (%(default)s)")
     parser.add_argument("--cache", action="store_true", help="keep the decoded pictures in memory")
+    parser.add_argument("--skip_check", action="store_true", help="do not decode every picture before the first epoch")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (%(default)s)")
     parser.add_argument("--output", required=True, help="folder for model.keras, history.csv, curve.png, metrics.json")
 
@@ -108,6 +116,36 @@ def _add_convert(parser):
     parser.add_argument("--output", required=True, help="the .keras file to write")
 
 
+_FORMATS = ("coco", "voc", "yolo", "csv", "tfrecord")
+
+
+def _add_data(parser):
+    parser.add_argument("--data", required=True, help="folder or file: COCO, VOC, YOLO, CSV or TFRecord")
+    parser.add_argument("--from", dest="from_format", choices=_FORMATS, help="its format; left out: found out")
+
+
+def _add_convert_data(parser):
+    _add_data(parser)
+    parser.add_argument("--to", required=True, choices=_FORMATS, help="the format to write")
+    parser.add_argument("--output", required=True, help="folder to write; pictures keep their bytes")
+    parser.add_argument("--splits", nargs="+", default=(), help="splits to write one by one; left out: everything")
+
+
+def _add_check(parser):
+    _add_data(parser)
+    parser.add_argument("--split", help="split to check; left out: everything")
+    parser.add_argument("--model", help=".keras file or preset whose anchors and classes shall fit")
+    parser.add_argument("--output", help="write the table to this .json file too")
+
+
+def _add_statistics(parser):
+    _add_data(parser)
+    parser.add_argument("--split", help="left out: everything")
+    parser.add_argument("--model", help=".keras file or preset whose anchors are compared")
+    parser.add_argument("--num_anchors", type=int, default=9, help="shapes to propose (%(default)s)")
+    parser.add_argument("--output", required=True, help="folder for statistics.json, statistics.png, gallery.png")
+
+
 def _demo(arguments):
     from keras_detect.demo import run_demo
 
@@ -130,6 +168,8 @@ def _train(arguments):
     )
     keras.utils.set_random_seed(arguments.seed)
     training, validation = _training_data(arguments)
+    if not arguments.skip_check:
+        _check_before_training({"training": training, "validation": validation})
     model = _model_to_train(arguments, training.class_names)
     output = _folder(arguments.output)
     print(f"{training}\n{model.count_params():,} parameters, classes: {', '.join(training.class_names)}")
@@ -165,6 +205,23 @@ def _training_data(arguments):
         return training, None
     names = training.class_names
     return training, keras_detect.load_dataset(arguments.data, arguments.validation_split, class_names=names)
+
+
+def _check_before_training(datasets):
+    """Prints what is repaired or dropped; raises `ValueError` where an epoch would end in an error."""
+    from keras_detect.data.record import REFUSED
+
+    for name, dataset in datasets.items():
+        report = dataset.check() if dataset is not None else None
+        if report is not None and report.defects.summary():
+            print(f"{name} data: {report.defects.summary()}")
+        if report is not None and not report.ok:
+            refused = [
+                f"{count} {kind} ({places[0]})" for action, kind, count, places in report.rows() if action == REFUSED
+            ]
+            raise ValueError(
+                f"{name} data: {'; '.join(refused)}. Remove or replace them; keras-detect check lists all."
+            )
 
 
 def _model_to_train(arguments, class_names):
@@ -300,6 +357,40 @@ def _convert(arguments):
         part.unlink(missing_ok=True)
     classes = f"{model.num_classes} classes, {model.count_params():,} parameters"
     print(f"{len(report.restored)} variables restored, {classes}: {output}")
+    return 0
+
+
+def _convert_data(arguments):
+    from keras_detect.data.commands import convert_data
+
+    return convert_data(arguments.data, arguments.output, arguments.to, arguments.from_format, arguments.splits)
+
+
+def _check(arguments):
+    from keras_detect.data.commands import check
+
+    model = _load_model(arguments.model) if arguments.model else None
+    return check(arguments.data, arguments.split, arguments.from_format, model, arguments.output)
+
+
+def _statistics(arguments):
+    import numpy as np
+
+    from keras_detect.data.load import load_dataset
+    from keras_detect.data.statistics import dataset_statistics, statistics_table
+    from keras_detect.visualization import draw_dataset, draw_statistics
+
+    model = _load_model(arguments.model) if arguments.model else None
+    names = getattr(model, "class_names", None)
+    dataset = load_dataset(arguments.data, arguments.split, class_names=names, format=arguments.from_format)
+    found = dataset_statistics(dataset, model=model, num_anchors=arguments.num_anchors)
+    print(statistics_table(found))
+    output = _folder(arguments.output)
+    draw_statistics(found, output / "statistics.png")
+    draw_dataset(dataset).save(output / "gallery.png")
+    plain = {key: value for key, value in found.items() if not isinstance(value, np.ndarray)}
+    _write_json(output / "statistics.json", plain)
+    print(f"written: {', '.join(str(output / name) for name in ('statistics.json', 'statistics.png', 'gallery.png'))}")
     return 0
 
 

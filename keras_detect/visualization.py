@@ -15,6 +15,7 @@ _GROUND = (24, 24, 24)
 # Smaller letters than this cannot be read, so a picture that would need them is enlarged first.
 _SMALLEST_FONT = 11
 _SMALLEST_SIDE = 320
+_CLASSES_SHOWN = 30
 
 
 def class_color(label):
@@ -144,6 +145,26 @@ def draw_gallery(images, captions=None, columns=None, cell_size=None):
     return sheet
 
 
+def draw_dataset(dataset, count=16, seed=0, cell_size=(480, 360)):
+    """A gallery of pictures of a data set, drawn at random, with their boxes and class names.
+
+    Args:
+        dataset: `DetectionDataset`.
+        count: how many pictures, at most as many as there are.
+        seed: int, of the choice.
+        cell_size: see `draw_gallery`.
+
+    Returns:
+        A Pillow picture, RGB.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = sorted(rng.choice(len(dataset), min(count, len(dataset)), replace=False).tolist())
+    examples = [dataset[i] for i in chosen]
+    drawn = [draw_boxes(e["image"], e[fields.BOXES], e[fields.LABELS], None, dataset.class_names) for e in examples]
+    captions = [f"{e['file_name']}: {len(e[fields.BOXES])}" for e in examples]
+    return draw_gallery(drawn, captions=captions, cell_size=cell_size)
+
+
 def draw_learning_curve(history, path):
     """Plots the columns of a training history: losses at the left, validation metrics at the right.
 
@@ -175,6 +196,52 @@ def draw_learning_curve(history, path):
             axes.legend()
     losses.set_yscale("log")
     figure.savefig(path, dpi=110)
+
+
+def draw_statistics(statistics, path):
+    """Plots a data set: boxes a class, sides, aspect ratios, and the objects' shapes with the proposed anchors.
+
+    Args:
+        statistics: what `keras_detect.data.statistics.dataset_statistics` returns.
+        path: the picture to write (the suffix chooses the format).
+    """
+    import matplotlib.figure
+    import matplotlib.ticker
+
+    figure = matplotlib.figure.Figure(figsize=(12, 8), layout="constrained")
+    (classes, sides), (ratios, shapes) = figure.subplots(2, 2)
+    counts = sorted(statistics["boxes_per_class"].items(), key=lambda entry: -entry[1])
+    shown = counts[:_CLASSES_SHOWN]
+    classes.barh([_clipped(name) for name, _ in reversed(shown)], [count for _, count in reversed(shown)])
+    more = f" (the first {len(shown)} of {len(counts)})" if len(counts) > len(shown) else ""
+    classes.set(title=f"boxes a class{more}", xlabel="boxes")
+    classes.tick_params(axis="y", labelsize=8)
+    heights, widths = np.asarray(statistics["heights"]), np.asarray(statistics["widths"])
+    for axes, values, title in (
+        (sides, np.sqrt(heights * widths), "side of an object, root of its area, in pixels"),
+        (ratios, widths / heights, "aspect ratio, width / height"),
+    ):
+        low, high = max(values.min(), 1e-3), max(values.max(), 2e-3)
+        axes.hist(values, bins=np.geomspace(low * 0.99, high * 1.01, 40))
+        axes.set(title=title, xscale="log", ylabel="objects")
+    shapes.scatter(widths, heights, s=4, alpha=0.3, linewidths=0)
+    anchors = np.asarray(statistics["proposed_anchors"])
+    share = f"proposed anchors, match {statistics['matched_by_proposed']:.0%}"
+    shapes.scatter(anchors[:, 1], anchors[:, 0], marker="x", color="black", label=share)
+    if "matched_by_model" in statistics:
+        label = f"today's {statistics['model_anchor_shapes']} shapes match {statistics['matched_by_model_shapes']:.0%}"
+        shapes.plot([], [], " ", label=label)
+    shapes.set(title="shapes, in pixels", xlabel="width", ylabel="height", xscale="log", yscale="log")
+    shapes.legend(loc="lower right", fontsize=8)
+    for axis in (sides.xaxis, ratios.xaxis, shapes.xaxis, shapes.yaxis):
+        axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    figure.savefig(path, dpi=110)
+
+
+def _clipped(name):
+    return name if len(name) <= 24 else f"{name[:21]}..."
 
 
 def _read_history(path):

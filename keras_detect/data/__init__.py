@@ -1,8 +1,24 @@
-"""What a picture is before the model: readers, the data set, the pipeline, the synthetic shapes."""
+"""What a picture is before the model: readers and writers, the data set, its check and statistics, the pipeline."""
 
+from keras_detect.data.check import CheckReport, check_dataset
 from keras_detect.data.coco_json import write_coco
+from keras_detect.data.convert import write_dataset
 from keras_detect.data.dataset import DetectionDataset
+from keras_detect.data.label_map import LabelMap, read_label_map, write_label_map
 from keras_detect.data.load import load_dataset
 from keras_detect.data.shapes import shapes_dataset
+from keras_detect.data.statistics import dataset_statistics
 
-__all__ = ["DetectionDataset", "load_dataset", "shapes_dataset", "write_coco"]
+__all__ = [
+    "CheckReport",
+    "DetectionDataset",
+    "LabelMap",
+    "check_dataset",
+    "dataset_statistics",
+    "load_dataset",
+    "read_label_map",
+    "shapes_dataset",
+    "write_coco",
+    "write_dataset",
+    "write_label_map",
+]

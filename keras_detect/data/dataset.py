@@ -133,6 +133,20 @@ class DetectionDataset:
             [self.records[int(i)] for i in indices], self.class_names, split=self.split, defects=self.defects
         )
 
+    def check(self, model=None, decode=True):
+        """Looks for everything that is wrong with the pictures and boxes; see `keras_detect.check_dataset`.
+
+        Args:
+            model: a model whose anchors shall fit the objects, or None.
+            decode: decode every picture; False looks at the headers only.
+
+        Returns:
+            `CheckReport`; `print` shows its table, `ok` says whether a training would start.
+        """
+        from keras_detect.data.check import check_dataset
+
+        return check_dataset(self, model=model, decode=decode)
+
     @property
     def max_boxes(self):
         """The largest number of boxes on one picture, at least 1."""

@@ -1,0 +1,73 @@
+"""From one format to another, with a count of what the new one cannot hold."""
+
+import pathlib
+
+import numpy as np
+
+from keras_detect.data.load import FORMATS
+from keras_detect.data.record import box_areas
+
+# What a format holds besides pictures, boxes and class names.
+_EVERYTHING = {"is_crowd", "is_difficult", "is_group_of", "areas", "weights", "masks", "keypoints"}
+HOLDS = {
+    "coco": _EVERYTHING,
+    "voc": {"is_difficult"},
+    "yolo": set(),
+    "csv": _EVERYTHING - {"masks", "keypoints"},
+    "tfrecord": _EVERYTHING,
+}
+_WORDS = {
+    "is_crowd": "crowds, now ordinary boxes",
+    "is_difficult": "marks of difficult objects",
+    "is_group_of": "marks of groups",
+    "areas": "annotated areas other than the box's",
+    "weights": "weights",
+    "masks": "masks",
+    "keypoints": "objects' keypoints",
+}
+
+
+def write_dataset(dataset, folder, format, split=None):
+    """Writes a data set in a format and says what the format cannot hold.
+
+    Args:
+        dataset: `DetectionDataset`.
+        folder: where to; created if absent.
+        format: "coco", "voc", "yolo", "csv" or "tfrecord".
+        split: name of the part, or None.
+
+    Returns:
+        `{what: how many}` of what is lost, empty where nothing is.
+
+    Raises:
+        ValueError: an unknown format, or a picture that cannot be read.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format is one of {', '.join(FORMATS)}. Received: format={format!r}")
+    FORMATS[format].write(dataset, pathlib.Path(folder), split=split)
+    return lost(dataset, format)
+
+
+def lost(dataset, format):
+    """`{what: how many}` of the entries of a data set that a format cannot hold."""
+    counts = {}
+    for record in dataset.records:
+        for key in _EVERYTHING - HOLDS[format]:
+            counts[key] = counts.get(key, 0) + _number(record, key)
+    words = _WORDS | ({"is_crowd": "crowds, now marked as difficult"} if format == "voc" else {})
+    return {words[key]: counts[key] for key in _WORDS if counts.get(key)}
+
+
+def _number(record, key):
+    """How many boxes of a record say something under a key."""
+    values = getattr(record, key)
+    if values is None:
+        return 0
+    if key == "masks":
+        return sum(mask is not None for mask in values)
+    if key == "keypoints":
+        return int(np.isfinite(values).any(axis=(1, 2)).sum())
+    if key == "areas":
+        boxes = box_areas(record.boxes.astype(np.float64)) * record.picture.height * record.picture.width
+        return int((np.abs(values - boxes) > 1e-3 * boxes + 0.01).sum())
+    return int((values != (1.0 if key == "weights" else False)).sum())
