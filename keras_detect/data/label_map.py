@@ -38,10 +38,9 @@ class LabelMap:
         """The names to show, in the order of the ids: display names where there are some."""
         return [self.display_names.get(key, name) for key, name in self.names.items()]
 
-    def ids_by_text(self, use_display_name=False):
-        """`{text: id}` for `image/object/class/text`: names, or display names where asked for and given."""
-        chosen = {key: self.display_names.get(key, name) for key, name in self.names.items()}
-        return {name: key for key, name in (chosen if use_display_name else self.names).items()}
+    def ids_by_text(self):
+        """`{text: id}` for `image/object/class/text`: names, and display names that are no other class's name."""
+        return {name: key for key, name in self.display_names.items()} | {name: key for key, name in self.names.items()}
 
 
 def read_label_map(path):

@@ -209,7 +209,7 @@ def _classes(parsed, label_map, class_names):
             label_map = LabelMap({key: str(key) for key in sorted(ids)})
     shown = dict(zip(label_map.names, label_map.class_names, strict=True))
     names = list(class_names) if class_names is not None else list(shown.values())
-    by_text = label_map.ids_by_text(use_display_name=True) | label_map.ids_by_text()
+    by_text = label_map.ids_by_text()
     positions = {name: label for label, name in enumerate(names)}
 
     def label_of(text, key):
