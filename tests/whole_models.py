@@ -16,6 +16,9 @@ from tests import goldens
 from tests.networks import undrawn
 from tests.tf_od_api import golden_checkpoints
 
+SCORE_TOLERANCE = 1e-4
+TIE = 1e-5  # scores of two overlapping boxes that are closer: noise decides which one suppresses the other
+
 #: the goldens whose whole tests run in CI: one per family
 QUICK = (
     "derived_ssd_mobilenet_v1_300x300",
@@ -163,7 +166,7 @@ class Run:
         self.ties, self.anchors_without_ties = settle_ties(anchors, boxes, self.golden["targets/matched_anchor_idx"])
         found = goldens.compiled(self._everything)(ops.convert_to_tensor(self.image))
         for key, value in found.items():
-            setattr(self, key, _to_numpy(value))
+            setattr(self, key, to_numpy(value))
 
     def _everything(self, image):
         model = self.model
@@ -194,15 +197,48 @@ class Run:
         return goldens.relative_error(ours.ravel()[self.golden[f"{key}#idx"]], self.golden[f"{key}#val"])
 
 
+def assert_same_detections(golden, ours, iou_threshold, tolerance):
+    """Scores by rank; boxes and labels as a set, since scores that tie closer than the noise may swap places."""
+    count = int(golden["post/num_detections"][0])
+    assert ours[fields.NUM_DETECTIONS][0] == count
+    theirs = [golden[f"post/detection_{key}"][0, :count] for key in ("boxes", "scores", "classes")]
+    boxes, scores, labels = theirs
+    np.testing.assert_allclose(ours[fields.SCORES][0, :count], scores, atol=SCORE_TOLERANCE)
+    unmatched = set(range(count))
+    detections = [ours[key][0, :count] for key in (fields.BOXES, fields.SCORES, fields.LABELS)]
+    for found in zip(*detections, strict=True):
+        box, score, label = found
+        twins = [
+            index
+            for index in sorted(unmatched)
+            if labels[index] == label
+            and abs(scores[index] - score) <= SCORE_TOLERANCE
+            and np.abs(boxes[index] - box).max() <= tolerance
+        ]
+        twins = twins or [index for index in sorted(unmatched) if _rivals(theirs, index, found, iou_threshold)]
+        assert twins, f"no detection of the original is like {box} {score} {label}"
+        unmatched.remove(twins[0])
+
+
+def _rivals(theirs, index, found, iou_threshold):
+    """Whether a detection of the original has one score with ours but for noise, and either suppresses the other."""
+    (theirs, their_score, their_label), (box, score, label) = (column[index] for column in theirs), found
+    low, high = np.maximum(theirs[:2], box[:2]), np.minimum(theirs[2:], box[2:])
+    common = np.prod(np.clip(high - low, 0, None))
+    union = sum(np.prod(corners[2:] - corners[:2]) for corners in (theirs, box)) - common
+    return bool(abs(their_score - score) <= TIE and common / union > iou_threshold and their_label == label)
+
+
 def true_frame(boxes, true_image_shapes, padded_shape):
     """`boxes [B, M, 4]` of the padded image, which the original's models take, in the frame of the true image."""
     extent = np.asarray(true_image_shapes)[:, :2] / np.asarray(padded_shape)
     return (boxes / np.tile(extent, 2)[:, None]).astype("float32")
 
 
-def _to_numpy(value):
+def to_numpy(value):
+    """Dicts and lists of tensors as dicts and lists of numpy arrays."""
     if isinstance(value, dict):
-        return {key: _to_numpy(entry) for key, entry in value.items()}
+        return {key: to_numpy(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_to_numpy(entry) for entry in value]
+        return [to_numpy(entry) for entry in value]
     return ops.convert_to_numpy(value)

@@ -13,8 +13,6 @@ MODELS = [*whole_models.QUICK, *(pytest.param(name, marks=pytest.mark.slow) for 
 
 # relative error of float32 against the original's, per backend (issue 3); targets are exact up to float noise
 TOLERANCE = {"tensorflow": 1e-4, "jax": 1e-3, "torch": 1e-3}[goldens.BACKEND]
-SCORE_TOLERANCE = 1e-4
-TIE = 1e-5  # scores of two overlapping boxes that are closer: noise decides which one suppresses the other
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -71,36 +69,12 @@ def test_raw_boxes_are_the_decoded_codes(run):
 
 
 def test_detections(run):
-    """Scores by rank; boxes and labels as a set, since scores that tie closer than the noise may swap places."""
-    golden, ours = run.golden, run.detections
-    count = int(golden["post/num_detections"][0])
-    assert ours[fields.NUM_DETECTIONS][0] == count
-    boxes, scores, labels = (golden[f"post/detection_{key}"][0, :count] for key in ("boxes", "scores", "classes"))
-    np.testing.assert_allclose(ours[fields.SCORES][0, :count], scores, atol=SCORE_TOLERANCE)
-    unmatched = set(range(count))
-    detections = (ours[key][0, :count] for key in (fields.BOXES, fields.SCORES, fields.LABELS))
-    for box, score, label in zip(*detections, strict=True):
-        twins = [
-            index
-            for index in sorted(unmatched)
-            if labels[index] == label
-            and abs(scores[index] - score) <= SCORE_TOLERANCE
-            and np.abs(boxes[index] - box).max() <= 10 * TOLERANCE
-        ]
-        twins = twins or [index for index in sorted(unmatched) if _rivals(run, index, box, score, label)]
-        assert twins, f"no detection of the original is like {box} {score} {label}"
-        unmatched.remove(twins[0])
-
-
-def _rivals(run, index, box, score, label):
-    """Whether a detection of the original has one score with `box` but for noise, and either suppresses the other."""
-    theirs, golden = run.golden["post/detection_boxes"][0, index], run.golden
-    low, high = np.maximum(theirs[:2], box[:2]), np.minimum(theirs[2:], box[2:])
-    common = np.prod(np.clip(high - low, 0, None))
-    union = sum(np.prod(corners[2:] - corners[:2]) for corners in (theirs, box)) - common
-    tied = abs(golden["post/detection_scores"][0, index] - score) <= TIE
-    overlap = common / union > run.model.postprocessor.nms.iou_threshold
-    return bool(tied and overlap and golden["post/detection_classes"][0, index] == label)
+    whole_models.assert_same_detections(
+        run.golden,
+        run.detections,
+        iou_threshold=run.model.postprocessor.nms.iou_threshold,
+        tolerance=10 * TOLERANCE,
+    )
 
 
 def test_predict_returns_these_detections(run):

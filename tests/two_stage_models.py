@@ -1,0 +1,134 @@
+"""Whole two-stage models of the goldens: config and checkpoint in, everything both stages compute out."""
+
+import dataclasses
+
+import numpy as np
+from keras import ops
+
+from keras_detect import fields
+from keras_detect.meta_architectures.detection_model import REGULARIZATION_LOSS, clean_truth
+from tests import goldens, whole_models
+
+#: the golden whose whole test runs in CI
+QUICK = ("faster_rcnn_resnet50_v1_640x640_coco17_tpu-8",)
+#: the others, from the fastest to the slowest
+LARGE = (
+    "faster_rcnn_resnet50_v1_640x640_coco17_tpu-8_img",
+    "faster_rcnn_resnet50_v1_fpn_640x640_coco17_tpu-8",
+    "faster_rcnn_resnet152_v1_640x640_coco17_tpu-8",
+    "faster_rcnn_resnet50_v1_800x1333_coco17_gpu-8",
+    "faster_rcnn_resnet50_v1_800x1333_coco17_gpu-8_img",
+    "faster_rcnn_resnet101_v1_800x1333_coco17_gpu-8",
+    "faster_rcnn_resnet101_v1_1024x1024_coco17_tpu-8",
+    "faster_rcnn_resnet152_v1_1024x1024_coco17_tpu-8",
+    "derived_faster_rcnn_inception_resnet_v2_640x640",
+)
+
+
+class InPixels:
+    """A target assigner that matches in pixels, as the original does.
+
+    The goldens' truths are whole pixels and so are most anchors: many have an IoU of 0.7 or 0.3, the thresholds, and
+    rounding decides what they are. Pixels divided by the size of the picture round differently.
+    """
+
+    def __init__(self, assigner, image_shape):
+        self.assigner, self.box_coder = assigner, assigner.box_coder
+        self.side = np.tile(np.asarray(image_shape, "float32"), 2)
+
+    def __call__(self, anchors, boxes, *others):
+        return self.assigner(anchors * self.side, boxes * self.side, *others)
+
+
+def match_all_anchors(model, image_shape):
+    """`model`, whose first stage counts every anchor that is not ignored, matched in pixels (GOLDEN.md, section 4)."""
+    stage = model.proposal_stage
+    assigner = InPixels(stage.target_assigner, image_shape)
+    model.proposal_stage = dataclasses.replace(stage, target_assigner=assigner, batch_size=10**6)
+    return model
+
+
+class Run:
+    """A restored model and, as numpy arrays, everything it computes on its golden's picture.
+
+    `inputs`, `feature_maps`, `region_features`, `predictions`, `crop_features`, `detections` and `losses` come from one
+    compiled function, in which each network runs once.
+    """
+
+    def __init__(self, name, folder):
+        self.name = name
+        with np.load(goldens.require_shared() / f"{name}.npz") as archive:
+            self.golden = {key: archive[key] for key in archive.files}
+        self.model, self.report, self.weights = whole_models.build(name, folder)
+        self.image_shape = tuple(int(side) for side in self.golden["preprocessed#shape"][1:3])
+        self.side = np.tile(np.asarray(self.image_shape, "float32"), 2)
+        self.image = whole_models.golden_image(name)
+        boxes = self.golden["gt/boxes"][None]
+        self.truth = {
+            fields.BOXES: whole_models.true_frame(boxes, self.golden["true_image_shapes"], self.image_shape),
+            fields.LABELS: self.golden["gt/classes_zero_based"][None],
+        }
+        match_all_anchors(self.model, self.image_shape)
+        found = goldens.compiled(self._everything)(ops.convert_to_tensor(self.image))
+        for key, value in found.items():
+            setattr(self, key, whole_models.to_numpy(value))
+
+    def _everything(self, image):
+        model, kept = self.model, {}
+        for part, method, key in (
+            (model.feature_extractor, "extract_proposal_features", "feature_maps"),
+            (model.region_predictor, "features", "region_features"),
+            (model.feature_extractor, "extract_box_classifier_features", "crop_features"),
+        ):
+            setattr(part, method, _keeping(getattr(part, method), kept, key))
+        inputs = model.preprocess(image)
+        predictions = model(inputs, training=False)
+        return {
+            **kept,
+            "inputs": inputs,
+            "predictions": predictions,
+            "detections": model.postprocess(predictions, inputs[fields.TRUE_IMAGE_SHAPES]),
+            "losses": model.compute_losses(clean_truth(self.truth), predictions, inputs, training=False)
+            | {REGULARIZATION_LOSS: sum([ops.sum(loss) for loss in model.losses], ops.zeros(()))},
+        }
+
+    def error(self, key, ours):
+        """Relative error against the golden array `key`, whole or sampled; axes of length 1 may be missing."""
+        shape = self.golden.get(f"{key}#shape")
+        squeezed = [tuple(side for side in sides if side != 1) for sides in (ours.shape, shape) if sides is not None]
+        assert len(set(squeezed)) == 1, f"{key}: {ours.shape}, the original has {shape}"
+        if key in self.golden:
+            return goldens.relative_error(ours, self.golden[key])
+        return goldens.relative_error(ours.ravel()[self.golden[f"{key}#idx"]], self.golden[f"{key}#val"])
+
+    def heads(self):
+        """`{golden key: our array}` of the heads of both stages, proposals in the original's order."""
+        rows = self.original_order()
+        return {
+            "pred/rpn_box_encodings": self.predictions[fields.RPN_BOX_ENCODINGS],
+            "pred/rpn_objectness_predictions_with_background": self.predictions[fields.RPN_OBJECTNESS],
+            "pred/box_classifier_features": self.crop_features[rows],
+            "pred/refined_box_encodings": self.predictions[fields.BOX_ENCODINGS][0, rows],
+            "pred/class_predictions_with_background": self.predictions[fields.CLASS_LOGITS][0, rows],
+        }
+
+    def original_order(self):
+        """Our row of each of the original's proposals: proposals whose scores tie but for noise swap places."""
+        ours, theirs = self.predictions[fields.PROPOSALS][0] * self.side, self.golden["pred/proposal_boxes"][0]
+        count = int(self.golden["pred/num_proposals"][0])
+        rows, unused = [], list(range(count))
+        for box in theirs[:count]:
+            nearest = min(unused, key=lambda row: np.abs(ours[row] - box).max())
+            rows.append(nearest)
+            unused.remove(nearest)
+        return np.array([*rows, *range(count, len(theirs))])
+
+
+def _keeping(method, kept, key):
+    """`method`, whose result is put into `kept` under `key`."""
+
+    def call(*args, **kwargs):
+        kept[key] = method(*args, **kwargs)
+        return kept[key]
+
+    return call
