@@ -334,8 +334,8 @@ def _row(annotation, shape, file, defects):
             row[key] = None
     try:
         row["mask"] = masks.from_coco(annotation.get("segmentation"), shape)
-    except ValueError as error:
-        defects.add(DROPPED, f"masks that cannot be used: {error}", place)
+    except ValueError:
+        defects.add(DROPPED, "masks that cannot be used", place)
         row["mask"] = None
     points = annotation.get("keypoints")
     row["keypoints"] = points if isinstance(points, list) and points and len(points) % 3 == 0 else None

@@ -121,7 +121,7 @@ def test_a_damaged_file_is_named(tmp_path):
     assert len(read(tmp_path, defects=defects)) == 3
     assert defects.counts() == {"damaged record files": 1}
     path.write_bytes(b"\x1f\x8b" + content)
-    with pytest.raises(ValueError, match="is compressed.*gunzip"):
+    with pytest.raises(ValueError, match=r"is compressed.*gunzip"):
         load_dataset(tmp_path)
 
 

@@ -1,0 +1,77 @@
+"""CSV tables: the headings that are understood, numbers by hand, and what is wrong with others."""
+
+import numpy as np
+import pytest
+
+from keras_detect.data import load_dataset
+from tests.data.test_load import picture
+
+HEAD = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+
+
+def table(folder, text, name="boxes.csv"):
+    picture(folder / "images" / "a.jpg")
+    (folder / name).write_text(text)
+    return folder
+
+
+def test_pixels(tmp_path):
+    """xmin 4 of 40: 0.1; ymin 5 of 20: 0.25; xmax 40: 1; ymax 10: 0.5."""
+    rows = 'a.jpg,40,20,dog,4,5,40,10\na.jpg,40,20,"cat, big",0,0,20,20\n\n'
+    data = load_dataset(table(tmp_path, HEAD + rows))
+    np.testing.assert_allclose(data[0]["boxes"], [[0.25, 0.1, 0.5, 1.0], [0, 0, 1, 0.5]], atol=1e-7)
+    assert (data.class_names, data[0]["labels"].tolist()) == (["cat, big", "dog"], [1, 0])
+
+
+def test_open_images_columns_are_normalised(tmp_path):
+    text = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsGroupOf\na,x,/m/1,1,0.1,1,0.25,0.5,1\n"
+    data = load_dataset(table(tmp_path, text))
+    np.testing.assert_allclose(data[0]["boxes"], [[0.25, 0.1, 0.5, 1.0]], atol=1e-7)
+    assert data[0]["is_group_of"].tolist() == [True]
+
+
+def test_optional_columns_and_empty_pictures(tmp_path):
+    text = HEAD.strip() + ",is_crowd,area,weight\na.jpg,40,20,c,0,0,4,4,true,9,0.5\nb.jpg,40,20,,,,,,,,\n"
+    picture(tmp_path / "images" / "b.jpg")
+    data = load_dataset(table(tmp_path, text))
+    assert [len(example["boxes"]) for example in data] == [1, 0]
+    assert (data[0]["is_crowd"].tolist(), data[0]["areas"].tolist()) == ([True], [9.0])
+    assert data[0]["weights"].tolist() == [0.5]
+
+
+def test_splits_by_column_and_by_file(tmp_path):
+    text = HEAD.strip() + ",split\na.jpg,40,20,c,0,0,4,4,val\nb.jpg,40,20,d,0,0,4,4,train\n"
+    picture(tmp_path / "images" / "b.jpg")
+    data = load_dataset(table(tmp_path, text), "val")
+    assert [record.file_name for record in data.records] == ["a.jpg"]
+    with pytest.raises(ValueError, match=r"no split 'test'. Available: train, val"):
+        load_dataset(tmp_path, "test")
+    table(tmp_path, HEAD + "a.jpg,40,20,c,0,0,4,4\n", "test.csv")
+    assert len(load_dataset(tmp_path, "test")) == 1
+    with pytest.raises(ValueError, match=r"several tables: boxes.csv, test.csv"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        (HEAD + "a.jpg,40,20,c,0,0,four,4\n", ValueError, "boxes.csv, line 2 is not a box"),
+        (HEAD + "a.jpg,40,20,,0,0,4,4\n", ValueError, "line 2 is not a box"),
+        (HEAD + "a.jpg,40,20,c,0,0,4,4,5\n", ValueError, "line 2 is not a box"),
+        (HEAD + "b.jpg,40,20,c,0,0,4,4\n", FileNotFoundError, "Picture not found: b.jpg"),
+        (HEAD + "a.jpg,80,20,c,0,0,4,4\n", ValueError, "drawn on a picture of 80 x 20"),
+        (HEAD, ValueError, "No object is annotated"),
+        (HEAD + 'a.jpg,"40\n', ValueError, "not a readable CSV"),
+        ("a.jpg,c,0,0,4,4\n", ValueError, "Missing: file, class, ymin"),
+    ],
+)
+def test_one_line_for_what_is_wrong(tmp_path, text, error, message):
+    with pytest.raises(error, match=message) as caught:
+        load_dataset(table(tmp_path, text) / "boxes.csv")
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_class(tmp_path):
+    table(tmp_path, HEAD + "a.jpg,40,20,c,0,0,4,4\n")
+    with pytest.raises(ValueError, match=r"Unknown class 'c'"):
+        load_dataset(tmp_path, class_names=["d"])

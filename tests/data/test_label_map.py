@@ -1,0 +1,65 @@
+"""Label maps in three forms, and what is wrong with others."""
+
+import pytest
+
+from keras_detect.data import read_label_map, write_label_map
+
+
+def written(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path / name
+
+
+def test_pbtxt(tmp_path):
+    text = """# made by hand
+    item { id: 5 name: '/m/bird' display_name: "B\\303\\251b\\u00e9" unknown { a: 1 } }
+    item: < name: "cat", id: 1; keypoints { id: 0 label: "nose" } keypoints { id: 1 label: "tail" } >
+    item { id: 0 name: "background" }"""
+    found = read_label_map(written(tmp_path, "a.pbtxt", text.replace("\\u00e9", "é")))
+    assert found.names == {1: "cat", 5: "/m/bird"}
+    assert found.class_names == ["cat", "Bébé"]
+    assert found.keypoint_names == ("nose", "tail")
+    assert found.ids_by_text() == {"cat": 1, "/m/bird": 5, "Bébé": 5}
+
+
+def test_json_and_lines(tmp_path):
+    assert read_label_map(written(tmp_path, "a.json", '{"2": "b", "1": "a"}')).class_names == ["a", "b"]
+    assert read_label_map(written(tmp_path, "b.json", '["a", "b"]')).names == {1: "a", 2: "b"}
+    assert read_label_map(written(tmp_path, "c.json", '{"class_names": ["a"]}')).names == {1: "a"}
+    assert read_label_map(written(tmp_path, "c.txt", "a\n b c \n\n")).class_names == ["a", "b c"]
+
+
+@pytest.mark.parametrize("name", ["a.pbtxt", "a.json", "a.txt"])
+def test_round_trip(tmp_path, name):
+    names = ["cat", 'a "b" \\ c', "ü, # {"]
+    assert read_label_map(write_label_map(tmp_path / name, names)).class_names == names
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.pbtxt", "item { id: 1 name: 'a'", "the text ends inside an item"),
+        ("a.pbtxt", "item { id: 1 }", "an item needs an id and a name"),
+        ("a.pbtxt", "item { id: 1 name: 'a' } item { id: 1 name: 'b' }", "an id of its own|integer of its own"),
+        ("a.pbtxt", "item { id: x name: 'a' }", "integer of its own"),
+        ("a.pbtxt", "model { ssd { } }", "line 1: a label map consists of item"),
+        ("a.pbtxt", "item { id: 1 name: 'a }", "line 1: unexpected"),
+        ("a.pbtxt", "item { id: 1 name: '\\377' }", "utf-8"),
+        ("a.pbtxt", "", "it lists no class"),
+        ("a.pbtxt", "{" * 1000, "line 1: unexpected '{'"),
+        ("a.pbtxt", "item { id: 1 name: 'a' } item { id: 2 name: 'a' }", "stands for two classes"),
+        ("a.json", "[1]", 'wanted {"1": "cat", ...}'),
+        ("a.json", "[" * 100_000, "is not a label map"),
+        ("a.json", '{"x": "a"}', "invalid literal"),
+    ],
+)
+def test_one_line_for_what_is_wrong(tmp_path, name, text, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        read_label_map(written(tmp_path, name, text))
+    assert str(tmp_path / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No such label map"):
+        read_label_map(tmp_path / "a.json")
