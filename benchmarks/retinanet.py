@@ -30,6 +30,7 @@ CONTESTANTS = (
     "KerasCV",
     "KerasCV, 4 layers",
     "TorchVision",
+    "TorchVision, NHWC",
 )
 PREDICT_ONLY = ("keras_detect, constants",)
 PAUSE = 0.1  # seconds between two runs: threads of the one before spin that long for more work
@@ -50,7 +51,7 @@ def main(argv=None):
     for batch_size in arguments.batch_sizes:
         workers = {}
         for name in names:  # one after the other: what is built side by side takes memory side by side
-            workers[name] = Worker(name, pythons.get(name, sys.executable), arguments.task, batch_size)
+            workers[name] = Worker(name, pythons.get(name.split(",")[0], sys.executable), arguments.task, batch_size)
         try:
             times = race({name: worker for name, worker in workers.items() if worker.built}, arguments.rounds)
             print_table(f"{arguments.task}, {batch_size} images, {arguments.rounds} rounds", workers, times, batch_size)

@@ -35,6 +35,7 @@ def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not stand between the answers
     run, built = CONTESTANTS[name](task, pictures(batch_size), truths(batch_size))
+    run()  # traces, and fails before the race if it fails
     reply(answers, built)
     for _ in sys.stdin:
         clock, used = time.perf_counter(), processor_seconds()
@@ -172,7 +173,7 @@ def keras_hub_contestant(task, images, truth):
     if task == "train":
         model.compile(keras.optimizers.SGD(0.0, momentum=0.9))
         y = {"boxes": truth[0] * SIZE, "labels": truth[1].astype("float32")}
-        return lambda: model.train_on_batch(images, y), built
+        return train_by_parts(lambda x: tf.cast(x, "float32") / 255, model, images, y), built
     # Its `predict_step` wants a bare tensor, `predict_on_batch` of Keras 3.15 hands over a tuple: hence its parts here.
     return predict_by_parts(lambda x: model.preprocessor(x), model, images, built)
 
@@ -182,7 +183,6 @@ def keras_cv_contestant(task, images, truth, layers=3):
     import keras
     import keras_cv
     import tensorflow as tf
-    from keras_cv.src.models.object_detection.retinanet.prediction_head import PredictionHead
 
     keras.utils.set_random_seed(0)
     backbone = keras_cv.models.ResNetBackbone(
@@ -193,7 +193,9 @@ def keras_cv_contestant(task, images, truth, layers=3):
         input_shape=(SIZE, SIZE, 3),
     )
     heads = {
-        name: PredictionHead(output_filters=9 * columns, bias_initializer="zeros", num_conv_layers=layers)
+        name: keras_cv.models.retinanet.PredictionHead(
+            output_filters=9 * columns, bias_initializer="zeros", num_conv_layers=layers
+        )
         for name, columns in (("classification_head", CLASSES), ("box_head", 4))
     }
     model = keras_cv.models.RetinaNet(backbone, num_classes=CLASSES, bounding_box_format="yxyx", **heads)
@@ -210,7 +212,7 @@ def keras_cv_contestant(task, images, truth, layers=3):
             optimizer=keras.optimizers.SGD(0.0, momentum=0.9), box_loss="smoothl1", classification_loss="focal"
         )
         y = {"boxes": truth[0] * SIZE, "classes": truth[1].astype("float32")}
-        return lambda: model.train_on_batch(images, y), built
+        return train_by_parts(lambda x: x, model, images, y), built
     return predict_by_parts(lambda x: x, model, images, built)
 
 
@@ -225,6 +227,16 @@ def predict_by_parts(preprocess, model, images, built):
     predict, tensors = tf.function(predict), tf.constant(images)
     built["found"] = predict(tensors)["num_detections"].numpy().tolist()
     return lambda: {key: value.numpy() for key, value in predict(tensors).items()}, built
+
+
+def train_by_parts(preprocess, model, images, y):
+    """A peer's `train_step` in one graph: neither peer's `train_on_batch` runs with Keras 3.15."""
+    import tensorflow as tf
+
+    model.optimizer.build(model.trainable_variables)
+    step = tf.function(lambda x, y: model.train_step((preprocess(x), y)))
+    tensors = tf.constant(images), tf.nest.map_structure(tf.constant, y)
+    return lambda: {key: value.numpy() for key, value in step(*tensors).items()}
 
 
 def settle(model, call):
@@ -330,8 +342,11 @@ def conv_outputs(run, tensors):
     return [(op.outputs[0], op.inputs[1]) for op in graph.get_operations() if op.type == "Conv2D"]
 
 
-def torchvision_contestant(task, images, truth):
-    """TorchVision's RetinaNet, eager, as its documentation runs it: a list of float pictures in 0...1."""
+def torchvision_contestant(task, images, truth, memory="contiguous_format"):
+    """TorchVision's RetinaNet, eager, as its documentation runs it: a list of float pictures in 0...1.
+
+    Its processor time tells less than the others': OpenMP's threads spin while they wait for one another.
+    """
     import torch
     import torchvision
 
@@ -346,6 +361,7 @@ def torchvision_contestant(task, images, truth):
         detections_per_img=100,
     )
     gflop = torchvision_settle(model, images)
+    model.to(memory_format=getattr(torch, memory))
     anchors = sum(9 * (-(-SIZE // 2**level)) ** 2 for level in range(3, 8))
     built = {
         "anchors": anchors,
@@ -435,6 +451,7 @@ CONTESTANTS = {
     "KerasCV": keras_cv_contestant,
     "KerasCV, 4 layers": lambda *a: keras_cv_contestant(*a, layers=4),
     "TorchVision": torchvision_contestant,
+    "TorchVision, NHWC": lambda *a: torchvision_contestant(*a, memory="channels_last"),
 }
 
 if __name__ == "__main__":
