@@ -5,7 +5,8 @@ import numbers
 import numpy as np
 
 from keras_detect import fields
-from keras_detect.data import masks, pipeline
+from keras_detect.data import masks as instance_masks
+from keras_detect.data import pipeline
 from keras_detect.data.in_memory import record_of_example
 from keras_detect.data.record import OPTIONAL_ROWS, Defects
 
@@ -162,6 +163,7 @@ class DetectionDataset:
         drop_remainder=False,
         max_boxes=None,
         cache=False,
+        masks=False,
     ):
         """Batches for `fit`, `evaluate` and the COCO callback, on every backend: a `tf.data.Dataset` of `(x, y)`.
 
@@ -178,6 +180,7 @@ class DetectionDataset:
                 with a warning, so leave it None for evaluation.
             cache: keep decoded pictures in memory after the first epoch (resized where nothing is augmented).
                 Left out, with a log line, when they would take more than 4 GiB.
+            masks: put the objects' masks into y, resized with the picture.
 
         Returns:
             Dataset of `(x, y)`. x: `images` uint8 [B, h, w, 3], or, where the resizer pads, the dict of
@@ -186,7 +189,8 @@ class DetectionDataset:
             height and width of the picture as stored (for evaluation by object size); `"is_crowd"` [B, M] bool
             where a picture of the data set has a crowd (and in the same way `"is_difficult"`, `"is_group_of"`),
             `"weights"` [B, M] float32 where it has weights, and, without
-            augmentation, `"areas"` [B, M] float32 in pixels where the annotation has them.
+            augmentation, `"areas"` [B, M] float32 in pixels where the annotation has them; if asked for, `"masks"`
+            [B, M, h, w] uint8 in the frame of the pictures, 1 on the object, all 0 for an object without a mask.
 
         Raises:
             ValueError: the batch size is not positive, or the model has other class names.
@@ -210,6 +214,7 @@ class DetectionDataset:
             drop_remainder=drop_remainder,
             max_boxes=max_boxes or self.max_boxes,
             cache=cache,
+            masks=masks,
         )
 
 
@@ -226,7 +231,7 @@ def _example(record):
         if getattr(record, key) is not None:
             example[key] = getattr(record, key)
     if record.masks is not None:
-        example["masks"] = masks.stack(record.masks, (record.picture.height, record.picture.width))
+        example["masks"] = instance_masks.stack(record.masks, (record.picture.height, record.picture.width))
     return example
 
 

@@ -3,10 +3,13 @@
 TensorFlow's `tf.data` does the work under every backend; it is imported when the first batches are asked for.
 """
 
+import dataclasses
+
 import numpy as np
 from absl import logging
 
 from keras_detect import fields
+from keras_detect.data import masks as instance_masks
 from keras_detect.data.picture import TF_JPEG, TF_PNG, FilePicture
 
 CACHE_LIMIT_BYTES = 4 * 2**30
@@ -14,19 +17,19 @@ CACHE_LIMIT_BYTES = 4 * 2**30
 _FLAGS = (fields.IS_CROWD, "is_difficult", "is_group_of")
 # The value a padding row holds, per row-wise entry of an example.
 _ROW_PADDING = {fields.BOXES: 0.0, fields.LABELS: fields.PADDING_LABEL, "areas": 0.0, fields.WEIGHTS: 0.0}
-_ROW_PADDING |= dict.fromkeys(_FLAGS, False)
+_ROW_PADDING |= dict.fromkeys(_FLAGS, False) | {"masks": 0}
 
 # Sizes (height, width) that show what a resizer does with square, wide and tall pictures.
 _PROBES = ((96, 96), (96, 160), (160, 96))
 
 
-def build_batches(records, *, resizer, batch_size, augment, shuffle, seed, drop_remainder, max_boxes, cache):
+def build_batches(records, *, resizer, batch_size, augment, shuffle, seed, drop_remainder, max_boxes, cache, masks=False):
     """The `tf.data.Dataset` behind `DetectionDataset.batches`, which documents the arguments and what comes out."""
     import tensorflow as tf
 
     augmentations = _as_sequence(augment)
     canvas, pads = _canvas(records, resizer, augmentations)
-    load = _loader(records, with_areas=not augmentations)
+    load = _loader(records, with_areas=not augmentations, with_masks=masks)
     _warn_of_lost_rows(records, max_boxes)
     cache = cache and _fits_in_memory(records, canvas=None if augmentations else canvas)
 
@@ -63,7 +66,7 @@ def build_batches(records, *, resizer, batch_size, augment, shuffle, seed, drop_
     return dataset.with_options(options)
 
 
-def _loader(records, with_areas):
+def _loader(records, with_areas, with_masks):
     """A function from an index to an example of tensors, the picture decoded and not yet resized."""
     import tensorflow as tf
 
@@ -87,10 +90,18 @@ def _loader(records, with_areas):
     ends = tf.constant(ends, tf.int64)
     decode = _decoder(records)
 
+    def stack(index):
+        record = records[int(index)]
+        empty = (None,) * len(record.boxes)
+        return instance_masks.stack(record.masks or empty, (record.picture.height, record.picture.width))
+
     def load(index):
         example = {key: column[ends[index] : ends[index + 1]] for key, column in columns.items()}
         example["image"] = decode(index)
         example["index"] = index
+        if with_masks:
+            masks = tf.numpy_function(stack, [index], tf.uint8, stateful=False)
+            example["masks"] = tf.ensure_shape(masks, [None, None, None])
         return example
 
     return load
@@ -148,7 +159,22 @@ def _resize(example, resizer, canvas):
     channels = 1 if getattr(resizer, "convert_to_grayscale", False) else 3
     example["image"] = tf.ensure_shape(resized, [*canvas, channels])
     example["true_shape"] = tf.ensure_shape(tf.cast(true_shape, tf.int32), [3])
+    if "masks" in example:
+        example["masks"] = _resize_masks(example["masks"], resizer, canvas)
     return example
+
+
+def _resize_masks(masks, resizer, canvas):
+    """[n, H, W] -> [n, h, w]: the picture's sampling positions, nearest pixel, 0 outside the picture."""
+    import tensorflow as tf
+
+    settings = {"method": "nearest", "convert_to_grayscale": False, "per_channel_pad_value": (0.0,)}
+    own = {field.name for field in dataclasses.fields(resizer)}
+    nearest = dataclasses.replace(resizer, **{key: settings[key] for key in own & settings.keys()})
+    # A plane more, because a picture without channels cannot be resized.
+    planes, _ = nearest.resize_tf(tf.pad(tf.transpose(masks, (1, 2, 0)), [[0, 0], [0, 0], [0, 1]]))
+    room = [[0, canvas[0] - tf.shape(planes)[0]], [0, canvas[1] - tf.shape(planes)[1]], [0, 0]]
+    return tf.ensure_shape(tf.transpose(tf.pad(planes, room), (2, 0, 1))[:-1], [None, *canvas])
 
 
 def _split_xy(example, max_boxes, pads):

@@ -1,7 +1,8 @@
 """What every augmentation obeys: an example in, an example out, the randomness handed in.
 
 An example is a dict of tensors inside a `tf.data` graph: `"image"` uint8 [H, W, 3], `"boxes"` [n, 4] float32
-normalised yxyx, and the other entries of `ROWS`, one row per box. An augmentation is a part (it serialises), is called
+normalised yxyx, and the other entries of `ROWS`, one row per box (`"masks"` [n, H, W], `"keypoints"` [n, N, 2]
+normalised yx). An augmentation is a part (it serialises), is called
 as `operation(example, seed)` with an int64 [2] `seed`, returns a new example, and draws only from that seed: the same
 seed gives the same picture.
 """
@@ -9,6 +10,7 @@ seed gives the same picture.
 from keras_detect import fields
 
 ROWS = (fields.BOXES, fields.LABELS, fields.IS_CROWD, fields.WEIGHTS, "is_difficult", "is_group_of")
+ROWS += ("masks", "keypoints", "keypoint_visibility")
 
 
 def draw(seed, number, shape=(), low=0.0, high=1.0):

@@ -11,16 +11,33 @@ class RandomHorizontalFlip:
 
     Args:
         probability: how often.
+        keypoint_permutation: the new order of the keypoints, so that a left ear stays a left ear; () keeps the order.
     """
 
     probability: float = 0.5
+    keypoint_permutation: tuple = ()
 
     def __post_init__(self):
         check_probability(self.probability)
+        if sorted(self.keypoint_permutation) != list(range(len(self.keypoint_permutation))):
+            raise ValueError(
+                "keypoint_permutation holds each of 0...N-1 once. "
+                f"Received: keypoint_permutation={self.keypoint_permutation}"
+            )
 
     def __call__(self, example, seed):
         """See `keras_detect.preprocessing.augmentation` for the arguments."""
-        return _sometimes(self.probability, seed, _mirror_columns, example)
+        return _sometimes(self.probability, seed, self._mirror, example)
+
+    def _mirror(self, example):
+        import tensorflow as tf
+
+        example = _mirror_columns(example)
+        if self.keypoint_permutation:
+            order = list(self.keypoint_permutation)
+            names = [name for name in ("keypoints", "keypoint_visibility") if name in example]
+            example |= {name: tf.gather(example[name], order, axis=1) for name in names}
+        return example
 
 
 @part
@@ -155,7 +172,12 @@ def cut_out(example, patch):
     corner, size = window[:2], window[2:] - window[:2]
     moved = (boxes - tf.concat([corner, corner], 0)) / tf.concat([size, size], 0)
     cropped = tf.ensure_shape(image[patch[0] : patch[2], patch[1] : patch[3]], [None, None, image.shape[2]])
-    return keep_rows(example | {"image": cropped, fields.BOXES: tf.clip_by_value(moved, 0.0, 1.0)}, keep)
+    example = example | {"image": cropped, fields.BOXES: tf.clip_by_value(moved, 0.0, 1.0)}
+    if "masks" in example:
+        example["masks"] = example["masks"][:, patch[0] : patch[2], patch[1] : patch[3]]
+    if "keypoints" in example:
+        example["keypoints"] = (example["keypoints"] - corner) / size
+    return keep_rows(example, keep)
 
 
 def _sometimes(probability, seed, function, example):
@@ -172,7 +194,8 @@ def _mirror_columns(example):
 
     ymin, xmin, ymax, xmax = tf.unstack(example[fields.BOXES], axis=1)
     boxes = tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], axis=1)
-    return example | {"image": tf.reverse(example["image"], [1]), fields.BOXES: boxes}
+    example = example | {"image": tf.reverse(example["image"], [1]), fields.BOXES: boxes}
+    return _move_instances(example, lambda masks: tf.reverse(masks, [2]), lambda y, x: (y, 1.0 - x))
 
 
 def _mirror_rows(example):
@@ -180,7 +203,8 @@ def _mirror_rows(example):
 
     ymin, xmin, ymax, xmax = tf.unstack(example[fields.BOXES], axis=1)
     boxes = tf.stack([1.0 - ymax, xmin, 1.0 - ymin, xmax], axis=1)
-    return example | {"image": tf.reverse(example["image"], [0]), fields.BOXES: boxes}
+    example = example | {"image": tf.reverse(example["image"], [0]), fields.BOXES: boxes}
+    return _move_instances(example, lambda masks: tf.reverse(masks, [1]), lambda y, x: (1.0 - y, x))
 
 
 def _quarter_turn(example):
@@ -189,7 +213,21 @@ def _quarter_turn(example):
 
     ymin, xmin, ymax, xmax = tf.unstack(example[fields.BOXES], axis=1)
     boxes = tf.stack([1.0 - xmax, ymin, 1.0 - xmin, ymax], axis=1)
-    return example | {"image": tf.reverse(tf.transpose(example["image"], (1, 0, 2)), [0]), fields.BOXES: boxes}
+    example = example | {"image": tf.reverse(tf.transpose(example["image"], (1, 0, 2)), [0]), fields.BOXES: boxes}
+    turn = lambda masks: tf.reverse(tf.transpose(masks, (0, 2, 1)), [1])  # noqa: E731
+    return _move_instances(example, turn, lambda y, x: (1.0 - x, y))
+
+
+def _move_instances(example, move_masks, move_points):
+    """The example with its masks and keypoints moved, where it has them."""
+    import tensorflow as tf
+
+    example = dict(example)
+    if "masks" in example:
+        example["masks"] = move_masks(example["masks"])
+    if "keypoints" in example:
+        example["keypoints"] = tf.stack(move_points(*tf.unstack(example["keypoints"], axis=-1)), axis=-1)
+    return example
 
 
 def _centre_inside(boxes, windows):
