@@ -16,8 +16,10 @@ import numpy as np
 from absl import logging
 
 from keras_detect.backbones import efficientnet
+from keras_detect.backbones.keras_models import KerasBackbone
 from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
 from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
+from keras_detect.backbones.own_weights import OwnWeights
 from keras_detect.backbones.resnet_v1 import KERAS_APPLICATIONS
 from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
 
@@ -148,6 +150,13 @@ FAMILIES = {
 def is_keras_source(source):
     """Whether `source` is a Keras model, or the path of a `.keras` or `.h5` file."""
     return isinstance(source, keras.Model) or pathlib.Path(str(source)).suffix in SUFFIXES
+
+
+def weights_source(backbone, source):
+    """The source to restore `backbone` from: keras.applications for its families, else a model around its own class."""
+    if type(backbone).__name__ in FAMILIES or isinstance(backbone, KerasBackbone):
+        return KerasWeights(backbone, source)
+    return OwnWeights(backbone, source)
 
 
 class KerasWeights:

@@ -296,7 +296,8 @@ class DetectionModel(keras.Model):
 
         Args:
             checkpoint: prefix, folder, or `.tar.gz` of a TF2 object checkpoint; with `kind="classification"` also a
-                network of keras.applications as a Keras model, a `.keras` file or a `.weights.h5` file.
+                network of keras.applications, or a classifier around the same backbone, as a Keras model, a `.keras`
+                file or a `.weights.h5` file.
             kind: "detection" (everything, or all but the class head where the number of classes differs) or
                 "classification" (the backbone alone).
 
@@ -322,7 +323,7 @@ class DetectionModel(keras.Model):
                 f"kind={kind!r}. A whole detector saved by Keras is loaded by keras.models.load_model or load_weights."
             )
         (backbone,) = self._weight_groups()["backbone"]
-        reader = keras_weights.KerasWeights(backbone, source)
+        reader = keras_weights.weights_source(backbone, source)
         skip = ((r"(?!backbone/).*", "not part of the backbone"),)
         report = restore(self.named_weights(), reader.key, reader, skip=skip, ignore=reader.ignore)
         logging.info("%s", report.summary())

@@ -232,7 +232,7 @@ def test_a_row_of_the_zoo_and_an_unknown_backbone_are_refused():
     with pytest.raises(ValueError, match=r"'resnet_v1_50' has the arithmetic of the original.*'resnet_v1_50_keras'"):
         keras_weights.KerasWeights(zoo, "resnet50.weights.h5")
     with pytest.raises(ValueError, match=r"Received the backbone 'TinyBackbone'"):
-        tiny.tiny_ssd().restore("resnet50.weights.h5", kind="classification")
+        keras_weights.KerasWeights(get_backbone("tests_tiny")(), "resnet50.weights.h5")
 
 
 @pytest.mark.slow

@@ -1,0 +1,105 @@
+"""Weights of a classifier that was trained around one of our backbones, back into the backbone of a detector."""
+
+import pathlib
+
+import h5py
+import keras
+
+CLASSIFIER = "not part of the backbone, which a detector reads alone"
+
+
+class OwnWeights:
+    """Weights of a backbone of the same class, as a source that the strict restore reads.
+
+    Layers are paired by name, so a backbone names each layer with weights itself.
+
+    Args:
+        backbone: the `Backbone` that the weights are for.
+        source: a Keras model that is the same backbone, contains it, or is a classifier built on its layers; a `.keras`
+            file of one; or a `.weights.h5` file of the backbone, or of it and dense layers.
+
+    Attributes:
+        shapes: `{"layer/variable": shape}` of the source's backbone.
+        ignored: `{"layer/variable": reason}` of what lies around it.
+        ignore: no further rules.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a source that is not built on this backbone.
+    """
+
+    ignore = ()
+
+    def __init__(self, backbone, source):
+        self.source = f"{source.name} (Keras model)" if isinstance(source, keras.Model) else str(source)
+        names = [layer.name for layer in backbone.layers if layer.weights]
+        theirs = self._layers(backbone, names, source)
+        self.rows = dict(zip(names, (layer.name for layer in theirs[: len(names)]), strict=True))
+        self._variables, self.ignored = {}, {}
+        for layer in theirs:
+            mine = layer.name in self.rows.values()
+            for variable in layer.weights:
+                key = f"{layer.name}/{variable.name}"
+                (self._variables if mine else self.ignored)[key] = variable if mine else CLASSIFIER
+        self.shapes = {key: tuple(variable.shape) for key, variable in self._variables.items()}
+
+    def key(self, weight):
+        """`"backbone/stem_conv/kernel"` -> `"stem_conv/kernel"`; `None` for a layer that the backbone has not."""
+        layer, _, variable = weight.removeprefix("backbone/").rpartition("/")
+        return f"{self.rows[layer]}/{variable}" if layer in self.rows else None
+
+    def read(self, key):
+        """The value under `key` as a numpy array."""
+        return keras.ops.convert_to_numpy(self._variables[key])
+
+    def log_notes(self):
+        """Nothing differs where the class and every shape are the same."""
+
+    def _layers(self, backbone, names, source):
+        """The source's layers with weights, those of the backbone first and in its order."""
+        if not isinstance(source, keras.Model):
+            path = pathlib.Path(source)
+            if not path.is_file():
+                raise FileNotFoundError(f"No such weights file: {path}")
+            if path.suffix == ".h5":
+                return _load_h5(backbone, path)
+            source = keras.models.load_model(path, compile=False)
+        missing = names
+        for candidate in (source, *source._flatten_layers(include_self=False)):
+            if not isinstance(candidate, keras.Model):
+                continue
+            found = {layer.name: layer for layer in candidate.layers if layer.weights}
+            absent = [name for name in names if name not in found]
+            if not absent:
+                return [found.pop(name) for name in names] + list(found.values())
+            missing = min(missing, absent, key=len)
+        raise ValueError(
+            f"{self.source} is not built on the backbone '{backbone.name}' ({type(backbone).__name__}): it has no "
+            f"layer '{missing[0]}', nor {len(missing) - 1} others of {len(names)}. Pass a model around the same "
+            "backbone; layers without names of their own are called something else in each model."
+        )
+
+
+def _load_h5(backbone, path):
+    """Layers of a twin of `backbone` that has read the file, which goes by the order of layers and holds no names."""
+    twin = type(backbone).from_config(backbone.get_config())
+    layers = [layer for layer in twin.layers if layer.weights]
+    try:
+        _check_leftovers(path, sum(len(layer.weights) for layer in layers))
+        twin.load_weights(path)
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError(
+            f"{path} does not hold the weights of the backbone '{backbone.name}' ({str(error).splitlines()[0]}). "
+            "Write it with the backbone's own `save_weights`, or pass the classifier or its .keras file, which name "
+            "the layers."
+        ) from error
+    return layers
+
+
+def _check_leftovers(path, wanted):
+    """A deeper network's file would fill a shallower one and be cut: only dense layers may be left over."""
+    with h5py.File(path, "r") as file:
+        layers = [group for name, group in file["layers"].items() if not name.startswith("dense")]
+        found = sum(len(group["vars"]) for group in layers if "vars" in group)
+    if found != wanted:
+        raise ValueError(f"{found} variables in the file, {wanted} in the backbone")
