@@ -250,24 +250,18 @@ def torch_top_k(values, k):
 
 # ------------------------------------------------------------------------------------------------- crops of features
 
-_BOXES_AT_ONCE = 32  # crops of 14 x 14 x 1024 before pooling: 26 MB
 
-
-def tf_crop(maps, boxes, levels, crop_size, pools):
-    """TensorFlow's CropAndResize and pooling kernels.
-
-    Without gradient, a few boxes at a time are cropped and pooled, so that the crops stay in the cache: 22 ms instead
-    of 36 for 300 boxes of 14 x 14 x 1024 on two cores. The gradient crops anew, all at once.
+def tf_crop(maps, boxes, levels, crop_size):
+    """TensorFlow's CropAndResize.
 
     Args:
         maps: list of `[B, h_l, w_l, C]` float32.
         boxes: `[B, P, 4]` float32, normalised as the kernel has it.
         levels: `[B, P]` int32, the map of each box, or `None` with one map.
         crop_size: `(h, w)`.
-        pools: objects with `size`, `stride` and `mode`, `"max"` or `"average"`, in their order.
 
     Returns:
-        `[B * P, h', w', C]` float32.
+        `[B * P, h, w, C]` float32.
     """
     import tensorflow as tf
 
@@ -275,84 +269,34 @@ def tf_crop(maps, boxes, levels, crop_size, pools):
     images = tf.repeat(tf.range(shape[0]), shape[1])
     boxes = tf.reshape(boxes, [-1, 4])
     if levels is None:
-        return _tf_crop_one_map(maps[0], boxes, images, crop_size, pools)
+        return tf.raw_ops.CropAndResize(image=maps[0], boxes=boxes, box_ind=images, crop_size=crop_size)
     # Each map crops its own boxes: as many as there are, which XLA could not compile.
     levels = tf.reshape(levels, [-1])
     numbers = tf.dynamic_partition(tf.range(tf.size(levels)), levels, len(maps))
     crops = [
-        _tf_crop_one_map(features, tf.gather(boxes, rows), tf.gather(images, rows), crop_size, pools)
+        tf.raw_ops.CropAndResize(
+            image=features, boxes=tf.gather(boxes, rows), box_ind=tf.gather(images, rows), crop_size=crop_size
+        )
         for features, rows in zip(maps, numbers, strict=True)
     ]
     return tf.dynamic_stitch(numbers, crops)
 
 
-def _tf_crop_one_map(features, boxes, images, crop_size, pools):
-    import tensorflow as tf
-
-    def crop(features, boxes, images):
-        crops = tf.raw_ops.CropAndResize(image=features, boxes=boxes, box_ind=images, crop_size=crop_size)
-        for pool in pools:
-            pooling = tf.nn.max_pool2d if pool.mode == "max" else tf.nn.avg_pool2d
-            crops = pooling(crops, pool.size, pool.stride, "VALID")
-        return crops
-
-    if not pools:
-        return crop(features, boxes, images)
-
-    def crop_in_parts(features):
-        count = tf.shape(boxes)[0]
-        parts = tf.maximum(1, (count + _BOXES_AT_ONCE - 1) // _BOXES_AT_ONCE)
-        length = (count + parts - 1) // parts
-        padding = [[0, parts * length - count], [0, 0]]
-        part_boxes = tf.reshape(tf.pad(boxes, padding), [parts, length, 4])
-        part_images = tf.reshape(tf.pad(images, padding[:1]), [parts, length])
-        crops = tf.map_fn(
-            lambda part: crop(features, *part),
-            (part_boxes, part_images),
-            fn_output_signature=tf.float32,
-            parallel_iterations=2,
-        )
-        return tf.reshape(crops, tf.concat([[parts * length], tf.shape(crops)[2:]], 0))[:count]
-
-    @tf.custom_gradient
-    def pooled(features):
-        def gradient(upstream):
-            with tf.GradientTape() as tape:
-                tape.watch(features)
-                crops = crop(features, boxes, images)
-            return tape.gradient(crops, features, upstream)
-
-        return crop_in_parts(features), gradient
-
-    return pooled(features)
-
-
-def torch_crop(table, cells, weights, pools):
-    """Weighted sums of four rows, by torch's `embedding_bag` (seven times faster than four gathers), then pooled.
+def torch_weighted_rows(table, rows, weights):
+    """Weighted sums of rows by torch's `embedding_bag`, which holds no row but the sums.
 
     Args:
         table: `[N, C]` float32.
-        cells: `[P, h, w, 4]` int32, rows of the table.
-        weights: `[P, h, w, 4]` float32.
-        pools: as in `tf_crop`.
+        rows: `[..., n]` int32, the n rows of each sum.
+        weights: `[..., n]` float32.
 
     Returns:
-        `[P, h', w', C]` float32.
+        `[..., C]` float32.
     """
     import torch
 
-    def crop(cells, weights):
-        shape, channels = cells.shape, table.shape[1]
-        sums = torch.nn.functional.embedding_bag(
-            cells.reshape(-1, 4), table, mode="sum", per_sample_weights=weights.reshape(-1, 4)
-        )
-        crops = sums.reshape(*shape[:3], channels).permute(0, 3, 1, 2)
-        for pool in pools:
-            pooling = torch.nn.functional.max_pool2d if pool.mode == "max" else torch.nn.functional.avg_pool2d
-            crops = pooling(crops, pool.size, pool.stride)
-        return crops.permute(0, 2, 3, 1)
-
-    if table.requires_grad or not pools or not len(cells):
-        return crop(cells, weights)
-    parts = zip(cells.split(_BOXES_AT_ONCE), weights.split(_BOXES_AT_ONCE), strict=True)
-    return torch.cat([crop(*part) for part in parts])
+    shape = rows.shape
+    sums = torch.nn.functional.embedding_bag(
+        rows.reshape(-1, shape[-1]), table, mode="sum", per_sample_weights=weights.reshape(-1, shape[-1])
+    )
+    return sums.reshape(*shape[:-1], table.shape[1])

@@ -144,7 +144,7 @@ def pooled(crops, size, stride):
 @pytest.mark.parametrize("method", region_ops.METHODS)
 @pytest.mark.parametrize("size, stride", [(1, 1), (2, 2), (3, 2), (1, 2)])
 def test_the_cropper_crops_and_pools(method, size, stride):
-    """40 boxes: more than TensorFlow's and torch's kernels take at once."""
+    """Windows that tile, overlap, leave cells out; boxes that reach outside."""
     boxes = np.concatenate([BOXES, RNG.uniform(-0.2, 1.2, (2, 37, 4)).astype("float32")], axis=1)
     cropper = RegionCropper(crop_size=(6, 5), pool_size=size, pool_stride=stride, method=method)
     crops = ops.convert_to_numpy({"crop_and_resize": crop_and_resize, "roi_align": roi_align}[method](
