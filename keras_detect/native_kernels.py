@@ -300,3 +300,11 @@ def torch_weighted_rows(table, rows, weights):
         rows.reshape(-1, shape[-1]), table, mode="sum", per_sample_weights=weights.reshape(-1, shape[-1])
     )
     return sums.reshape(*shape[:-1], table.shape[1])
+
+
+def torch_pool(values, size, stride, mode):
+    """Pooling, `"max"` or `"average"`, of `values [N, h, w, C]` where they lie; Keras' moves the channels first."""
+    import torch
+
+    pooling = torch.nn.functional.max_pool2d if mode == "max" else torch.nn.functional.avg_pool2d
+    return pooling(values.permute(0, 3, 1, 2), size, stride).permute(0, 2, 3, 1)

@@ -312,9 +312,16 @@ def _sample(maps, levels, grid, pools=()):
         samples = samples / float(first.size**2)
     samples = ops.reshape(samples, (-1, *size, channels))
     for pool in others:
-        pooling = ops.max_pool if pool.mode == "max" else ops.average_pool
-        samples = pooling(samples, pool.size, pool.stride, padding="valid", data_format="channels_last")
+        samples = _pooled(samples, pool)
     return ops.cast(ops.reshape(samples, (*ops.shape(grid.vertical.first), *samples.shape[1:])), dtype)
+
+
+def _pooled(samples, pool):
+    """`samples [N, h, w, C]` pooled."""
+    if native_kernels.use_native("torch"):
+        return native_kernels.torch_pool(samples, pool.size, pool.stride, pool.mode)
+    pooling = ops.max_pool if pool.mode == "max" else ops.average_pool
+    return pooling(samples, pool.size, pool.stride, padding="valid", data_format="channels_last")
 
 
 def _sampler(maps, levels, grid):
