@@ -23,7 +23,9 @@ _ROW_PADDING |= dict.fromkeys(_FLAGS, False) | {"masks": 0}
 _PROBES = ((96, 96), (96, 160), (160, 96))
 
 
-def build_batches(records, *, resizer, batch_size, augment, shuffle, seed, drop_remainder, max_boxes, cache, masks=False):
+def build_batches(
+    records, *, resizer, batch_size, augment, shuffle, seed, drop_remainder, max_boxes, cache, masks=False
+):
     """The `tf.data.Dataset` behind `DetectionDataset.batches`, which documents the arguments and what comes out."""
     import tensorflow as tf
 

@@ -11,9 +11,7 @@ from tests.goldens import assert_close, golden_cases
 
 RESIZERS = {
     "fixed": FixedShapeResizer(height=24, width=24, kernel="legacy"),
-    "keep_pad": KeepAspectRatioResizer(
-        min_dimension=24, max_dimension=24, pad_to_max_dimension=True, kernel="legacy"
-    ),
+    "keep_pad": KeepAspectRatioResizer(min_dimension=24, max_dimension=24, pad_to_max_dimension=True, kernel="legacy"),
 }
 FLAGS = {"is_crowd": "is_crowd", "is_difficult": "difficult", "is_group_of": "group_of"}
 
