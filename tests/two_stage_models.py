@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_detect import fields
+from keras_detect.boxes.anchor_generators import GridAnchorGenerator
 from keras_detect.meta_architectures.detection_model import REGULARIZATION_LOSS, clean_truth
 from tests import goldens, whole_models
 
@@ -26,24 +27,38 @@ LARGE = (
 
 
 class InPixels:
-    """A target assigner that matches in pixels, as the original does.
+    """A target assigner that matches in the pixels of the preprocessed picture, with the original's rounding.
 
-    The goldens' truths are whole pixels and so are most anchors: many have an IoU of 0.7 or 0.3, the thresholds, and
-    rounding decides what they are. Pixels divided by the size of the picture round differently.
+    The goldens' truths are whole pixels and so are most anchors: many have an IoU of 0.7 or 0.3, the thresholds, or
+    share the largest one, and rounding decides what they are. Numbers divided by the size of the picture, and truth by
+    that of the true picture, round differently.
+
+    Args:
+        stage: `ProposalStage` whose assigner this is.
+        shapes: `[(height, width), ...]` of its feature maps.
+        image_shape: `(height, width)` of the preprocessed picture.
+        boxes: `[B, M, 4]`, the golden's truth, normalised to the preprocessed picture.
     """
 
-    def __init__(self, assigner, image_shape):
-        self.assigner, self.box_coder = assigner, assigner.box_coder
-        self.side = np.tile(np.asarray(image_shape, "float32"), 2)
+    def __init__(self, stage, shapes, image_shape, boxes):
+        self.assigner, self.box_coder = stage.target_assigner, stage.target_assigner.box_coder
+        side = np.tile(np.asarray(image_shape, "float32"), 2)
+        if isinstance(stage.anchor_generator, GridAnchorGenerator):  # normalised to one pixel
+            self.anchors = np.clip(stage.anchor_generator(shapes, (1, 1)), 0.0, side)
+        else:
+            self.anchors = stage.anchors(shapes, image_shape, training=False) * side
+        # `clean_truth` adds a row of padding
+        self.boxes = np.pad(boxes * side, ((0, 0), (0, 1), (0, 0))).astype("float32")
 
     def __call__(self, anchors, boxes, *others):
-        return self.assigner(anchors * self.side, boxes * self.side, *others)
+        assert anchors.shape == self.anchors.shape and tuple(boxes.shape) == self.boxes.shape
+        return self.assigner(self.anchors, self.boxes, *others)
 
 
-def match_all_anchors(model, image_shape):
+def match_all_anchors(model, shapes, image_shape, boxes):
     """`model`, whose first stage counts every anchor that is not ignored, matched in pixels (GOLDEN.md, section 4)."""
     stage = model.proposal_stage
-    assigner = InPixels(stage.target_assigner, image_shape)
+    assigner = InPixels(stage, shapes, image_shape, boxes)
     model.proposal_stage = dataclasses.replace(stage, target_assigner=assigner, batch_size=10**6)
     return model
 
@@ -68,10 +83,14 @@ class Run:
             fields.BOXES: whole_models.true_frame(boxes, self.golden["true_image_shapes"], self.image_shape),
             fields.LABELS: self.golden["gt/classes_zero_based"][None],
         }
-        match_all_anchors(self.model, self.image_shape)
+        match_all_anchors(self.model, self._map_shapes(), self.image_shape, boxes)
         found = goldens.compiled(self._everything)(ops.convert_to_tensor(self.image))
         for key, value in found.items():
             setattr(self, key, whole_models.to_numpy(value))
+
+    def _map_shapes(self):
+        keys = [f"pred/rpn_features_to_crop[{index}]#shape" for index in range(5)]
+        return [tuple(int(side) for side in self.golden[key][1:3]) for key in keys if key in self.golden]
 
     def _everything(self, image):
         model, kept = self.model, {}
