@@ -11,11 +11,13 @@ that says so.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -74,9 +76,10 @@ class Worker:
         script = pathlib.Path(__file__).with_name("retinanet_contestants.py")
         self._process, self.built, self.reason = None, None, ""
         command = [python, str(script), name, task, str(batch_size)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        pipe = subprocess.PIPE
         try:
-            self._process = subprocess.Popen(command, text=True, **{**pipes, "stderr": open_log(name)})
+            with log_path(name).open("w") as log:
+                self._process = subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=log)
         except OSError as error:
             self.reason = f"no environment: {error}"
             return
@@ -86,26 +89,26 @@ class Worker:
             self.reason = last_line(name)
 
     def run(self):
-        """`{"wall", "processor"}` seconds and `"peak_gib"` of one run."""
-        self._process.stdin.write("run\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        """`{"wall", "processor"}` seconds and `"peak_gib"` of one run; `None` if the process has ended."""
+        try:
+            self._process.stdin.write("run\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError):
+            self.built, self.reason = None, f"ended with {self._process.wait()}, -9 is lack of memory"
+            return None
 
     def close(self):
         """Ends the process by ending its input."""
         if self._process is not None:
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
             self._process.wait()
 
 
-def open_log(name):
-    """Where a contestant's messages go: a file of its own, replaced at each start."""
-    return open(log_path(name), "w")
-
-
 def log_path(name):
-    """Path of a contestant's messages."""
-    return pathlib.Path(os.environ.get("TMPDIR", "/tmp")) / f"retinanet_{name.replace(', ', '_')}.log"
+    """File with a contestant's messages, replaced at each start."""
+    return pathlib.Path(tempfile.gettempdir()) / f"retinanet_{name.replace(', ', '_')}.log"
 
 
 def last_line(name):
@@ -119,12 +122,13 @@ def race(workers, rounds):
     times = {name: {"wall": [], "processor": [], "peak_gib": []} for name in workers}
     for round_ in range(-2, rounds):
         for name in list(workers)[:: 1 if round_ % 2 == 0 else -1]:
-            result = workers[name].run()
+            result = workers[name].run() if workers[name].built else None
             time.sleep(PAUSE)
-            if round_ >= 0:
+            if round_ >= 0 and result is not None:
                 for key, value in result.items():
                     times[name][key].append(value)
-    return {name: {key: np.array(values) for key, values in row.items()} for name, row in times.items()}
+    whole = {name: row for name, row in times.items() if workers[name].built}
+    return {name: {key: np.array(values) for key, values in row.items()} for name, row in whole.items()}
 
 
 def print_table(title, workers, times, batch_size):
