@@ -8,6 +8,7 @@ from keras import ops
 from keras_detect import fields
 from keras_detect.boxes.anchor_generators import GridAnchorGenerator
 from keras_detect.meta_architectures.detection_model import REGULARIZATION_LOSS, clean_truth
+from keras_detect.meta_architectures.two_stage import ProposalStage
 from tests import goldens, whole_models
 
 #: the golden whose whole test runs in CI
@@ -61,6 +62,19 @@ def match_all_anchors(model, shapes, image_shape, boxes):
     assigner = InPixels(stage, shapes, image_shape, boxes)
     model.proposal_stage = dataclasses.replace(stage, target_assigner=assigner, batch_size=10**6)
     return model
+
+
+class StaticProposals(ProposalStage):
+    """A first stage that always proposes P boxes, as the original's `use_static_shapes` has it in training.
+
+    Where clipping leaves fewer, the first one stands again in their places; it is classified and counted so often.
+    Ours are zeros that count nothing, as the original's are at inference.
+    """
+
+    def propose(self, predictions, window):
+        boxes, number = super().propose(predictions, window)
+        exists = ops.arange(boxes.shape[1])[None] < number[:, None]
+        return ops.where(exists[..., None], boxes, boxes[:, :1]), ops.full_like(number, boxes.shape[1])
 
 
 class Run:

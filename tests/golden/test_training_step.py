@@ -1,5 +1,6 @@
 """One training step against the original's: losses, every gradient, batch norm afterwards (GOLDEN.md, section 5)."""
 
+import dataclasses
 import json
 
 import keras
@@ -7,17 +8,33 @@ import numpy as np
 import pytest
 
 from keras_detect import fields
+from keras_detect.meta_architectures.two_stage import ProposalStage
 from keras_detect.tf_od_api import name_maps
-from tests import goldens, whole_models
+from tests import goldens, two_stage_models, whole_models
 
 QUICK = ("ssd_mobilenet_v2_320x320_coco17_tpu-8", "ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8")
+TWO_STAGE = "faster_rcnn_resnet50_v1_640x640_coco17_tpu-8"
 LARGE = (
+    TWO_STAGE,
     "ssd_efficientdet_d0_512x512_coco17_tpu-8",
     "ssd_mobilenet_v1_fpn_640x640_coco17_tpu-8",
     "ssd_resnet50_v1_fpn_640x640_coco17_tpu-8",
 )
 MODELS = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
 TOLERANCE = 1e-3
+LOSSES = {
+    "Loss/localization_loss": "localization_loss",
+    "Loss/classification_loss": "classification_loss",
+    "Loss/regularization_loss": "regularization_loss",
+    "Loss/RPNLoss/localization_loss": "rpn_localization_loss",
+    "Loss/RPNLoss/objectness_loss": "rpn_objectness_loss",
+    "Loss/BoxClassifierLoss/localization_loss": "localization_loss",
+    "Loss/BoxClassifierLoss/classification_loss": "classification_loss",
+}
+# Which of two overlapping boxes with nearly one score becomes a proposal is noise to other kernels: without oneDNN, 32 of
+# TensorFlow's 591 proposals are others, and as one of 16 positives has an IoU of 0.5004, the loss moves by 6 %.
+OTHER_PROPOSALS = {"tensorflow": TOLERANCE, "jax": 0.1, "torch": 0.1}[goldens.BACKEND]
+STAGE_FIELDS = dataclasses.fields(ProposalStage)
 # the golden was made by TensorFlow's kernels; others round the ill-conditioned first layers differently
 MEDIAN_TOLERANCE = {"tensorflow": 1e-3, "jax": 3e-3, "torch": 3e-3}[goldens.BACKEND]
 
@@ -67,8 +84,16 @@ class Step:
         self.recorder = GradientRecorder()
         self.model.compile(optimizer=self.recorder, jit_compile=goldens.BACKEND == "jax")
         images = np.random.RandomState(0).randint(0, 256, (2, 240, 320, 3)).astype("float32")
-        model.anchor_generator = _Settled(model.anchor_generator, name)
-        truth = _truth(name, model.preprocess(keras.ops.convert_to_tensor(images)))
+        inputs = model.preprocess(keras.ops.convert_to_tensor(images))
+        if name == TWO_STAGE:
+            two_stage_models.match_all_anchors(model, [(40, 40)], (640, 640), np.stack(_golden_boxes(name)[0]))
+            settings = {field.name: getattr(model.proposal_stage, field.name) for field in STAGE_FIELDS}
+            model.proposal_stage = two_stage_models.StaticProposals(**settings)
+            # every proposal, as the golden was made (GOLDEN.md, section 5)
+            model.box_stage = dataclasses.replace(model.box_stage, batch_size=300)
+        else:
+            model.anchor_generator = _Settled(model.anchor_generator, name)
+        truth = _truth(name, inputs)
         _, self.moved = self._run(folder / "ckpt-0", images * np.float32(1 + 2.0**-22), truth)
         self.logs, self.gradients = self._run(folder / "ckpt-0", images, truth)
 
@@ -89,19 +114,31 @@ class Step:
         size = np.linalg.norm(self.gradients[key])
         return np.linalg.norm(self.gradients[key] - self.moved[key]) / max(size, 1e-30)
 
+    @staticmethod
+    def tolerance(key):
+        """Relative tolerance of a gradient that rounding the pictures does not move."""
+        second_stage = "_mask_rcnn_box_predictor" in key or "_for_box_classifier_features" in key
+        return OTHER_PROPOSALS if second_stage else TOLERANCE
+
 
 def _truth(name, inputs):
-    """The golden's truth of both pictures, in the frame of the true image, padded to the same number of rows."""
+    """The golden's truth of both pictures, in the frame of the true image."""
+    boxes, labels = map(np.stack, _golden_boxes(name))
+    true_shapes = keras.ops.convert_to_numpy(inputs[fields.TRUE_IMAGE_SHAPES])
+    return {
+        fields.BOXES: whole_models.true_frame(boxes, true_shapes, inputs[fields.IMAGES].shape[1:3]),
+        fields.LABELS: labels.astype("int32"),
+    }
+
+
+def _golden_boxes(name):
+    """The golden's boxes and labels of both pictures, padded to the same number of rows."""
     with np.load(goldens.GOLDEN / f"{name}.train.npz") as archive:
         boxes = [archive[f"gt{picture}/boxes"] for picture in range(2)]
         labels = [archive[f"gt{picture}/classes_zero_based"] for picture in range(2)]
     rows = max(map(len, labels))
-    boxes = np.stack([np.pad(b, ((0, rows - len(b)), (0, 0))) for b in boxes])
-    true_shapes = keras.ops.convert_to_numpy(inputs[fields.TRUE_IMAGE_SHAPES])
-    return {
-        fields.BOXES: whole_models.true_frame(boxes, true_shapes, inputs[fields.IMAGES].shape[1:3]),
-        fields.LABELS: np.stack([np.pad(k, (0, rows - len(k)), constant_values=-1) for k in labels]).astype("int32"),
-    }
+    boxes = [np.pad(b, ((0, rows - len(b)), (0, 0))) for b in boxes]
+    return boxes, [np.pad(k, (0, rows - len(k)), constant_values=-1) for k in labels]
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -110,10 +147,12 @@ def step(request, tmp_path_factory):
 
 
 def test_losses(step):
-    losses = {name.removeprefix("Loss/"): value for name, value in step.golden["losses"].items()}
+    losses = {LOSSES[name]: value for name, value in step.golden["losses"].items()}
     losses["regularization_loss"] -= sum(step.ignored.values())
     for name, expected in losses.items():
-        np.testing.assert_allclose(step.logs[name], expected, rtol=TOLERANCE, err_msg=name)
+        moved = step.golden["model"] == TWO_STAGE and name == "localization_loss"
+        rtol = OTHER_PROPOSALS if moved else TOLERANCE
+        np.testing.assert_allclose(step.logs[name], expected, rtol=rtol, err_msg=name)
     np.testing.assert_allclose(step.logs["loss"], step.golden["total"], rtol=TOLERANCE)
 
 
@@ -153,7 +192,7 @@ def test_each_gradient(step):
     floor = 1e-6 * step.golden["grad_global_norm"]
     for entry in step.entries:
         key = entry["key"]
-        gradient, tolerance = step.gradients[key], max(TOLERANCE, 10 * step.noise(key))
+        gradient, tolerance = step.gradients[key], max(step.tolerance(key), 10 * step.noise(key))
         norm = np.linalg.norm(gradient)
         assert abs(norm - entry["norm"]) <= tolerance * entry["norm"] + floor, key
         assert abs(gradient.sum() - entry["sum"]) <= tolerance * np.sqrt(gradient.size) * norm + floor, key
@@ -169,9 +208,9 @@ def test_well_conditioned_gradients_agree_without_the_noise_bound(step):
         for entry in step.entries
         if entry["norm"] > 1e-6 * step.golden["grad_global_norm"]
     }
-    heads = [error for key, error in errors.items() if "_prediction_head" in key]
+    heads = {key: error for key, error in errors.items() if "_prediction_head" in key}
     assert heads
-    assert max(heads) <= TOLERANCE
+    assert not {key: error for key, error in heads.items() if error > step.tolerance(key)}
     assert np.median(list(errors.values())) <= MEDIAN_TOLERANCE
 
 
