@@ -1,6 +1,6 @@
 """Published models by name: rows per family, fetched and cached as preset folders."""
 
-from keras_detect.presets import efficientdet, ssd  # noqa: F401 - they fill the table
+from keras_detect.presets import efficientdet, faster_rcnn, ssd  # noqa: F401 - they fill the table
 from keras_detect.presets.preset import Preset, get, names
 
 __all__ = ["Preset", "get", "names"]

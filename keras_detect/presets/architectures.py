@@ -7,20 +7,31 @@ Each function takes `num_classes` and `class_names` and returns a new model with
 from keras_detect.backbones.backbone import get_backbone
 from keras_detect.backbones.efficientnet import EfficientNet
 from keras_detect.box_predictors.convolutional import ConvolutionalBoxPredictor
+from keras_detect.box_predictors.mask_rcnn import MaskRCNNBoxPredictor
+from keras_detect.box_predictors.region_proposal import RegionProposalPredictor
 from keras_detect.box_predictors.weight_shared import WeightSharedConvolutionalBoxPredictor
-from keras_detect.boxes.anchor_generators import MultiscaleGridAnchorGenerator, SsdAnchorGenerator
+from keras_detect.boxes.anchor_generators import (
+    GridAnchorGenerator,
+    MultiscaleGridAnchorGenerator,
+    SsdAnchorGenerator,
+)
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
 from keras_detect.boxes.matchers import ArgMaxMatcher
 from keras_detect.boxes.nms import MulticlassNonMaxSuppression
+from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
 from keras_detect.boxes.similarity import IouSimilarity
 from keras_detect.boxes.target_assigner import TargetAssigner
+from keras_detect.feature_extractors.faster_rcnn import CutFeatureExtractor
 from keras_detect.feature_extractors.ssd import SSDFeatureExtractor
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.layers.image_resizers import FixedShapeResizer, KeepAspectRatioResizer
+from keras_detect.layers.region_ops import RegionCropper
 from keras_detect.losses.classification import SigmoidFocalLoss
 from keras_detect.losses.localization import SmoothL1Loss
 from keras_detect.losses.one_stage import OneStageLoss
+from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.ssd import SSD
+from keras_detect.meta_architectures.two_stage import BoxStage, ProposalStage
 from keras_detect.necks.bifpn import BiFPN
 from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
@@ -143,6 +154,124 @@ def efficientdet(variant, size, depth, fpn_cells, head_layers, num_classes, clas
     )
     resizer = KeepAspectRatioResizer(min_dimension=size, max_dimension=size, pad_to_max_dimension=True, kernel="legacy")
     return _ssd(resizer, extractor, predictor, anchors, class_names, gamma=1.5, iou_threshold=0.5)
+
+
+def faster_rcnn(backbone, size, num_classes, class_names=None, on_gpu=False):
+    """A ResNet cut behind C4 (Ren et al. 2015); the rest of it runs on each of 300 proposals.
+
+    Args:
+        backbone: registered name.
+        size: 640 fits pictures into a padded square and 1024 stretches them; 800 is the shorter side of at most 1333.
+        num_classes, class_names: see the module.
+        on_gpu: the configs trained on GPUs: batch norm stands still, every class has a box, 100 detections.
+    """
+    extractor = CutFeatureExtractor(
+        backbone=get_backbone(backbone)(
+            hyperparams=ConvHyperparams(
+                activation="relu",
+                batch_norm_momentum=0.997,
+                batch_norm_epsilon=1e-5,
+                batch_norm_trainable=not on_gpu,
+                kernel_initializer=initializer(
+                    "variance_scaling", scale=1.0, mode="fan_in", distribution="truncated_normal"
+                ),
+            ),
+            name="backbone",
+        ),
+        cut="C4",
+        tail="C5",
+        name="feature_extractor",
+    )
+    # no batch norm in the heads; its numbers are the original's defaults
+    unused = {"activation": "relu", "batch_norm": False, "batch_norm_momentum": 0.999, "batch_norm_scale": False}
+    anchors = GridAnchorGenerator(
+        scales=(0.25, 0.5, 1.0, 2.0),
+        aspect_ratios=(0.5, 1.0, 2.0),
+        base_anchor_size=(256.0, 256.0),
+        anchor_stride=(16.0, 16.0),
+        anchor_offset=(0.0, 0.0),
+    )
+    resizer = FixedShapeResizer(height=size, width=size, kernel="legacy")
+    if size != 1024:
+        longer = 1333 if size == 800 else size
+        resizer = KeepAspectRatioResizer(
+            min_dimension=size, max_dimension=longer, pad_to_max_dimension=True, kernel="legacy"
+        )
+    return FasterRCNN(
+        resizer=resizer,
+        feature_extractor=extractor,
+        region_predictor=RegionProposalPredictor(
+            num_anchors_per_location=anchors.num_anchors_per_location(),
+            depth=512,
+            kernel_size=3,
+            hyperparams=ConvHyperparams(
+                kernel_initializer=initializer("truncated_normal", mean=0.0, stddev=0.01), **unused
+            ),
+            name="region_predictor",
+        ),
+        proposal_stage=_proposal_stage(anchors, clip_anchors=not on_gpu),
+        cropper=RegionCropper(crop_size=14, pool_size=2, pool_stride=2),
+        box_predictor=MaskRCNNBoxPredictor(
+            num_classes=num_classes,
+            share_box_across_classes=not on_gpu,
+            hyperparams=ConvHyperparams(
+                kernel_initializer=initializer("variance_scaling", scale=1.0, mode="fan_avg", distribution="uniform"),
+                **unused,
+            ),
+            name="box_predictor",
+        ),
+        box_stage=_box_stage(100 if on_gpu else 300),
+        class_names=class_names,
+    )
+
+
+def _proposal_stage(anchors, clip_anchors):
+    return ProposalStage(
+        anchor_generator=anchors,
+        target_assigner=TargetAssigner(
+            similarity=IouSimilarity(),
+            matcher=ArgMaxMatcher(matched_threshold=0.7, unmatched_threshold=0.3, force_match_for_each_row=True),
+            box_coder=FasterRcnnBoxCoder(scale_factors=(10.0, 10.0, 5.0, 5.0)),
+        ),
+        postprocessor=Postprocessor(
+            nms=MulticlassNonMaxSuppression(
+                score_threshold=0.0,
+                iou_threshold=0.7,
+                max_detections_per_class=300,
+                max_total_detections=300,
+                change_coordinate_frame=False,
+            ),
+            score_converter="softmax",
+        ),
+        sampler=BalancedPositiveNegativeSampler(positive_fraction=0.5),
+        batch_size=256,
+        clip_anchors=clip_anchors,
+        localization_weight=2.0,
+        objectness_weight=1.0,
+    )
+
+
+def _box_stage(num_detections):
+    return BoxStage(
+        target_assigner=TargetAssigner(
+            similarity=IouSimilarity(),
+            matcher=ArgMaxMatcher(matched_threshold=0.5),
+            box_coder=FasterRcnnBoxCoder(scale_factors=(10.0, 10.0, 5.0, 5.0)),
+        ),
+        postprocessor=Postprocessor(
+            nms=MulticlassNonMaxSuppression(
+                score_threshold=0.0,
+                iou_threshold=0.6,
+                max_detections_per_class=100,
+                max_total_detections=num_detections,
+            ),
+            score_converter="softmax",
+        ),
+        sampler=BalancedPositiveNegativeSampler(positive_fraction=0.25),
+        batch_size=64,
+        localization_weight=2.0,
+        classification_weight=1.0,
+    )
 
 
 def _ssd(resizer, extractor, predictor, anchors, class_names, alpha=0.25, gamma=2.0, iou_threshold=0.6):

@@ -17,7 +17,8 @@ class Preset:
 
     Attributes:
         archive: the archive's path below `PUBLISHED_ADDRESS`; its stem is the preset's `name`.
-        pipeline_config: name of the model's config among the original's training configs (without ".config").
+        pipeline_config: name of the model's config among the original's training configs (without ".config"); None
+            where only the archive has one.
         speed_ms: the published speed, milliseconds per picture on the authors' hardware.
         coco_map: the published mAP on COCO 2017 val, in percent; `measured_map` is what we measured (None: nothing).
         outputs: what a detection holds beside its score and label.
@@ -29,7 +30,7 @@ class Preset:
     """
 
     archive: str
-    pipeline_config: str
+    pipeline_config: str | None
     speed_ms: float | None
     coco_map: float | None
     measured_map: float | None = None

@@ -31,8 +31,8 @@ LOSSES = {
     "Loss/BoxClassifierLoss/localization_loss": "localization_loss",
     "Loss/BoxClassifierLoss/classification_loss": "classification_loss",
 }
-# Which of two overlapping boxes with nearly one score becomes a proposal is noise to other kernels: without oneDNN, 32 of
-# TensorFlow's 591 proposals are others, and as one of 16 positives has an IoU of 0.5004, the loss moves by 6 %.
+# Which of two overlapping boxes with nearly one score becomes a proposal is noise to other kernels: without oneDNN, 32
+# of TensorFlow's 591 proposals are others, and as one of 16 positives has an IoU of 0.5004, the loss moves by 6 %.
 OTHER_PROPOSALS = {"tensorflow": TOLERANCE, "jax": 0.1, "torch": 0.1}[goldens.BACKEND]
 STAGE_FIELDS = dataclasses.fields(ProposalStage)
 # the golden was made by TensorFlow's kernels; others round the ill-conditioned first layers differently
