@@ -20,9 +20,12 @@ for _module in pkgutil.iter_modules(keras_detect.backbones.__path__):
 HEIGHT, WIDTH = 67, 97  # odd, and so is every level but the last ones: 34 x 49, 17 x 25, 9 x 13, 5 x 7, 3 x 4
 
 
+HEAVY = {"inception_resnet_v2"}  # 244 convolutions; its numbers have a test of their own
+
+
 def _rows():
     """Every registered name; all but the smallest row of each class are slow."""
-    seen = set()
+    seen = {get_backbone(name) for name in HEAVY}
     for name in sorted(backbone_names(), key=lambda name: ([int(number) for number in re.findall(r"\d+", name)], name)):
         family = getattr(get_backbone(name), "func", get_backbone(name))
         yield pytest.param(name, marks=pytest.mark.slow if family in seen else ())

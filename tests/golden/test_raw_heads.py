@@ -120,7 +120,7 @@ def test_layers_are_set_as_the_originals(golden):
     layers = dict(_weighted_layers(network))
     assert len(layers) == len(theirs)
     for key, layer in layers.items():
-        assert _settings(layer) == _golden_settings(theirs[key]), key
+        assert settings(layer) == golden_settings(theirs[key]), key
 
 
 def _weighted_layers(network):
@@ -133,7 +133,7 @@ def _weighted_layers(network):
             yield key.rsplit("/", 1)[0], by_weight[id(names[name])]
 
 
-def _settings(layer):
+def settings(layer):
     if isinstance(layer, keras.layers.BatchNormalization):
         return (round(layer.momentum, 6), round(layer.epsilon, 9), layer.center, layer.scale)
     separable = isinstance(layer, keras.layers.SeparableConv2D)
@@ -151,7 +151,7 @@ def _settings(layer):
     )
 
 
-def _golden_settings(row):
+def golden_settings(row):
     if row["class"] == "FreezableBatchNorm":
         return (round(row["momentum"], 6), round(row["epsilon"], 9), row["center"], row["scale"])
     separable, depthwise = row["class"] == "SeparableConv2D", row["class"] == "DepthwiseConv2D"

@@ -1,0 +1,231 @@
+"""`faster_rcnn` configs: the model they build, the checkpoints that fit it, and what is refused."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_detect
+from keras_detect.tf_od_api import name_maps
+from keras_detect.tf_od_api.config_node import PipelineConfigError
+from tests import goldens
+from tests.golden.test_raw_heads import golden_settings, settings
+from tests.networks import undrawn
+from tests.tf_od_api.golden_checkpoints import golden_weights, write_checkpoint
+
+NAME = "faster_rcnn_resnet50_v1_640x640_coco17_tpu-8"
+FPN = "faster_rcnn_resnet50_v1_fpn_640x640_coco17_tpu-8"
+BIG = (
+    "faster_rcnn_resnet101_v1_800x1333_coco17_gpu-8",
+    "faster_rcnn_resnet101_v1_1024x1024_coco17_tpu-8",
+    "faster_rcnn_resnet152_v1_640x640_coco17_tpu-8",
+    "faster_rcnn_resnet152_v1_1024x1024_coco17_tpu-8",
+)
+GOLDENS = (
+    NAME,
+    FPN,
+    "faster_rcnn_resnet50_v1_800x1333_coco17_gpu-8",
+    "derived_faster_rcnn_inception_resnet_v2_640x640",
+)
+
+
+@pytest.fixture(scope="module", params=[*GOLDENS, *(pytest.param(name, marks=pytest.mark.slow) for name in BIG)])
+def built(request):
+    goldens.require_shared()
+    return request.param, keras_detect.from_pipeline_config(goldens.GOLDEN / f"{request.param}.config")
+
+
+def config(**changes):
+    """Text of the ResNet-50 config with `old=new` replaced; the old text must stand there."""
+    text = (goldens.require_shared() / f"{NAME}.config").read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def build(text, **options):
+    with undrawn():
+        return keras_detect.from_pipeline_config(text, **options)
+
+
+def shapes(model):
+    """`{checkpoint key: shape}` of all weights."""
+    ours = model.named_weights()
+    return {key: tuple(ours[weight].shape) for weight, key in name_maps.checkpoint_keys(model).items()}
+
+
+def test_every_variable_of_the_original_is_claimed(built):
+    name, model = built
+    entries = json.loads((goldens.GOLDEN / f"{name}.vars.json").read_text())
+    assert shapes(model) == {entry["key"]: tuple(entry["shape"]) for entry in entries["variables"]}
+    named = model.named_weights().values()
+    assert len(name_maps.checkpoint_keys(model)) == len(named)
+    assert sum(int(np.prod(weight.shape)) for weight in named) == entries["num_params"]
+
+
+def test_the_published_checkpoint_has_these_variables_and_no_others(built):
+    name, model = built
+    path = goldens.SHARED / "zoo" / name / "variables.json"
+    if not path.exists():
+        pytest.skip(f"no published checkpoint of {name} in ../shared/zoo")
+    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    theirs = {
+        key.removesuffix(suffix): tuple(entry["shape"])
+        for key, entry in json.loads(path.read_text()).items()
+        if key.endswith(suffix) and key.startswith("model/")
+    }
+    assert shapes(model) == theirs
+
+
+@pytest.mark.skipif(goldens.BACKEND != "tensorflow", reason="reads layer settings, which no backend changes")
+def test_layers_are_set_as_the_originals(built):
+    """Strides, biases, L2 factors, initializers and batch norm settings, by `<golden>.layers.json`."""
+    name, model = built
+    theirs = {row["key"]: row for row in json.loads((goldens.GOLDEN / f"{name}.layers.json").read_text())}
+    layers = dict(weighted_layers(model))
+    assert layers.keys() == theirs.keys()
+    for key, layer in layers.items():
+        if not isinstance(layer, keras.layers.Dense):
+            assert settings(layer) == golden_settings(theirs[key]), key
+        elif "_mask_rcnn_box_predictor" not in key:  # ours are as the config says, the original leaves them Glorot
+            assert layer.units == theirs[key]["units"]
+            assert layer.activation.__name__ == theirs[key]["activation"]
+
+
+def weighted_layers(model):
+    layers = {}
+    for layer in model._flatten_layers(include_self=False):
+        layers.update({id(weight): layer for weight in layer._trainable_variables + layer._non_trainable_variables})
+    names = model.named_weights()
+    for name, key in name_maps.checkpoint_keys(model).items():
+        yield key.rsplit("/", 1)[0], layers[id(names[name])]
+
+
+# --- restoring ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[NAME, FPN])
+def checkpoint(request, tmp_path_factory):
+    weights = golden_weights(request.param)
+    return request.param, write_checkpoint(weights, tmp_path_factory.mktemp("checkpoint")), weights
+
+
+def test_classification_restores_the_backbone_alone(checkpoint):
+    name, prefix, weights = checkpoint
+    model = build(goldens.GOLDEN / f"{name}.config", num_classes=3)
+    report = model.restore(prefix, kind="classification")
+    names = model.named_weights()
+    assert set(report.restored) == {name for name in names if name.startswith("backbone/")}
+    assert len(report.restored) == 5 * 53  # convolutions and their batch norms
+    assert set(report.restored) | set(report.kept) == set(names)
+    keys = name_maps.checkpoint_keys(model)
+    for name, weight in names.items():
+        value = keras.ops.convert_to_numpy(weight)
+        if name in report.restored:
+            np.testing.assert_array_equal(value, weights[keys[name]], err_msg=name)
+    assert not np.any(keras.ops.convert_to_numpy(names["region_predictor/shared_conv/kernel"]))
+
+
+def test_another_number_of_classes_keeps_new_heads(checkpoint):
+    """With one box for all classes, its head fits and is restored; with one for each, it does not."""
+    name, prefix, _ = checkpoint
+    model = build(goldens.GOLDEN / f"{name}.config", num_classes=3)
+    report = model.restore(prefix)
+    heads = ["box_predictor/class_head/kernel", "box_predictor/class_head/bias"]
+    if name == FPN:
+        heads = ["box_predictor/box_head/kernel", "box_predictor/box_head/bias", *heads]
+    assert sorted(report.kept) == sorted(heads)
+
+
+# --- options -----------------------------------------------------------------------------------------------------
+
+
+def test_options_reach_the_parts():
+    text = config(
+        **{
+            "first_stage_max_proposals: 300": """first_stage_max_proposals: 50 first_stage_minibatch_size: 64
+                first_stage_positive_balance_fraction: 0.25 first_stage_box_predictor_depth: 32
+                first_stage_box_predictor_kernel_size: 1 second_stage_batch_size: 16
+                second_stage_balance_fraction: 0.75
+                second_stage_classification_loss { weighted_sigmoid {} }
+                hard_example_miner { num_hard_examples: 5 iou_threshold: 0.9 loss_type: CLASSIFICATION }""",
+            "clip_anchors_to_image: true": "",
+            "use_dropout: false": "use_dropout: true",
+            "dropout_keep_probability: 1.0": "dropout_keep_probability: 0.75",
+            "height_stride: 16": "height_stride: 8 height: 128 width: 64 height_offset: 4",
+        }
+    )
+    model = build(text, num_classes=2)
+    first, second = model.proposal_stage, model.box_stage
+    assert (first.num_proposals, first.batch_size, first.sampler.positive_fraction) == (50, 64, 0.25)
+    assert not first.clip_anchors
+    assert (first.localization_weight, first.objectness_weight) == (2.0, 1.0)
+    anchors = first.anchor_generator
+    assert (anchors.base_anchor_size, anchors.anchor_stride, anchors.anchor_offset) == ((128, 64), (8, 16), (4, 0))
+    assert (model.region_predictor.depth, model.region_predictor.kernel_size) == (32, 1)
+    assert (second.batch_size, second.sampler.positive_fraction) == (16, 0.75)
+    assert type(second.classification).__name__ == "SigmoidCrossEntropyLoss"
+    miner = second.hard_example_miner
+    assert (miner.num_hard_examples, miner.iou_threshold, miner.loss_type) == (5, 0.9, "cls")
+    assert model.box_predictor.dropout_rate == 0.25
+    assert model.num_classes == 2
+
+
+def test_one_stage():
+    model = build(config(**{"num_classes: 90": "num_classes: 90 number_of_stages: 1"}))
+    assert (model.number_of_stages, model.num_classes, model.box_predictor) == (1, 1, None)
+    assert not [name for name in model.named_weights() if name.startswith("box_predictor")]
+
+
+def test_batch_norm_stands_still_unless_the_config_trains_it():
+    layers = build(config(**{"batch_norm_trainable: true": ""})).feature_extractor.backbone.layers
+    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(norms) == 53 and not any(layer.trainable for layer in norms)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("num_classes: 90", "number_of_stages: 3", "number_of_stages: found 3; supported: 1 and 2"),
+        ("'faster_rcnn_resnet50_keras'", "'faster_rcnn_nas'", "Unknown feature extractor 'faster_rcnn_nas'"),
+        ("batch_norm_trainable: true", "first_stage_features_stride: 8", "first_stage_features_stride: found 8"),
+        ("num_classes: 90", "first_stage_atrous_rate: 2", "first_stage_atrous_rate: found 2; supported: 1"),
+        ("op: CONV", "op: FC", "op: found FC; supported: CONV"),
+        ("op: FC", "op: CONV", "op: found CONV; supported: FC"),
+        ("op: CONV", "op: CONV batch_norm {}", "batch_norm: is not supported"),
+        ("initial_crop_size: 14", "", "initial_crop_size: found 0; supported: at least 1"),
+        ("scales: [0.25, 0.5, 1.0, 2.0]", "", "scales: scales and aspect_ratios cannot be left out"),
+        ("share_box_across_classes: true", "predict_instance_masks: true", "predict_instance_masks: found True"),
+        ("mask_rcnn_box_predictor", "rfcn_box_predictor", "found: rfcn_box_predictor.*supported: mask_rcnn_box"),
+        ("grid_anchor_generator", "flexible_grid_anchor_generator", "supported: grid_anchor_generator"),
+        ("clip_anchors_to_image: true", "context_config {}", "context_config: is not supported"),
+        ("batch_norm_trainable: true", "conv_hyperparams {}", "conv_hyperparams: is not supported"),
+    ],
+)
+def test_what_is_not_supported_is_refused_with_its_place(old, new, message):
+    with pytest.raises(PipelineConfigError, match=rf"<text>:\d+: model.faster_rcnn.*{message}"):
+        build(config(**{old: new}))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("normalize_coordinates: false", "", "normalize_coordinates: found True; supported: False"),
+        ("override_base_feature_extractor_hyperparams: true", "", "found false; supported: true"),
+        ("max_dimension: 640", "max_dimension: 650", "pad_to_multiple: found 32 .* pictures of .650, 650."),
+        ("max_level: 6", "max_level: 4", "min_level: found levels 2 to 4"),
+    ],
+)
+def test_a_pyramid_is_refused_where_it_would_differ(old, new, message):
+    text = (goldens.require_shared() / f"{FPN}.config").read_text()
+    assert old in text
+    with pytest.raises(PipelineConfigError, match=message):
+        build(text.replace(old, new))
+
+
+def test_mask_rcnn_is_refused():
+    path = goldens.require_shared() / "mask_rcnn_inception_resnet_v2_1024x1024_coco17_gpu-8.config"
+    with pytest.raises(PipelineConfigError, match="number_of_stages: found 3"):
+        build(path)
