@@ -1,6 +1,7 @@
 """The contract of a backbone: a picture goes in, named feature levels come out."""
 
 import functools
+import math
 
 import keras
 
@@ -69,8 +70,25 @@ class Backbone(keras.Model):
     def __init__(self, *, inputs, outputs, strides, **kwargs):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         _check_levels(type(self).__name__, outputs, strides)
+        self._check_strides(strides)
         self.strides = dict(strides)
         self.channels = {level: int(tensor.shape[-1]) for level, tensor in outputs.items()}
+
+    def _check_strides(self, strides):
+        side = 8 * max(strides.values())
+        try:
+            shapes = self.compute_output_shape((1, side, side, 3))
+        except (NotImplementedError, TypeError, ValueError):
+            return  # a layer that cannot tell its size; the network is taken at its word
+        for level, stride in strides.items():
+            # sizes may be a pixel off where a network does not pad
+            measured = [2 ** round(math.log2(side / max(size, 1))) for size in shapes[level][1:3]]
+            if measured != [stride, stride]:
+                raise ValueError(
+                    f"{type(self).__name__}: level '{level}' is stated to have stride {stride}. Received a tensor that "
+                    f"makes {shapes[level][1]} x {shapes[level][2]} cells of {side} x {side} pixels, stride "
+                    f"{measured[0]}. Take the tensor behind the right number of stride-2 layers, or state its stride."
+                )
 
     def preprocess(self, images):
         """Scales float pixels 0...255, `[B, H, W, 3]`, to what the first convolution expects. Default: -1...1."""
