@@ -196,6 +196,13 @@ class Run:
             return goldens.relative_error(ours, self.golden[key])
         return goldens.relative_error(ours.ravel()[self.golden[f"{key}#idx"]], self.golden[f"{key}#val"])
 
+    def heads(self):
+        """`{golden key: our array}` of the raw heads."""
+        return {
+            "pred/box_encodings": self.predictions[fields.BOX_ENCODINGS],
+            "pred/class_predictions_with_background": self.predictions[fields.CLASS_LOGITS],
+        }
+
 
 def assert_same_detections(golden, ours, iou_threshold, tolerance):
     """Scores by rank; boxes and labels as a set, since scores that tie closer than the noise may swap places."""

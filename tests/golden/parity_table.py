@@ -1,7 +1,8 @@
 """Writes the table of docs/parity.md: `python -m tests.golden.parity_table [part of a model's name ...]`.
 
-Each model goes through the tests of `test_whole_model.py` first; a row is written only if all of them pass. Rows of the
-models that are not named stay as they are. Runs on the backend of KERAS_BACKEND; the table is TensorFlow's.
+Each model goes through the tests of `test_whole_model.py` or `test_faster_rcnn.py` first; a row is written only if all
+of them pass. Rows of the models that are not named stay as they are. Runs on the backend of KERAS_BACKEND; the table is
+TensorFlow's.
 """
 
 import gc
@@ -17,9 +18,11 @@ import numpy as np
 import pytest
 
 from keras_detect import fields
-from tests import goldens, whole_models
-from tests.golden import test_whole_model
+from tests import goldens, two_stage_models, whole_models
+from tests.golden import test_faster_rcnn, test_whole_model
 
+ONE_STAGE = (*whole_models.QUICK, *whole_models.LARGE)
+TWO_STAGES = (*two_stage_models.QUICK, *two_stage_models.LARGE)
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "parity.md"
 START, END = "<!-- table: tests/golden/parity_table.py -->", "<!-- end of table -->"
 HEAD = (
@@ -43,8 +46,9 @@ def archive_stem(name):
 
 def row(name, folder):
     """The cells of one model behind its name, once it passed every test."""
-    run = whole_models.Run(name, folder)
-    for key, test in vars(test_whole_model).items():
+    models, tests = (two_stage_models, test_faster_rcnn) if name in TWO_STAGES else (whole_models, test_whole_model)
+    run = models.Run(name, folder)
+    for key, test in vars(tests).items():
         if key.startswith("test_"):
             try:
                 test(run)
@@ -53,10 +57,7 @@ def row(name, folder):
     original = sum(value.size for value in run.weights.values())
     ignored = sum(run.weights[key].size for key in run.report.ignored if key in run.weights)
     ours = sum(int(np.prod(weight.shape)) for weight in run.model.named_weights().values())
-    heads = max(
-        run.error("pred/box_encodings", run.predictions[fields.BOX_ENCODINGS]),
-        run.error("pred/class_predictions_with_background", run.predictions[fields.CLASS_LOGITS]),
-    )
+    heads = max(run.error(key, ours) for key, ours in run.heads().items())
     scores = np.abs(run.detections[fields.SCORES] - run.golden["post/detection_scores"]).max()
     return (
         *(f"{count:,}" for count in (original, ours, ignored)),
@@ -69,7 +70,7 @@ def main(parts):
     page = PAGE.read_text()
     before, table, after = re.split(f"{re.escape(START)}|{re.escape(END)}", page)
     rows = {line.split("|")[1].strip().strip("`"): line for line in table.strip().splitlines()[2:]}
-    names = (*whole_models.QUICK, *whole_models.LARGE)
+    names = (*ONE_STAGE, *TWO_STAGES)
     for name in names:
         if parts and not any(part in name for part in parts):
             continue
