@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 
 from keras_detect.data import statistics
 from keras_detect.data.load import reader
-from keras_detect.data.record import KEPT, REFUSED, REPAIRED, Defects
+from keras_detect.data.record import KEPT, REFUSED, REPAIRED, Defects, one_line
 
 # A class with less than this share of the most frequent one's objects is named.
 _RARE = 1 / 50
@@ -114,7 +114,7 @@ def _read(path, split, class_names, format, defects):
         return reader(path, format).read(path, split=split, class_names=class_names, defects=defects)
     except (ValueError, OSError) as error:
         if not any(action == REFUSED for (action, _), _ in defects):
-            defects.add(REFUSED, f"data set: {' '.join(str(error).split())}", path.name)
+            defects.add(REFUSED, f"data set: {one_line(error)}", path.name)
         return None
 
 
@@ -131,6 +131,7 @@ def _check_pictures(dataset, defects, decode):
                 _check_header(content, record, defects)
             if decode:
                 record.picture.read()
+                _check_masks(record, defects)
         except (ValueError, OSError):
             defects.add(REFUSED, "pictures that cannot be decoded: damaged or cut off", name)
             continue
@@ -144,6 +145,15 @@ def _check_pictures(dataset, defects, decode):
             table[key] = True
         seen.setdefault(digest, name)
     return usable
+
+
+def _check_masks(record, defects):
+    """Decodes the masks that are pictures; the others were looked at when they were read."""
+    try:
+        if any(isinstance(mask, bytes) for mask in record.masks or ()):
+            record.read_masks()
+    except ValueError:
+        defects.add(REFUSED, "masks that cannot be decoded: damaged or cut off", record.file_name)
 
 
 def _check_header(content, record, defects):

@@ -18,6 +18,9 @@ from keras_detect.registry import unknown_name
 # COCO's other annotation files, which hold no boxes of their own.
 _OTHER_KINDS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
 
+# What is not below it is no number of pixels, and float32 may not hold it.
+_LARGEST = 1e9
+
 
 def recognises(path):
     """Whether `path` is a COCO JSON file or a folder with one."""
@@ -108,6 +111,7 @@ def _candidates(folder):
     for place in (folder, folder / "annotations"):
         files = sorted(place.glob("*.json")) if place.is_dir() else []
         files += sorted(place.glob("*/_annotations.coco.json")) if place == folder else []
+        files = [file for file in files if file.is_file()]
         likely = [file for file in files if file.name.startswith("instances") or file.name.endswith(".coco.json")]
         others = [file for file in files if not file.name.startswith(_OTHER_KINDS)]
         found = likely or [file for file in others if file not in likely and _has_instances(file)]
@@ -120,7 +124,7 @@ def _has_instances(file):
     """A cheap look at a JSON file of another name; a broken one is none of ours here."""
     try:
         content = json.loads(file.read_text())
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         return False
     return isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
 
@@ -152,7 +156,7 @@ def _is_named_after(file, split):
 def _parse(file):
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not readable JSON ({error}). Export or download it again.") from None
     keys = ("images", "annotations", "categories")
     missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
@@ -165,14 +169,14 @@ def _classes(content, file, class_names, defects):
     """Class names in label order, and a function: annotation -> label, or None where the class is refused."""
     try:
         categories = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(f'Each of "categories" in {file} needs an integer "id" and a "name".') from None
     names = list(class_names) if class_names is not None else [categories[key] for key in sorted(categories)]
     positions = {name: label for label, name in enumerate(names)}
 
     def label_of(annotation):
         key = annotation.get("category_id")
-        if key not in categories:
+        if not isinstance(key, int | float | str) or key not in categories:
             known = f"{min(categories)}...{max(categories)}" if categories else "none"
             message = (
                 f'Annotation {annotation.get("id")} in {file} has category_id {key}, which "categories" does not '
@@ -332,14 +336,24 @@ def _row(annotation, shape, file, defects):
         if row[key] is not None and not isinstance(row[key], int | float):
             defects.add(DROPPED, f'values of "{key}" that are no number', place)
             row[key] = None
+        elif row[key] is not None and not abs(row[key]) < _LARGEST:
+            row[key] = float("nan")
     try:
         row["mask"] = masks.from_coco(annotation.get("segmentation"), shape)
     except ValueError:
         defects.add(DROPPED, "masks that cannot be used", place)
         row["mask"] = None
-    points = annotation.get("keypoints")
-    row["keypoints"] = points if isinstance(points, list) and points and len(points) % 3 == 0 else None
+    row["keypoints"] = annotation.get("keypoints") or None
+    if row["keypoints"] is not None and not _are_points(row["keypoints"]):
+        defects.add(DROPPED, "keypoints that cannot be used", place)
+        row["keypoints"] = None
     return row
+
+
+def _are_points(points):
+    """Whether these are numbers x, y, v, as many as make up whole points."""
+    numbers = isinstance(points, list) and all(isinstance(value, int | float) for value in points)
+    return numbers and len(points) % 3 == 0 and all(abs(value) < _LARGEST for value in points)
 
 
 def _all_or_none(values):

@@ -1,14 +1,18 @@
 """The data set every reader returns: annotated pictures, decoded when they are needed."""
 
+import collections
 import numbers
+import re
 
 import numpy as np
 
 from keras_detect import fields
-from keras_detect.data import masks as instance_masks
 from keras_detect.data import pipeline
 from keras_detect.data.in_memory import record_of_example
 from keras_detect.data.record import OPTIONAL_ROWS, Defects
+
+# Control characters, and halves of a character as damaged JSON can hold them: not every file takes them.
+_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 class DetectionDataset:
@@ -38,9 +42,12 @@ class DetectionDataset:
         self.defects = Defects() if defects is None else defects
         if not self.records:
             raise ValueError("A data set needs at least one picture. Received none.")
-        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        unwritable = [name for name in self.class_names if _UNWRITABLE.search(name)]
+        if unwritable:
+            raise ValueError(f"Class names are text that can be written. Received: {ascii(unwritable[0])[:100]}")
+        repeated = sorted(name for name, count in collections.Counter(self.class_names).items() if count > 1)
         if repeated:
-            raise ValueError(f"Class names must differ from one another. Received repeated: {', '.join(repeated)}")
+            raise ValueError(f"Class names must differ from one another. Received repeated: {_listed(repeated)}")
         for record in self.records:
             wrong = record.labels[(record.labels < 0) | (record.labels >= len(self.class_names))]
             if len(wrong):
@@ -231,7 +238,7 @@ def _example(record):
         if getattr(record, key) is not None:
             example[key] = getattr(record, key)
     if record.masks is not None:
-        example["masks"] = instance_masks.stack(record.masks, (record.picture.height, record.picture.width))
+        example["masks"] = record.read_masks()
     return example
 
 

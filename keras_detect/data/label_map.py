@@ -1,11 +1,12 @@
 """Label maps: which id an annotation gives to which class, in JSON, in the original's `.pbtxt`, or one name a line."""
 
+import collections
 import dataclasses
 import json
 import pathlib
 import re
 
-MAX_BYTES = 4 * 2**20
+MAX_BYTES = 2 * 2**20
 
 _TOKEN = re.compile(
     r"""(?P<blank>[\s,;]+|\#[^\n]*)
@@ -127,9 +128,9 @@ def _from_items(items):
 def _checked(names, shown=None, keypoints=()):
     if not names:
         raise ValueError("it lists no class")
-    if len(set(names.values())) < len(names):
-        repeated = next(name for name in names.values() if list(names.values()).count(name) > 1)
-        raise ValueError(f"the name {repeated!r} stands for two classes")
+    repeated = [name for name, count in collections.Counter(names.values()).items() if count > 1]
+    if repeated:
+        raise ValueError(f"the name {repeated[0]!r} stands for two classes")
     return LabelMap({key: names[key] for key in sorted(names)}, shown or {}, keypoints)
 
 
@@ -137,13 +138,14 @@ def _parse(text):
     """The `item` messages as dicts: scalars by name, `keypoints` as a list of dicts; other messages are passed over."""
     items, stack, position = [], [], 0
     pending, expects_value = None, False
+    line = 1
     while position < len(text):
         match = _TOKEN.match(text, position)
-        line = text.count("\n", 0, position) + 1
         if match is None:
             raise ValueError(f"line {line}: unexpected {text[position : position + 10]!r}")
         position, kind, token = match.end(), match.lastgroup, match.group()
         if kind == "blank":
+            line += token.count("\n")
             continue
         if kind == "symbol" and token in "{<":
             if pending is None or len(stack) > 20:

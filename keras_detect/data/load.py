@@ -4,6 +4,7 @@ import pathlib
 
 from keras_detect.data import coco_json, csv_table, tf_record, voc_xml, yolo_txt
 from keras_detect.data.picture import is_picture_name
+from keras_detect.data.record import one_line
 
 # Each has `recognises`, `read` and `write`; a folder that several recognise is read by the first.
 FORMATS = {"coco": coco_json, "voc": voc_xml, "yolo": yolo_txt, "csv": csv_table, "tfrecord": tf_record}
@@ -41,7 +42,12 @@ def load_dataset(path, split=None, class_names=None, format=None):
         ValueError: nothing annotated is found, an unreadable annotation or picture, an unknown split or class.
     """
     path = pathlib.Path(path).expanduser()
-    dataset = reader(path, format).read(path, split=split, class_names=class_names)
+    try:
+        dataset = reader(path, format).read(path, split=split, class_names=class_names)
+    except (ValueError, OSError) as error:
+        text = str(error) if str(path) in str(error) else f"{path}: {error}"
+        kinds = (kind for kind in (FileNotFoundError, OSError, ValueError) if isinstance(error, kind))
+        raise next(kinds)(one_line(text)) from None
     dataset.defects.report(str(path))
     return dataset
 

@@ -8,6 +8,12 @@ None, an object without a mask. It stays as it was annotated until somebody asks
 import io
 
 import numpy as np
+from PIL import Image
+
+from keras_detect.data.picture import UNREADABLE
+
+# A polygon's corners lie within so many sides of the picture: drawing walks along every edge.
+FARTHEST = 10
 
 
 def from_coco(segmentation, size):
@@ -23,24 +29,45 @@ def from_coco(segmentation, size):
     if segmentation is None or segmentation == []:
         return None
     if isinstance(segmentation, dict):
-        if list(segmentation.get("size", ())) != list(size):
+        if segmentation.get("size") not in (list(size), tuple(size)):
             raise ValueError(f"run lengths of size {segmentation.get('size')} on a picture of {list(size)}")
         counts = segmentation.get("counts")
         if not isinstance(counts, str | list | bytes):
             raise ValueError('run lengths without "counts"')
-        if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
-            raise ValueError(f"run lengths of {sum(counts)} pixels on a picture of {size[0] * size[1]}")
+        runs = counts if isinstance(counts, list) else _runs(_text(counts))
+        if not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != size[0] * size[1]:
+            raise ValueError(f"run lengths that do not make up the {size[0] * size[1]} pixels of the picture")
         return {"size": [int(side) for side in size], "counts": counts}
     if not isinstance(segmentation, list):
         raise ValueError(f'"segmentation" of type {type(segmentation).__name__}')
     try:
         polygons = tuple(np.asarray(polygon, np.float64) for polygon in segmentation)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError("a polygon that is no list of numbers") from None
     for polygon in polygons:
         if polygon.ndim != 1 or len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
             raise ValueError("a polygon that is not x, y of three corners or more")
+        if np.abs(polygon).max() > FARTHEST * max(size):
+            raise ValueError("a polygon far outside the picture")
     return polygons
+
+
+def from_png(encoded, size):
+    """The bytes of a PNG picture as a mask, None for no bytes. Raises `ValueError` for no picture or another size."""
+    if encoded:
+        _opened(encoded, size).close()
+    return encoded or None
+
+
+def _opened(encoded, size):
+    """The Pillow picture of the bytes, not decoded yet."""
+    try:
+        image = Image.open(io.BytesIO(encoded))
+    except UNREADABLE as error:
+        raise ValueError(f"A mask is not a readable PNG picture ({type(error).__name__}).") from None
+    if image.size != (size[1], size[0]):
+        raise ValueError(f"A mask of {image.size[::-1]} belongs to a picture of {tuple(size)}.")
+    return image
 
 
 def to_coco(mask, size):
@@ -68,20 +95,16 @@ def pixels(mask, size):
         ValueError: a PNG of another size or that cannot be read.
     """
     from faster_coco_eval.core import mask as coco_mask
-    from PIL import Image
 
     height, width = (int(side) for side in size)
     if mask is None:
         return np.zeros((height, width), np.uint8)
     if isinstance(mask, bytes):
-        try:
-            with Image.open(io.BytesIO(mask)) as image:
-                decoded = (np.asarray(image.convert("L")) > 0).astype(np.uint8)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"A mask is not a readable PNG picture ({error}).") from None
-        if decoded.shape != (height, width):
-            raise ValueError(f"A mask of {decoded.shape} belongs to a picture of {(height, width)}.")
-        return decoded
+        with _opened(mask, (height, width)) as image:
+            try:
+                return (np.asarray(image.convert("L")) > 0).astype(np.uint8)
+            except UNREADABLE as error:
+                raise ValueError(f"A mask is not a readable PNG picture ({error}).") from None
     if isinstance(mask, dict):
         runs = mask if not isinstance(mask["counts"], list) else coco_mask.frPyObjects(mask, height, width)
         return coco_mask.decode(runs)
@@ -106,4 +129,26 @@ def to_png(mask, size):
 
 
 def _text(counts):
-    return counts.decode() if isinstance(counts, bytes) else counts
+    return counts.decode("ascii") if isinstance(counts, bytes) else counts
+
+
+def _runs(text):
+    """The lengths that COCO's compressed text stands for. The library that decodes it trusts the text.
+
+    Six bits a letter from "0" on: five of the number, the lowest first, and whether more follow; from the fourth number
+    on, the difference to the one before the last.
+    """
+    runs, number, shift = [], 0, 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("compressed run lengths that are none")
+        number |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            number -= (1 << shift) if bits & 16 else 0
+            runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+            number, shift = 0, 0
+    if shift:
+        raise ValueError("compressed run lengths that end early")
+    return runs

@@ -9,7 +9,6 @@ import numpy as np
 from absl import logging
 
 from keras_detect import fields
-from keras_detect.data import masks as instance_masks
 from keras_detect.data.picture import TF_JPEG, TF_PNG, FilePicture
 
 CACHE_LIMIT_BYTES = 4 * 2**30
@@ -93,9 +92,7 @@ def _loader(records, with_areas, with_masks):
     decode = _decoder(records)
 
     def stack(index):
-        record = records[int(index)]
-        empty = (None,) * len(record.boxes)
-        return instance_masks.stack(record.masks or empty, (record.picture.height, record.picture.width))
+        return records[int(index)].read_masks()
 
     def load(index):
         example = {key: column[ends[index] : ends[index + 1]] for key, column in columns.items()}

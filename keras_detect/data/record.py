@@ -5,10 +5,13 @@ import dataclasses
 import numpy as np
 from absl import logging
 
+from keras_detect.data import masks as instance_masks
+
 # A coordinate may lie this far outside the picture, in pixels, before the clipping is reported: COCO's boxes are
 # rounded to 0.01 pixel.
 _ROUNDING = 0.1
 _NAMES_SHOWN = 3
+_MESSAGE_LENGTH, _PLACE_LENGTH = 1200, 200
 
 # What happens to a defect, the worst first; training starts unless something is refused.
 REFUSED, DROPPED, REPAIRED, KEPT = "refused", "dropped", "repaired", "kept"
@@ -53,6 +56,20 @@ class Record:
     keypoints: np.ndarray | None = None
     keypoint_visibility: np.ndarray | None = None
 
+    def read_masks(self):
+        """uint8 [n, H, W], all 0 for an object without a mask. Raises `ValueError` naming the picture."""
+        try:
+            masks = self.masks or (None,) * len(self.boxes)
+            return instance_masks.stack(masks, (self.picture.height, self.picture.width))
+        except ValueError as error:
+            raise ValueError(f"{self.file_name}: {error}") from None
+
+
+def one_line(text, length=_MESSAGE_LENGTH):
+    """A text as one line that can be printed, without its middle where it is too long."""
+    text = " ".join(str(text).encode("utf-8", "backslashreplace").decode().split())
+    return text if len(text) <= length else f"{text[: 2 * length // 3]} ... {text[-length // 4 :]}"
+
 
 class Defects:
     """Counts what is wrong with a data set and what was done about it.
@@ -68,12 +85,12 @@ class Defects:
 
     def add(self, action, kind, place, count=1):
         """Counts `count` defects of a kind at a place (a file name); `action` is one of `ACTIONS`."""
-        self._places.setdefault((action, kind), []).extend([str(place)] * count)
+        self._places.setdefault((action, kind), []).extend([one_line(place, _PLACE_LENGTH)] * count)
 
     def refuse(self, kind, place, message, error=ValueError):
         """Raises `error(message)`, or counts the defect where all are collected."""
         if not self.collect:
-            raise error(message)
+            raise error(one_line(message))
         self.add(REFUSED, kind, place)
 
     def merge(self, other):

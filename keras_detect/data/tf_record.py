@@ -9,10 +9,11 @@ import re
 
 import numpy as np
 
+from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.label_map import LabelMap, find_label_map, read_label_map, write_label_map
 from keras_detect.data.picture import picture_in_record
-from keras_detect.data.record import KEPT, Defects, make_record
+from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
 from keras_detect.data.splits import is_named_after, read_split
 from keras_detect.data.tf_example import build_example, parse_example
 from keras_detect.data.writing import as_dataset
@@ -160,16 +161,18 @@ def _entries(file, defects):
         if opened.read(2) == b"\x1f\x8b":
             raise ValueError(f"{file} is compressed, and pictures are read out of it one by one. Unpack it: gunzip.")
     offset, number = 0, 0
-    records = tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    whole, damaged = _whole_records(file)
+    records = tf.data.TFRecordDataset(str(file)).take(whole).as_numpy_iterator()
     while True:
         place = f"{file.name}, record {number}"
         try:
             serialized = next(records, None)
         except tf.errors.DataLossError:
-            message = f"{file} is damaged or cut off after {number} records (at byte {offset}). Copy it again."
-            defects.refuse("damaged record files", file.name, message)
-            return
+            serialized, damaged = None, True
         if serialized is None:
+            if damaged:
+                message = f"{file} is damaged or cut off after {number} records (at byte {offset}). Copy it again."
+                defects.refuse("damaged record files", file.name, message)
             return
         try:
             entry = parse_example(serialized)
@@ -177,7 +180,7 @@ def _entries(file, defects):
             at = offset + _HEAD + serialized.index(encoded)
             picture = picture_in_record(file, at, encoded, f"{place} ({entry['file_name']})", entry["size"])
             yield place, picture, entry
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError) as error:
             text = str(error)
             unreadable = text.startswith("Not a readable picture") or "were drawn on" in text
             message = text if unreadable else f"{file}, record {number} cannot be used: {text}. Write it again."
@@ -185,6 +188,22 @@ def _entries(file, defects):
             defects.refuse(kind if unreadable else "records that cannot be used", place, message)
         offset += _HEAD + len(serialized) + _FOOT
         number += 1
+
+
+def _whole_records(file):
+    """`(number of records that end inside the file, whether something else follows)`, by their lengths alone.
+
+    TensorFlow's reader makes room for whatever length a damaged record names.
+    """
+    size, offset, count = file.stat().st_size, 0, 0
+    with open(file, "rb") as opened:
+        while offset < size:
+            opened.seek(offset)
+            end = offset + _HEAD + int.from_bytes(opened.read(8), "little") + _FOOT
+            if end > size:
+                return count, True
+            offset, count = end, count + 1
+    return count, False
 
 
 def _listed(parsed, names):
@@ -233,6 +252,8 @@ def _record(place, picture, entry, label_of, seen, defects):
         message = f"{picture.name}: {unknown_name('class', name, ())} Add it to the label map or to class_names."
         defects.refuse("unknown class names", place, message)
     rows = {key: _select(entry[key], known) for key in _ROWS if key in entry}
+    if "masks" in rows:
+        rows["masks"] = tuple(_mask(mask, picture, place, defects) for mask in rows["masks"])
     name = entry["file_name"] or f"record_{len(seen):06d}"
     if name in seen:
         defects.add(KEPT, "duplicate names of pictures", place)
@@ -258,6 +279,15 @@ _ROWS = (
     "keypoints",
     "keypoint_visibility",
 )
+
+
+def _mask(mask, picture, place, defects):
+    """The mask, or None where it is a picture that cannot be used."""
+    try:
+        return masks.from_png(mask, (picture.height, picture.width)) if isinstance(mask, bytes) else mask
+    except ValueError:
+        defects.add(DROPPED, "masks that cannot be used", place)
+        return None
 
 
 def _select(values, keep):

@@ -3,6 +3,7 @@
 import re
 
 _MAX_LENGTH = 4 * 2**20
+_PIECE = re.compile(r""",|[^,"']+|"(?:[^"\\]|\\.)*"|'[^']*'""")
 
 
 def parse_yaml(text):
@@ -30,13 +31,22 @@ def parse_yaml(text):
                 content[key][name] = _scalar(value)
             else:
                 key, value = _pair(line)
-                # A list in brackets may go on over several lines.
-                while value[:1] in ("[", "{") and value.count(value[0]) > value.count("]" if value[0] == "[" else "}"):
-                    value += " " + _without_comment(next(lines)[1]).strip()
-                content[key] = _value(value)
+                content[key] = _value(_to_the_bracket(value, lines))
         except (ValueError, StopIteration):
             raise ValueError(f"line {number}: {line.strip()[:60]!r} is not understood") from None
     return content
+
+
+def _to_the_bracket(value, lines):
+    """The value with the lines that follow, as many as a list in brackets goes on over."""
+    if value[:1] not in ("[", "{"):
+        return value
+    opening, closing = value[0], "]" if value[0] == "[" else "}"
+    parts, depth = [value], value.count(value[0]) - value.count(closing)
+    while depth > 0:
+        parts.append(_without_comment(next(lines)[1]).strip())
+        depth += parts[-1].count(opening) - parts[-1].count(closing)
+    return " ".join(parts)
 
 
 def _without_comment(line):
@@ -53,10 +63,11 @@ def _without_comment(line):
 
 
 def _pair(text):
-    match = re.match(r"""\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^\s:\[\]{}"'][^:]*?)\s*:(?:\s+(.*)|)$""", text)
+    match = re.match(r"""\s*("(?:[^"\\]|\\.)*"\s*|'[^']*'\s*|[^\s:\[\]{}"'][^:]*):(?:\s+(.*)|)$""", text)
     if not match:
         raise ValueError
-    return str(_scalar(match[1])) if match[1][0] in "\"'" else match[1], (match[2] or "").strip()
+    key = match[1].rstrip()
+    return str(_scalar(key)) if key[0] in "\"'" else key, (match[2] or "").strip()
 
 
 def _value(text):
@@ -68,8 +79,17 @@ def _value(text):
 
 
 def _split(text):
-    """The parts between commas outside quotes."""
-    parts = re.findall(r"""\s*((?:"(?:[^"\\]|\\.)*"|'[^']*'|[^,"'])+)\s*(?:,|$)""", text)
+    """The parts between commas outside quotes. Raises `ValueError` for a quote that stays open."""
+    parts, position = [""], 0
+    while position < len(text):
+        match = _PIECE.match(text, position)
+        if match is None:
+            raise ValueError
+        position = match.end()
+        if match.group() == ",":
+            parts.append("")
+        else:
+            parts[-1] += match.group()
     return [part.strip() for part in parts if part.strip()]
 
 

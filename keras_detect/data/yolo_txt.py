@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 
+from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.picture import is_picture_name
 from keras_detect.data.reading import picture_or_refuse
@@ -20,6 +21,7 @@ from keras_detect.data.yaml_subset import parse_yaml
 
 _NAMES = ("classes.txt", "obj.names")
 _SPLITS = ("train", "val", "test")
+_MAX_CLASS = 99_999
 
 
 def recognises(path):
@@ -100,6 +102,7 @@ def _quoted(name):
 def _yaml(folder):
     """The YAML file of a folder that names classes: `data.yaml`, else the only one that does."""
     files = [folder / "data.yaml"] if (folder / "data.yaml").is_file() else sorted(folder.glob("*.y*ml"))
+    files = [file for file in files if file.is_file()]
     files = [file for file in files if file.name == "data.yaml" or re.search(r"^names\s*:", _start(file), re.MULTILINE)]
     return files[0] if len(files) == 1 else None
 
@@ -125,6 +128,8 @@ def _stored_names(root, content, yaml):
             names = {int(key): str(name) for key, name in names.items()}
         except ValueError:
             raise ValueError(f"names in {yaml} wants numbers before the names.") from None
+        if min(names, default=0) < 0 or max(names, default=0) > _MAX_CLASS:
+            raise ValueError(f"names in {yaml} wants numbers from 0 to {_MAX_CLASS}. Received: {max(names)}")
         return [names.get(number, f"class_{number}") for number in range(max(names, default=-1) + 1)]
     if isinstance(names, list):
         return [str(name) for name in names]
@@ -210,11 +215,17 @@ def _record(file, labels, names, defects):
     else:
         defects.add(KEPT, "pictures without annotation file, taken as empty", file.name)
     polygons = [polygon for _, _, polygon in rows]
+    far = [polygon is not None and not np.abs(polygon).max() <= masks.FARTHEST for polygon in polygons]
+    if any(far):
+        defects.add(DROPPED, "masks that cannot be used", file.name, sum(far))
+        polygons = [None if too_far else polygon for polygon, too_far in zip(polygons, far, strict=True)]
+    with np.errstate(over="ignore"):  # a coordinate too large to be a number is dropped as one
+        boxes = np.array([box for _, box, _ in rows], np.float64).reshape(-1, 4) * sides
     return make_record(
         picture=picture,
         file_name=file.name,
         image_id=file.stem,
-        boxes_abs=np.array([box for _, box, _ in rows], np.float64).reshape(-1, 4) * sides,
+        boxes_abs=boxes,
         labels=[label for label, _, _ in rows],
         defects=defects,
         masks=[_mask(polygon, picture) for polygon in polygons] if any(p is not None for p in polygons) else None,
