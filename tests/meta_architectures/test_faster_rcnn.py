@@ -11,6 +11,7 @@ from keras_detect import fields
 from keras_detect.box_predictors.mask_rcnn import MaskRCNNBoxPredictor
 from keras_detect.boxes.anchor_generators import GridAnchorGenerator
 from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
+from keras_detect.layers.image_resizers import KeepAspectRatioResizer
 from keras_detect.losses.hard_example_miner import HardExampleMiner
 from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
@@ -226,3 +227,25 @@ def test_padding_is_a_scaled_black_pixel():
     np.testing.assert_array_equal(inputs[fields.TRUE_IMAGE_SHAPES], [[20, 64, 3]])
     assert (images[0, :20] == 1.0).all()
     assert (images[0, 20:] == -1.0).all()
+
+
+@pytest.mark.parametrize("padded_canvas", [True, False])
+def test_pictures_of_different_sizes_share_a_batch(padded_canvas):
+    """A picture on a larger canvas is detected as it is alone, normalised to itself and not to the canvas."""
+    resizer = KeepAspectRatioResizer(min_dimension=48, max_dimension=64, pad_to_max_dimension=padded_canvas)
+    model = tiny.tiny_faster_rcnn(resizer=resizer)
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((60, 80), (90, 70))]
+    canvas = np.zeros((2, 96, 96, 3), "uint8")
+    for picture, row in zip(pictures, canvas, strict=True):
+        row[: picture.shape[0], : picture.shape[1]] = picture
+    shapes = np.array([picture.shape for picture in pictures], "int32")
+    together = model.predict({fields.IMAGES: canvas, fields.TRUE_IMAGE_SHAPES: shapes}, verbose=0)
+    assert together[fields.BOXES].max() <= 1.0
+    for index, picture in enumerate(pictures):
+        found = np.arange(100) < together[fields.NUM_DETECTIONS][index]
+        assert found.any()
+        if padded_canvas:  # without padding, the network sees another border of the picture when it is alone
+            alone = model.predict(picture[None], verbose=0)
+            np.testing.assert_allclose(together[fields.SCORES][index], alone[fields.SCORES][0], atol=1e-5)
+            np.testing.assert_allclose(together[fields.BOXES][index], alone[fields.BOXES][0], atol=1e-4)
