@@ -1,9 +1,10 @@
-"""Races RetinaNet (ResNet50, 640 x 640, 90 classes) against KerasHub's, KerasCV's and TorchVision's, on the CPU.
+"""Races a detector (ResNet50, 640 x 640, 90 classes) against its peers, on the CPU.
 
-    python benchmarks/retinanet.py predict --peer KerasHub=<its python> --peer TorchVision=<its python>
-    python benchmarks/retinanet.py train --batch-sizes 2
+    python benchmarks/race.py retinanet predict --peer KerasHub=<its python> --peer TorchVision=<its python>
+    python benchmarks/race.py faster_rcnn train --peer TorchVision=<its python>
+    python benchmarks/race.py faster_rcnn_c4 predict --rounds 5
 
-Each contestant is a process of its own (`retinanet_contestants.py`), with the python that `--peer` names, else with
+Each contestant is a process of its own (`<family>_contestants.py`), with the python that `--peer` names, else with
 this one. All stay alive and are told to run one after the other, so that other work on the machine slows all alike; a
 ratio is the median over the rounds of the ratio within a round. The first row, what the ratios refer to, is the floor:
 our network's convolutions alone, weights as constants, in one graph. A peer whose environment is missing gets a row
@@ -12,6 +13,7 @@ that says so.
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import pathlib
@@ -22,41 +24,38 @@ import time
 
 import numpy as np
 
-CONTESTANTS = (
-    "convolutions",
-    "convolutions, variables",
-    "keras_detect",
-    "keras_detect, constants",
-    "keras_detect, bfloat16",
-    "KerasHub",
-    "KerasCV",
-    "KerasCV, 4 layers",
-    "TorchVision",
-    "TorchVision, NHWC",
-)
-PREDICT_ONLY = ("keras_detect, constants",)
+FAMILIES = ("retinanet", "faster_rcnn", "faster_rcnn_c4")
+PREDICT_ONLY = ", constants"  # the end of the names that do not train
 PAUSE = 0.1  # seconds between two runs: threads of the one before spin that long for more work
 
 
 def main(argv=None):
     """Parses arguments and prints one table per batch size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("family", choices=FAMILIES)
     parser.add_argument("task", choices=("predict", "train"))
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1])
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="which python runs a peer")
-    parser.add_argument("--only", nargs="+", default=CONTESTANTS, choices=CONTESTANTS, help="the contestants to run")
+    parser.add_argument("--only", nargs="+", help="the contestants to run, by name")
     arguments = parser.parse_args(argv)
 
+    script = f"{arguments.family}_contestants"
+    names = list(importlib.import_module(script).CONTESTANTS)
+    unknown = set(arguments.only or ()) - set(names)
+    if unknown:
+        parser.error(f"no such contestants: {sorted(unknown)}; there are {names}")
+    names = [name for name in arguments.only or names if arguments.task == "predict" or PREDICT_ONLY not in name]
     pythons = dict(peer.split("=", 1) for peer in arguments.peer)
-    names = [name for name in arguments.only if arguments.task == "predict" or name not in PREDICT_ONLY]
     for batch_size in arguments.batch_sizes:
         workers = {}
         for name in names:  # one after the other: what is built side by side takes memory side by side
-            workers[name] = Worker(name, pythons.get(name.split(",")[0], sys.executable), arguments.task, batch_size)
+            python = pythons.get(name.split(",")[0], sys.executable)
+            workers[name] = Worker(name, python, script, arguments.task, batch_size)
         try:
             times = race({name: worker for name, worker in workers.items() if worker.built}, arguments.rounds)
-            print_table(f"{arguments.task}, {batch_size} images, {arguments.rounds} rounds", workers, times, batch_size)
+            title = f"{arguments.family}, {arguments.task}, {batch_size} images, {arguments.rounds} rounds"
+            print_table(title, workers, times)
         finally:
             for worker in workers.values():
                 worker.close()
@@ -68,14 +67,14 @@ class Worker:
     Args:
         name: of the contestant.
         python: its interpreter.
+        script: module beside this one with its `CONTESTANTS`.
         task: "predict" or "train".
         batch_size: pictures.
     """
 
-    def __init__(self, name, python, task, batch_size):
-        script = pathlib.Path(__file__).with_name("retinanet_contestants.py")
+    def __init__(self, name, python, script, task, batch_size):
         self._process, self.built, self.reason = None, None, ""
-        command = [python, str(script), name, task, str(batch_size)]
+        command = [python, str(pathlib.Path(__file__).with_name(f"{script}.py")), name, task, str(batch_size)]
         pipe = subprocess.PIPE
         try:
             with log_path(name).open("w") as log:
@@ -108,7 +107,7 @@ class Worker:
 
 def log_path(name):
     """File with a contestant's messages, replaced at each start."""
-    return pathlib.Path(tempfile.gettempdir()) / f"retinanet_{name.replace(', ', '_')}.log"
+    return pathlib.Path(tempfile.gettempdir()) / f"race_{name.replace(', ', '_')}.log"
 
 
 def last_line(name):
@@ -131,7 +130,7 @@ def race(workers, rounds):
     return {name: {key: np.array(values) for key, values in row.items()} for name, row in whole.items()}
 
 
-def print_table(title, workers, times, batch_size):
+def print_table(title, workers, times):
     """A row for each contestant; ratios refer to the first one that ran."""
     print(f"\n{title}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")
     print(
