@@ -171,6 +171,7 @@ class DetectionDataset:
         max_boxes=None,
         cache=False,
         masks=False,
+        shard=None,
     ):
         """Batches for `fit`, `evaluate` and the COCO callback, on every backend: a `tf.data.Dataset` of `(x, y)`.
 
@@ -182,12 +183,17 @@ class DetectionDataset:
             augment: None, an augmentation of `keras_detect.preprocessing`, or a sequence of them, applied in order.
             shuffle: a new order every epoch.
             seed: int that makes order and augmentation the same on every run (and still different in every epoch).
+                TensorFlow mixes the program's own seed in, so let `keras.utils.set_random_seed` be the same too.
             drop_remainder: leave out a last batch with fewer pictures.
             max_boxes: M, truth rows per picture; default: the largest number on one picture. Rows beyond are dropped
                 with a warning, so leave it None for evaluation.
             cache: keep decoded pictures in memory after the first epoch (resized where nothing is augmented).
                 Left out, with a log line, when they would take more than 4 GiB.
             masks: put the objects' masks into y, resized with the picture.
+            shard: `(index, count)` where several hosts train together: host `index` of `count` gets its part of every
+                epoch, and all hosts together get every picture once (with `drop_remainder`, as many on each host, so
+                up to `count - 1` fewer in all). Batches have the same shapes on all hosts. Needs a seed where it
+                shuffles, the same on all hosts, as the program's own.
 
         Returns:
             Dataset of `(x, y)`. x: `images` uint8 [B, h, w, 3], or, where the resizer pads, the dict of
@@ -200,10 +206,12 @@ class DetectionDataset:
             [B, M, h, w] uint8 in the frame of the pictures, 1 on the object, all 0 for an object without a mask.
 
         Raises:
-            ValueError: the batch size is not positive, or the model has other class names.
+            ValueError: the batch size is not positive, the model has other class names, or a shard that is none.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
+        if shard is not None:
+            _check_shard(shard, len(self), shuffle, seed)
         names = getattr(model, "class_names", None)
         if names is not None and list(names) != self.class_names:
             raise ValueError(
@@ -222,7 +230,16 @@ class DetectionDataset:
             max_boxes=max_boxes or self.max_boxes,
             cache=cache,
             masks=masks,
+            shard=shard,
         )
+
+
+def _check_shard(shard, pictures, shuffle, seed):
+    index, count = shard
+    if not 0 <= index < count <= pictures:
+        raise ValueError(f"shard is (index, count), 0 <= index < count <= {pictures} pictures. Received: {shard}")
+    if shuffle and seed is None:
+        raise ValueError("Hosts that shuffle need the same seed. Received: shuffle=True, seed=None")
 
 
 def _example(record):

@@ -23,7 +23,7 @@ _PROBES = ((96, 96), (96, 160), (160, 96))
 
 
 def build_batches(
-    records, *, resizer, batch_size, augment, shuffle, seed, drop_remainder, max_boxes, cache, masks=False
+    records, *, resizer, batch_size, augment, shuffle, seed, drop_remainder, max_boxes, cache, masks=False, shard=None
 ):
     """The `tf.data.Dataset` behind `DetectionDataset.batches`, which documents the arguments and what comes out."""
     import tensorflow as tf
@@ -48,10 +48,13 @@ def build_batches(
 
     dataset = tf.data.Dataset.range(len(records))
     if cache:
+        dataset = _part(dataset, shard, drop_remainder)  # no host holds what another one trains on
         dataset = parallel(dataset, load if augmentations else lambda index: finish(load(index))).cache()
     if shuffle:
         # Indices, or references to cached pictures: a buffer of all of them costs nothing and mixes perfectly.
         dataset = dataset.shuffle(len(records), seed=seed, reshuffle_each_iteration=True)
+    if not cache:
+        dataset = _part(dataset, shard, drop_remainder)
     if augmentations:
         numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
         dataset = tf.data.Dataset.zip(dataset, numbers)
@@ -65,6 +68,15 @@ def build_batches(
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.with_options(options)
+
+
+def _part(dataset, shard, drop_remainder):
+    """The pictures of one host; the same number on every host where remainders are dropped."""
+    if shard is None:
+        return dataset
+    index, count = shard
+    dataset = dataset.take(int(dataset.cardinality()) // count * count) if drop_remainder else dataset
+    return dataset.shard(count, index)
 
 
 def _loader(records, with_areas, with_masks):
@@ -126,8 +138,9 @@ def _decoder(records):
     def encoded(index):
         if whole_files:
             return tf.io.read_file(paths[index])
-        read_bytes = lambda index: np.array(pictures[int(index)].encoded(), object)  # noqa: E731
-        return tf.ensure_shape(tf.numpy_function(read_bytes, [index], tf.string, stateful=False), [])
+        # One axis: of an array without axes TensorFlow 2.21 never frees the bytes.
+        read_bytes = lambda index: np.array([pictures[int(index)].encoded()], object)  # noqa: E731
+        return tf.ensure_shape(tf.numpy_function(read_bytes, [index], tf.string, stateful=False), [1])[0]
 
     def decode(index):
         branches = {
