@@ -117,9 +117,9 @@ def last_line(name):
 
 
 def race(workers, rounds):
-    """`{name: {"wall", "processor", "peak_gib": [rounds]}}`; two rounds go before, untimed, every other backwards."""
+    """`{name: {"wall", "processor", "peak_gib": [rounds]}}`; one round goes before, untimed, every other is backwards."""
     times = {name: {"wall": [], "processor": [], "peak_gib": []} for name in workers}
-    for round_ in range(-2, rounds):
+    for round_ in range(-1, rounds):
         for name in list(workers)[:: 1 if round_ % 2 == 0 else -1]:
             result = workers[name].run() if workers[name].built else None
             time.sleep(PAUSE)
