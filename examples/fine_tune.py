@@ -1,0 +1,91 @@
+"""Fine-tunes the detector that ships with keras_detect on your own pictures, from first look to a saved model.
+
+    python examples/fine_tune.py --data cells --train_split train --validation_split val --output runs/cells
+    python examples/fine_tune.py --output runs/shapes                 # draws a small data set of its own
+
+The data: any format that `keras_detect.load_dataset` reads (COCO JSON, Pascal VOC, YOLO, CSV, TFRecord).
+"""
+
+import argparse
+import pathlib
+
+import keras
+
+import keras_detect
+from keras_detect.data import shapes_dataset
+from keras_detect.evaluation import evaluate_coco
+from keras_detect.preprocessing import RandomHorizontalFlip, RandomVerticalFlip
+from keras_detect.training import BestModel, Recipe
+from keras_detect.visualization import draw_dataset, draw_gallery, draw_side_by_side
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder or file with annotated pictures; without it, pictures are drawn")
+    parser.add_argument("--train_split", help="name of the part to train on")
+    parser.add_argument("--validation_split", help="name of the part to measure on")
+    parser.add_argument("--preset", default="frcnn_inception_v100", help="the model to start from")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder for pictures and model")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--pictures", type=int, default=120, help="how many pictures to draw")
+    return parser.parse_args()
+
+
+def read(arguments):
+    """Pictures to train on and pictures to measure on."""
+    if arguments.data is None:
+        count, held_out = arguments.pictures, max(arguments.pictures // 5, 1)
+        return shapes_dataset(count, seed=0), shapes_dataset(held_out, seed=1)
+    return (
+        keras_detect.load_dataset(arguments.data, arguments.train_split),
+        keras_detect.load_dataset(arguments.data, arguments.validation_split),
+    )
+
+
+def main():
+    arguments = parse()
+    output = arguments.output
+    output.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(0)
+
+    train, validation = read(arguments)
+    print(f"{len(train)} pictures to train on, {len(validation)} to measure on: {', '.join(train.class_names)}")
+    draw_dataset(train, count=9).save(output / "pictures.png")
+
+    # every weight but the class heads' is kept; the log says which are new
+    model = keras_detect.Model.from_preset(arguments.preset, class_names=train.class_names)
+    batches = train.batches(
+        model,
+        arguments.batch_size,
+        augment=(RandomHorizontalFlip(), RandomVerticalFlip()),
+        shuffle=True,
+        drop_remainder=len(train) >= arguments.batch_size,
+    )
+    recipe = Recipe(epochs=arguments.epochs, batch_size=arguments.batch_size, learning_rate=arguments.learning_rate)
+    recipe.compile(model, steps_per_epoch=len(batches))
+    model.fit(
+        batches,
+        epochs=arguments.epochs,
+        callbacks=[
+            keras_detect.callbacks.COCOEvaluation(validation),  # val_map, val_map_50... in the bar
+            BestModel(output / "model.keras"),
+        ],
+    )
+
+    best = keras.saving.load_model(output / "model.keras")
+    result = evaluate_coco(best, validation)
+    print(f"best epoch: AP {result['map']:.3f}, AP50 {result['map_50']:.3f}")
+    examples = [validation[index] for index in range(min(6, len(validation)))]
+    found = best.detect([example["image"] for example in examples])
+    sheets = [
+        draw_side_by_side(example["image"], example, detections, best.class_names)
+        for example, detections in zip(examples, found, strict=True)
+    ]
+    draw_gallery(sheets, columns=2, cell_size=sheets[0].size).save(output / "detections.png")
+    print(f"saved {output / 'model.keras'}; truth beside detections: {output / 'detections.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The notebook and the script that fine-tune, run whole on a few drawn pictures."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+def environment(**settings):
+    """This process' environment, backend and package."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "KERAS_BACKEND": keras.backend.backend(), "PYTHONPATH": path, **settings}
+
+
+def test_the_notebook_runs_from_the_first_cell_to_the_last(tmp_path, monkeypatch):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    settings = {"KERAS_DETECT_SMALL": "1", "KERAS_DETECT_WORK": str(tmp_path / "work")}
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebook's own draws into the notebook
+    for name, value in environment(**settings).items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(EXAMPLES / "fine_tune_in_colab.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert not any(cell.get("outputs") for cell in notebook.cells)  # committed without anybody's outputs
+    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=tmp_path)
+    text = json.dumps([cell.get("outputs", []) for cell in notebook.cells])
+    assert "val_map" in text
+    assert "('circle', 'square', 'triangle')" in text
+    assert text.count("image/png") >= 4  # data, curves, detections, the last picture
+    loaded = keras.saving.load_model(tmp_path / "work" / "detector.keras")
+    assert loaded.class_names == ("circle", "square", "triangle")
+
+
+def test_the_script_leaves_pictures_and_a_model(tmp_path):
+    output = tmp_path / "run"
+    command = [sys.executable, EXAMPLES / "fine_tune.py", "--output", output, "--pictures", "8", "--epochs", "1"]
+    command += ["--batch_size", "4"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "best epoch: AP" in done.stdout
+    assert {path.name for path in output.iterdir()} == {"detections.png", "model.keras", "pictures.png"}
