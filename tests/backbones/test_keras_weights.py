@@ -111,7 +111,7 @@ def efficient(network):
     ],
 )
 def test_features_equal_those_of_keras_applications(name, source, levels, scaling):
-    network = application(source)
+    network = damped(application(source))
     model = ssd(name)
     report = model.restore(network, kind="classification")
     backbone = model.feature_extractor.backbone
@@ -127,6 +127,17 @@ def test_features_equal_those_of_keras_applications(name, source, levels, scalin
     assert set(features) == set(expected)
     for level, tensor in features.items():
         assert goldens.relative_error(tensor, keras.ops.convert_to_numpy(expected[level])) < 1e-4, level
+
+
+def damped(network):
+    """The network with small residual branches.
+
+    Random ones grow to thousands in a deep EfficientNet, where its squeezes double the float noise in every block.
+    """
+    for layer in network.layers:
+        if layer.name.endswith("project_bn"):
+            layer.gamma.assign(0.3 * layer.gamma)
+    return network
 
 
 def test_narrow_networks_and_every_kind_of_file(tmp_path, caplog):
