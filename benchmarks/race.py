@@ -117,7 +117,7 @@ def last_line(name):
 
 
 def race(workers, rounds):
-    """`{name: {"wall", "processor", "peak_gib": [rounds]}}`; one round goes before, untimed, every other is backwards."""
+    """`{name: {"wall", "processor", "peak_gib": [rounds]}}`; an untimed round first, every other backwards."""
     times = {name: {"wall": [], "processor": [], "peak_gib": []} for name in workers}
     for round_ in range(-1, rounds):
         for name in list(workers)[:: 1 if round_ % 2 == 0 else -1]:
