@@ -322,9 +322,13 @@ def _predict(arguments):
 
     paths = _picture_paths(arguments.pictures)
     model = _load_model(arguments.model)
-    output, found = _folder(arguments.output), {}
+    output, found, unreadable = _folder(arguments.output), {}, []
     for path in tqdm(paths, desc="predict", unit="picture"):
-        image = read_picture(path)
+        try:
+            image = read_picture(path)
+        except (OSError, ValueError) as error:  # the other pictures are not lost for it
+            unreadable.append(error)
+            continue
         result = model.detect(image, score_threshold=arguments.score_threshold)
         drawn = draw_boxes(image, result["boxes"], result["labels"], result["scores"], model.class_names)
         name = f"{path.stem}.jpg" if f"{path.stem}.jpg" not in found else f"{path.stem}_{len(found)}.jpg"
@@ -336,9 +340,13 @@ def _predict(arguments):
             "labels": [int(label) for label in result["labels"]],
             "class_names": result["class_names"],
         }
+    if not found:
+        raise unreadable[0]
     _write_json(output / "detections.json", {"boxes": "ymin, xmin, ymax, xmax, 0 to 1", "pictures": found})
-    print(f"{sum(len(entry['labels']) for entry in found.values())} detections in {len(paths)} pictures: {output}")
-    return 0
+    print(f"{sum(len(entry['labels']) for entry in found.values())} detections in {len(found)} pictures: {output}")
+    for error in unreadable:
+        print(f"left out: {error}", file=sys.stderr)
+    return 1 if unreadable else 0
 
 
 def _convert(arguments):

@@ -86,6 +86,19 @@ def test_predict_draws_every_picture_and_writes_the_boxes(trained, shapes, tmp_p
         assert len(entry["boxes"]) == len(entry["scores"]) == len(entry["labels"]) == len(entry["class_names"])
 
 
+def test_predict_leaves_out_what_it_cannot_read_and_says_so(trained, shapes, tmp_path, capsys):
+    good = next((shapes / "images").rglob("*.png"))
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(good.read_bytes()[:60])
+    output = tmp_path / "drawn"
+    assert run("predict", "--model", trained / "model.keras", "--output", output, "--pictures", bad, good) == 1
+    assert [
+        entry["picture"] for entry in json.loads((output / "detections.json").read_text())["pictures"].values()
+    ] == [str(good)]
+    assert "left out" in (errors := capsys.readouterr().err)
+    assert "bad.jpg" in errors
+
+
 def test_a_model_is_re_headed_for_other_classes(trained, tmp_path):
     write_coco(shapes_dataset(4, seed=2, image_size=64, class_names=["star", "ring", "circle"]), tmp_path / "data")
     output = tmp_path / "output"
