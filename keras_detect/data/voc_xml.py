@@ -58,11 +58,10 @@ def write(dataset, folder, split=None):
     """
     dataset, folder = as_dataset(dataset), pathlib.Path(folder)
     pictures = PictureFolder(folder / "JPEGImages")
-    stems = []
-    for record in dataset.records:
-        name = pictures.add(record)
-        stems.append(name.rsplit(".", 1)[0])
-        replace_file(folder / "Annotations" / f"{stems[-1]}.xml", _xml(record, name, dataset.class_names))
+    names = [pictures.add(record) for record in dataset.records]  # all of them first: a broken one leaves no annotation
+    stems = [name.rsplit(".", 1)[0] for name in names]
+    for record, name, stem in zip(dataset.records, names, stems, strict=True):
+        replace_file(folder / "Annotations" / f"{stem}.xml", _xml(record, name, dataset.class_names))
     if split:
         replace_file(folder / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in stems))
     write_label_map(folder / "label_map.json", dataset.class_names)

@@ -179,3 +179,23 @@ def test_unknown_format(everything, tmp_path):
 def test_the_label_map_of_the_record(everything, tmp_path):
     write_dataset(everything, tmp_path, "tfrecord")
     assert read_label_map(tmp_path / "label_map.pbtxt").class_names == everything.class_names
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_picture_lost_on_the_way_leaves_nothing_that_looks_whole(tmp_path, name):
+    """The second of two pictures vanishes after the data set was read: no format is recognised in what was written."""
+    source = tmp_path / "source"
+    pictures = [np.full((20, 20, 3), shade, np.uint8) for shade in (10, 200)]
+    boxes = [[[0.1, 0.1, 0.9, 0.9]]] * 2
+    names = ["first.png", "second.png"]
+    drawn = DetectionDataset.from_arrays(pictures, boxes, [[0], [0]], ["square"], file_names=names)
+    write_dataset(drawn, source, "coco")
+    data = load_dataset(source)
+    next(source.rglob("second.png")).unlink()
+    target = tmp_path / "target"
+    with pytest.raises((OSError, ValueError), match="second"):
+        write_dataset(data, target, name)
+    assert not any(part.name.startswith("part_of") for part in tmp_path.rglob("*"))
+    if target.exists():
+        with pytest.raises((FileNotFoundError, ValueError)):
+            load_dataset(target)
