@@ -212,7 +212,7 @@ def test_box_predictor_averages_cells_and_sorts_codes_by_class(shared):
     predictor.box_head.set_weights([np.arange(4 * boxes, dtype="float32")[None], np.ones(4 * boxes, "float32")])
     predictor.class_head.set_weights([np.array([[1.0, 2.0, 3.0]]), np.array([0.0, 0.0, 0.5])])
     features = np.array([1.0, 2.0, 3.0, 6.0], "float32").reshape(1, 1, 2, 2, 1)  # mean 3
-    outputs = predictor(features)
+    outputs = keras.tree.map_structure(ops.convert_to_numpy, predictor(features))
     codes = (3.0 * np.arange(4 * boxes) + 1.0).reshape(1, 1, boxes, 4)
     np.testing.assert_allclose(outputs[fields.BOX_ENCODINGS], codes)
     np.testing.assert_allclose(outputs[fields.CLASS_LOGITS], [[[3.0, 6.0, 9.5]]])
