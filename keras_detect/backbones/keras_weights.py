@@ -19,7 +19,7 @@ from keras_detect.backbones import efficientnet
 from keras_detect.backbones.keras_models import KerasBackbone
 from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
 from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
-from keras_detect.backbones.own_weights import OwnWeights
+from keras_detect.backbones.own_weights import NetworkWeights, OwnWeights
 from keras_detect.backbones.resnet_v1 import KERAS_APPLICATIONS
 from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
 
@@ -159,7 +159,7 @@ def weights_source(backbone, source):
     return OwnWeights(backbone, source)
 
 
-class KerasWeights:
+class KerasWeights(NetworkWeights):
     """Weights of a classification network of keras.applications, as a source that the strict restore reads.
 
     Args:
@@ -194,15 +194,6 @@ class KerasWeights:
                     self._variables[name] = variable
         self.shapes = {name: tuple(variable.shape) for name, variable in self._variables.items()}
         self.notes = tuple(_notes(backbone, network, family))
-
-    def key(self, weight):
-        """`"backbone/stem_conv/kernel"` -> `"conv1_conv/kernel"`; `None` for a weight that no table has."""
-        layer, _, variable = weight.removeprefix("backbone/").rpartition("/")
-        return f"{self.rows[layer]}/{variable}" if layer in self.rows else None
-
-    def read(self, key):
-        """The value under `key` as a numpy array."""
-        return keras.ops.convert_to_numpy(self._variables[key])
 
     def log_notes(self):
         """Logs what differs although the weights fit."""

@@ -8,7 +8,24 @@ import keras
 CLASSIFIER = "not part of the backbone, which a detector reads alone"
 
 
-class OwnWeights:
+class NetworkWeights:
+    """Variables of a Keras network as a source of weights; a subclass fills `rows` and `_variables`.
+
+    Attributes:
+        rows: `{layer of the backbone: layer of the network}`.
+    """
+
+    def key(self, weight):
+        """`"backbone/stem_conv/kernel"` -> `"conv1_conv/kernel"`; `None` for a weight that `rows` has not."""
+        layer, _, variable = weight.removeprefix("backbone/").rpartition("/")
+        return f"{self.rows[layer]}/{variable}" if layer in self.rows else None
+
+    def read(self, key):
+        """The value under `key` as a numpy array."""
+        return keras.ops.convert_to_numpy(self._variables[key])
+
+
+class OwnWeights(NetworkWeights):
     """Weights of a backbone of the same class, as a source that the strict restore reads.
 
     Layers are paired by name, so a backbone names each layer with weights itself.
@@ -42,15 +59,6 @@ class OwnWeights:
                 key = f"{layer.name}/{variable.name}"
                 (self._variables if mine else self.ignored)[key] = variable if mine else CLASSIFIER
         self.shapes = {key: tuple(variable.shape) for key, variable in self._variables.items()}
-
-    def key(self, weight):
-        """`"backbone/stem_conv/kernel"` -> `"stem_conv/kernel"`; `None` for a layer that the backbone has not."""
-        layer, _, variable = weight.removeprefix("backbone/").rpartition("/")
-        return f"{self.rows[layer]}/{variable}" if layer in self.rows else None
-
-    def read(self, key):
-        """The value under `key` as a numpy array."""
-        return keras.ops.convert_to_numpy(self._variables[key])
 
     def log_notes(self):
         """Nothing differs where the class and every shape are the same."""

@@ -4,12 +4,13 @@ import keras
 from keras import ops
 
 from keras_detect import fields
-from keras_detect.layers.conv_blocks import ConvHyperparams, conv
+from keras_detect.box_predictors.box_predictor import BoxPredictor, check_map_count, checked_num_classes
+from keras_detect.layers.conv_blocks import conv
 from keras_detect.registry import serializable
 
 
 @serializable
-class ConvolutionalBoxPredictor(keras.layers.Layer):
+class ConvolutionalBoxPredictor(BoxPredictor):
     """Feature maps -> box codes and class logits for every anchor.
 
     Args:
@@ -24,6 +25,16 @@ class ConvolutionalBoxPredictor(keras.layers.Layer):
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
     """
 
+    settings = (
+        "num_classes",
+        "num_anchors_per_location",
+        "kernel_size",
+        "box_code_size",
+        "background",
+        "class_bias",
+        "dropout",
+    )
+
     def __init__(
         self,
         *,
@@ -37,26 +48,14 @@ class ConvolutionalBoxPredictor(keras.layers.Layer):
         hyperparams=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        if num_classes < 1:
-            raise ValueError(f"A detector needs at least one class. Received: num_classes={num_classes}")
-        self.num_classes = int(num_classes)
+        super().__init__(hyperparams=hyperparams, **kwargs)
+        self.num_classes = checked_num_classes(num_classes)
         self.num_anchors_per_location = tuple(int(number) for number in num_anchors_per_location)
         self.kernel_size, self.box_code_size, self.background = kernel_size, box_code_size, background
         self.class_bias, self.dropout = class_bias, dropout
-        self.hyperparams = hyperparams or ConvHyperparams()
-
-    @property
-    def num_columns(self):
-        """Columns of the class logits: K, or K + 1 with background."""
-        return self.num_classes + int(self.background)
 
     def build(self, input_shapes):
-        if len(input_shapes) != len(self.num_anchors_per_location):
-            raise ValueError(
-                f"The predictor has anchors for {len(self.num_anchors_per_location)} feature maps. Received "
-                f"{len(input_shapes)} feature maps. Build both from one anchor generator."
-            )
+        check_map_count(self.num_anchors_per_location, input_shapes)
         self.levels = [
             self._level(index, shape, anchors)
             for index, (shape, anchors) in enumerate(zip(input_shapes, self.num_anchors_per_location, strict=True))
@@ -88,25 +87,6 @@ class ConvolutionalBoxPredictor(keras.layers.Layer):
             fields.BOX_ENCODINGS: ops.cast(ops.concatenate(boxes, axis=1), "float32"),
             fields.CLASS_LOGITS: ops.cast(ops.concatenate(classes, axis=1), "float32"),
         }
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "num_anchors_per_location": list(self.num_anchors_per_location),
-            "kernel_size": self.kernel_size,
-            "box_code_size": self.box_code_size,
-            "background": self.background,
-            "class_bias": self.class_bias,
-            "dropout": self.dropout,
-            "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        config["hyperparams"] = keras.saving.deserialize_keras_object(config["hyperparams"])
-        return cls(**config)
 
 
 def anchors_first(x, columns):

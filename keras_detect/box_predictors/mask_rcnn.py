@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_detect import fields
+from keras_detect.box_predictors.box_predictor import BoxPredictor, checked_num_classes
 from keras_detect.layers.conv_blocks import ConvHyperparams, Initializer
 from keras_detect.registry import serializable
 
@@ -11,7 +12,7 @@ SCALED_UNIFORM = Initializer(name="variance_scaling", settings=(("distribution",
 
 
 @serializable
-class MaskRCNNBoxPredictor(keras.layers.Layer):
+class MaskRCNNBoxPredictor(BoxPredictor):
     """Features of a proposal, averaged over their cells, -> box codes and class logits by one dense layer each.
 
     Args:
@@ -23,7 +24,12 @@ class MaskRCNNBoxPredictor(keras.layers.Layer):
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
     """
 
-    background = True
+    settings = (
+        "num_classes",
+        "share_box_across_classes",
+        "box_code_size",
+        "dropout",
+    )
 
     def __init__(
         self,
@@ -35,16 +41,13 @@ class MaskRCNNBoxPredictor(keras.layers.Layer):
         hyperparams=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        if num_classes < 1:
-            raise ValueError(f"A detector needs at least one class. Received: num_classes={num_classes}")
-        self.num_classes = int(num_classes)
+        super().__init__(hyperparams=hyperparams or ConvHyperparams(kernel_initializer=SCALED_UNIFORM), **kwargs)
+        self.num_classes = checked_num_classes(num_classes)
         self.share_box_across_classes, self.box_code_size = bool(share_box_across_classes), box_code_size
-        self.hyperparams = hyperparams or ConvHyperparams(kernel_initializer=SCALED_UNIFORM)
-        self.dropout_rate = dropout
-        self.dropout = keras.layers.Dropout(dropout, name="dropout") if dropout else None
+        self.dropout = dropout
+        self.dropout_layer = keras.layers.Dropout(dropout, name="dropout") if dropout else None
         self.box_head = self._dense(self.num_boxes * box_code_size, "box_head")
-        self.class_head = self._dense(self.num_classes + 1, "class_head")
+        self.class_head = self._dense(self.num_columns, "class_head")
 
     @property
     def num_boxes(self):
@@ -68,26 +71,10 @@ class MaskRCNNBoxPredictor(keras.layers.Layer):
     def call(self, features, training=None):
         """`[B, P, h, w, D]` -> `{"box_encodings" [B, P, q, code], "class_logits" [B, P, K + 1]}`, float32."""
         x = ops.mean(features, axis=(2, 3))
-        if self.dropout is not None:
-            x = self.dropout(x, training=training)
+        if self.dropout_layer is not None:
+            x = self.dropout_layer(x, training=training)
         boxes = ops.cast(self.box_head(x), "float32")
         return {
             fields.BOX_ENCODINGS: ops.reshape(boxes, (*ops.shape(boxes)[:2], self.num_boxes, self.box_code_size)),
             fields.CLASS_LOGITS: ops.cast(self.class_head(x), "float32"),
         }
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "share_box_across_classes": self.share_box_across_classes,
-            "box_code_size": self.box_code_size,
-            "dropout": self.dropout_rate,
-            "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        config["hyperparams"] = keras.saving.deserialize_keras_object(config["hyperparams"])
-        return cls(**config)

@@ -3,13 +3,14 @@
 import keras
 
 from keras_detect import fields
+from keras_detect.box_predictors.box_predictor import BoxPredictor
 from keras_detect.box_predictors.convolutional import ConvolutionalBoxPredictor
-from keras_detect.layers.conv_blocks import ConvHyperparams, conv
+from keras_detect.layers.conv_blocks import conv
 from keras_detect.registry import serializable
 
 
 @serializable
-class RegionProposalPredictor(keras.layers.Layer):
+class RegionProposalPredictor(BoxPredictor):
     """A convolution shared by all feature maps, then box codes and two objectness logits per anchor on each map.
 
     Args:
@@ -22,13 +23,20 @@ class RegionProposalPredictor(keras.layers.Layer):
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
     """
 
+    num_classes = 1  # "object", whatever its class
+    settings = (
+        "num_anchors_per_location",
+        "depth",
+        "kernel_size",
+        "box_code_size",
+    )
+
     def __init__(
         self, *, num_anchors_per_location, depth=512, kernel_size=3, box_code_size=4, hyperparams=None, **kwargs
     ):
-        super().__init__(**kwargs)
+        super().__init__(hyperparams=hyperparams, **kwargs)
         self.num_anchors_per_location = tuple(int(number) for number in num_anchors_per_location)
         self.depth, self.kernel_size, self.box_code_size = depth, kernel_size, box_code_size
-        self.hyperparams = hyperparams or ConvHyperparams()
         self.shared_conv = conv(self.hyperparams, depth, kernel_size, use_bias=True, name="shared_conv")
         self.heads = ConvolutionalBoxPredictor(
             num_classes=1,
@@ -61,19 +69,3 @@ class RegionProposalPredictor(keras.layers.Layer):
             fields.RPN_BOX_ENCODINGS: heads[fields.BOX_ENCODINGS],
             fields.RPN_OBJECTNESS: heads[fields.CLASS_LOGITS],
         }
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_anchors_per_location": list(self.num_anchors_per_location),
-            "depth": self.depth,
-            "kernel_size": self.kernel_size,
-            "box_code_size": self.box_code_size,
-            "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        config["hyperparams"] = keras.saving.deserialize_keras_object(config["hyperparams"])
-        return cls(**config)

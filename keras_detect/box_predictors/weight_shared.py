@@ -4,13 +4,14 @@ import keras
 from keras import ops
 
 from keras_detect import fields
+from keras_detect.box_predictors.box_predictor import BoxPredictor, check_map_count, checked_num_classes
 from keras_detect.box_predictors.convolutional import anchors_first
-from keras_detect.layers.conv_blocks import ConvHyperparams, batch_norm, conv, separable
+from keras_detect.layers.conv_blocks import batch_norm, conv, separable
 from keras_detect.registry import serializable
 
 
 @serializable
-class WeightSharedConvolutionalBoxPredictor(keras.layers.Layer):
+class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
     """Feature maps -> box codes and class logits for every anchor, by the same convolutions on each map.
 
     A tower of convolutions stands before the box head and another one before the class head; only their batch norms
@@ -37,6 +38,20 @@ class WeightSharedConvolutionalBoxPredictor(keras.layers.Layer):
         ValueError: no class, or numbers of anchors that differ between the maps.
     """
 
+    settings = (
+        "num_classes",
+        "num_anchors_per_location",
+        "num_layers_before_predictor",
+        "depth",
+        "kernel_size",
+        "box_code_size",
+        "background",
+        "class_bias",
+        "share_tower",
+        "separable",
+        "tower_bias",
+    )
+
     def __init__(
         self,
         *,
@@ -54,10 +69,8 @@ class WeightSharedConvolutionalBoxPredictor(keras.layers.Layer):
         hyperparams=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        if num_classes < 1:
-            raise ValueError(f"A detector needs at least one class. Received: num_classes={num_classes}")
-        self.num_classes = int(num_classes)
+        super().__init__(hyperparams=hyperparams, **kwargs)
+        self.num_classes = checked_num_classes(num_classes)
         self.num_anchors_per_location = tuple(int(number) for number in num_anchors_per_location)
         if len(set(self.num_anchors_per_location)) != 1:
             raise ValueError(
@@ -68,12 +81,6 @@ class WeightSharedConvolutionalBoxPredictor(keras.layers.Layer):
         self.num_layers_before_predictor, self.depth, self.kernel_size = num_layers_before_predictor, depth, kernel_size
         self.box_code_size, self.background, self.class_bias = box_code_size, background, class_bias
         self.share_tower, self.separable, self.tower_bias = share_tower, separable, tower_bias
-        self.hyperparams = hyperparams or ConvHyperparams()
-
-    @property
-    def num_columns(self):
-        """Columns of the class logits: K, or K + 1 with background."""
-        return self.num_classes + int(self.background)
 
     @property
     def tower_names(self):
@@ -86,11 +93,7 @@ class WeightSharedConvolutionalBoxPredictor(keras.layers.Layer):
         Raises:
             ValueError: another number of feature maps than anchors were given for, or maps that differ in channels.
         """
-        if len(input_shapes) != len(self.num_anchors_per_location):
-            raise ValueError(
-                f"The predictor has anchors for {len(self.num_anchors_per_location)} feature maps. Received "
-                f"{len(input_shapes)} feature maps. Build both from one anchor generator."
-            )
+        check_map_count(self.num_anchors_per_location, input_shapes)
         channels = sorted({int(shape[-1]) for shape in input_shapes})
         if len(channels) != 1:
             raise ValueError(
@@ -154,26 +157,3 @@ class WeightSharedConvolutionalBoxPredictor(keras.layers.Layer):
                 x = self.norms[level][tower][index](x, training=training)
             x = activation(x)
         return x
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "num_anchors_per_location": list(self.num_anchors_per_location),
-            "num_layers_before_predictor": self.num_layers_before_predictor,
-            "depth": self.depth,
-            "kernel_size": self.kernel_size,
-            "box_code_size": self.box_code_size,
-            "background": self.background,
-            "class_bias": self.class_bias,
-            "share_tower": self.share_tower,
-            "separable": self.separable,
-            "tower_bias": self.tower_bias,
-            "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        config["hyperparams"] = keras.saving.deserialize_keras_object(config["hyperparams"])
-        return cls(**config)

@@ -225,14 +225,19 @@ def faster_rcnn(backbone, size, num_classes, class_names=None, on_gpu=False):
     )
 
 
+def _iou_targets(matched_threshold, **matcher):
+    """Targets by IoU, as every family of the zoo assigns them; `matcher` is `ArgMaxMatcher`'s other arguments."""
+    return TargetAssigner(
+        similarity=IouSimilarity(),
+        matcher=ArgMaxMatcher(matched_threshold=matched_threshold, **matcher),
+        box_coder=FasterRcnnBoxCoder(scale_factors=(10.0, 10.0, 5.0, 5.0)),
+    )
+
+
 def _proposal_stage(anchors, clip_anchors):
     return ProposalStage(
         anchor_generator=anchors,
-        target_assigner=TargetAssigner(
-            similarity=IouSimilarity(),
-            matcher=ArgMaxMatcher(matched_threshold=0.7, unmatched_threshold=0.3, force_match_for_each_row=True),
-            box_coder=FasterRcnnBoxCoder(scale_factors=(10.0, 10.0, 5.0, 5.0)),
-        ),
+        target_assigner=_iou_targets(0.7, unmatched_threshold=0.3, force_match_for_each_row=True),
         postprocessor=Postprocessor(
             nms=MulticlassNonMaxSuppression(
                 score_threshold=0.0,
@@ -253,11 +258,7 @@ def _proposal_stage(anchors, clip_anchors):
 
 def _box_stage(num_detections):
     return BoxStage(
-        target_assigner=TargetAssigner(
-            similarity=IouSimilarity(),
-            matcher=ArgMaxMatcher(matched_threshold=0.5),
-            box_coder=FasterRcnnBoxCoder(scale_factors=(10.0, 10.0, 5.0, 5.0)),
-        ),
+        target_assigner=_iou_targets(0.5),
         postprocessor=Postprocessor(
             nms=MulticlassNonMaxSuppression(
                 score_threshold=0.0,
@@ -281,11 +282,7 @@ def _ssd(resizer, extractor, predictor, anchors, class_names, alpha=0.25, gamma=
         feature_extractor=extractor,
         box_predictor=predictor,
         anchor_generator=anchors,
-        target_assigner=TargetAssigner(
-            similarity=IouSimilarity(),
-            matcher=ArgMaxMatcher(matched_threshold=0.5, unmatched_threshold=0.5, force_match_for_each_row=True),
-            box_coder=FasterRcnnBoxCoder(scale_factors=(10.0, 10.0, 5.0, 5.0)),
-        ),
+        target_assigner=_iou_targets(0.5, unmatched_threshold=0.5, force_match_for_each_row=True),
         loss=OneStageLoss(
             classification=SigmoidFocalLoss(gamma=gamma, alpha=alpha),
             localization=SmoothL1Loss(delta=1.0),

@@ -5,6 +5,7 @@ import re
 from keras_detect.backbones import efficientnet
 from keras_detect.tf_od_api import name_maps_faster_rcnn
 from keras_detect.tf_od_api.name_maps_layers import (
+    feature_pyramid_rows,
     mobilenet_v1_layers,
     mobilenet_v2_layers,
     numbered,
@@ -69,18 +70,7 @@ def _extra_feature_maps(neck, backbone):
 
 
 def _feature_pyramid(neck, backbone):
-    """Projections and smoothing convolutions are numbered from the coarsest level down."""
-    pyramid, kind = f"{EXTRACTOR}/_fpn_features_generator", "separable" if neck.separable else "conv"
-    *finer, top = neck.map_names[: len(neck.levels)]
-    rows = {f"{top}_project": f"{pyramid}/top_layers/0"}
-    for index, name in enumerate(reversed(finer)):
-        rows[f"{name}_project"] = f"{pyramid}/residual_blocks/{index}/0"
-        rows[f"{name}_smooth_{kind}"] = f"{pyramid}/conv_layers/{index}/0"
-        rows[f"{name}_smooth_bn"] = f"{pyramid}/conv_layers/{index}/1"
-    for index, name in enumerate(neck.map_names[len(neck.levels) :]):
-        rows[f"{name}_{kind}"] = f"{EXTRACTOR}/_coarse_feature_layers/{index}/0"
-        rows[f"{name}_bn"] = f"{EXTRACTOR}/_coarse_feature_layers/{index}/1"
-    return rows
+    return feature_pyramid_rows(neck, f"{EXTRACTOR}/_fpn_features_generator", f"{EXTRACTOR}/_coarse_feature_layers")
 
 
 def _bifpn(neck, backbone):

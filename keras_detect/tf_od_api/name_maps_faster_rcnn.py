@@ -1,6 +1,11 @@
 """Our weight names of a Faster R-CNN -> checkpoint keys of the original, as tables: one row per layer."""
 
-from keras_detect.tf_od_api.name_maps_layers import inception_resnet_v2_layers, numbered, resnet_v1_layers
+from keras_detect.tf_od_api.name_maps_layers import (
+    feature_pyramid_rows,
+    inception_resnet_v2_layers,
+    numbered,
+    resnet_v1_layers,
+)
 
 PROPOSAL_FEATURES = "model/_feature_extractor_for_proposal_features"
 CROP_FEATURES = "model/_feature_extractor_for_box_classifier_features"
@@ -50,18 +55,8 @@ def tables(model, choose):
 
 
 def _feature_pyramid(neck):
-    """Projections and smoothing convolutions are numbered from the coarsest level down."""
-    pyramid, kind = f"{PROPOSAL_FEATURES}/fpn_features_generator", "separable" if neck.separable else "conv"
-    *finer, top = neck.map_names[: len(neck.levels)]
-    rows = {f"{top}_project": f"{pyramid}/top_layers/0"}
-    for index, name in enumerate(reversed(finer)):
-        rows[f"{name}_project"] = f"{pyramid}/residual_blocks/{index}/0"
-        rows[f"{name}_smooth_{kind}"] = f"{pyramid}/conv_layers/{index}/0"
-        rows[f"{name}_smooth_bn"] = f"{pyramid}/conv_layers/{index}/1"
-    for index, name in enumerate(neck.map_names[len(neck.levels) :]):
-        rows[f"{name}_{kind}"] = f"{PROPOSAL_FEATURES}/coarse_feature_layers/{index}/0"
-        rows[f"{name}_bn"] = f"{PROPOSAL_FEATURES}/coarse_feature_layers/{index}/1"
-    return rows
+    pyramid = f"{PROPOSAL_FEATURES}/fpn_features_generator"
+    return feature_pyramid_rows(neck, pyramid, f"{PROPOSAL_FEATURES}/coarse_feature_layers")
 
 
 NECKS = {"FeaturePyramid": _feature_pyramid}

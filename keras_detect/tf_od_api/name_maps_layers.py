@@ -1,4 +1,4 @@
-"""The layers with weights of our backbones, in the order in which the original numbers them."""
+"""The layers with weights of our backbones and feature pyramids, as the original numbers them."""
 
 from keras_detect.backbones import inception_resnet_v2
 from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
@@ -9,6 +9,27 @@ from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
 def numbered(layers, prefix):
     """`{layer: key}` of layers that the original numbers in graph order."""
     return {layer: f"{prefix}/layer_with_weights-{index}" for index, layer in enumerate(layers)}
+
+
+def feature_pyramid_rows(neck, pyramid, coarse):
+    """`{layer: key}` of a `FeaturePyramid`: projections and smoothing convolutions, numbered from the coarsest down.
+
+    Args:
+        neck: the `FeaturePyramid`.
+        pyramid: key of the levels that come from the backbone.
+        coarse: key of the coarser ones behind them.
+    """
+    kind = "separable" if neck.separable else "conv"
+    *finer, top = neck.map_names[: len(neck.levels)]
+    rows = {f"{top}_project": f"{pyramid}/top_layers/0"}
+    for index, name in enumerate(reversed(finer)):
+        rows[f"{name}_project"] = f"{pyramid}/residual_blocks/{index}/0"
+        rows[f"{name}_smooth_{kind}"] = f"{pyramid}/conv_layers/{index}/0"
+        rows[f"{name}_smooth_bn"] = f"{pyramid}/conv_layers/{index}/1"
+    for index, name in enumerate(neck.map_names[len(neck.levels) :]):
+        rows[f"{name}_{kind}"] = f"{coarse}/{index}/0"
+        rows[f"{name}_bn"] = f"{coarse}/{index}/1"
+    return rows
 
 
 def mobilenet_v2_layers():

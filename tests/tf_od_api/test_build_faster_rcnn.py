@@ -172,7 +172,7 @@ def test_options_reach_the_parts():
     assert type(second.classification).__name__ == "SigmoidCrossEntropyLoss"
     miner = second.hard_example_miner
     assert (miner.num_hard_examples, miner.iou_threshold, miner.loss_type) == (5, 0.9, "cls")
-    assert model.box_predictor.dropout_rate == 0.25
+    assert model.box_predictor.dropout == 0.25
     assert model.num_classes == 2
 
 
