@@ -3,6 +3,7 @@
 One `Collected` can serve several evaluators, so that a report over ten thousand pictures keeps them once.
 """
 
+import abc
 import dataclasses
 
 import keras
@@ -191,7 +192,7 @@ class Collected:
         return table
 
 
-class Evaluator:
+class Evaluator(abc.ABC):
     """A metric over truth and detections: `update` adds a batch, `result` computes over everything added.
 
     Args:
@@ -224,9 +225,9 @@ class Evaluator:
         """Adds a batch of pictures: see `Collected.update`."""
         self.collected.update(truth, detections, image_sizes)
 
+    @abc.abstractmethod
     def result(self):
         """The metrics over every picture added, a dict; floats in it may enter the logs of `fit`."""
-        raise NotImplementedError
 
 
 def to_host(tensor):

@@ -26,14 +26,14 @@ def write(path, *members, mode="w:gz"):
     return path
 
 
-def refused(archive, tmp_path, message, limits=None):
-    """The extraction fails with `message` in one line that names the archive, and leaves nothing behind."""
+def refusal(archive, tmp_path, limits=None):
+    """Why the extraction fails, after the archive's name: one line; and it leaves nothing behind."""
     before = sorted(os.listdir(tmp_path))
     with pytest.raises(ArchiveError) as error:
         extract(archive, tmp_path / "out", limits=limits or Limits())
-    assert message in str(error.value) and str(archive) in str(error.value) and "\n" not in str(error.value)
+    assert str(archive) in str(error.value) and "\n" not in str(error.value)
     assert sorted(os.listdir(tmp_path)) == before
-    return str(error.value)
+    return str(error.value).split(str(archive), 1)[1]
 
 
 @pytest.mark.parametrize(("name", "mode"), [("a.tar.gz", "w:gz"), ("a.tar", "w")])
@@ -60,28 +60,28 @@ def test_a_good_archive(tmp_path, name, mode):
 )
 def test_no_path_leaves_the_folder(tmp_path, bad):
     write(tmp_path / "a.tar.gz", member("good"), member(bad))
-    refused(tmp_path / "a.tar.gz", tmp_path, "would leave the folder")
+    assert "would leave the folder" in refusal(tmp_path / "a.tar.gz", tmp_path)
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_no_links_and_no_devices(tmp_path, kind):
     write(tmp_path / "a.tar.gz", member("good"), member("bad", b"", type=kind, linkname="good"))
-    refused(tmp_path / "a.tar.gz", tmp_path, "no plain file or folder")
+    assert "no plain file or folder" in refusal(tmp_path / "a.tar.gz", tmp_path)
 
 
 def test_no_sparse_file(tmp_path):
     info, _ = member("sparse", b"")
     info.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.size": str(10**12), "GNU.sparse.map": f"{10**12},0"}
     write(tmp_path / "a.tar.gz", (info, b""))
-    refused(tmp_path / "a.tar.gz", tmp_path, "")
+    assert "no plain file or folder" in refusal(tmp_path / "a.tar.gz", tmp_path)
 
 
 def test_limits(tmp_path):
     write(tmp_path / "a.tar.gz", *[member(f"f{index}", bytes(2000)) for index in range(5)])
     extract(tmp_path / "a.tar.gz", tmp_path / "good", limits=Limits(5, 2000, 5 * 3000 + 10240))
-    refused(tmp_path / "a.tar.gz", tmp_path, "more than 4 members", Limits(4, 2000, 10**6))
-    refused(tmp_path / "a.tar.gz", tmp_path, "unpacks to more than 1999 bytes", Limits(5, 1999, 10**6))
-    refused(tmp_path / "a.tar.gz", tmp_path, "unpacks to more than 9000 bytes", Limits(5, 2000, 9000))
+    assert "more than 4 members" in refusal(tmp_path / "a.tar.gz", tmp_path, Limits(4, 2000, 10**6))
+    assert "unpacks to more than 1999 bytes" in refusal(tmp_path / "a.tar.gz", tmp_path, Limits(5, 1999, 10**6))
+    assert "unpacks to more than 9000 bytes" in refusal(tmp_path / "a.tar.gz", tmp_path, Limits(5, 2000, 9000))
 
 
 def test_a_bomb_is_refused_before_it_is_written(tmp_path):
@@ -91,22 +91,22 @@ def test_a_bomb_is_refused_before_it_is_written(tmp_path):
             file.write(bytes(1024**2))
         file.write(bytes(1024))
     assert (tmp_path / "bomb.tar.gz").stat().st_size < 1024**2
-    refused(tmp_path / "bomb.tar.gz", tmp_path, "unpacks to more than", Limits(10, 10**8, 32 * 1024**2))
-    refused(tmp_path / "bomb.tar.gz", tmp_path, "unpacks to more than", Limits(10, 32 * 1024**2, 10**9))
+    assert "unpacks to more than" in refusal(tmp_path / "bomb.tar.gz", tmp_path, Limits(10, 10**8, 32 * 1024**2))
+    assert "unpacks to more than" in refusal(tmp_path / "bomb.tar.gz", tmp_path, Limits(10, 32 * 1024**2, 10**9))
 
 
 def test_zeros_behind_the_end_are_bounded_too(tmp_path):
     with gzip.open(tmp_path / "a.tar.gz", "wb", compresslevel=1) as file:
         for _ in range(64):
             file.write(bytes(1024**2))
-    refused(tmp_path / "a.tar.gz", tmp_path, "unpacks to more than", Limits(total_bytes=32 * 1024**2))
+    assert "unpacks to more than" in refusal(tmp_path / "a.tar.gz", tmp_path, Limits(total_bytes=32 * 1024**2))
 
 
 def test_a_header_that_claims_gigabytes_does_not_fill_the_memory(tmp_path):
     header = member("pax", b"", type=tarfile.XHDTYPE, size=8 * 1024**3 - 1)[0].tobuf(tarfile.GNU_FORMAT)
     with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
         file.write(header + bytes(4096))
-    refused(tmp_path / "a.tar.gz", tmp_path, "a header claims")
+    assert "a header claims" in refusal(tmp_path / "a.tar.gz", tmp_path)
 
 
 def test_a_long_chain_of_extended_headers(tmp_path):
@@ -114,7 +114,7 @@ def test_a_long_chain_of_extended_headers(tmp_path):
     link = member("pax", content, type=tarfile.XHDTYPE)[0].tobuf() + content + bytes(512 - len(content))
     with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
         file.write(link * 5000 + member("good", b"")[0].tobuf() + bytes(1024))
-    refused(tmp_path / "a.tar.gz", tmp_path, "truncated or no .tar.gz")
+    assert "truncated or no .tar.gz" in refusal(tmp_path / "a.tar.gz", tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 10, 300, 700, 1500, -300, -20, -9, -1])
@@ -125,7 +125,7 @@ def test_a_truncated_archive(tmp_path, name, mode, keep):
     if mode == "w":
         whole = whole[: 3 * (512 + 1024) + 512]  # without the padding behind the end
     (tmp_path / name).write_bytes(whole[:keep])
-    refused(tmp_path / name, tmp_path, "")
+    assert "the archive is truncated or " in refusal(tmp_path / name, tmp_path)
 
 
 def test_a_flipped_bit(tmp_path):
@@ -133,7 +133,7 @@ def test_a_flipped_bit(tmp_path):
     content = bytearray((tmp_path / "a.tar.gz").read_bytes())
     content[len(content) // 2] ^= 4
     (tmp_path / "a.tar.gz").write_bytes(content)
-    refused(tmp_path / "a.tar.gz", tmp_path, "truncated or no .tar.gz")
+    assert "truncated or no .tar.gz" in refusal(tmp_path / "a.tar.gz", tmp_path)
 
 
 def test_a_damaged_header_in_the_middle(tmp_path):
@@ -141,7 +141,7 @@ def test_a_damaged_header_in_the_middle(tmp_path):
     content = bytearray((tmp_path / "a.tar").read_bytes())
     content[1024 + 5] ^= 1  # in the name of g: its header's checksum is wrong
     (tmp_path / "a.tar").write_bytes(content)
-    refused(tmp_path / "a.tar", tmp_path, "damaged after 1 members")
+    assert "damaged after 1 members" in refusal(tmp_path / "a.tar", tmp_path)
 
 
 def test_a_negative_size(tmp_path):
@@ -150,21 +150,21 @@ def test_a_negative_size(tmp_path):
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     (tmp_path / "a.tar").write_bytes(bytes(header) + bytes(2048))
-    refused(tmp_path / "a.tar", tmp_path, "")
+    assert "unpacks to more than" in refusal(tmp_path / "a.tar", tmp_path)
 
 
 def test_what_is_no_archive(tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(b"<html>404</html>" * 100)
-    refused(tmp_path / "a.tar.gz", tmp_path, "truncated or no .tar.gz")
+    assert "truncated or no .tar.gz" in refusal(tmp_path / "a.tar.gz", tmp_path)
     with pytest.raises(FileNotFoundError):
         extract(tmp_path / "absent.tar.gz", tmp_path / "out")
 
 
 def test_names_that_no_disk_takes_and_names_used_twice(tmp_path):
     write(tmp_path / "long.tar.gz", member("a" * 250))
-    refused(tmp_path / "long.tar.gz", tmp_path, "too long a name")
+    assert "too long a name" in refusal(tmp_path / "long.tar.gz", tmp_path)
     write(tmp_path / "twice.tar.gz", member("a"), member("a/b"))
-    refused(tmp_path / "twice.tar.gz", tmp_path, "both a file and a folder")
+    assert "both a file and a folder" in refusal(tmp_path / "twice.tar.gz", tmp_path)
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
