@@ -87,7 +87,7 @@ def _annotation(record, row, height, width):
         entry["segmentation"] = masks.to_coco(record.masks[row], (height, width))
     if record.keypoints is not None:
         y, x = (record.keypoints[row] * np.array([height, width], np.float64)).T
-        seen = _visibility(record)[row]
+        seen = record.visibility()[row]
         points = np.where(seen[:, None] > 0, np.stack([x, y, seen], axis=1), 0.0)
         entry |= {"keypoints": points.reshape(-1).tolist(), "num_keypoints": int((seen > 0).sum())}
     for name, flags in (("difficult", record.is_difficult), ("group_of", record.is_group_of)):
@@ -96,13 +96,6 @@ def _annotation(record, row, height, width):
     if record.weights is not None:
         entry["weight"] = float(record.weights[row])
     return entry
-
-
-def _visibility(record):
-    """[n, N] int, from the coordinates where it is not annotated."""
-    if record.keypoint_visibility is not None:
-        return record.keypoint_visibility
-    return np.where(np.isfinite(record.keypoints).all(axis=-1), 2, 0)
 
 
 def _candidates(folder):

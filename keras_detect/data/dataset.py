@@ -202,11 +202,14 @@ class DetectionDataset:
             height and width of the picture as stored (for evaluation by object size); `"is_crowd"` [B, M] bool
             where a picture of the data set has a crowd (and in the same way `"is_difficult"`, `"is_group_of"`),
             `"weights"` [B, M] float32 where it has weights, and, without
-            augmentation, `"areas"` [B, M] float32 in pixels where the annotation has them; if asked for, `"masks"`
-            [B, M, h, w] uint8 in the frame of the pictures, 1 on the object, all 0 for an object without a mask.
+            augmentation, `"areas"` [B, M] float32 in pixels where the annotation has them; where it has keypoints,
+            `"keypoints"` [B, M, N, 2] float32 normalised (y, x) and `"keypoint_visibility"` [B, M, N] int32, both 0 for
+            a point that is not annotated or has left the picture; if asked for, `"masks"` [B, M, h, w] uint8 in the
+            frame of the pictures, 1 on the object, all 0 for an object without a mask.
 
         Raises:
-            ValueError: the batch size is not positive, the model has other class names, or a shard that is none.
+            ValueError: the batch size is not positive, the model has other class names, a shard that is none, or
+                objects with different numbers of keypoints.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")

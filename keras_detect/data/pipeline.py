@@ -16,7 +16,7 @@ CACHE_LIMIT_BYTES = 4 * 2**30
 _FLAGS = (fields.IS_CROWD, "is_difficult", "is_group_of")
 # The value a padding row holds, per row-wise entry of an example.
 _ROW_PADDING = {fields.BOXES: 0.0, fields.LABELS: fields.PADDING_LABEL, "areas": 0.0, fields.WEIGHTS: 0.0}
-_ROW_PADDING |= dict.fromkeys(_FLAGS, False) | {"masks": 0}
+_ROW_PADDING |= dict.fromkeys(_FLAGS, False) | {"masks": 0, "keypoints": 0.0, "keypoint_visibility": 0}
 
 # Sizes (height, width) that show what a resizer does with square, wide and tall pictures.
 _PROBES = ((96, 96), (96, 160), (160, 96))
@@ -98,7 +98,7 @@ def _loader(records, with_areas, with_masks):
         columns[fields.WEIGHTS] = np.concatenate([_or(record.weights, record, np.float32(1)) for record in records])
     if has_areas:
         columns["areas"] = np.concatenate([_or(record.areas, record, np.float32(1)) for record in records])
-    columns = {key: tf.constant(value) for key, value in columns.items()}
+    columns = {key: tf.constant(value) for key, value in (columns | _keypoints(records)).items()}
     ends = np.cumsum([0] + [len(record.boxes) for record in records])
     ends = tf.constant(ends, tf.int64)
     decode = _decoder(records)
@@ -116,6 +116,25 @@ def _loader(records, with_areas, with_masks):
         return example
 
     return load
+
+
+def _keypoints(records):
+    """`"keypoints"` and `"keypoint_visibility"` of all objects, none of them visible where an object has no points."""
+    counts = sorted({record.keypoints.shape[1] for record in records if record.keypoints is not None})
+    if not counts:
+        return {}
+    if len(counts) > 1:
+        raise ValueError(
+            f"Objects of one data set have the same keypoints. Received objects with {counts} of them. Leave the "
+            "keypoints of some out, or make data sets of their own."
+        )
+    points, visibility = [], []
+    for record in records:
+        rows = (len(record.boxes), counts[0])
+        annotated = record.keypoints is not None
+        points.append(record.keypoints if annotated else np.full((*rows, 2), np.nan, np.float32))
+        visibility.append(record.visibility() if annotated else np.zeros(rows, np.int32))
+    return {"keypoints": np.concatenate(points), "keypoint_visibility": np.concatenate(visibility)}
 
 
 def _or(rows, record, default):
@@ -194,6 +213,8 @@ def _split_xy(example, max_boxes, pads):
     import tensorflow as tf
 
     y = {"image_size": example["image_size"]}
+    if "keypoints" in example:
+        example = example | _visible_keypoints(example["keypoints"], example["keypoint_visibility"])
     for key, padding in _ROW_PADDING.items():
         if key in example:
             rows = example[key][:max_boxes]
@@ -202,6 +223,15 @@ def _split_xy(example, max_boxes, pads):
             y[key] = tf.ensure_shape(padded, [max_boxes, *rows.shape[1:]])
     x = {fields.IMAGES: example["image"], fields.TRUE_IMAGE_SHAPES: example["true_shape"]} if pads else example["image"]
     return x, y
+
+
+def _visible_keypoints(points, visibility):
+    """Zeros and visibility 0 for keypoints that are not annotated (NaN) or left the picture."""
+    import tensorflow as tf
+
+    inside = tf.reduce_all((points >= 0.0) & (points <= 1.0), axis=-1) & (visibility > 0)
+    points = tf.where(inside[..., None], points, 0.0)
+    return {"keypoints": points, "keypoint_visibility": tf.where(inside, visibility, 0)}
 
 
 def _canvas(records, resizer, augmentations):

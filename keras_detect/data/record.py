@@ -56,6 +56,12 @@ class Record:
     keypoints: np.ndarray | None = None
     keypoint_visibility: np.ndarray | None = None
 
+    def visibility(self):
+        """int32 [n, N], of records with keypoints: as annotated, else 2 where a point has a place."""
+        if self.keypoint_visibility is not None:
+            return self.keypoint_visibility
+        return np.where(np.isfinite(self.keypoints).all(axis=-1), 2, 0).astype(np.int32)
+
     def read_masks(self):
         """uint8 [n, H, W], all 0 for an object without a mask. Raises `ValueError` naming the picture."""
         try:

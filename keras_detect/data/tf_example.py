@@ -109,11 +109,10 @@ def build_example(record, class_names):
         features["image/object/mask"] = [b"" if mask is None else masks.to_png(mask, size) for mask in record.masks]
     if record.keypoints is not None:
         known = np.isfinite(record.keypoints).all(axis=-1)
-        seen = np.where(known, 2, 0) if record.keypoint_visibility is None else record.keypoint_visibility
         places = np.where(known[..., None], record.keypoints, 0.0).astype(float)
         features["image/object/keypoint/y"] = places[..., 0].reshape(-1).tolist()
         features["image/object/keypoint/x"] = places[..., 1].reshape(-1).tolist()
-        features["image/object/keypoint/visibility"] = [int(value) for value in seen.reshape(-1)]
+        features["image/object/keypoint/visibility"] = [int(value) for value in record.visibility().reshape(-1)]
     made = {key: _feature(values) for key, values in features.items()}
     return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString(deterministic=True)
 

@@ -3,9 +3,13 @@
 import shutil
 
 import numpy as np
+import pytest
+import tensorflow as tf
 
-from keras_detect.data import load_dataset
+from keras_detect.data import DetectionDataset, load_dataset
 from keras_detect.layers.image_resizers import FixedShapeResizer, KeepAspectRatioResizer
+from keras_detect.preprocessing import RandomHorizontalFlip
+from keras_detect.preprocessing.geometric import cut_out
 from tests import goldens
 from tests.goldens import assert_close, golden_cases
 
@@ -90,3 +94,64 @@ def test_masks_follow_augmentation(tmp_path):
                 assert np.mean((image[:, :, 0] > 100) == mask) > 0.95
                 seen += 1
     assert seen > 15
+
+
+def keypoint_data():
+    """Two pictures of 40 x 20 (height, width): one object with two points and a hidden one, then one without any."""
+    picture = np.zeros((40, 20, 3), np.uint8)
+    nan = float("nan")
+    points = [[[0.25, 0.5], [nan, nan], [0.75, 0.25]]]
+    examples = [
+        {
+            "image": picture,
+            "boxes": [[0.1, 0.1, 0.9, 0.9]],
+            "labels": [0],
+            "keypoints": points,
+            "keypoint_visibility": [[2, 0, 1]],
+        },
+        {"image": picture, "boxes": [[0.2, 0.2, 0.4, 0.4]], "labels": [0]},
+    ]
+    return DetectionDataset.from_examples(examples, class_names=["a"])
+
+
+def test_keypoints_come_with_the_boxes():
+    """Points that are not annotated are 0 and not visible, and so are the rows of an object without points."""
+    ((_, y),) = keypoint_data().batches(FixedShapeResizer(height=16, width=16), 2, max_boxes=2)
+    assert y["keypoints"].shape == (2, 2, 3, 2)
+    np.testing.assert_allclose(y["keypoints"][0, 0], [[0.25, 0.5], [0, 0], [0.75, 0.25]])
+    np.testing.assert_array_equal(y["keypoint_visibility"], [[[2, 0, 1], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]])
+    assert not np.any(y["keypoints"][0, 1]) and not np.any(y["keypoints"][1])
+
+
+def test_keypoints_turn_and_leave_with_their_picture():
+    """A horizontal flip: x -> 1 - x, and the first and the last point change places.
+
+    A crop: rows 16 to 36 of 40 stay, and 0.75 of all is 0.7 of them.
+    """
+    flip = RandomHorizontalFlip(probability=1.0, keypoint_permutation=(2, 1, 0))
+    resizer = FixedShapeResizer(height=16, width=16)
+    ((_, y),) = keypoint_data().subset([0]).batches(resizer, 1, augment=flip, seed=0)
+    np.testing.assert_allclose(y["keypoints"][0, 0], [[0.75, 0.75], [0, 0], [0.25, 0.5]])
+    np.testing.assert_array_equal(y["keypoint_visibility"][0, 0], [1, 0, 2])
+
+    def crop(example, seed):
+        return cut_out(example, tf.constant([16, 0, 36, 20]))
+
+    ((_, y),) = keypoint_data().subset([0]).batches(resizer, 1, augment=crop, seed=0)
+    np.testing.assert_allclose(y["keypoints"][0, 0], [[0, 0], [0, 0], [0.7, 0.25]], rtol=1e-6)
+    np.testing.assert_array_equal(y["keypoint_visibility"][0, 0], [0, 0, 1])
+
+
+def test_objects_with_other_numbers_of_keypoints_are_refused():
+    examples = [
+        {
+            "image": np.zeros((8, 8, 3), np.uint8),
+            "boxes": [[0, 0, 1, 1]],
+            "labels": [0],
+            "keypoints": np.zeros((1, n, 2)),
+        }
+        for n in (3, 5)
+    ]
+    data = DetectionDataset.from_examples(examples, class_names=["a"])
+    with pytest.raises(ValueError, match=r"Received objects with \[3, 5\] of them"):
+        data.batches(FixedShapeResizer(height=8, width=8), 2)

@@ -82,3 +82,9 @@ def test_rows_above_a_weight(case):
     kept = keep_rows(example, example["weights"] > case.info["threshold"])
     for key, expected in case.outputs.items():
         np.testing.assert_array_equal(kept[key].numpy(), expected)
+
+
+@golden_cases("prep/one_hot_encoding")
+def test_classes_of_a_whole_picture(case):
+    """Which of 5 classes the picture has, whatever their number: Keras' own operation."""
+    assert_close(ops.multi_hot(case.inputs["labels"], 5), case.outputs["y"])
