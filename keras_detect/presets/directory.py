@@ -89,6 +89,8 @@ def read_preset(directory, num_classes=None, load_weights=True):
             `with_num_classes(config, num_classes)` of its class, and every weight whose shape is the same is loaded.
         load_weights: False builds the architecture with fresh weights; only `config.json` is read then.
 
+    The model computes under the session's dtype policy (`keras.config.set_dtype_policy`), as a new one would.
+
     Returns `(model, report)`, a `RestoreReport` that lists what was loaded and what kept its fresh value and why.
     Raises `PresetError` if the folder is no preset or damaged.
     """
@@ -168,9 +170,25 @@ def _with_num_classes(config, num_classes, directory):
 
 def _build(config, directory):
     try:
-        return keras.saving.deserialize_keras_object(config)
+        return keras.saving.deserialize_keras_object(_without_policy(config, _policy_name(config.get("config", {}))))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise PresetError(f"{directory / CONFIG}: cannot build the model ({_first_line(error)})") from error
+
+
+def _policy_name(config):
+    """Name of the dtype policy in a layer's config, `None` where there is none."""
+    policy = config.get("dtype") if isinstance(config, dict) else None
+    return policy["config"]["name"] if isinstance(policy, dict) and policy.get("class_name") == "DTypePolicy" else None
+
+
+def _without_policy(config, name):
+    """`config` without the entries of the dtype policy `name`, the model's own; a layer that differs keeps its own."""
+    if isinstance(config, list):
+        return [_without_policy(value, name) for value in config]
+    if not isinstance(config, dict):
+        return config
+    followed = name is not None and _policy_name(config) == name
+    return {key: _without_policy(value, name) for key, value in config.items() if key != "dtype" or not followed}
 
 
 def _load_weights(model, directory):

@@ -66,6 +66,20 @@ def test_half_as_large(model, saved, tmp_path):
         save_preset(model, tmp_path / "new", weights_dtype="int8")
 
 
+def test_the_policy_is_the_sessions_not_the_presets(saved, tmp_path):
+    """Saved under float32, read under mixed_bfloat16, saved there and read under float32 again."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed, _ = read_preset(saved)
+        again = save_preset(mixed, tmp_path / "again")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {layer.dtype_policy.name for layer in mixed._flatten_layers()} == {"mixed_bfloat16"}
+    back, _ = read_preset(again)
+    assert {layer.dtype_policy.name for layer in back._flatten_layers()} == {"float32"}
+    np.testing.assert_array_equal(outputs(back), outputs(read_preset(saved)[0]))
+
+
 @pytest.mark.parametrize("value", [65505.0, float("nan")])
 def test_what_float16_cannot_hold_is_named(model, tmp_path, value):
     """65504 is its largest number."""

@@ -115,3 +115,21 @@ def test_other_classes_keep_all_but_the_heads(model):
             np.testing.assert_array_equal(
                 keras.ops.convert_to_numpy(weight), keras.ops.convert_to_numpy(kept[name]), err_msg=name
             )
+
+
+def test_it_computes_under_the_sessions_dtype_policy(model):
+    """Half precision moves scores and boxes by some hundredths at most, and no cell of the photo changes its class."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        with networks.undrawn():
+            rounded = keras_detect.Model.from_preset(NAME)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {layer.dtype_policy.name for layer in rounded._flatten_layers()} == {"mixed_bfloat16"}
+    found = rounded.detect(PHOTO, score_threshold=0.5)
+    ours, theirs = (np.asarray(boxes, "float32") for boxes in (found["boxes"], [box for _, _, box in FOUND]))
+    overlap = keras.ops.convert_to_numpy(box_ops.iou(theirs, ours))
+    twin = overlap.argmax(axis=1)
+    assert len(ours) == len(FOUND) == len(set(twin)) and (overlap.max(axis=1) > 0.9).all()
+    assert [int(found["labels"][i]) for i in twin] == [label for label, _, _ in FOUND]
+    np.testing.assert_allclose(np.asarray(found["scores"])[twin], [score for _, score, _ in FOUND], atol=0.05)
