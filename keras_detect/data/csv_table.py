@@ -14,7 +14,7 @@ import numpy as np
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.label_map import find_label_map, read_label_map, write_label_map
 from keras_detect.data.picture import is_picture_name
-from keras_detect.data.reading import index_pictures, picture_or_refuse
+from keras_detect.data.reading import index_pictures, label_finder, picture_or_refuse
 from keras_detect.data.record import KEPT, Defects, make_record
 from keras_detect.data.splits import is_named_after, read_split
 from keras_detect.data.writing import PictureFolder, as_dataset, replace_file
@@ -53,12 +53,14 @@ def read(path, split=None, class_names=None, defects=None):
     defects = Defects() if defects is None else defects
     file, wanted = _choose(path, split)
     rows, normalised = _rows(file, defects)
+    # Sorted over all splits, so that each of them has the same labels.
+    others = [other for other in _files(path) if other != file] if wanted is True and path.is_dir() else []
+    names = _names(rows, others, class_names, [file.parent, file.parent.parent], file)
     if split is not None and wanted is None and any("split" in row for row in rows):
         known = sorted({row["split"] for row in rows if row.get("split")})
         if split not in known:
             raise ValueError(f"{file} has no split '{split}'. Available: {', '.join(known) or 'none'}.")
         rows = [row for row in rows if row.get("split") == split]
-    names = _names(rows, class_names, [file.parent, file.parent.parent], file)
     grouped = {}
     for row in rows:
         grouped.setdefault(row["file"], []).append(row)
@@ -68,8 +70,10 @@ def read(path, split=None, class_names=None, defects=None):
     if not grouped:
         raise ValueError(f"No pictures are listed in {file}.")
     pictures = index_pictures([place for place in _places(file) if place.is_dir()])
-    labels = {name: label for label, name in enumerate(names)}
-    records = [_record(name, group, file, pictures, labels, normalised, defects) for name, group in grouped.items()]
+    label_of = label_finder(names)
+    records = [
+        _record(name, group, file, pictures, names, label_of, normalised, defects) for name, group in grouped.items()
+    ]
     records = [record for record in records if record is not None]
     if defects.collect:
         used = {pathlib.Path(record.picture.path) for record in records}
@@ -91,8 +95,13 @@ def write(dataset, folder, split=None):
 
     Returns:
         Path of the CSV file.
+
+    Raises:
+        ValueError: a class name that is blank, which would stand for a picture without objects.
     """
     dataset, folder = as_dataset(dataset), pathlib.Path(folder)
+    if not all(name.strip() for name in dataset.class_names):
+        raise ValueError("In a CSV table a row without a class is a picture without objects. Received a blank class.")
     pictures = PictureFolder(folder / "images")
     columns = [key for key in _OPTIONAL if any(_has(record, key) for record in dataset.records)]
     headings = {"is_difficult": "difficult", "is_group_of": "group_of", "areas": "area", "weights": "weight"}
@@ -184,6 +193,8 @@ def _rows(file, defects):
         if not any(cell.strip() for cell in line):
             continue
         row = {name: cell.strip() for name, cell in zip(columns, line, strict=False) if name}
+        if row.get("class"):
+            row["class"] = line[columns.index("class")]  # spaces may tell two classes apart
         try:
             corners = [row.get(name, "") for name in _CORNERS]
             row["box"] = tuple(float(corner) for corner in corners) if row.get("class") or any(corners) else None
@@ -209,13 +220,15 @@ def _number(text, key):
     return text.lower() in ("1", "true", "yes", "1.0")
 
 
-def _names(rows, class_names, folders, file):
+def _names(rows, others, class_names, folders, file):
+    """The class names: as given, of a label map, or those in the rows and in the other tables."""
     if class_names is not None:
         return list(class_names)
     label_map = find_label_map(folders)
     if label_map is not None:
         return read_label_map(label_map).class_names
-    names = sorted({row["class"] for row in rows if row["box"] is not None})
+    rows = rows + [row for other in others for row in _rows(other, Defects(collect=True))[0]]
+    names = sorted({row["class"].strip() for row in rows if row["box"] is not None})
     if not names:
         raise ValueError(f"No object is annotated in {file}. Pass class_names to read a set of empty pictures.")
     return names
@@ -226,7 +239,7 @@ def _places(file):
     return [place for folder in folders for place in (folder / "images", folder / file.stem, folder)][:5]
 
 
-def _record(name, rows, file, pictures, labels, normalised, defects):
+def _record(name, rows, file, pictures, names, label_of, normalised, defects):
     """The `Record` of a picture's rows, or None where it is refused."""
     base = pathlib.PurePosixPath(name.replace("\\", "/"))
     found = file.parent / str(base)
@@ -241,10 +254,10 @@ def _record(name, rows, file, pictures, labels, normalised, defects):
         return None
     rows = [row for row in rows if row["box"] is not None]
     for row in rows:
-        if row["class"] not in labels:
-            message = f"{file}, {name}: {unknown_name('class', row['class'], labels)} Add it to class_names."
+        if label_of(row["class"]) is None:
+            message = f"{file}, {name}: {unknown_name('class', row['class'].strip(), names)} Add it to class_names."
             defects.refuse("unknown class names", name, message)
-    rows = [row for row in rows if row["class"] in labels]
+    rows = [row for row in rows if label_of(row["class"]) is not None]
     boxes = np.array([row["box"] for row in rows], np.float64).reshape(-1, 4)
     columns = {key: [row.get(key) for row in rows] for key in _OPTIONAL}
     columns = {key: values for key, values in columns.items() if any(value is not None for value in values)}
@@ -257,7 +270,7 @@ def _record(name, rows, file, pictures, labels, normalised, defects):
         file_name=found.name,
         image_id=base.stem,
         boxes_abs=boxes * np.array([picture.height, picture.width] * 2) if normalised else boxes,
-        labels=[labels[row["class"]] for row in rows],
+        labels=[label_of(row["class"]) for row in rows],
         defects=defects,
         **columns,
     )

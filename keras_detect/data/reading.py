@@ -31,3 +31,19 @@ def index_pictures(folders):
     """`{file name or stem: path}` of the pictures in folders; a file's own name goes before the stem of another."""
     files = [file for folder in folders for file in sorted(folder.iterdir()) if is_picture_name(file.name)]
     return {file.stem: file for file in files} | {file.name: file for file in files}
+
+
+def label_finder(class_names):
+    """A function from a class name as it stands in a file to its label, or None.
+
+    Spaces around a name count where they tell two classes apart and do not matter otherwise.
+    """
+    exact = {name: label for label, name in enumerate(class_names)}
+    stripped = {name.strip(): label for name, label in exact.items()}
+    if len(stripped) < len(exact):
+        stripped = exact
+
+    def label_of(text):
+        return exact.get(text, exact.get(text.strip(), stripped.get(text.strip())))
+
+    return label_of

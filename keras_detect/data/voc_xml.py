@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.label_map import find_label_map, read_label_map, write_label_map
-from keras_detect.data.reading import index_pictures, picture_or_refuse
+from keras_detect.data.reading import index_pictures, label_finder, picture_or_refuse
 from keras_detect.data.record import KEPT, Defects, make_record
 from keras_detect.data.splits import read_split
 from keras_detect.data.writing import PictureFolder, as_dataset, replace_file
@@ -33,10 +33,12 @@ def read(path, split=None, class_names=None, defects=None):
         class_names = read_label_map(label_map).class_names
     parsed = {stem: _parse(folder / f"{stem}.xml", defects) for stem in (wanted if class_names is not None else stems)}
     names = list(class_names) if class_names is not None else _names(parsed, folder)
-    labels = {name: label for label, name in enumerate(names)}
+    label_of = label_finder(names)
     pictures = _index_pictures(path, folder)
     records = [
-        _record(folder / f"{stem}.xml", parsed[stem], pictures, labels, defects) for stem in wanted if parsed[stem]
+        _record(folder / f"{stem}.xml", parsed[stem], pictures, names, label_of, defects)
+        for stem in wanted
+        if parsed[stem]
     ]
     if defects.collect:
         _note_unlisted(parsed, pictures, defects)
@@ -140,13 +142,13 @@ def _content(root):
         if name is None or None in corners:
             raise ValueError("an object lacks its name or a corner of its bndbox")
         difficult = (item.findtext("difficult") or "0").strip().lower() in ("1", "true")
-        objects.append((name.strip(), tuple(float(corner) for corner in corners), difficult))
+        objects.append((name, tuple(float(corner) for corner in corners), difficult))
     name = (root.findtext("filename") or "").strip().replace("\\", "/").rsplit("/", 1)[-1]
     return name, size if min(size) > 0 else None, objects
 
 
 def _names(parsed, folder):
-    names = sorted({name for content in parsed.values() if content for name, _, _ in content[2]})
+    names = sorted({name.strip() for content in parsed.values() if content for name, _, _ in content[2]})
     if not names:
         raise ValueError(f"No object is annotated in {folder}. Pass class_names to read a set of empty pictures.")
     return names
@@ -167,7 +169,7 @@ def _note_unlisted(parsed, pictures, defects):
         defects.add(KEPT, "pictures without annotation, left out", file.name)
 
 
-def _record(file, parsed, pictures, labels, defects):
+def _record(file, parsed, pictures, names, label_of, defects):
     """The `Record` of an annotation, or None where it is refused."""
     name, size, objects = parsed
     found = pictures.get(name) or pictures.get(file.stem)
@@ -176,10 +178,10 @@ def _record(file, parsed, pictures, labels, defects):
         defects.refuse("annotations whose picture is missing", file.name, message, FileNotFoundError)
         return None
     for class_name, _, _ in objects:
-        if class_name not in labels:
-            message = f"{file}: {unknown_name('class', class_name, labels)} Add it to class_names."
+        if label_of(class_name) is None:
+            message = f"{file}: {unknown_name('class', class_name.strip(), names)} Add it to class_names."
             defects.refuse("unknown class names", file.name, message)
-    objects = [entry for entry in objects if entry[0] in labels]
+    objects = [entry for entry in objects if label_of(entry[0]) is not None]
     picture = picture_or_refuse(found, size, defects, f"annotated in {file}")
     if picture is None:
         return None
@@ -188,7 +190,7 @@ def _record(file, parsed, pictures, labels, defects):
         file_name=found.name,
         image_id=file.stem,
         boxes_abs=[corners for _, corners, _ in objects],
-        labels=[labels[class_name] for class_name, _, _ in objects],
+        labels=[label_of(class_name) for class_name, _, _ in objects],
         is_difficult=[difficult for _, _, difficult in objects],
         defects=defects,
     )

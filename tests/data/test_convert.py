@@ -199,3 +199,21 @@ def test_a_picture_lost_on_the_way_leaves_nothing_that_looks_whole(tmp_path, nam
     if target.exists():
         with pytest.raises((FileNotFoundError, ValueError)):
             load_dataset(target)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_spaces_around_class_names(tmp_path, name):
+    """Categories "cat " are common in exported COCO files, beside "cat" too."""
+    image = np.zeros((8, 8, 3), np.uint8)
+    for number, names in enumerate((["dog", "cat "], ["cat", "cat ", " dog"])):
+        rows = [[[0, 0, 0.5, (label + 1) / 4] for label in range(len(names))]]
+        data = DetectionDataset.from_arrays([image], rows, [range(len(names))], names)
+        write_dataset(data, tmp_path / str(number), name)
+        assert_same(data, load_dataset(tmp_path / str(number)), set())
+
+
+def test_a_blank_class_is_no_csv(tmp_path):
+    data = DetectionDataset.from_arrays([np.zeros((8, 8, 3), np.uint8)], [[[0, 0, 1, 1]]], [[0]], [" "])
+    with pytest.raises(ValueError, match="blank class"):
+        write_dataset(data, tmp_path, "csv")
+    assert not list(tmp_path.iterdir())

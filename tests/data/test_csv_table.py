@@ -75,3 +75,26 @@ def test_unknown_class(tmp_path):
     table(tmp_path, HEAD + "a.jpg,40,20,c,0,0,4,4\n")
     with pytest.raises(ValueError, match=r"Unknown class 'c'"):
         load_dataset(tmp_path, class_names=["d"])
+
+
+def test_every_split_has_the_labels_of_all(tmp_path):
+    """Classes b and c in one split, a in the other: 0, 1, 2 for a, b, c in both, by a column and by files."""
+    (tmp_path / "column").mkdir()
+    (tmp_path / "files").mkdir()
+    head = HEAD.strip() + ",split\n"
+    rows = {"train": "a.jpg,40,20,c,0,0,4,4\na.jpg,40,20,b,1,1,4,4\n", "val": "b.jpg,40,20,a,0,0,4,4\n"}
+    text = head + "".join(line + f",{split}\n" for split, lines in rows.items() for line in lines.split())
+    table(tmp_path / "column", text)
+    for split, lines in rows.items():
+        table(tmp_path / "files", HEAD + lines, f"{split}.csv")
+    for place in ("column", "files"):
+        picture(tmp_path / place / "images" / "b.jpg")
+        for split, labels in (("train", [2, 1]), ("val", [0])):
+            data = load_dataset(tmp_path / place, split)
+            assert (data.class_names, data[0]["labels"].tolist()) == (["a", "b", "c"], labels)
+    assert load_dataset(tmp_path / "files" / "val.csv").class_names == ["a"]
+
+
+def test_spaces_around_a_class_do_not_matter(tmp_path):
+    data = load_dataset(table(tmp_path, HEAD + "a.jpg,40,20, c ,0,0,4,4\na.jpg,40,20,c,1,1,4,4\n"))
+    assert (data.class_names, data[0]["labels"].tolist()) == (["c"], [0, 0])
