@@ -10,6 +10,9 @@ from keras_detect.data.picture import ArrayPicture, find_picture
 from keras_detect.data.record import OPTIONAL_ROWS, make_record
 from keras_detect.registry import unknown_name
 
+# Normalised boxes may leave their picture, but not by more than this; boxes in pixels do.
+_FARTHEST = 10.0
+
 
 def record_of_example(example, number, class_names, defects):
     """The `Record` of one dict; `DetectionDataset.from_examples` documents its entries and the errors."""
@@ -19,17 +22,20 @@ def record_of_example(example, number, class_names, defects):
         raise ValueError(f"An example needs {wanted}. Received in example {number}: {sorted(example)}")
     picture = _picture(example["image"], number)
     sides = np.array([picture.height, picture.width] * 2, np.float64)
-    if fields.BOXES in example:
-        boxes = np.asarray(example[fields.BOXES], np.float64).reshape(-1, 4) * sides
-    else:
-        boxes = np.asarray(example["boxes_abs"], np.float64).reshape(-1, 4)
+    key = fields.BOXES if fields.BOXES in example else "boxes_abs"
+    boxes = _boxes(example[key], key, number) * (sides if key == fields.BOXES else 1.0)
     labels = _labels(example[fields.LABELS], number, class_names)
     if len(labels) != len(boxes):
         raise ValueError(f"Image {number} has {len(boxes)} boxes and {len(labels)} labels.")
     rows = {key: example[key] for key in (*OPTIONAL_ROWS, "masks", fields.IS_CROWD) if example.get(key) is not None}
     for key, values in rows.items():
+        if np.ndim(values) == 0:
+            raise ValueError(f"The {key} of an example have a row a box. Received in example {number}: {values!r}")
         if len(values) != len(boxes):
             raise ValueError(f"Image {number} has {len(boxes)} boxes and {len(values)} {key}.")
+    for key in ("keypoints", "keypoint_visibility"):
+        if key in rows:
+            rows[key] = _points(rows[key], rows, key, number)
     if "masks" in rows:
         rows["masks"] = tuple(_mask(mask, picture, number) for mask in rows["masks"])
     return make_record(
@@ -52,6 +58,23 @@ def _picture(image, number):
     return ArrayPicture(image)
 
 
+def _boxes(boxes, key, number):
+    """[n, 4] float64."""
+    try:
+        boxes = np.asarray(boxes, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"The {key} of an example are numbers [n, 4]. Received others in example {number}.") from None
+    if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
+        raise ValueError(f"The {key} of an example are [n, 4]. Received in example {number}: {list(boxes.shape)}")
+    finite = boxes[np.isfinite(boxes)]
+    if key == fields.BOXES and np.abs(finite).max(initial=0.0) > _FARTHEST:
+        raise ValueError(
+            f'The "boxes" of an example are normalised: 0...1. Received up to {np.abs(finite).max():g} in example '
+            f'{number}. Give boxes in pixels as "boxes_abs", yxyx.'
+        )
+    return boxes.reshape(-1, 4)
+
+
 def _labels(labels, number, class_names):
     labels = np.asarray(labels).reshape(-1)
     if labels.dtype.kind in "US" or labels.dtype == object:
@@ -60,7 +83,21 @@ def _labels(labels, number, class_names):
             if str(name) not in positions:
                 raise ValueError(f"Image {number}: {unknown_name('class', name, positions)} Add it to class_names.")
         return np.array([positions[str(name)] for name in labels], np.int32)
+    if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
+        raise ValueError(f"Labels are whole numbers or class names. Received in example {number}: {labels.tolist()}")
     return labels
+
+
+def _points(values, rows, key, number):
+    """`"keypoints"` [n, N, 2] or `"keypoint_visibility"` [n, N]; None where there is no object to have any."""
+    points, values = np.shape(rows.get("keypoints", ())), np.asarray(values)
+    if not len(values):
+        return None
+    wanted = "[n, N, 2] (y, x)" if key == "keypoints" else "[n, N] beside keypoints [n, N, 2]"
+    fits = len(points) == 3 and points[2] == 2 and (key == "keypoints" or values.shape == points[:2])
+    if not fits:
+        raise ValueError(f"The {key} of an example are {wanted}. Received in example {number}: {list(values.shape)}")
+    return values
 
 
 def _mask(mask, picture, number):

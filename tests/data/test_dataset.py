@@ -237,3 +237,34 @@ def test_errors_say_what_is_wanted():
         data.batches(SMALL, 0)
     with pytest.raises(ValueError, match="augment"):
         data.batches(SMALL, 1, augment="flip")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"keypoints": np.zeros((1, 4, 3))}, r"keypoints of an example are \[n, N, 2\].*example 0: \[1, 4, 3\]"),
+        ({"keypoints": np.zeros((1, 4, 2)), "keypoint_visibility": np.zeros((1, 3))}, r"example 0: \[1, 3\]"),
+        ({"keypoint_visibility": np.zeros((1, 3))}, r"beside keypoints"),
+        ({"labels": [0.7]}, r"whole numbers or class names. Received in example 0: \[0.7\]"),
+        ({"labels": [float("nan")]}, r"whole numbers"),
+        ({"boxes": [[0, 0, 1, 1, 1]]}, r"boxes of an example are \[n, 4\]. Received in example 0: \[1, 5\]"),
+        ({"boxes": [0, 0, 1, 1]}, r"Received in example 0: \[4\]"),
+        ({"boxes": [["x", 0, 1, 1]]}, r"are numbers \[n, 4\]"),
+        ({"boxes": [[0, 0, 80, 40]]}, r'Received up to 80 in example 0. Give boxes in pixels as "boxes_abs"'),
+        ({"weights": 1.0}, r"The weights of an example have a row a box"),
+    ],
+)
+def test_rows_of_an_example_that_are_none(rows, message):
+    example = {"image": np.zeros((8, 8, 3), np.uint8), "boxes": [[0, 0, 1, 1]], "labels": [0]}
+    with pytest.raises(ValueError, match=message):
+        DetectionDataset.from_examples([example | rows], ["a"])
+
+
+def test_an_empty_picture_with_an_empty_list_of_keypoints():
+    image = np.zeros((8, 8, 3), np.uint8)
+    empty = {"image": image, "boxes": [], "labels": [], "keypoints": [], "keypoint_visibility": []}
+    one = {"image": image, "boxes": [[0, 0, 1, 1]], "labels": [0.0], "keypoints": [[[0.5, 0.25]]]}
+    data = DetectionDataset.from_examples([empty, one], ["a"])
+    ((_, y),) = collect(data.batches(SMALL, 2))
+    np.testing.assert_array_equal(y["keypoints"], [[[[0, 0]]], [[[0.5, 0.25]]]])
+    np.testing.assert_array_equal(y["keypoint_visibility"], [[[0]], [[2]]])
