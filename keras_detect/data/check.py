@@ -32,7 +32,7 @@ _MODES = {
     "RGBa": "pictures with transparency, which is left out",
 }
 _DEEP = "pictures of 16 bits or more, of which the high byte is taken"
-_ENDINGS = {"JPEG": (".jpg", ".jpeg"), "TIFF": (".tif", ".tiff"), "MPO": (".jpg", ".jpeg", ".mpo")}
+_ENDINGS = {"JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "TIFF": (".tif", ".tiff"), "MPO": (".jpg", ".jpeg", ".mpo")}
 
 
 class CheckReport:
@@ -85,24 +85,29 @@ def check_dataset(data, split=None, class_names=None, format=None, model=None, d
     Args:
         data: a path as for `load_dataset`, or a `DetectionDataset`.
         split: as for `load_dataset`, where `data` is a path.
-        class_names: as for `load_dataset`, where `data` is a path.
+        class_names: as for `load_dataset`, where `data` is a path; default: the model's, else the annotation's.
         format: as for `load_dataset`, where `data` is a path.
-        model: a model whose anchors shall fit the objects, or None.
+        model: a model whose class names and anchors shall fit the objects, or None.
         decode: decode every picture; False looks at the headers only.
 
     Returns:
         `CheckReport`; `print` shows its table, `ok` says whether a training would start.
     """
+    names = getattr(model, "class_names", None)
     defects = Defects(collect=True)
     if hasattr(data, "records"):
         dataset, source = data, repr(data)
         defects.merge(data.defects)
     else:
-        dataset, source = _read(pathlib.Path(data).expanduser(), split, class_names, format, defects), str(data)
+        path, source = pathlib.Path(data).expanduser(), str(data)
+        dataset = _read(path, split, class_names or names, format, defects)
     usable = 0
     if dataset is not None:
         usable = _check_pictures(dataset, defects, decode)
         _check_truth(dataset, defects)
+        if names and list(names) != dataset.class_names:
+            differing = sorted({*names} ^ {*dataset.class_names}) or ["the same in another order"]
+            defects.add(REFUSED, "class names that are not the model's", ", ".join(differing))
         if model is not None:
             _check_anchors(dataset, model, defects)
     return CheckReport(source, usable, defects)
@@ -168,12 +173,17 @@ def _check_header(content, record, defects):
                 defects.add(REPAIRED, "pictures with an EXIF rotation, turned upright", name)
             else:
                 defects.add(KEPT, "pictures with an EXIF rotation that their boxes do not follow, not turned", name)
-        if image.mode.startswith("I"):
+        if image.mode.startswith("I") or _bits_of_png(content) == 16:
             defects.add(REPAIRED, _DEEP, name)
-        elif image.mode in _MODES:
+        if image.mode in _MODES:
             defects.add(REPAIRED, _MODES[image.mode], name)
         elif image.mode == "RGB" and "transparency" in image.info:
             defects.add(REPAIRED, _MODES["RGBA"], name)
+
+
+def _bits_of_png(content):
+    """Bits a channel, as a PNG's header says (ISO 15948, 11.2.2), else None: Pillow shows 16 bits of RGB as 8."""
+    return content[24] if content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) > 24 else None
 
 
 def _check_truth(dataset, defects):
@@ -193,6 +203,10 @@ def _check_truth(dataset, defects):
             defects.add(KEPT, "classes without objects", name)
         elif counts[label] < _RARE * counts.max():
             defects.add(KEPT, f"classes with fewer than 1/{round(1 / _RARE)} of the most frequent one's objects", name)
+    points = {r.keypoints.shape[1] for r in dataset.records if r.keypoints is not None}
+    if len(points) > 1:
+        kind = f"objects with different numbers of keypoints: {', '.join(map(str, sorted(points)))}"
+        defects.add(REFUSED, kind, "all pictures")
     if not counts.sum():
         defects.add(REFUSED, "data sets without any object", "all pictures")
 

@@ -10,6 +10,7 @@ _THRESHOLD = 0.5
 _QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 # More objects say nothing new about shapes.
 _MOST = 20_000
+_PAIRS = 1_000_000
 
 
 def dataset_statistics(dataset, model=None, num_anchors=9, image_size=None, seed=0):
@@ -62,7 +63,7 @@ def dataset_statistics(dataset, model=None, num_anchors=9, image_size=None, seed
         "aspect_ratios": _quantiles(shapes[:, 1] / shapes[:, 0]),
         "sizes": {"small": small, "medium": len(shapes) - small - large, "large": large},
         "proposed_anchors": anchors.round(1).tolist(),
-        "matched_by_proposed": _share(shape_iou(shapes, anchors).max(axis=1) >= _THRESHOLD),
+        "matched_by_proposed": _share(_best_shape_iou(shapes, anchors) >= _THRESHOLD),
         "heights": shapes[:, 0],
         "widths": shapes[:, 1],
     }
@@ -128,6 +129,13 @@ def shape_iou(first, second):
     return both / np.maximum(union, 1e-12)
 
 
+def _best_shape_iou(shapes, others):
+    """[n] largest `shape_iou` of each of [n, 2] shapes, a million pairs at a time: clipped anchors have many shapes."""
+    step = max(1, _PAIRS // len(others))
+    parts = [shape_iou(shapes[start : start + step], others).max(axis=1) for start in range(0, len(shapes), step)]
+    return np.concatenate(parts)
+
+
 def model_anchors(model, dataset):
     """`(anchors [A, 4] in pixels yxyx, (height, width) of the canvas)` of a model on the pictures of a data set.
 
@@ -147,8 +155,12 @@ def model_anchors(model, dataset):
 
 
 def matched_threshold(model):
-    """The IoU from which the model's matcher calls an anchor positive; 0.5 where it has none."""
-    matcher = getattr(getattr(model, "target_assigner", None), "matcher", None)
+    """The IoU from which the model's matcher calls an anchor positive; 0.5 where it has none.
+
+    Of two stages it is the first one's, which has the anchors.
+    """
+    stage = getattr(model, "proposal_stage", model)
+    matcher = getattr(getattr(stage, "target_assigner", None), "matcher", None)
     return getattr(matcher, "matched_threshold", None) or _THRESHOLD
 
 
@@ -177,7 +189,7 @@ def _of_model(dataset, model, shapes):
     best = np.concatenate([overlaps for _, overlaps in best_overlaps(dataset, model)] or [np.zeros(0)])
     return {
         "model_anchor_shapes": len(own),
-        "matched_by_model_shapes": _share(shape_iou(shapes, own).max(axis=1) >= _THRESHOLD),
+        "matched_by_model_shapes": _share(_best_shape_iou(shapes, own) >= _THRESHOLD),
         "matched_by_model": _share(best >= threshold),
         "model_threshold": float(threshold),
     }

@@ -1,6 +1,8 @@
 """`check_dataset`: every kind of defect is found at once, with the action the loader really takes."""
 
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -195,3 +197,47 @@ def test_what_cannot_be_read_at_all(tmp_path):
     assert action == REFUSED
     assert "is not readable JSON" in kind
     assert len(places) == 1
+
+
+def test_sixteen_bits_of_colour(tmp_path):
+    """A PNG of one colour, 0x1234, 0xabcd and 0x00ff a channel: Pillow and TensorFlow take 0x12, 0xab and 0x00."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    pixels = zlib.compress(20 * (b"\0" + 40 * bytes([0x12, 0x34, 0xAB, 0xCD, 0x00, 0xFF])))
+    header = struct.pack(">IIBBBBB", 40, 20, 16, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    voc(tmp_path, [("c", 0, 0, 4, 4)], picture_name="a.png")
+    (tmp_path / "JPEGImages" / "a.png").write_bytes(content)
+    kind = "pictures of 16 bits or more, of which the high byte is taken"
+    assert found(check_dataset(tmp_path)) == {kind: (REPAIRED, 1, ("a.png",))}
+    data = load_dataset(tmp_path)
+    ((x, _),) = data.batches(FixedShapeResizer(height=20, width=40), 1)
+    for seen in (data[0]["image"], np.asarray(x)[0]):
+        assert np.unique(seen.reshape(-1, 3), axis=0).tolist() == [[0x12, 0xAB, 0x00]]
+
+
+def test_class_names_that_are_not_the_models(tmp_path):
+    """Training with such a model refuses the batches; a folder is read with the model's names."""
+
+    class Named(OneAnchor):
+        class_names = ("circle", "star")
+
+    data = shapes_dataset(3, image_size=16, empty_share=0.0, class_names=["circle"])
+    report = data.check(model=Named())
+    assert found(report)["class names that are not the model's"] == (REFUSED, 1, ("star",))
+    assert not report.ok
+    write_dataset(data, tmp_path, "coco")
+    report = check_dataset(tmp_path, model=Named())
+    assert report.ok
+    assert found(report)["classes without objects"] == (KEPT, 1, ("star",))
+
+
+def test_different_numbers_of_keypoints():
+    """Batches of them are refused, and so is the data set."""
+    image = np.zeros((8, 8, 3), np.uint8)
+    points = [np.full((1, count, 2), 0.5) for count in (3, 5)]
+    data = DetectionDataset.from_arrays([image] * 2, [[[0, 0, 1, 1]]] * 2, [[0]] * 2, ["a"], keypoints=points)
+    assert found(data.check())["objects with different numbers of keypoints: 3, 5"][0] == REFUSED
+    assert data.subset([0]).check().ok

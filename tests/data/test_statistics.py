@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_detect.data import DetectionDataset, dataset_statistics, shapes_dataset
+from keras_detect.data import DetectionDataset, dataset_statistics, shapes_dataset, statistics
 from keras_detect.data.statistics import propose_anchors, shape_iou, statistics_table
 from keras_detect.visualization import draw_dataset, draw_statistics
 from tests.data.test_check import OneAnchor
@@ -78,3 +78,27 @@ def test_pictures(tmp_path):
     draw_statistics(dataset_statistics(data), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000
     assert draw_dataset(data, count=3, cell_size=(80, 80)).size[0] > 160
+
+
+def test_two_stages_match_by_the_first_ones_threshold():
+    """By hand as above, at 0.7: no object is overlapped so much; the shapes are compared at 0.5 as before."""
+
+    class Matcher:
+        matched_threshold = 0.7
+
+    class Stage:
+        target_assigner = type("Assigner", (), {"matcher": Matcher()})()
+
+    class TwoStages(OneAnchor):
+        proposal_stage = Stage()
+
+    found = dataset_statistics(three_objects(), model=TwoStages())
+    assert (found["matched_by_model"], found["model_threshold"]) == (0.0, 0.7)
+    assert found["matched_by_model_shapes"] == pytest.approx(2 / 3)
+
+
+def test_shapes_are_compared_in_parts(monkeypatch):
+    shapes = np.random.default_rng(0).uniform(1, 50, (7, 2))
+    monkeypatch.setattr(statistics, "_PAIRS", 8)  # two shapes of three at a time
+    parts = statistics._best_shape_iou(shapes, shapes[:3])
+    np.testing.assert_array_equal(parts, shape_iou(shapes, shapes[:3]).max(axis=1))
