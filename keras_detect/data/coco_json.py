@@ -161,9 +161,13 @@ def _parse(file):
 def _classes(content, file, class_names, defects):
     """Class names in label order, and a function: annotation -> label, or None where the class is refused."""
     try:
-        categories = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
+        listed = [(int(entry["id"]), str(entry["name"])) for entry in content["categories"]]
     except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(f'Each of "categories" in {file} needs an integer "id" and a "name".') from None
+    categories = dict(listed)
+    if len(categories) < len(listed):
+        key = next(key for key, name in listed if categories[key] != name or listed.count((key, name)) > 1)
+        raise ValueError(f'Each of "categories" in {file} needs its own id. Received id {key} twice.')
     names = list(class_names) if class_names is not None else [categories[key] for key in sorted(categories)]
     positions = {name: label for label, name in enumerate(names)}
 
@@ -195,7 +199,10 @@ def _entries(content, file, defects):
         if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("file_name"), str):
             message = f'Each of "images" in {file} needs an "id" and a "file_name". Received: {str(entry)[:200]}'
             defects.refuse('entries of "images" without id or file_name', str(entry)[:40], message)
-        elif not isinstance(entry["id"], int | str) or entry["id"] in seen:
+        elif not isinstance(entry["id"], int | str):
+            message = f'An "id" of "images" in {file} is a whole number or text. Received: {str(entry["id"])[:100]}'
+            defects.refuse('entries of "images" without a usable id', entry["file_name"], message)
+        elif entry["id"] in seen:
             message = f'Each of "images" in {file} needs its own id. Received id {entry["id"]} twice.'
             defects.refuse("duplicate ids of pictures", entry["file_name"], message)
         else:

@@ -174,9 +174,8 @@ def make_record(picture, file_name, image_id, boxes_abs, labels, defects=None, i
         if where.any():
             defects.add(action, kind, file_name, int(where.sum()))
     kept = {name: _kept(name, values, keep) for name, values in rows.items() if values is not None}
-    if "areas" in kept and not np.isfinite(kept["areas"]).all():
-        wrong = ~np.isfinite(kept["areas"])
-        defects.add(REPAIRED, "areas that are no number, replaced by the box's", file_name, int(wrong.sum()))
+    if "areas" in kept and (wrong := ~(np.isfinite(kept["areas"]) & (kept["areas"] >= 0))).any():
+        defects.add(REPAIRED, "areas that are no number from 0, replaced by the box's", file_name, int(wrong.sum()))
         kept["areas"] = np.where(wrong, box_areas(clipped[keep]), kept["areas"]).astype(np.float32)
     return Record(
         picture=picture,

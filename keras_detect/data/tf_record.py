@@ -138,12 +138,18 @@ def _choose(path, split):
 
 
 def _check_shards(files):
-    """Raises `FileNotFoundError` if shards are missing."""
+    """Raises `FileNotFoundError` if shards are missing, `ValueError` if those of two writings lie side by side."""
     found = {}
     for file in files:
         match = re.search(r"-(\d{5})-of-(\d{5})", file.name)
         if match:
             found.setdefault((_stem(file), int(match[2])), set()).add(int(match[1]))
+    if len({stem for stem, _ in found}) < len(found):
+        stem = next(stem for stem, _ in found if sum(other == stem for other, _ in found) > 1)
+        counts = sorted(count for other, count in found if other == stem)
+        raise ValueError(
+            f"{files[0].parent} holds {stem} twice: in {' and in '.join(map(str, counts))} shards. Remove the older."
+        )
     for (stem, count), numbers in found.items():
         missing = sorted(set(range(count)) - numbers)
         if missing:

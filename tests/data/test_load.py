@@ -281,3 +281,24 @@ def test_reading_does_not_import_tensorflow():
     code += "assert 'tensorflow' not in sys.modules"
     environment = {"KERAS_BACKEND": "jax", "PATH": "", "PYTHONPATH": ":".join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_two_categories_of_one_id_are_refused(tmp_path):
+    """Else every cat would silently be a dog."""
+    coco(tmp_path, [{"bbox": [0, 0, 4, 4], "category_id": 1}], [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}])
+    with pytest.raises(ValueError, match=r"instances\.json needs its own id. Received id 1 twice"):
+        load_dataset(tmp_path)
+
+
+def test_an_image_id_that_is_no_id(tmp_path):
+    coco(tmp_path, [], id=1.5)
+    with pytest.raises(ValueError, match=r"whole number or text. Received: 1.5"):
+        load_dataset(tmp_path)
+
+
+def test_areas_below_zero_become_the_boxs(tmp_path, warnings):
+    """COCO's metrics would pass an object with area -1 over; its box has 6 x 7 = 42 pixels."""
+    box = {"bbox": [1, 1, 6, 7], "category_id": 3}
+    coco(tmp_path, [box | {"area": -1.0}, box | {"area": 0.0}, box | {"area": 20.0}])
+    np.testing.assert_allclose(load_dataset(tmp_path)[0]["areas"], [42.0, 0.0, 20.0])
+    assert "repaired areas that are no number from 0, replaced by the box's: 1 (a.jpg)" in warnings[0]

@@ -174,3 +174,12 @@ def test_what_is_no_example():
         parse_example(b"\xff\xff\xff")
     with pytest.raises(ValueError, match="no picture"):
         parse_example(b"")
+
+
+def test_shards_of_two_writings_are_refused(tmp_path):
+    """3 shards and then 1: read together, every picture would be there twice."""
+    data = shapes_dataset(5, image_size=32)
+    write(data, tmp_path, shards=3)
+    write(data, tmp_path, shards=1)
+    with pytest.raises(ValueError, match=r"holds data twice: in 1 and in 3 shards"):
+        load_dataset(tmp_path)
