@@ -33,9 +33,14 @@ class RandomHorizontalFlip:
         import tensorflow as tf
 
         example = _mirror_columns(example)
-        if self.keypoint_permutation:
-            order = list(self.keypoint_permutation)
-            names = [name for name in ("keypoints", "keypoint_visibility") if name in example]
+        names = [name for name in ("keypoints", "keypoint_visibility") if name in example]
+        if self.keypoint_permutation and names:
+            order, count = list(self.keypoint_permutation), example[names[0]].shape[1]
+            if count not in (None, len(order)):
+                raise ValueError(
+                    f"keypoint_permutation orders all keypoints of an object. Received {len(order)} places for "
+                    f"{count} keypoints."
+                )
             example |= {name: tf.gather(example[name], order, axis=1) for name in names}
         return example
 

@@ -162,3 +162,13 @@ def test_settings_out_of_range():
         RandomIoUCrop(max_aspect_ratio=0.5)
     with pytest.raises(ValueError, match="trials"):
         RandomIoUCrop(trials=0)
+
+
+def test_an_order_of_other_keypoints_is_refused():
+    example = {
+        "image": tf.zeros((4, 4, 3), tf.uint8),
+        "boxes": tf.constant([[0.0, 0.0, 1.0, 1.0]]),
+        "keypoints": tf.zeros((1, 5, 2)),
+    }
+    with pytest.raises(ValueError, match="Received 3 places for 5 keypoints"):
+        RandomHorizontalFlip(probability=1.0, keypoint_permutation=(1, 0, 2))(example, tf.constant([0, 0], tf.int64))
