@@ -40,7 +40,9 @@ def read(path, split=None, class_names=None, defects=None):
     annotations = _by_image(content, listed, file, defects)
     folder = _picture_folder(file, split, entries)
     records = [_record(entry, annotations[entry["id"]], folder, label_of, file, defects) for entry in entries]
-    _note_unlisted(folder, listed, defects)
+    if defects.collect and folder.is_dir():
+        others = [other for other in _candidates(path) if other != file] if path.is_dir() else []
+        _note_unlisted(folder, [*listed, *_listed_in(others)], defects)
     return DetectionDataset([record for record in records if record is not None], names, split=split, defects=defects)
 
 
@@ -236,13 +238,22 @@ def _by_image(content, entries, file, defects):
     return grouped
 
 
+def _listed_in(files):
+    """The pictures that the files of other splits list; a broken one is none of ours here."""
+    for file in files:
+        try:
+            entries = _parse(file)["images"]
+        except (ValueError, OSError):
+            continue
+        yield from (entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("file_name"), str))
+
+
 def _note_unlisted(folder, entries, defects):
-    """Counts pictures that lie in the folder and are not listed, where all are collected."""
-    if defects.collect and folder.is_dir():
-        known = {pathlib.PurePosixPath(entry["file_name"]).name for entry in entries}
-        for file in sorted(folder.iterdir()):
-            if is_picture_name(file.name) and file.name not in known:
-                defects.add(KEPT, "pictures without annotation, left out", file.name)
+    """Counts pictures that lie in the folder and that no split lists."""
+    known = {pathlib.PurePosixPath(entry["file_name"]).name for entry in entries}
+    for file in sorted(folder.iterdir()):
+        if is_picture_name(file.name) and file.name not in known:
+            defects.add(KEPT, "pictures without annotation, left out", file.name)
 
 
 def _of_split(entries, split, file):

@@ -56,6 +56,7 @@ def read(path, split=None, class_names=None, defects=None):
     # Sorted over all splits, so that each of them has the same labels.
     others = [other for other in _files(path) if other != file] if wanted is True and path.is_dir() else []
     names = _names(rows, others, class_names, [file.parent, file.parent.parent], file)
+    listed = {row["file"] for row in rows}
     if split is not None and wanted is None and any("split" in row for row in rows):
         known = sorted({row["split"] for row in rows if row.get("split")})
         if split not in known:
@@ -76,9 +77,8 @@ def read(path, split=None, class_names=None, defects=None):
     ]
     records = [record for record in records if record is not None]
     if defects.collect:
-        used = {pathlib.Path(record.picture.path) for record in records}
-        for picture in sorted(set(pictures.values()) - used):
-            defects.add(KEPT, "pictures without annotation, left out", picture.name)
+        listed |= {row["file"] for other in others for row in _rows(other, Defects(collect=True))[0]}
+        _note_unlisted({_base(name) for name in listed}, records, pictures, defects)
     return DetectionDataset(records, names, split=split, defects=defects)
 
 
@@ -239,9 +239,21 @@ def _places(file):
     return [place for folder in folders for place in (folder / "images", folder / file.stem, folder)][:5]
 
 
+def _note_unlisted(bases, records, pictures, defects):
+    """Counts pictures that no row is about, be it one of another split."""
+    used = {pathlib.Path(record.picture.path) for record in records}
+    used |= {pictures.get(base.name, pictures.get(base.stem)) for base in bases} - {None}
+    for picture in sorted(set(pictures.values()) - used):
+        defects.add(KEPT, "pictures without annotation, left out", picture.name)
+
+
+def _base(name):
+    return pathlib.PurePosixPath(name.replace("\\", "/"))
+
+
 def _record(name, rows, file, pictures, names, label_of, normalised, defects):
     """The `Record` of a picture's rows, or None where it is refused."""
-    base = pathlib.PurePosixPath(name.replace("\\", "/"))
+    base = _base(name)
     found = file.parent / str(base)
     if not (is_picture_name(found.name) and found.is_file()):
         found = pictures.get(base.name) or pictures.get(base.stem) or found

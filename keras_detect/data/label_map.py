@@ -6,6 +6,8 @@ import json
 import pathlib
 import re
 
+from keras_detect.data.writing import replace_file
+
 MAX_BYTES = 2 * 2**20
 
 _TOKEN = re.compile(
@@ -79,8 +81,7 @@ def write_label_map(path, class_names):
         text = "".join(f'item {{\n  id: {key}\n  name: "{_escaped(name)}"\n}}\n' for key, name in items.items())
     else:
         text = "".join(f"{name}\n" for name in items.values())
-    path.write_text(text, encoding="utf-8")
-    return path
+    return replace_file(path, text)
 
 
 def find_label_map(folders):

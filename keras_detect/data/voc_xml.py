@@ -41,7 +41,7 @@ def read(path, split=None, class_names=None, defects=None):
         if parsed[stem]
     ]
     if defects.collect:
-        _note_unlisted(parsed, pictures, defects)
+        _note_unlisted(stems, parsed, pictures, defects)
     return DetectionDataset([record for record in records if record is not None], names, split=split, defects=defects)
 
 
@@ -163,8 +163,10 @@ def _index_pictures(path, folder):
     return found
 
 
-def _note_unlisted(parsed, pictures, defects):
-    used = {pictures.get(content[0]) or pictures.get(stem) for stem, content in parsed.items() if content}
+def _note_unlisted(stems, parsed, pictures, defects):
+    """Counts pictures without an annotation, be it one of another split."""
+    used = {pictures.get(stem) for stem in stems} - {None}
+    used |= {pictures.get(content[0]) or pictures.get(stem) for stem, content in parsed.items() if content}
     for file in sorted(set(pictures.values()) - used):
         defects.add(KEPT, "pictures without annotation, left out", file.name)
 

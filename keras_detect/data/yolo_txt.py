@@ -193,12 +193,15 @@ def _label_file(picture):
 
 
 def _count_orphans(pictures, defects):
-    """Counts label files without a picture."""
-    used = {_label_file(picture) for picture in pictures}
-    for folder in sorted({file.parent for file in used}):
+    """Counts label files without a picture, be it one of another split."""
+    places = {_label_file(picture).parent: picture.parent for picture in pictures}
+    beside = {place: set(place.iterdir()) for place in set(places.values()) if place.is_dir()}
+    known = {picture.stem for files in beside.values() for picture in files if is_picture_name(picture.name)}
+    known |= {picture.stem for picture in pictures}
+    for folder in sorted(places):
         for file in sorted(folder.glob("*.txt")) if folder.is_dir() else ():
             box = re.match(r"\s*\d+(\s+[-+.\deE]+){4}", _start(file))
-            if box and file not in used:
+            if box and file.stem not in known:
                 defects.add(DROPPED, "annotations whose picture is missing", file.name)
 
 

@@ -241,3 +241,27 @@ def test_different_numbers_of_keypoints():
     data = DetectionDataset.from_arrays([image] * 2, [[[0, 0, 1, 1]]] * 2, [[0]] * 2, ["a"], keypoints=points)
     assert found(data.check())["objects with different numbers of keypoints: 3, 5"][0] == REFUSED
     assert data.subset([0]).check().ok
+
+
+@pytest.mark.parametrize("name", ["coco", "voc", "yolo", "csv", "tfrecord"])
+def test_pictures_of_other_splits_are_not_missing(tmp_path, name):
+    data = shapes_dataset(6, image_size=32, empty_share=0.0, class_names=["circle"])
+    write_dataset(data.subset([0, 1]), tmp_path, name, split="train")
+    write_dataset(data.subset([2, 3, 4]), tmp_path, name, split="val")
+    for split, count in (("train", 2), ("val", 3)):
+        report = check_dataset(tmp_path, split)
+        assert (report.pictures, found(report)) == (count, {})
+
+
+def test_split_lists_beside_yolos_labels_in_one_folder(tmp_path):
+    """Only the label file without a picture is an orphan, not that of the other split's picture."""
+    for name in ("a", "b"):
+        picture(tmp_path / "images" / f"{name}.png")
+    for name in ("a", "b", "orphan"):
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "classes.txt").write_text("c\n")
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits" / "train.txt").write_text("a\n")
+    rows = found(check_dataset(tmp_path, "train"))
+    assert rows == {"annotations whose picture is missing": (DROPPED, 1, ("orphan.txt",))}

@@ -63,3 +63,16 @@ def test_one_line_for_what_is_wrong(tmp_path, name, text, message):
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="No such label map"):
         read_label_map(tmp_path / "a.json")
+
+
+def test_a_broken_write_leaves_the_old_map(tmp_path, monkeypatch):
+    path = write_label_map(tmp_path / "label_map.pbtxt", ["cat"])
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_label_map(path, ["dog", "bird"])
+    assert read_label_map(path).class_names == ["cat"]
+    assert [file.name for file in tmp_path.iterdir()] == ["label_map.pbtxt"]
