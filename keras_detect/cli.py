@@ -448,3 +448,7 @@ def _write_json(path, content):
     part = path.with_name(f"part_of_{path.name}")
     part.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(part, path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,17 @@
 """The sub-commands about data: `convert_data`, `check`, `statistics`, and what `train` says before its first epoch."""
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
 
 from keras_detect import cli
 from keras_detect.data import load_dataset, shapes_dataset, write_dataset
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def run(*arguments):
@@ -51,3 +56,11 @@ def test_statistics(drawn, tmp_path, capsys):
     assert "k-means anchors" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "s").iterdir()} == {"statistics.json", "statistics.png", "gallery.png"}
     assert json.loads((tmp_path / "s" / "statistics.json").read_text())["pictures"] == 3
+
+
+def test_the_module_is_the_command(tmp_path):
+    """`python -m keras_detect.cli` does what `keras-detect` does, and ends with its status."""
+    command = [sys.executable, "-m", "keras_detect.cli", "check", "--data", str(tmp_path / "nowhere")]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert ended.returncode == 1
+    assert "No such file or folder" in ended.stdout
