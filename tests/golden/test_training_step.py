@@ -13,10 +13,11 @@ from keras_detect.tf_od_api import name_maps
 from tests import goldens, two_stage_models, whole_models
 
 QUICK = ("ssd_mobilenet_v2_320x320_coco17_tpu-8", "ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8")
+EFFICIENTDET = "ssd_efficientdet_d0_512x512_coco17_tpu-8"
 TWO_STAGE = "faster_rcnn_resnet50_v1_640x640_coco17_tpu-8"
 LARGE = (
     TWO_STAGE,
-    "ssd_efficientdet_d0_512x512_coco17_tpu-8",
+    EFFICIENTDET,
     "ssd_mobilenet_v1_fpn_640x640_coco17_tpu-8",
     "ssd_resnet50_v1_fpn_640x640_coco17_tpu-8",
 )
@@ -35,7 +36,11 @@ LOSSES = {
 # of TensorFlow's 591 proposals are others, and as one of 16 positives has an IoU of 0.5004, the loss moves by 6 %.
 OTHER_PROPOSALS = {"tensorflow": TOLERANCE, "jax": 0.1, "torch": 0.1}[goldens.BACKEND]
 STAGE_FIELDS = dataclasses.fields(ProposalStage)
-# the golden was made by TensorFlow's kernels; others round the ill-conditioned first layers differently
+# The golden was made by TensorFlow's kernels with oneDNN; others round the ill-conditioned first layers differently.
+# EfficientDet D0's gradients with TensorFlow itself without oneDNN: all together 4.5 % away, single ones up to 16 %,
+# half of them within 0.2 %. With oneDNN and the means of squeeze-and-excitation in float64 (EXACT_MEANS in
+# test_efficientdet.py): 1.9 %, 11 %, 0.12 %. With JAX: 4.4 %, 8 %. So: (all together, a single one).
+OTHER_KERNELS = {} if goldens.BACKEND == "tensorflow" else {EFFICIENTDET: (0.05, 0.16)}
 MEDIAN_TOLERANCE = {"tensorflow": 1e-3, "jax": 3e-3, "torch": 3e-3}[goldens.BACKEND]
 
 
@@ -114,11 +119,16 @@ class Step:
         size = np.linalg.norm(self.gradients[key])
         return np.linalg.norm(self.gradients[key] - self.moved[key]) / max(size, 1e-30)
 
-    @staticmethod
-    def tolerance(key):
+    def tolerance(self, key):
         """Relative tolerance of a gradient that rounding the pictures does not move."""
         second_stage = "_mask_rcnn_box_predictor" in key or "_for_box_classifier_features" in key
-        return OTHER_PROPOSALS if second_stage else TOLERANCE
+        head = "_prediction_head" in key
+        return OTHER_PROPOSALS if second_stage else TOLERANCE if head else self.kernels[1]
+
+    @property
+    def kernels(self):
+        """Relative tolerances of what lies behind the heads: of all gradients together, and of a single one."""
+        return OTHER_KERNELS.get(self.golden["model"], (TOLERANCE, TOLERANCE))
 
 
 def _truth(name, inputs):
@@ -149,11 +159,13 @@ def step(request, tmp_path_factory):
 def test_losses(step):
     losses = {LOSSES[name]: value for name, value in step.golden["losses"].items()}
     losses["regularization_loss"] -= sum(step.ignored.values())
+    total = 0.0
     for name, expected in losses.items():
         moved = step.golden["model"] == TWO_STAGE and name == "localization_loss"
         rtol = OTHER_PROPOSALS if moved else TOLERANCE
         np.testing.assert_allclose(step.logs[name], expected, rtol=rtol, err_msg=name)
-    np.testing.assert_allclose(step.logs["loss"], step.golden["total"], rtol=TOLERANCE)
+        total += rtol * abs(expected)
+    np.testing.assert_allclose(step.logs["loss"], step.golden["total"], rtol=0, atol=total)
 
 
 def test_what_the_ignored_variables_add(step):
@@ -176,10 +188,10 @@ def test_all_gradients_together(step):
     )
     theirs = np.concatenate([entry["val"] for entry in entries])
     noise = np.linalg.norm(ours - moved)
-    assert np.linalg.norm(ours - theirs) <= max(TOLERANCE * np.linalg.norm(theirs), 10 * noise)
+    assert np.linalg.norm(ours - theirs) <= max(step.kernels[0] * np.linalg.norm(theirs), 10 * noise)
     squares = [(gradient**2).sum() for gradient in step.gradients.values()]
     total = np.sqrt(sum(squares) + sum(entry.get("norm", 0.0) ** 2 for entry in step.unused))
-    np.testing.assert_allclose(total, step.golden["grad_global_norm"], rtol=2 * MEDIAN_TOLERANCE)
+    np.testing.assert_allclose(total, step.golden["grad_global_norm"], rtol=max(2 * MEDIAN_TOLERANCE, step.kernels[0]))
 
 
 def test_each_gradient(step):
@@ -202,7 +214,10 @@ def test_each_gradient(step):
 
 
 def test_well_conditioned_gradients_agree_without_the_noise_bound(step):
-    """So that the bound above cannot hide a wrong gradient: the heads to 1e-3, half of all variables nearly so."""
+    """So that the bound above cannot hide a wrong gradient: the heads to 1e-3, half of all variables nearly so.
+
+    Faster R-CNN on JAX and torch: its first stage's heads to 1e-3.
+    """
     errors = {
         entry["key"]: abs(np.linalg.norm(step.gradients[entry["key"]]) - entry["norm"]) / entry["norm"]
         for entry in step.entries
@@ -211,7 +226,9 @@ def test_well_conditioned_gradients_agree_without_the_noise_bound(step):
     heads = {key: error for key, error in errors.items() if "_prediction_head" in key}
     assert heads
     assert not {key: error for key, error in heads.items() if error > step.tolerance(key)}
-    assert np.median(list(errors.values())) <= MEDIAN_TOLERANCE
+    # other proposals send other gradients through the crops into the whole backbone
+    median = OTHER_PROPOSALS if step.golden["model"] == TWO_STAGE else MEDIAN_TOLERANCE
+    assert np.median(list(errors.values())) <= max(median, MEDIAN_TOLERANCE)
 
 
 def test_batch_norm_statistics_after_the_step(step):
