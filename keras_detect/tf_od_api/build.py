@@ -1,6 +1,7 @@
 """`from_pipeline_config`: a model of ours from a `pipeline.config` of the original."""
 
 import dataclasses
+import numbers
 import re
 
 from keras_detect.backbones.backbone import get_backbone
@@ -15,6 +16,7 @@ from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
 from keras_detect.registry import unknown_name
 from keras_detect.tf_od_api import build_parts, text_proto
 from keras_detect.tf_od_api.build_faster_rcnn import faster_rcnn
+from keras_detect.tf_od_api.config_node import located
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,7 @@ def from_pipeline_config(path_or_text, num_classes=None):
 
     Args:
         path_or_text: path of a `pipeline.config` (or of the folder that holds it), or its text.
-        num_classes: K, instead of the config's.
+        num_classes: K, 1 or more, instead of the config's.
 
     Returns:
         A `DetectionModel`, uncompiled.
@@ -60,7 +62,10 @@ def from_pipeline_config(path_or_text, num_classes=None):
     Raises:
         PipelineConfigError: a `ValueError` that says file, line, field, and what is supported.
         FileNotFoundError: no such file.
+        ValueError: `num_classes` is no positive integer.
     """
+    if num_classes is not None and (not isinstance(num_classes, numbers.Integral) or num_classes < 1):
+        raise ValueError(f"num_classes is a positive integer, or None for the config's. Received: {num_classes!r}")
     config = text_proto.read(path_or_text)
     model = config.message("model", required=True)
     for name, reason in MISSING.items():
@@ -72,12 +77,12 @@ def from_pipeline_config(path_or_text, num_classes=None):
     return built
 
 
+@located
 def _ssd(node, num_classes):
     node.ignore("inplace_batchnorm_update")  # how statistics are updated, not what they become
     build_parts.refuse_values(
         node, explicit_background_class=False, use_confidences_as_targets=False, implicit_example_weight=1.0
     )
-    classes = node.scalar("num_classes", int, 0)
     anchors = build_parts.anchor_generator(node.message("anchor_generator", required=True))
     background = node.scalar("add_background_class", bool, True)
     assigner = build_parts.target_assigner(node)
@@ -87,7 +92,7 @@ def _ssd(node, num_classes):
         feature_extractor=extractor,
         box_predictor=_box_predictor(
             node.message("box_predictor", required=True),
-            num_classes=classes if num_classes is None else num_classes,
+            num_classes=build_parts.class_count(node, num_classes),
             num_anchors_per_location=anchors.num_anchors_per_location(),
             box_code_size=assigner.box_coder.code_size,
             background=background,
@@ -100,6 +105,7 @@ def _ssd(node, num_classes):
     )
 
 
+@located
 def _feature_extractor(node, ssd, anchors):
     kind = node.scalar("type", str, "")
     if kind not in EXTRACTORS:
@@ -133,6 +139,7 @@ def _feature_extractor(node, ssd, anchors):
     return SSDFeatureExtractor(backbone=backbone, neck=neck, name="feature_extractor")
 
 
+@located
 def _extra_maps(node, row, hyperparams, scaling, num_layers):
     found = node.scalar("num_layers", int, 6)
     if found != num_layers:
@@ -147,6 +154,7 @@ def _extra_maps(node, row, hyperparams, scaling, num_layers):
     )
 
 
+@located
 def _fpn(node, row, hyperparams, scaling, lite):
     fpn = node.message("fpn")
     first, last = fpn.scalar("min_level", int, 3), fpn.scalar("max_level", int, 7)
@@ -162,6 +170,7 @@ def _fpn(node, row, hyperparams, scaling, lite):
     )
 
 
+@located
 def _bifpn(node, hyperparams, force_bias):
     bifpn = node.message("bifpn", required=True)
     first = bifpn.scalar("min_level", int, 3)
@@ -180,6 +189,7 @@ def _bifpn(node, hyperparams, force_bias):
     )
 
 
+@located
 def _box_predictor(node, **shared):
     name, settings = node.oneof("convolutional_box_predictor", "weight_shared_convolutional_box_predictor")
     hyperparams, force_bias = build_parts.conv_hyperparams(settings.message("conv_hyperparams", required=True))

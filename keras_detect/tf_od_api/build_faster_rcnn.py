@@ -23,6 +23,7 @@ from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.postprocessing import Postprocessor
 from keras_detect.registry import unknown_name
 from keras_detect.tf_od_api import build_parts
+from keras_detect.tf_od_api.config_node import located
 
 RESNET = ConvHyperparams(
     activation="relu",
@@ -77,6 +78,7 @@ SECOND_STAGE = (
 )
 
 
+@located
 def faster_rcnn(node, num_classes):
     """Builds the model of a `faster_rcnn` message; `num_classes` goes before the config's where it is not `None`."""
     node.ignore(*MEANS)
@@ -91,13 +93,12 @@ def faster_rcnn(node, num_classes):
     stages = node.scalar("number_of_stages", int, 2)
     if stages not in (1, 2):
         raise node.error("number_of_stages", f"found {stages}; supported: 1 and 2, masks (3) are not built yet")
-    classes = node.scalar("num_classes", int, 0)
     resizer = build_parts.resizer(node.message("image_resizer", required=True))
     second = {}
     if stages == 1:
-        node.ignore(*SECOND_STAGE)
+        node.ignore(*SECOND_STAGE, "num_classes")
     else:
-        second = _second_stage(node, classes if num_classes is None else num_classes)
+        second = _second_stage(node, build_parts.class_count(node, num_classes))
     first = _proposal_stage(node)
     return FasterRCNN(
         resizer=resizer,
@@ -114,6 +115,7 @@ def faster_rcnn(node, num_classes):
 # --- features ----------------------------------------------------------------------------------------------------
 
 
+@located
 def _feature_extractor(node, resizer, cropper):
     kind = node.scalar("type", str, "")
     if kind not in EXTRACTORS:
@@ -182,6 +184,7 @@ def _assigner(**thresholds):
     )
 
 
+@located
 def _proposal_stage(node):
     proposals = node.scalar("first_stage_max_proposals", int, 300)
     return ProposalStage(
@@ -207,6 +210,7 @@ def _proposal_stage(node):
     )
 
 
+@located
 def _anchor_generator(node):
     name, settings = node.oneof("grid_anchor_generator", "multiscale_anchor_generator")
     if name == "multiscale_anchor_generator":
@@ -227,6 +231,7 @@ def _pair(node, height, width, default):
     return float(node.scalar(height, int, default)), float(node.scalar(width, int, default))
 
 
+@located
 def _region_predictor(node, anchors):
     settings = node.message("first_stage_box_predictor_conv_hyperparams", required=True)
     hyperparams, _ = build_parts.conv_hyperparams(settings)
@@ -244,6 +249,7 @@ def _region_predictor(node, anchors):
 # --- second stage ------------------------------------------------------------------------------------------------
 
 
+@located
 def _second_stage(node, num_classes):
     """`{"cropper", "box_predictor", "box_stage"}`."""
     sizes = {name: node.scalar(name, int, 0) for name in ("initial_crop_size", "maxpool_kernel_size", "maxpool_stride")}
@@ -277,6 +283,7 @@ def _second_stage(node, num_classes):
     }
 
 
+@located
 def _box_predictor(node, num_classes):
     _, settings = node.oneof("mask_rcnn_box_predictor")
     build_parts.refuse_values(settings, predict_instance_masks=False, predict_keypoints=False, box_code_size=4)

@@ -9,6 +9,7 @@ from keras_detect.losses import classification, localization
 from keras_detect.losses.hard_example_miner import HardExampleMiner
 from keras_detect.losses.one_stage import OneStageLoss
 from keras_detect.postprocessing import Postprocessor
+from keras_detect.tf_od_api.config_node import located
 
 ACTIVATIONS = {"NONE": None, "RELU": "relu", "RELU_6": "relu6", "SWISH": "swish"}
 RESIZE_METHODS = {"BILINEAR": "bilinear", "NEAREST_NEIGHBOR": "nearest", "BICUBIC": "bicubic", "AREA": "area"}
@@ -23,6 +24,15 @@ def refuse_values(node, **supported):
             raise node.error(name, f"found {found}; supported: {value}")
 
 
+def class_count(node, chosen=None):
+    """The number of classes of a detector's message; `chosen`, unless it is None, goes before the file's."""
+    count = node.scalar("num_classes", int, 0)
+    if chosen is None and count < 1:
+        raise node.error("num_classes", f"found {count}; supported: 1 or more")
+    return count if chosen is None else int(chosen)
+
+
+@located
 def conv_hyperparams(node, op="CONV"):
     """`conv_hyperparams`, or with `op="FC"` `fc_hyperparams` -> `(ConvHyperparams, force_use_bias)`."""
     refuse_values(node, regularize_depthwise=False)
@@ -44,6 +54,7 @@ def conv_hyperparams(node, op="CONV"):
     return ConvHyperparams(**settings), node.scalar("force_use_bias", bool, False)
 
 
+@located
 def _initializer(node):
     kinds = ("truncated_normal_initializer", "random_normal_initializer", "variance_scaling_initializer")
     name, settings = node.oneof(*kinds)
@@ -63,6 +74,7 @@ def _l2_weight(node):
     return settings.scalar("weight", float, 1.0)
 
 
+@located
 def resizer(node):
     """`image_resizer` -> an image resizer with the original's legacy kernel."""
     name, settings = node.oneof("fixed_shape_resizer", "keep_aspect_ratio_resizer", "identity_resizer")
@@ -83,6 +95,7 @@ def resizer(node):
     )
 
 
+@located
 def anchor_generator(node):
     """`anchor_generator` -> `SsdAnchorGenerator` or `MultiscaleGridAnchorGenerator`."""
     name, settings = node.oneof("ssd_anchor_generator", "multiscale_anchor_generator")
@@ -103,6 +116,7 @@ def anchor_generator(node):
     )
 
 
+@located
 def multiscale_anchor_generator(node, normalized=True):
     """`multiscale_anchor_generator`; ours are always normalised, in the config they must be as `normalized` says."""
     found = node.scalar("normalize_coordinates", bool, True)
@@ -131,6 +145,7 @@ def _pairs(node, name):
     return tuple(zip(heights, widths, strict=True)) or None
 
 
+@located
 def target_assigner(node):
     """`matcher`, `similarity_calculator` and `box_coder` of an `ssd` message -> `TargetAssigner`."""
     return TargetAssigner(
@@ -141,6 +156,7 @@ def target_assigner(node):
     )
 
 
+@located
 def _similarity(node):
     kinds = {
         "iou_similarity": similarity.IouSimilarity,
@@ -154,6 +170,7 @@ def _similarity(node):
     return kinds[name]()
 
 
+@located
 def _matcher(node):
     _, settings = node.oneof("argmax_matcher")
     settings.ignore("use_matmul_gather")  # how it is computed, not what
@@ -171,6 +188,7 @@ def _matcher(node):
     )
 
 
+@located
 def _box_coder(node):
     name, settings = node.oneof(
         "faster_rcnn_box_coder", "mean_stddev_box_coder", "square_box_coder", "keypoint_box_coder"
@@ -187,6 +205,7 @@ def _box_coder(node):
     return box_coders.FasterRcnnBoxCoder(scale_factors=(y, x, height, width))
 
 
+@located
 def one_stage_loss(node):
     """`loss` and its neighbours in an `ssd` message -> `OneStageLoss`."""
     loss = node.message("loss", required=True)
@@ -204,6 +223,7 @@ def one_stage_loss(node):
     )
 
 
+@located
 def classification_loss(node):
     """`classification_loss` -> a classification loss part."""
     name, settings = node.oneof(
@@ -227,6 +247,7 @@ def classification_loss(node):
     )
 
 
+@located
 def _localization_loss(node):
     kinds = {
         "weighted_l2": localization.L2Loss,
@@ -241,6 +262,7 @@ def _localization_loss(node):
     return kinds[name]()
 
 
+@located
 def hard_example_miner(node, class_weight, box_weight):
     """`hard_example_miner` -> `HardExampleMiner`, or `None` where it is not written."""
     if not node.present:
@@ -258,6 +280,7 @@ def hard_example_miner(node, class_weight, box_weight):
     )
 
 
+@located
 def postprocessor(node, has_background):
     """`post_processing` -> `Postprocessor`."""
     nms = node.message("batch_non_max_suppression", required=True)

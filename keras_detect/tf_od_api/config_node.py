@@ -5,6 +5,7 @@ the `Node`; the node keeps the book of what was asked for, so that nothing in a 
 """
 
 import dataclasses
+import functools
 import math
 import re
 from typing import NamedTuple
@@ -88,6 +89,24 @@ class Node:
         """A `PipelineConfigError` about the field `name` (None: the message itself), for the caller to raise."""
         path = self.path if name is None else join(self.path, name)
         return located_error(self.source, self.line if name is None else self.line_of(name), path, message)
+
+    def refusal(self, error):
+        """A `PipelineConfigError` for what a part that is built from this message refused.
+
+        Its place is the field that the error names as `field=value`, where this message or one below it holds that
+        value; else the message itself.
+        """
+        named = re.findall(r"\b(\w+)=(-?[\w.]*\w)", str(error))
+        owner, name = next((found for pair in named if (found := self._holder(*pair))), (self, None))
+        return owner.error(name, f"cannot be built: {error}")
+
+    def _holder(self, name, text):
+        """`(message, name)` of the field `name` with the value `text`, in this message or below; None without one."""
+        values = self._fields.get(name)
+        if values and not isinstance(values[-1], Node) and _same_value(values[-1], text):
+            return self, name
+        children = [value for values in self._fields.values() for value in values if isinstance(value, Node)]
+        return next((found for child in children if (found := child._holder(name, text))), None)
 
     def scalar(self, name, kind, default=None):
         """The value of the field `name`, or `default` if it is not written.
@@ -209,6 +228,32 @@ class Node:
         if not isinstance(kind, type):
             return _to_enum(value, kind) or refuse(_wanted(kind))
         return refuse(_wanted(kind))
+
+
+def located(build):
+    """Decorator of a function that builds a part from its first argument, a `Node`.
+
+    What the part refuses (a `ValueError`) is raised as a `PipelineConfigError` with its place in the file.
+    """
+
+    @functools.wraps(build)
+    def wrapped(node, *args, **kwargs):
+        try:
+            return build(node, *args, **kwargs)
+        except PipelineConfigError:
+            raise
+        except ValueError as error:
+            raise node.refusal(error) from error
+
+    return wrapped
+
+
+def _same_value(value, text):
+    """Whether a written value is the one that an error shows as `text`."""
+    try:
+        return value.text == text or float(np.float32(value.text)) == float(np.float32(text))
+    except ValueError:
+        return False
 
 
 def _to_int(value):

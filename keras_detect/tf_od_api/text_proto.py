@@ -45,7 +45,7 @@ def read(path_or_text):
         return parse(path_or_text)
     if not isinstance(path_or_text, str | os.PathLike):
         raise TypeError(f"A pipeline config is a path or text. Received: {path_or_text!r}")
-    path = pathlib.Path(path_or_text)
+    path = pathlib.Path(path_or_text).expanduser()
     path = path / "pipeline.config" if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"No pipeline config at {str(path)!r}. Pass the path of the file, or its text.")

@@ -100,13 +100,13 @@ def training_config(path_or_text):
     optimizer = _optimizer(node, near)
     augmentations = train_augmentations.augmentations(node, near)
     built = {
-        "batch_size": node.scalar("batch_size", int, 32),
-        "num_steps": node.scalar("num_steps", int, 0) or None,
+        "batch_size": _count(node, "batch_size", 32),
+        "num_steps": _count(node, "num_steps", 0, least=0) or None,
         "fine_tune_checkpoint": node.scalar("fine_tune_checkpoint", str, ""),
         "fine_tune_checkpoint_type": _checkpoint_type(node),
         "freeze_variables": node.repeated("freeze_variables", str),
         "update_trainable_variables": node.repeated("update_trainable_variables", str),
-        "max_number_of_boxes": node.scalar("max_number_of_boxes", int, 100),
+        "max_number_of_boxes": _count(node, "max_number_of_boxes", 100),
         "train_data": _data_source(config.message("train_input_reader")),
         "eval_data": tuple(_data_source(reader) for reader in config.repeated("eval_input_reader")),
     }
@@ -116,6 +116,13 @@ def training_config(path_or_text):
     return TrainingConfig(
         optimizer=optimizer, augmentations=augmentations, approximations=near, ignored=ignored, **built
     )
+
+
+def _count(node, name, default, least=1):
+    number = node.scalar(name, int, default)
+    if number < least:
+        raise node.error(name, f"found {number}; supported: {least} or more")
+    return number
 
 
 def _checkpoint_type(node):

@@ -279,6 +279,12 @@ def test_read_takes_a_path_a_folder_or_text(tmp_path):
         assert read(source).message("model").message("ssd").scalar("num_classes", int) == 3
 
 
+def test_a_path_below_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pipeline.config").write_text("model { }")
+    assert read("~/pipeline.config").has("model")
+
+
 def test_read_refuses_what_is_no_config(tmp_path):
     with pytest.raises(FileNotFoundError, match="No pipeline config at"):
         read(tmp_path / "absent.config")

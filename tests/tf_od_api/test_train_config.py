@@ -195,6 +195,14 @@ def test_what_is_given_as_it_stands():
     [
         ("model { }", r"<text>:1: train_config: is missing"),
         ("train_config { }", r"<text>:1: train_config.optimizer: is missing"),
+        (
+            f"train_config {{optimizer {{ {SGD} }}\n batch_size: 0 }}",
+            r"<text>:2: train_config.batch_size: found 0; .*1",
+        ),
+        (
+            f"train_config {{optimizer {{ {SGD} }}\n num_steps: -1 }}",
+            r"<text>:2: train_config.num_steps: found -1; .*0",
+        ),
         ("train_config { optimizer { } }", r"holds none .* supported: momentum_optimizer, rms_prop_optimizer, adam"),
         ("train_config { optimizer { ada_optimizer { } } }", r"found: ada_optimizer.*supported: momentum_optimizer"),
         (

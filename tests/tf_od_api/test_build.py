@@ -1,0 +1,68 @@
+"""`ssd` configs: what is refused, in which words, and at which place of the file."""
+
+import pytest
+
+import keras_detect
+from keras_detect.tf_od_api.config_node import PipelineConfigError
+from keras_detect.tf_od_api.text_proto import parse
+from tests import goldens
+from tests.networks import undrawn
+
+NAME = "ssd_mobilenet_v2_320x320_coco17_tpu-8"
+
+
+def build(old, new, **options):
+    """Builds the 320 config with the first `old` replaced by `new`; the old text must stand there."""
+    text = (goldens.require_shared() / f"{NAME}.config").read_text()
+    assert old in text
+    with undrawn():
+        return keras_detect.from_pipeline_config(text.replace(old, new, 1), **options)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        # the line is that of the field in the published file
+        ("num_classes: 90", "num_classes 90", r"11: model.ssd.num_classes: expected ':' or '{', found '90'"),
+        (
+            "freeze_batchnorm",
+            "freeze_batchnrm",
+            r"10: model.ssd.freeze_batchnrm: is not supported; supported in model.ssd",
+        ),
+        ("num_classes: 90", 'num_classes: "90"', r"11: model.ssd.num_classes: found the string '90'; .* an integer"),
+        ("argmax_matcher", "bipartite_matcher", r"20: model.ssd.matcher: .*found: bipartite_matcher.*: argmax_matcher"),
+        ("ssd_mobilenet_v2_keras", "ssd_mobilenet_v2", r"88: .*extractor.type: Unknown .* Did you mean ssd_mobil"),
+        ("num_classes: 90", "num_classes: -1", r"11: model.ssd.num_classes: found -1; supported: 1 or more"),
+        ("num_classes: 90", "", r"8: model.ssd.num_classes: found 0; supported: 1 or more"),
+        # what a part refuses is placed too, at the field where the part's argument has its name
+        ("height: 300", "height: 0", r"49: model.ssd.image_resizer.fixed_shape_resizer.height: cannot be built: "),
+        ("iou_threshold: 0.6", "iou_threshold: 1.6", r"134: .*batch_non_max_suppression.iou_threshold: cannot .*=1.6"),
+        ("gamma: 2.0", "gamma: -2", r"118: .*weighted_sigmoid_focal.gamma: cannot be built: .* gamma=-2.0"),
+        ("kernel_size: 1", "kernel_size: 0", r"60: .*convolutional_box_predictor.kernel_size: cannot be built: "),
+        ("y_scale: 10.0", "y_scale: 0", r"12: model.ssd.box_coder: cannot be built: .* scale_factors=\(0.0, 10.0"),
+    ],
+)
+def test_what_is_refused_has_its_place(old, new, message):
+    with pytest.raises(PipelineConfigError, match=rf"^<text>:{message}"):
+        build(old, new)
+
+
+@pytest.mark.parametrize("number", [0, -1, "3", 2.0])
+def test_the_number_of_classes_is_an_argument_and_not_a_place_in_the_file(number):
+    with pytest.raises(ValueError, match=r"^num_classes is a positive integer, or None .* Received: "):
+        build("model", "model", num_classes=number)
+
+
+def test_the_number_of_classes_goes_before_the_configs():
+    model = build("height: 300", "height: 96", num_classes=3)
+    assert model.num_classes == 3
+    # six anchors on the last level, each with three classes and the background
+    assert tuple(model.named_weights()["box_predictor/level_5/level_5_class/bias"].shape) == (6 * (3 + 1),)
+
+
+def test_a_field_is_named_only_for_the_value_that_was_refused():
+    node = parse("stage { threshold: 0.5 }\nsize: 3\n")
+    assert str(node.refusal(ValueError("Received: size=3"))).startswith("<text>:2: size: cannot be built: ")
+    assert str(node.refusal(ValueError("threshold=0.50"))).startswith("<text>:1: stage.threshold: cannot be built: ")
+    for text in ("threshold=1.5", "size=(3, 3)", "stage=3", "no name"):
+        assert str(node.refusal(ValueError(text))) == f"<text>:1: cannot be built: {text}"
