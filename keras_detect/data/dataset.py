@@ -208,8 +208,7 @@ class DetectionDataset:
             frame of the pictures, 1 on the object, all 0 for an object without a mask.
 
         Raises:
-            ValueError: the batch size is not positive, the model has other class names, a shard that is none, or
-                objects with different numbers of keypoints.
+            ValueError: the batch size is not positive, the model has other class names, or a shard that is none.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")

@@ -119,21 +119,18 @@ def _loader(records, with_areas, with_masks):
 
 
 def _keypoints(records):
-    """`"keypoints"` and `"keypoint_visibility"` of all objects, none of them visible where an object has no points."""
-    counts = sorted({record.keypoints.shape[1] for record in records if record.keypoints is not None})
+    """`"keypoints"` and `"keypoint_visibility"` of all objects: as many as any has, the others of it not visible."""
+    counts = [record.keypoints.shape[1] for record in records if record.keypoints is not None]
     if not counts:
         return {}
-    if len(counts) > 1:
-        raise ValueError(
-            f"Objects of one data set have the same keypoints. Received objects with {counts} of them. Leave the "
-            "keypoints of some out, or make data sets of their own."
-        )
     points, visibility = [], []
     for record in records:
-        rows = (len(record.boxes), counts[0])
-        annotated = record.keypoints is not None
-        points.append(record.keypoints if annotated else np.full((*rows, 2), np.nan, np.float32))
-        visibility.append(record.visibility() if annotated else np.zeros(rows, np.int32))
+        rows = (len(record.boxes), max(counts))
+        points.append(np.full((*rows, 2), np.nan, np.float32))
+        visibility.append(np.zeros(rows, np.int32))
+        if record.keypoints is not None:
+            own = record.keypoints.shape[1]
+            points[-1][:, :own], visibility[-1][:, :own] = record.keypoints, record.visibility()
     return {"keypoints": np.concatenate(points), "keypoint_visibility": np.concatenate(visibility)}
 
 

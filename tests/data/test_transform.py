@@ -3,7 +3,6 @@
 import shutil
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from keras_detect.data import DetectionDataset, load_dataset
@@ -142,16 +141,11 @@ def test_keypoints_turn_and_leave_with_their_picture():
     np.testing.assert_array_equal(y["keypoint_visibility"][0, 0], [0, 0, 1])
 
 
-def test_objects_with_other_numbers_of_keypoints_are_refused():
-    examples = [
-        {
-            "image": np.zeros((8, 8, 3), np.uint8),
-            "boxes": [[0, 0, 1, 1]],
-            "labels": [0],
-            "keypoints": np.zeros((1, n, 2)),
-        }
-        for n in (3, 5)
-    ]
+def test_objects_with_fewer_keypoints_are_filled_up():
+    """One of 1 and one of 2 points in pictures of 8 x 8: both get 2 places, and the added one is not visible."""
+    example = {"image": np.zeros((8, 8, 3), np.uint8), "boxes": [[0, 0, 1, 1]], "labels": [0]}
+    examples = [example | {"keypoints": np.full((1, number, 2), 0.5)} for number in (1, 2)]
     data = DetectionDataset.from_examples(examples, class_names=["a"])
-    with pytest.raises(ValueError, match=r"Received objects with \[3, 5\] of them"):
-        data.batches(FixedShapeResizer(height=8, width=8), 2)
+    ((_, y),) = data.batches(FixedShapeResizer(height=8, width=8), 2)
+    np.testing.assert_array_equal(y["keypoints"][:, 0], [[[0.5, 0.5], [0, 0]], [[0.5, 0.5], [0.5, 0.5]]])
+    np.testing.assert_array_equal(y["keypoint_visibility"][:, 0], [[2, 0], [2, 2]])
