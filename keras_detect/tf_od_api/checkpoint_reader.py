@@ -12,6 +12,13 @@ from keras_detect.tf_od_api import archives, text_proto
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_PARTS = r"\.(index|meta|data-[0-9]+-of-[0-9]+)$"
+_OTHER_FILES = {
+    ".pb": "a frozen graph or a SavedModel, whose weights are not read",
+    ".tflite": "a model of TensorFlow Lite, whose weights are not read",
+    ".config": "a pipeline.config, which from_pipeline_config reads",
+    ".zip": "a .zip archive, which is not unpacked",
+}
 
 IGNORED = (
     (r"_CHECKPOINTABLE_OBJECT_GRAPH", "the graph of objects, not a variable"),
@@ -98,24 +105,27 @@ def open_checkpoint(path):
     """Opens a TensorFlow 2 object checkpoint.
 
     Args:
-        path: a prefix ("ckpt-0", also with ".index"); a folder with the checkpoint, or with it in a `checkpoint`
-            sub-folder as the zoo has it (the `checkpoint` state file names it, else the highest number); or the
-            zoo's `.tar.gz`, which is unpacked to a temporary folder for as long as the reader lives.
+        path: a prefix ("ckpt-0", also one of its files, such as "ckpt-0.index"); a folder with the
+            checkpoint, or with it in a `checkpoint` sub-folder as the zoo has it (the `checkpoint` state file names
+            it, else the highest number); or the zoo's `.tar.gz`, which is unpacked to a temporary folder for as long
+            as the reader lives.
 
     Returns a `CheckpointReader`. Raises `FileNotFoundError` if there is nothing at `path`, `CheckpointError` if a
-    folder holds no checkpoint or it cannot be read, and `archives.ArchiveError` if an archive is broken.
+    folder or file holds no checkpoint or it cannot be read, and `archives.ArchiveError` if an archive is broken.
     """
     path = pathlib.Path(os.path.expanduser(os.fspath(path)))
     if path.is_file() and path.name.endswith(_ARCHIVES):
         return _open_archive(path)
     if path.is_dir():
         return CheckpointReader(find_checkpoint(path), source=path)
-    prefix = path.with_name(path.name.removesuffix(".index"))
-    if not _is_checkpoint(prefix):
-        raise FileNotFoundError(
-            f"{path}: no such checkpoint; pass its prefix (beside which PREFIX.index lies), its folder or a .tar.gz"
-        )
-    return CheckpointReader(prefix, source=path)
+    prefix = path if _is_checkpoint(path) else path.with_name(re.sub(_PARTS, "", path.name))
+    if _is_checkpoint(prefix):
+        return CheckpointReader(prefix, source=path)
+    wanted = "pass its prefix (beside which PREFIX.index lies), its folder or a .tar.gz"
+    if path.is_file():
+        found = next((what for suffix, what in _OTHER_FILES.items() if path.name.endswith(suffix)), "no checkpoint")
+        raise CheckpointError(f"{path}: {found}; supported: object checkpoints of TensorFlow 2, {wanted}")
+    raise FileNotFoundError(f"{path}: no such checkpoint; {wanted}")
 
 
 def find_checkpoint(folder):

@@ -50,6 +50,9 @@ def _efficientnet_unused(backbone):
 
 CLASSIFICATION = f"{EXTRACTOR}/classification_backbone"
 
+#: where the original looks for the backbone in a checkpoint of an ImageNet classifier
+CLASSIFIER = "feature_extractor"
+
 BACKBONES = {
     "EfficientNet": _efficientnet,
     "MobileNetV1": lambda backbone: numbered(mobilenet_v1_layers(), CLASSIFICATION),
@@ -145,7 +148,7 @@ def backbone_keys(model):
     """Regex of the checkpoint keys that belong to the backbone of `model`."""
     if name_maps_faster_rcnn.is_two_stage(model):
         return name_maps_faster_rcnn.backbone_keys(model)
-    return rf"{EXTRACTOR}/classification_backbone/.*"
+    return rf"{EXTRACTOR}/(classification_backbone|_efficientnet)/.*"
 
 
 def checkpoint_keys(model):
@@ -160,13 +163,68 @@ def checkpoint_keys(model):
         extractor = model.feature_extractor
         backbone, neck, predictor = extractor.backbone, extractor.neck, model.box_predictor
         tables = {
-            "backbone": _table(BACKBONES, backbone)(backbone),
+            "backbone": _backbone_table(model),
             "neck": _table(NECKS, neck)(neck, backbone),
             "box_predictor": _table(PREDICTORS, predictor)(predictor),
         }
     rows = {f"{group}/{layer}": key for group, table in tables.items() for layer, key in table.items()}
+    return _variable_keys(model.named_weights(), rows)
+
+
+def backbone_checkpoint_keys(model):
+    """`{our weight name: checkpoint key}` of the backbone alone, in a detector's checkpoint, whatever its heads are.
+
+    Raises:
+        ValueError: for a backbone the tables do not know.
+    """
+    return _backbone_weight_keys(model, _backbone_table(model))
+
+
+def classifier_keys(model):
+    """`{our weight name: checkpoint key}` of the backbone, as a checkpoint of the ImageNet classifier alone has it.
+
+    The original's configs name such checkpoints as `fine_tune_checkpoint` of the type "classification"; there, the
+    layers of the whole network are numbered below `CLASSIFIER`.
+    """
+    # a detector's table has the layers in the network's order; it may have them in two parts, each numbered from 0
+    if name_maps_faster_rcnn.is_two_stage(model):
+        layers = numbered(_backbone_table(model), CLASSIFIER)
+    else:
+        numbers = _backbone_table(model)
+        layers = {layer: f"{CLASSIFIER}/{key.rsplit('/', 1)[-1]}" for layer, key in numbers.items()}
+    return _backbone_weight_keys(model, layers)
+
+
+def ignored_classifier_keys(model):
+    """`((regex of a checkpoint key, reason), ...)`: what a classifier's checkpoint holds behind the backbone."""
+    backbone = model.feature_extractor.backbone
+    used = {int(re.search(r"-([0-9]+)/", key).group(1)) for key in classifier_keys(model).values()}
+    behind = 1  # the dense layer, or the convolution in its place
+    if type(backbone).__name__ == "EfficientNet":
+        behind = len(_efficientnet_layers(backbone, "stages")) + 3 - len(used)
+    numbers = "|".join(str(max(used) + 1 + index) for index in range(behind))
+    return (
+        (rf"{CLASSIFIER}/layer_with_weights-({numbers})/.*", "the end of the ImageNet classifier"),
+        (rf"(?!{CLASSIFIER}/).*", "not part of the backbone"),
+    )
+
+
+def _backbone_table(model):
+    if name_maps_faster_rcnn.is_two_stage(model):
+        return name_maps_faster_rcnn.backbone_table(model.feature_extractor, _table)
+    backbone = model.feature_extractor.backbone
+    return _table(BACKBONES, backbone)(backbone)
+
+
+def _backbone_weight_keys(model, table):
+    names = [name for name in model.named_weights() if name.startswith("backbone/")]
+    return _variable_keys(names, {f"backbone/{layer}": key for layer, key in table.items()})
+
+
+def _variable_keys(names, rows):
+    """`{weight name: checkpoint key}` of the weights `names`, by the rows `{layer: key}`."""
     keys = {}
-    for name in model.named_weights():
+    for name in names:
         layer, variable = name.rsplit("/", 1)
         if layer not in rows:
             raise ValueError(f"No row of the name tables maps '{layer}' to a checkpoint key of the original.")
@@ -182,6 +240,7 @@ def _table(tables, part):
     if kind not in tables:
         raise ValueError(
             f"The original has no '{kind}': its checkpoints restore into {', '.join(sorted(tables))}. "
-            "Use restore(..., kind='classification') for the backbone alone, or load_weights."
+            "With kind='classification', a backbone that the original has is restored alone, and any other one from a "
+            "Keras model around it; load_weights reads what save_weights wrote."
         )
     return tables[kind]

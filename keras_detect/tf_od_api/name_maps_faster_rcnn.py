@@ -34,24 +34,29 @@ def backbone_keys(model):
 def tables(model, choose):
     """`{group: {layer: key}}`, groups as in `named_weights`; `choose(table, part)` refuses a part without a row."""
     extractor = model.feature_extractor
-    order, first_on_crops = choose(LAYERS, extractor.backbone)
-    layers = order(extractor.backbone)
     groups = {"region_predictor": _region_predictor(model.region_predictor)}
+    groups["backbone"] = backbone_table(extractor, choose)
     if hasattr(extractor, "neck"):
-        groups["backbone"] = numbered(layers, f"{PROPOSAL_FEATURES}/classification_backbone")
         groups["neck"] = choose(NECKS, extractor.neck)(extractor.neck)
         ends = ("dense_0", "dense_0_bn", "dense_1") if extractor.hyperparams.batch_norm else ("dense_0", "dense_1")
         groups["box_classifier_features"] = numbered(ends, CROP_FEATURES)
-    else:
-        # the original cuts here whatever our cut is; the numbers start anew behind it
-        cut = layers.index(first_on_crops)
-        groups["backbone"] = numbered(layers[:cut], PROPOSAL_FEATURES) | numbered(layers[cut:], CROP_FEATURES)
     if model.number_of_stages > 1:
         groups["box_predictor"] = {
             "box_head": f"{SECOND_STAGE}/_box_prediction_head/_box_encoder_layers/1",
             "class_head": f"{SECOND_STAGE}/_class_prediction_head/_class_predictor_layers/1",
         }
     return groups
+
+
+def backbone_table(extractor, choose):
+    """`{layer: key}` of the backbone of a feature extractor."""
+    order, first_on_crops = choose(LAYERS, extractor.backbone)
+    layers = order(extractor.backbone)
+    if hasattr(extractor, "neck"):
+        return numbered(layers, f"{PROPOSAL_FEATURES}/classification_backbone")
+    # the original cuts here whatever our cut is; the numbers start anew behind it
+    cut = layers.index(first_on_crops)
+    return numbered(layers[:cut], PROPOSAL_FEATURES) | numbered(layers[cut:], CROP_FEATURES)
 
 
 def _feature_pyramid(neck):

@@ -7,6 +7,7 @@ from keras_detect.tf_od_api.checkpoint_reader import open_checkpoint
 from keras_detect.tf_od_api.restore import restore
 
 KINDS = ("detection", "classification")
+OTHER_PARTS = "not part of the backbone"
 
 
 def restore_model(model, checkpoint, kind="detection"):
@@ -16,7 +17,8 @@ def restore_model(model, checkpoint, kind="detection"):
         model: an `SSD` or a `FasterRCNN`.
         checkpoint: prefix, directory, or the zoo's `.tar.gz`.
         kind: "detection" restores everything, or everything but the class head where the number of classes differs;
-            "classification" restores the backbone alone.
+            "classification" restores the backbone alone, from a detector's checkpoint or from one of an ImageNet
+            classifier, as the original's configs name in `fine_tune_checkpoint`.
 
     Returns:
         `RestoreReport`; its summary is logged, as a warning where a class head was not restored.
@@ -27,15 +29,19 @@ def restore_model(model, checkpoint, kind="detection"):
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}. Received: kind={kind!r}")
-    keys = name_maps.checkpoint_keys(model)
-    skip, ignore = (), name_maps.ignored_keys(model)
-    if kind == "classification":
-        skip = ((r"(?!backbone/).*", "not part of the backbone"),)
-        ignore = (*ignore, (rf"(?!{name_maps.backbone_keys(model)}).*", "not part of the backbone"))
+    reader = open_checkpoint(checkpoint)
+    skip = ((r"(?!backbone/).*", OTHER_PARTS),) if kind == "classification" else ()
+    if kind == "detection":
+        keys, ignore = name_maps.checkpoint_keys(model), name_maps.ignored_keys(model)
+    elif any(key.startswith(f"{name_maps.CLASSIFIER}/") for key in reader.shapes):
+        keys, ignore = name_maps.classifier_keys(model), name_maps.ignored_classifier_keys(model)
+    else:
+        keys = name_maps.backbone_checkpoint_keys(model)
+        ignore = (*name_maps.ignored_keys(model), (rf"(?!{name_maps.backbone_keys(model)}).*", OTHER_PARTS))
     report = restore(
         model.named_weights(),
         keys,
-        open_checkpoint(checkpoint),
+        reader,
         skip=skip,
         ignore=ignore,
         may_differ=((name_maps.CLASS_HEAD, "class head for another number of classes"),),

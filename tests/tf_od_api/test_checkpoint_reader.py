@@ -113,7 +113,7 @@ def test_every_way_to_name_a_checkpoint(small, tmp_path):
     nested = tmp_path / "unpacked" / "some_model"
     shutil.copytree(folder, nested / "checkpoint")
     ways = [folder, folder / "ckpt-0", str(folder / "ckpt-0.index"), folder.parent]
-    ways += [nested, nested.parent, tmp_path / "zoo.tar.gz"]
+    ways += [str(folder / "ckpt-0.data-00000-of-00001"), nested, nested.parent, tmp_path / "zoo.tar.gz"]
     for way in ways:
         reader = open_checkpoint(way)
         assert reader.source == str(way)
@@ -153,9 +153,24 @@ def test_nothing_there(tmp_path):
         open_checkpoint(tmp_path / "ckpt-0")
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         open_checkpoint(tmp_path)
-    (tmp_path / "model.h5").write_bytes(b"x")
-    with pytest.raises(FileNotFoundError):
-        open_checkpoint(tmp_path / "model.h5")
+    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+        open_checkpoint(tmp_path / "ckpt-0.index")
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("model.h5", "no checkpoint"),
+        ("frozen_inference_graph.pb", "a frozen graph or a SavedModel"),
+        ("model.tflite", "a model of TensorFlow Lite"),
+        ("pipeline.config", "a pipeline.config, which from_pipeline_config reads"),
+        ("model.zip", "a .zip archive"),
+    ],
+)
+def test_a_file_of_another_kind_is_called_by_its_name(tmp_path, name, what):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=rf"{name}: {what}.*; supported: .*; pass its prefix|{what}.*pass its"):
+        open_checkpoint(tmp_path / name)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "absent"])
