@@ -30,6 +30,11 @@ def is_preset(directory):
     return (pathlib.Path(directory) / CONFIG).is_file()
 
 
+def _is_original(directory):
+    """Whether `directory` looks like the original's: its config, or a checkpoint."""
+    return any((pathlib.Path(directory) / name).exists() for name in ("pipeline.config", "checkpoint"))
+
+
 def save_preset(model, directory, metadata=None, weights_dtype="float32"):
     """Writes `model` as a preset; the folder appears, or replaces an older preset, only when it is whole.
 
@@ -96,7 +101,8 @@ def read_preset(directory, num_classes=None, load_weights=True):
     """
     directory = pathlib.Path(os.path.expanduser(directory))
     if not is_preset(directory):
-        raise PresetError(f"{directory}: no preset (no {CONFIG}); a preset folder holds {', '.join(PRESET_FILES)}")
+        zoo = "; from_pipeline_config and restore read the original's folder" if _is_original(directory) else ""
+        raise PresetError(f"{directory}: no preset (no {CONFIG}); a preset folder holds {', '.join(PRESET_FILES)}{zoo}")
     config = read_json(directory / CONFIG)
     other = None if num_classes is None else _with_num_classes(config, num_classes, directory)
     if not load_weights:

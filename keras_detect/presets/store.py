@@ -22,8 +22,8 @@ def load_preset(name, num_classes=None, load_weights=True, progress=True):
     """Builds the model of a preset.
 
     Args:
-        name: a built-in name, a preset's folder, or an address (`hf://`, `kaggle://`, or an archive at `https://` or
-            `file://`: of a preset folder, or of the original zoo's layout).
+        name: a built-in name, a preset's folder, the path of an archive, or an address (`hf://`, `kaggle://`, or an
+            archive at `https://` or `file://`). An archive is one of a preset folder, or of the original zoo's layout.
         num_classes: re-heads for another number of classes: all other weights are loaded, and a warning in the log
             says which were not.
         load_weights: False builds the architecture alone; a built-in one without network.
@@ -43,6 +43,8 @@ def load_preset(name, num_classes=None, load_weights=True, progress=True):
 
 def find_preset(name, progress=True):
     """The folder of a preset (see `load_preset`), fetched into the cache if it is not there."""
+    if not archives.is_url(name) and _is_file(name):
+        name = pathlib.Path(name).expanduser().absolute().as_uri()
     if isinstance(name, os.PathLike) or (not archives.is_url(name) and _is_folder(name)):
         return pathlib.Path(name).expanduser()
     if name.startswith(("hf://", "kaggle://")):
@@ -64,20 +66,31 @@ def _from_archive(url, target, row, progress):
                     shutil.copyfile(folder / file, target / file)
         elif zoo.is_zoo(folder):
             metadata = {**(row.published() if row else {}), "source": url, "sha256": digest}
-            zoo.convert(folder, target, metadata, class_names=row and row.class_names)
+            try:
+                zoo.convert(folder, target, metadata, class_names=row and row.class_names)
+            except ValueError as error:  # it names the temporary folder, which is gone when the message is read
+                error.args = (str(error).replace(str(folder), url),)
+                raise
         else:
             raise PresetError(f"{url}: neither a preset ({directory.CONFIG}) nor a zoo archive ({zoo.CONFIG})")
 
 
 def _is_fetched(name):
-    """Whether `name` is neither an address nor a folder nor packaged: a row of the zoo, if anything."""
-    return isinstance(name, str) and not (archives.is_url(name) or _is_folder(name) or packaged.folder(name))
+    """Whether `name` is neither an address nor a path nor packaged: a row of the zoo, if anything."""
+    if not isinstance(name, str) or archives.is_url(name) or _is_file(name):
+        return False
+    return not (_is_folder(name) or packaged.folder(name))
 
 
 def _row(name):
     if name not in preset.names():
         raise ValueError(unknown_name("preset", name, names()))
     return preset.get(name)
+
+
+def _is_file(name):
+    """An archive's path; a file that merely has a built-in name is none."""
+    return os.path.isfile(os.path.expanduser(name)) and name not in names()
 
 
 def _is_folder(name):

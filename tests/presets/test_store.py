@@ -60,6 +60,18 @@ def test_a_folder_by_text_or_path(model, url, tmp_path, home):
     assert not home.exists()
 
 
+def test_an_archive_by_its_path(model, url, tmp_path, home, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("toy.tar.gz", tmp_path / "toy.tar.gz", url):
+        same(store.load_preset(name, progress=False), model)
+    assert len(os.listdir(home)) == 1
+    assert store.load_preset("toy.tar.gz", load_weights=False, progress=False).num_classes == 3
+    (tmp_path / "efficientdet_d0_coco17_tpu-32").touch()  # a file that has a preset's name
+    monkeypatch.setattr(store.archives, "unpacked", lambda url, **_: pytest.fail(url))
+    with pytest.raises(pytest.fail.Exception, match=r"https://.*/efficientdet_d0_coco17_tpu-32\.tar\.gz"):
+        store.load_preset("efficientdet_d0_coco17_tpu-32", progress=False)
+
+
 def test_an_archive_of_a_preset_is_fetched_once(model, url, tmp_path, home):
     same(store.load_preset(url, progress=False), model)
     (tmp_path / "home.bak").mkdir()

@@ -10,6 +10,7 @@ import pytest
 import keras_detect
 from keras_detect.presets import archives, get, names, preset
 from keras_detect.presets.coco_names import COCO_NAMES
+from keras_detect.presets.directory import PresetError
 from tests import goldens
 from tests.networks import undrawn
 from tests.tf_od_api.golden_checkpoints import write_checkpoint, write_golden_archive
@@ -100,6 +101,9 @@ def test_a_checkpoint_of_another_model_leaves_nothing(tmp_path, home):
     shutil.copyfile(goldens.GOLDEN / f"{NAME}.config", tmp_path / "zoo" / "pipeline.config")
     url = f"{(tmp_path / 'zoo').as_uri()}.tar.gz"
     shutil.make_archive(str(tmp_path / "zoo"), "gztar", tmp_path, "zoo")
-    with undrawn(), pytest.raises(ValueError, match="model/_other"):
+    with undrawn(), pytest.raises(ValueError, match="model/_other") as error:
         keras_detect.DetectionModel.from_preset(url)
+    assert str(error.value).startswith(f"The checkpoint {url} (1 variables) does not fit")  # and no temporary folder
     assert not list(home.iterdir())
+    with pytest.raises(PresetError, match=r"zoo: no preset .*; from_pipeline_config and restore read the original's"):
+        keras_detect.DetectionModel.from_preset(tmp_path / "zoo")
