@@ -94,6 +94,30 @@ def _scale_and_offset(inputs, gamma, beta):
     return gamma, beta
 
 
+def torch_batch_norm(inputs, gamma, beta, epsilon, mean, variance):
+    """Torch's batch normalisation with given statistics; arguments and result as `tf_batch_norm`'s."""
+    import torch
+
+    values = (None if value is None else value.value for value in (gamma, beta, mean, variance))
+    gamma, beta, mean, variance = values
+    outputs, _, _ = torch.native_batch_norm(
+        inputs.permute(0, 3, 1, 2), gamma, beta, mean, variance, False, 0.0, epsilon
+    )
+    return outputs.permute(0, 2, 3, 1)
+
+
+def torch_batch_norm_train(inputs, gamma, beta, epsilon):
+    """Torch's batch normalisation with the statistics of the batch; as `tf_batch_norm_train`, for n > 1 values."""
+    import torch
+
+    gamma, beta = (None if value is None else value.value for value in (gamma, beta))
+    mean, variance = torch.zeros((2, inputs.shape[-1]), dtype=torch.float32, device=inputs.device)
+    outputs, _, _ = torch.native_batch_norm(  # an update that keeps nothing of the old: mean and unbiased variance
+        inputs.permute(0, 3, 1, 2), gamma, beta, mean, variance, True, 1.0, epsilon
+    )
+    return outputs.permute(0, 2, 3, 1), mean, variance
+
+
 def replicas_in_sync():
     """How many replicas the running TensorFlow strategy has; 1 without a strategy."""
     import tensorflow as tf

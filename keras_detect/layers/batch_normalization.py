@@ -25,7 +25,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         **kwargs: the other arguments of `keras.layers.BatchNormalization`, without `renorm`; `axis` is the last one.
 
     Call arguments:
-        inputs: `[..., C]` float of any rank; `[B, H, W, C]` takes TensorFlow's fused kernel.
+        inputs: `[..., C]` float of any rank; `[B, H, W, C]` takes the fused kernel of TensorFlow or torch.
         training: whether to normalise with the statistics of this batch and to update the moving ones.
 
     Raises:
@@ -59,15 +59,18 @@ class BatchNormalization(keras.layers.BatchNormalization):
             self._remember(self.moving_variance, variance)
             return outputs
         if self._has_fused_kernel(inputs):
-            return native_kernels.tf_batch_norm(
-                inputs, self.gamma, self.beta, self.epsilon, self.moving_mean, self.moving_variance
-            )
+            on_torch = native_kernels.running("torch")
+            fused = native_kernels.torch_batch_norm if on_torch else native_kernels.tf_batch_norm
+            return fused(inputs, self.gamma, self.beta, self.epsilon, self.moving_mean, self.moving_variance)
         return self._normalize(inputs, self.moving_mean, self.moving_variance)
 
     def _normalize_batch(self, inputs):
         """Normalised inputs, batch mean `[C]` and unbiased batch variance `[C]`."""
         if self._has_fused_kernel(inputs) and not self.synchronized:
-            return native_kernels.tf_batch_norm_train(inputs, self.gamma, self.beta, self.epsilon)
+            if not native_kernels.running("torch"):
+                return native_kernels.tf_batch_norm_train(inputs, self.gamma, self.beta, self.epsilon)
+            if inputs.shape[0] * inputs.shape[1] * inputs.shape[2] > 1:
+                return native_kernels.torch_batch_norm_train(inputs, self.gamma, self.beta, self.epsilon)
         wide = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         if self.synchronized:
             mean, variance = ops.moments(wide, axes=self._reduction_axes, synchronized=True)
@@ -96,7 +99,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _has_fused_kernel(self, inputs):
         return (
-            keras.backend.backend() == "tensorflow"
+            keras.backend.backend() in ("tensorflow", "torch")
             and len(inputs.shape) == 4
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float16", "bfloat16")
         )
