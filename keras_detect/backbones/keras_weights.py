@@ -19,7 +19,7 @@ from keras_detect.backbones import efficientnet
 from keras_detect.backbones.keras_models import KerasBackbone
 from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
 from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
-from keras_detect.backbones.own_weights import NetworkWeights, OwnWeights
+from keras_detect.backbones.own_weights import NetworkWeights, OwnWeights, existing_file, load_keras_file
 from keras_detect.backbones.resnet_v1 import KERAS_APPLICATIONS
 from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
 
@@ -183,7 +183,7 @@ class KerasWeights(NetworkWeights):
         self.application, settings = family.application(backbone)
         self.ignore = tail_rules(backbone, self.rows, family)
         self.source = f"{source.name} (Keras model)" if isinstance(source, keras.Model) else str(source)
-        network = self._network(source, settings)
+        network = self._network(source, settings, family.stem_bn)
         self._variables, self.ignored = {}, {}
         for layer in network.layers:
             for variable in layer.weights:
@@ -200,21 +200,19 @@ class KerasWeights(NetworkWeights):
         for note in self.notes:
             logging.warning("%s: %s", self.source, note)
 
-    def _network(self, source, settings):
+    def _network(self, source, settings, stem_bn):
         if not isinstance(source, keras.Model):
-            path = pathlib.Path(source)
-            if not path.is_file():
-                raise FileNotFoundError(f"No such weights file: {path}")
+            path = existing_file(source)
             if path.suffix == ".h5":
                 return _load_h5(self.application, settings, path)
-            source = keras.models.load_model(path, compile=False)
-        first = next(iter(self.rows.values()))
+            source = load_keras_file(path)
+        wanted = (next(iter(self.rows.values())), stem_bn)
         for candidate in (source, *source._flatten_layers(include_self=False)):
-            if isinstance(candidate, keras.Model) and any(layer.name == first for layer in candidate.layers):
+            if isinstance(candidate, keras.Model) and {layer.name for layer in candidate.layers}.issuperset(wanted):
                 return candidate
         raise ValueError(
-            f"{self.source} is not keras.applications' {self.application}: it has no layer '{first}'. Pass "
-            f"keras.applications.{self.application}(include_top=False), or a model around it."
+            f"{self.source} is not keras.applications' {self.application}: it has no layers {wanted[0]!r} "
+            f"and {wanted[1]!r}. Pass keras.applications.{self.application}(include_top=False), or a model around it."
         )
 
 
@@ -249,9 +247,9 @@ def _load_h5(application, settings, path):
     """A network of keras.applications with the weights of a file that holds no architecture."""
     # a Keras 3 file with a classifier loads into the network without one, the older format does not
     tops = ({"include_top": False, "input_shape": (None, None, 3)}, {"include_top": True})
-    problem = "no HDF5 file"
+    problem = "no HDF5 file, or a truncated one"
     for top in tops[:1] if _is_keras_3(path) else tops:
-        if not h5py.is_hdf5(path):
+        if not _is_hdf5(path):
             break
         network = getattr(keras.applications, application)(weights=None, **top, **settings)
         try:
@@ -268,8 +266,17 @@ def _load_h5(application, settings, path):
     )
 
 
+def _is_hdf5(path):
+    """Whether the whole file can be opened; HDF5's own test reads its first bytes only."""
+    try:
+        h5py.File(path, "r").close()
+    except OSError:
+        return False
+    return True
+
+
 def _is_keras_3(path):
-    if not h5py.is_hdf5(path):
+    if not _is_hdf5(path):
         return False
     with h5py.File(path, "r") as file:
         return "layers" in file

@@ -1,6 +1,7 @@
 """Weights of a classifier that was trained around one of our backbones, back into the backbone of a detector."""
 
 import pathlib
+import zipfile
 
 import h5py
 import keras
@@ -8,12 +9,30 @@ import keras
 CLASSIFIER = "not part of the backbone, which a detector reads alone"
 
 
+def existing_file(source):
+    """`source` as a path, `~` expanded. Raises `FileNotFoundError` if there is no such file."""
+    path = pathlib.Path(source).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"No such weights file: {path}")
+    return path
+
+
+def load_keras_file(path):
+    """The model in the `.keras` file `path`. Raises `ValueError` for a damaged file, which Keras calls not found."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: no .keras file, or a truncated one. Save it again with model.save.")
+    return keras.models.load_model(path, compile=False)
+
+
 class NetworkWeights:
     """Variables of a Keras network as a source of weights; a subclass fills `rows` and `_variables`.
 
     Attributes:
         rows: `{layer of the backbone: layer of the network}`.
+        advice: the way out, where the weights do not fit.
     """
+
+    advice = "Pass the network that the backbone is, of the same depth and width."
 
     def key(self, weight):
         """`"backbone/stem_conv/kernel"` -> `"conv1_conv/kernel"`; `None` for a weight that `rows` has not."""
@@ -66,12 +85,10 @@ class OwnWeights(NetworkWeights):
     def _layers(self, backbone, names, source):
         """The source's layers with weights, those of the backbone first and in its order."""
         if not isinstance(source, keras.Model):
-            path = pathlib.Path(source)
-            if not path.is_file():
-                raise FileNotFoundError(f"No such weights file: {path}")
+            path = existing_file(source)
             if path.suffix == ".h5":
                 return _load_h5(backbone, path)
-            source = keras.models.load_model(path, compile=False)
+            source = load_keras_file(path)
         missing = names
         for candidate in (source, *source._flatten_layers(include_self=False)):
             if not isinstance(candidate, keras.Model):

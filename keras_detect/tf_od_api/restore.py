@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+ADVICE = "Build the model from the checkpoint's own pipeline.config, or check `kind`."
 _LISTED = 20  # lines per kind of complaint in an error
 
 
@@ -51,7 +52,7 @@ def match(model_variables, name_map, reader, skip=(), ignore=(), may_differ=()):
     Args:
         model_variables: `{our path: shape}` or `{our path: keras.Variable}`.
         name_map: `{our path: checkpoint key}` or a function of our path that returns the key (None: no such thing).
-        reader: a `CheckpointReader` (anything with `shapes`, `ignored`, `source`).
+        reader: a `CheckpointReader` (anything with `shapes`, `ignored`, `source`, and `advice` if it has a way out).
         skip: `((regex of our path, reason), ...)`: variables that keep their value; the checkpoint's counterpart, if
             the map names one, is ignored.
         ignore: `((regex of a checkpoint key, reason), ...)`: variables that our model has no use for.
@@ -131,7 +132,7 @@ def _reason(rules, name):
 def _complaint(reader, count, complaints):
     lines = [
         f"The checkpoint {reader.source} ({len(reader.shapes)} variables) does not fit the model ({count} variables); "
-        "nothing was restored. Build the model from the checkpoint's own pipeline.config, or check `kind`."
+        f"nothing was restored. {getattr(reader, 'advice', ADVICE)}"
     ]
     for what, entries in complaints:
         if entries:

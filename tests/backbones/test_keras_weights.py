@@ -220,14 +220,27 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path):
     network = application("MobileNet", alpha=0.25)
     network.save_weights(tmp_path / "narrow.weights.h5")
     (tmp_path / "broken.weights.h5").write_bytes(b"no such format")
+    network.save(tmp_path / "narrow.keras")
+    for name in ("narrow.weights.h5", "narrow.keras"):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / f"half_{name}").write_bytes(whole[: len(whole) // 2])
+    other = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv1")])  # and no conv1_bn
     model = ssd("mobilenet_v1", width_multiplier=0.5)
     before = tiny.weights_of(model)
     for source, error, message in (
-        (network, ValueError, r"shapes differ:\n  backbone/.*\(3, 3, 3, 16\) in the model, \(3, 3, 3, 8\)"),
+        (
+            network,
+            ValueError,
+            r"restored\. Pass the network that the backbone is(.|\n)*shapes differ:\n  backbone/.*\(3, 3, 3, 16\) in the model, "
+            r"\(3, 3, 3, 8\)",
+        ),
         (tmp_path / "narrow.weights.h5", ValueError, "does not hold the weights of keras.applications' MobileNet"),
         (tmp_path / "broken.weights.h5", ValueError, "does not hold the weights of keras.applications' MobileNet"),
         (tmp_path / "absent.keras", FileNotFoundError, "No such weights file: .*absent.keras"),
-        (tiny.tiny_ssd(), ValueError, "is not keras.applications' MobileNet: it has no layer 'conv1'"),
+        (tmp_path / "half_narrow.weights.h5", ValueError, "half_narrow.weights.h5 does not hold .* or a truncated one"),
+        (tmp_path / "half_narrow.keras", ValueError, "half_narrow.keras: no .keras file, or a truncated one"),
+        (tiny.tiny_ssd(), ValueError, "is not keras.applications' MobileNet: it has no layers 'conv1' and 'conv1_bn'"),
+        (other, ValueError, "is not keras.applications' MobileNet: it has no layers 'conv1' and 'conv1_bn'"),
     ):
         with undrawn(), pytest.raises(error, match=message):
             model.restore(source, kind="classification")

@@ -71,6 +71,20 @@ def test_files(tmp_path):
         assert_same(body, model)
     with pytest.raises(FileNotFoundError, match=r"absent\.keras"):
         ssd().restore(tmp_path / "absent.keras", kind="classification")
+    for name, message in (("classifier.keras", "no .keras file, or a trunc"), ("body.weights.h5", "does not hold the")):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / f"half_{name}").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ValueError, match=rf"half_{name}:? {message}"):
+            ssd().restore(tmp_path / f"half_{name}", kind="classification")
+
+
+def test_a_path_below_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source, body = classifier()
+    source.save(tmp_path / "classifier.keras")
+    model = ssd()
+    model.restore("~/classifier.keras", kind="classification")
+    assert_same(body, model)
 
 
 def test_a_deeper_file_is_refused_whole(tmp_path):
