@@ -231,8 +231,8 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path):
         (
             network,
             ValueError,
-            r"restored\. Pass the network that the backbone is(.|\n)*shapes differ:\n  backbone/.*\(3, 3, 3, 16\) in the model, "
-            r"\(3, 3, 3, 8\)",
+            r"restored\. Pass the network that the backbone is(.|\n)*shapes differ:\n"
+            r"  backbone/.*\(3, 3, 3, 16\) in the model, \(3, 3, 3, 8\)",
         ),
         (tmp_path / "narrow.weights.h5", ValueError, "does not hold the weights of keras.applications' MobileNet"),
         (tmp_path / "broken.weights.h5", ValueError, "does not hold the weights of keras.applications' MobileNet"),
