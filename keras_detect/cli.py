@@ -355,6 +355,8 @@ def _convert(arguments):
     output = pathlib.Path(arguments.output).expanduser()
     if output.suffix != ".keras":
         raise ValueError(f"--output names a .keras file. Received: {arguments.output}")
+    if output.is_dir():  # found out before the conversion, which takes a while
+        raise ValueError(f"--output names a file, but {arguments.output} is a folder.")
     model = from_pipeline_config(arguments.pipeline_config)
     report = model.restore(arguments.checkpoint)
     part = _folder(output.parent) / f"part_of_{output.name}"

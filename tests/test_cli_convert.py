@@ -59,18 +59,20 @@ def test_bad_input_is_one_line_and_leaves_the_old_file(checkpoint, tmp_path, cap
     output.write_text("an older model")
     other = write_checkpoint({"model/_other/kernel": np.zeros((2, 2), np.float32)}, tmp_path / "other")
     (tmp_path / "broken.config").write_text("model {\n ssd {\n")
+    (tmp_path / "folder.keras").mkdir()
     cases = (
         ({"pipeline_config": tmp_path / "absent.config", "checkpoint": checkpoint}, "No pipeline config at"),
         ({"pipeline_config": tmp_path / "broken.config", "checkpoint": checkpoint}, "broken.config:3"),
         ({"checkpoint": tmp_path / "absent"}, "no such checkpoint"),
         ({"checkpoint": other}, "model/_other"),
         ({"checkpoint": checkpoint, "output": tmp_path / "model.h5"}, "--output names a .keras file"),
+        ({"checkpoint": checkpoint, "output": tmp_path / "folder.keras"}, "folder.keras is a folder"),
     )
     for changes, message in cases:
         status, text, error = run(capsys, **{"output": output, **changes})
         assert status == 2 and message in error and error.count("\n") == 1 and not text, error
     assert output.read_text() == "an older model"
-    assert sorted(os.listdir(tmp_path)) == ["broken.config", "model.keras", "other"]
+    assert sorted(os.listdir(tmp_path)) == ["broken.config", "folder.keras", "model.keras", "other"]
 
 
 def test_a_failed_write_leaves_nothing(checkpoint, tmp_path, capsys, monkeypatch):

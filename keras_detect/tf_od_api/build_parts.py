@@ -284,8 +284,12 @@ def hard_example_miner(node, class_weight, box_weight):
 def postprocessor(node, has_background):
     """`post_processing` -> `Postprocessor`."""
     nms = node.message("batch_non_max_suppression", required=True)
-    # ways to compute the same detections, of which ours is another one
-    nms.ignore("use_static_shapes", "use_partitioned_nms", "use_hard_nms", "use_cpu_nms")
+    sigma = nms.scalar("soft_nms_sigma", float, 0.0)
+    # ways to compute the same detections, of which ours is another one; but none of these decays scores
+    for name in ("use_static_shapes", "use_partitioned_nms", "use_hard_nms"):
+        if nms.scalar(name, bool, False) and sigma:
+            raise nms.error("soft_nms_sigma", f"found {sigma} beside {name}, which has no soft form; supported: 0")
+    nms.ignore("use_cpu_nms")
     refuse_values(nms, max_classes_per_detection=1, use_combined_nms=False)
     converter = node.scalar("score_converter", tuple(SCORE_CONVERTERS), "IDENTITY")
     return Postprocessor(
@@ -295,7 +299,7 @@ def postprocessor(node, has_background):
             max_detections_per_class=nms.scalar("max_detections_per_class", int, 100),
             max_total_detections=nms.scalar("max_total_detections", int, 100),
             class_agnostic=nms.scalar("use_class_agnostic_nms", bool, False),
-            soft_nms_sigma=nms.scalar("soft_nms_sigma", float, 0.0),
+            soft_nms_sigma=sigma,
             change_coordinate_frame=nms.scalar("change_coordinate_frame", bool, True),
         ),
         score_converter=SCORE_CONVERTERS[converter],

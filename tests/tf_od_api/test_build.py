@@ -37,6 +37,11 @@ def build(old, new, **options):
         # what a part refuses is placed too, at the field where the part's argument has its name
         ("height: 300", "height: 0", r"49: model.ssd.image_resizer.fixed_shape_resizer.height: cannot be built: "),
         ("iou_threshold: 0.6", "iou_threshold: 1.6", r"134: .*batch_non_max_suppression.iou_threshold: cannot .*=1.6"),
+        (
+            "iou_threshold: 0.6",
+            "soft_nms_sigma: .5 use_hard_nms: true",
+            r"134: .*soft_nms_sigma: found 0.5 beside use_ha",
+        ),
         ("gamma: 2.0", "gamma: -2", r"118: .*weighted_sigmoid_focal.gamma: cannot be built: .* gamma=-2.0"),
         ("kernel_size: 1", "kernel_size: 0", r"60: .*convolutional_box_predictor.kernel_size: cannot be built: "),
         ("y_scale: 10.0", "y_scale: 0", r"12: model.ssd.box_coder: cannot be built: .* scale_factors=\(0.0, 10.0"),
@@ -51,6 +56,13 @@ def test_what_is_refused_has_its_place(old, new, message):
 def test_the_number_of_classes_is_an_argument_and_not_a_place_in_the_file(number):
     with pytest.raises(ValueError, match=r"^num_classes is a positive integer, or None .* Received: "):
         build("model", "model", num_classes=number)
+
+
+def test_soft_suppression():
+    nms = build("iou_threshold: 0.6", "soft_nms_sigma: 0.5 use_cpu_nms: true").postprocessor.nms
+    assert (nms.soft_nms_sigma, nms.iou_threshold) == (0.5, 0.6)
+    nms = build("iou_threshold: 0.6", "use_static_shapes: true use_hard_nms: true").postprocessor.nms
+    assert nms.soft_nms_sigma == 0.0
 
 
 def test_the_number_of_classes_goes_before_the_configs():
