@@ -1,5 +1,6 @@
 """Presets by name, folder or address: fetched, converted where needed, and cached."""
 
+import numbers
 import os
 import pathlib
 import shutil
@@ -29,9 +30,12 @@ def load_preset(name, num_classes=None, load_weights=True, progress=True):
         load_weights: False builds the architecture alone; a built-in one without network.
         progress: shows a progress bar while fetching.
 
-    Raises `ValueError` for an unknown name (the near ones are listed) and for a damaged preset or archive,
-    `DownloadError` or `CacheError` (both `OSError`) if it cannot be fetched or kept.
+    Raises `ValueError` for an unknown name (the near ones are listed), for a `num_classes` that is no positive
+    integer, and for a damaged preset or archive; `DownloadError` or `CacheError` (both `OSError`) if it cannot be
+    fetched or kept.
     """
+    if num_classes is not None and (not isinstance(num_classes, numbers.Integral) or num_classes < 1):
+        raise ValueError(f"num_classes is a positive integer, or None for the preset's. Received: {num_classes!r}")
     if not load_weights and _is_fetched(name):
         return _row(name).build(num_classes)
     folder = find_preset(name, progress=progress)

@@ -91,6 +91,12 @@ def test_another_head_is_reported_in_the_log(url, monkeypatch):
     assert len(lines) == 1
 
 
+@pytest.mark.parametrize("number", [0, -1, "2", 2.5])
+def test_what_is_no_number_of_classes(url, number):
+    with pytest.raises(ValueError, match=r"num_classes is a positive integer, or None for the preset's\. Received: "):
+        store.load_preset(url, num_classes=number, progress=False)
+
+
 def test_a_zoo_archive_is_converted_once_with_its_source(model, zoo_url, home, monkeypatch):
     calls = []
 
