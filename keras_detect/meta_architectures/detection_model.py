@@ -60,7 +60,12 @@ class DetectionModel(keras.Model):
                 layer.trainable = False
 
     def _check_class_names(self):
-        if self.class_names is not None and len(self.class_names) != self.num_classes:
+        if self.class_names is None:
+            return
+        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"Class names must differ from one another. Received repeated: {repeated[:5]}")
+        if len(self.class_names) != self.num_classes:
             raise ValueError(
                 f"class_names must name each of the {self.num_classes} classes. Received {len(self.class_names)}: "
                 f"{list(self.class_names)[:5]}. Pass num_classes={len(self.class_names)} or the matching names."
