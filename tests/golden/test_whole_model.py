@@ -17,11 +17,14 @@ TOLERANCE = {"tensorflow": 1e-4, "jax": 1e-3, "torch": 1e-3}[goldens.BACKEND]
 
 @pytest.fixture(scope="module", params=MODELS)
 def run(request, tmp_path_factory):
-    size = re.search(r"efficientdet_(d\d)", request.param)
-    size = size and size[1] + ("_img" if request.param.endswith("_img") else "")
-    if goldens.BACKEND != "tensorflow" and size in EXACT_MEANS:
-        pytest.skip("only TensorFlow's mean has the original's rounding, which these weights amplify (EXACT_MEANS)")
     return whole_models.Run(request.param, tmp_path_factory.mktemp("checkpoint"))
+
+
+def tolerance_of(run):
+    """Of what the network computes: only TensorFlow's mean has the original's rounding (`EXACT_MEANS`)."""
+    size = re.search(r"efficientdet_(d\d)", run.name)
+    size = size and size[1] + ("_img" if run.name.endswith("_img") else "")
+    return TOLERANCE if goldens.BACKEND == "tensorflow" else EXACT_MEANS.get(size, TOLERANCE)
 
 
 def test_every_weight_is_restored_or_ignored_by_a_rule(run):
@@ -57,17 +60,19 @@ def test_anchors(run):
 
 def test_feature_maps_and_raw_heads(run):
     for index, feature_map in enumerate(run.feature_maps):
-        assert run.error(f"pred/feature_maps[{index}]", feature_map) <= TOLERANCE, index
+        assert run.error(f"pred/feature_maps[{index}]", feature_map) <= tolerance_of(run), index
     assert f"pred/feature_maps[{len(run.feature_maps)}]#shape" not in run.golden
     for key, ours in run.heads().items():
-        assert run.error(key, ours) <= TOLERANCE, key
+        assert run.error(key, ours) <= tolerance_of(run), key
 
 
 def test_raw_boxes_are_the_decoded_codes(run):
-    assert run.error("post/raw_detection_boxes", run.raw_boxes) <= TOLERANCE
+    assert run.error("post/raw_detection_boxes", run.raw_boxes) <= tolerance_of(run)
 
 
 def test_detections(run):
+    if tolerance_of(run) > TOLERANCE:
+        pytest.skip("scores move by more than 1e-4 where means are exact (EXACT_MEANS)")
     whole_models.assert_same_detections(
         run.golden,
         run.detections,
@@ -99,7 +104,8 @@ def test_targets(run):
 
 def test_losses(run):
     for name in ("localization_loss", "classification_loss"):
-        np.testing.assert_allclose(run.losses[name], run.golden[f"loss/Loss/{name}"], rtol=TOLERANCE, err_msg=name)
+        expected = run.golden[f"loss/Loss/{name}"]
+        np.testing.assert_allclose(run.losses[name], expected, rtol=tolerance_of(run), err_msg=name)
 
 
 def test_penalties(run):
