@@ -37,7 +37,7 @@ def _parse(arguments):
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar=_NAMES)
     for name, add, run, text, example in (
-        ("demo", _add_demo, _demo, "train a small SSD on drawn shapes, offline, in about two minutes", DEMO),
+        ("demo", _add_demo, _demo, "fine-tune the packaged detector on drawn shapes, offline, in two minutes", DEMO),
         ("train", _add_train, _train, "train a detector on a folder of annotated pictures", TRAIN),
         ("evaluate", _add_evaluate, _evaluate, "metrics of a model on annotated pictures, and a report", EVALUATE),
         ("predict", _add_predict, _predict, "detect in pictures: draws them and writes detections.json", PREDICT),
