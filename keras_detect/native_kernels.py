@@ -98,11 +98,8 @@ def torch_batch_norm(inputs, gamma, beta, epsilon, mean, variance):
     """Torch's batch normalisation with given statistics; arguments and result as `tf_batch_norm`'s."""
     import torch
 
-    values = (None if value is None else value.value for value in (gamma, beta, mean, variance))
-    gamma, beta, mean, variance = values
-    outputs, _, _ = torch.native_batch_norm(
-        inputs.permute(0, 3, 1, 2), gamma, beta, mean, variance, False, 0.0, epsilon
-    )
+    values = [None if value is None else value.value for value in (gamma, beta, mean, variance)]
+    outputs, _, _ = torch.native_batch_norm(inputs.permute(0, 3, 1, 2), *values, False, 0.0, epsilon)
     return outputs.permute(0, 2, 3, 1)
 
 

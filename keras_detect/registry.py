@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import numbers
 
 import keras
 
@@ -50,6 +51,12 @@ class Registry:
 
     def __contains__(self, name):
         return name in self._entries
+
+
+def check_num_classes(num_classes, whose):
+    """Raises `ValueError` unless `num_classes` is a positive integer, or None for that of `whose` ("the config's")."""
+    if num_classes is not None and (not isinstance(num_classes, numbers.Integral) or num_classes < 1):
+        raise ValueError(f"num_classes is a positive integer, or None for {whose}. Received: {num_classes!r}")
 
 
 def unknown_name(kind, name, known):

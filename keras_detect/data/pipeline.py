@@ -123,9 +123,9 @@ def _keypoints(records):
     counts = [record.keypoints.shape[1] for record in records if record.keypoints is not None]
     if not counts:
         return {}
-    points, visibility = [], []
+    most, points, visibility = max(counts), [], []
     for record in records:
-        rows = (len(record.boxes), max(counts))
+        rows = (len(record.boxes), most)
         points.append(np.full((*rows, 2), np.nan, np.float32))
         visibility.append(np.zeros(rows, np.int32))
         if record.keypoints is not None:

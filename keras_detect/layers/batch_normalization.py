@@ -67,9 +67,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def _normalize_batch(self, inputs):
         """Normalised inputs, batch mean `[C]` and unbiased batch variance `[C]`."""
         if self._has_fused_kernel(inputs) and not self.synchronized:
-            if not native_kernels.running("torch"):
+            if native_kernels.running("tensorflow"):
                 return native_kernels.tf_batch_norm_train(inputs, self.gamma, self.beta, self.epsilon)
-            if inputs.shape[0] * inputs.shape[1] * inputs.shape[2] > 1:
+            if inputs.shape[:3].numel() > 1:  # of a single value torch's kernel divides by n - 1 = 0
                 return native_kernels.torch_batch_norm_train(inputs, self.gamma, self.beta, self.epsilon)
         wide = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         if self.synchronized:

@@ -62,8 +62,8 @@ class DetectionModel(keras.Model):
     def _check_class_names(self):
         if self.class_names is None:
             return
-        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
-        if repeated:
+        if len(set(self.class_names)) < len(self.class_names):
+            repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
             raise ValueError(f"Class names must differ from one another. Received repeated: {repeated[:5]}")
         if len(self.class_names) != self.num_classes:
             raise ValueError(

@@ -1,6 +1,5 @@
 """Presets by name, folder or address: fetched, converted where needed, and cached."""
 
-import numbers
 import os
 import pathlib
 import shutil
@@ -9,7 +8,7 @@ from absl import logging
 
 from keras_detect.presets import archives, cache, directory, packaged, preset, zoo
 from keras_detect.presets.directory import PresetError, save_preset
-from keras_detect.registry import unknown_name
+from keras_detect.registry import check_num_classes, unknown_name
 
 __all__ = ["PresetError", "find_preset", "load_preset", "names", "save_preset"]
 
@@ -34,8 +33,7 @@ def load_preset(name, num_classes=None, load_weights=True, progress=True):
     integer, and for a damaged preset or archive; `DownloadError` or `CacheError` (both `OSError`) if it cannot be
     fetched or kept.
     """
-    if num_classes is not None and (not isinstance(num_classes, numbers.Integral) or num_classes < 1):
-        raise ValueError(f"num_classes is a positive integer, or None for the preset's. Received: {num_classes!r}")
+    check_num_classes(num_classes, "the preset's")
     if not load_weights and _is_fetched(name):
         return _row(name).build(num_classes)
     folder = find_preset(name, progress=progress)

@@ -1,7 +1,6 @@
 """`from_pipeline_config`: a model of ours from a `pipeline.config` of the original."""
 
 import dataclasses
-import numbers
 import re
 
 from keras_detect.backbones.backbone import get_backbone
@@ -13,7 +12,7 @@ from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.necks.bifpn import BiFPN
 from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
-from keras_detect.registry import unknown_name
+from keras_detect.registry import check_num_classes, unknown_name
 from keras_detect.tf_od_api import build_parts, text_proto
 from keras_detect.tf_od_api.build_faster_rcnn import faster_rcnn
 from keras_detect.tf_od_api.config_node import located
@@ -64,8 +63,7 @@ def from_pipeline_config(path_or_text, num_classes=None):
         FileNotFoundError: no such file.
         ValueError: `num_classes` is no positive integer.
     """
-    if num_classes is not None and (not isinstance(num_classes, numbers.Integral) or num_classes < 1):
-        raise ValueError(f"num_classes is a positive integer, or None for the config's. Received: {num_classes!r}")
+    check_num_classes(num_classes, "the config's")
     config = text_proto.read(path_or_text)
     model = config.message("model", required=True)
     for name, reason in MISSING.items():

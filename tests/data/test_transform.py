@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_detect.data import DetectionDataset, load_dataset
 from keras_detect.layers.image_resizers import FixedShapeResizer, KeepAspectRatioResizer
-from keras_detect.preprocessing import RandomHorizontalFlip
+from keras_detect.preprocessing import RandomHorizontalFlip, RandomIoUCrop, RandomRotation90, RandomVerticalFlip
 from keras_detect.preprocessing.geometric import cut_out
 from tests import goldens
 from tests.goldens import assert_close, golden_cases
@@ -58,14 +58,6 @@ def test_the_originals_input(case, tmp_path):
 
 def test_masks_follow_augmentation(tmp_path):
     """Every box is the bound of its mask before and after flips, turns and crops."""
-    from keras_detect.data import DetectionDataset
-    from keras_detect.preprocessing import (
-        RandomHorizontalFlip,
-        RandomIoUCrop,
-        RandomRotation90,
-        RandomVerticalFlip,
-    )
-
     rng = np.random.default_rng(0)
     boxes, planes = [], []
     for _ in range(6):
