@@ -14,6 +14,7 @@ class BoxPredictor(keras.layers.Layer):
 
     Attributes:
         settings: names of the constructor's other arguments.
+        num_classes: K, background not counted; a subclass sets it.
         background: whether the class logits have a background column at index 0.
     """
 

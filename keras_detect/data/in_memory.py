@@ -59,7 +59,7 @@ def _picture(image, number):
 
 
 def _boxes(boxes, key, number):
-    """[n, 4] float64."""
+    """[n, 4] float64 yxyx as given: normalised under the key "boxes", in pixels under "boxes_abs"."""
     try:
         boxes = np.asarray(boxes, np.float64)
     except (TypeError, ValueError):

@@ -119,7 +119,10 @@ def _loader(records, with_areas, with_masks):
 
 
 def _keypoints(records):
-    """`"keypoints"` and `"keypoint_visibility"` of all objects: as many as any has, the others of it not visible."""
+    """`"keypoints"` [n, N, 2] normalised yx and `"keypoint_visibility"` [n, N] of the n objects of all pictures.
+
+    N is the largest number that an object has; the places that another one lacks are NaN and not visible.
+    """
     counts = [record.keypoints.shape[1] for record in records if record.keypoints is not None]
     if not counts:
         return {}
@@ -223,7 +226,7 @@ def _split_xy(example, max_boxes, pads):
 
 
 def _visible_keypoints(points, visibility):
-    """Zeros and visibility 0 for keypoints that are not annotated (NaN) or left the picture."""
+    """`points [n, N, 2]`, normalised yx, and `visibility [n, N]`: 0 where not annotated (NaN) or outside."""
     import tensorflow as tf
 
     inside = tf.reduce_all((points >= 0.0) & (points <= 1.0), axis=-1) & (visibility > 0)
