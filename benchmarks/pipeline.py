@@ -30,7 +30,7 @@ from ssd_mobilenet_v2 import machine, processor_seconds, truths
 import keras_detect
 from keras_detect.data import load_dataset, write_dataset
 from keras_detect.data.dataset import DetectionDataset
-from keras_detect.preprocessing import RandomColor, RandomHorizontalFlip, RandomIoUCrop
+from keras_detect.transforms import RandomColor, RandomHorizontalFlip, RandomIoUCrop
 
 
 def main(argv=None):

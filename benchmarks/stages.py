@@ -19,7 +19,7 @@ import numpy as np
 import ssd_mobilenet_v2 as ssd
 import tensorflow as tf
 
-from keras_detect import fields
+from keras_detect import schema
 from keras_detect.meta_architectures.detection_model import DetectionModel, true_window
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 
@@ -82,13 +82,13 @@ def cuts(model, images):
     extractor, names = model.feature_extractor, model.feature_extractor.neck.levels
 
     def backbone(x):
-        levels = extractor.backbone(model.preprocess(x)[fields.IMAGES], training=False)
+        levels = extractor.backbone(model.preprocess(x)[schema.IMAGES], training=False)
         return [levels[name] for name in names]
 
     functions = {
-        "preprocessing": lambda x: model.preprocess(x)[fields.IMAGES],
+        "preprocessing": lambda x: model.preprocess(x)[schema.IMAGES],
         "backbone": backbone,
-        "neck": lambda x: extractor(model.preprocess(x)[fields.IMAGES], training=False),
+        "neck": lambda x: extractor(model.preprocess(x)[schema.IMAGES], training=False),
         "heads": lambda x: model(model.preprocess(x), training=False),
         "post-processing": lambda x: model.predict_step((x,)),
     }
@@ -100,26 +100,26 @@ def two_stage_cuts(model, images):
     extractor = model.feature_extractor
 
     def trunk(x):
-        return extractor.extract_proposal_features(model.preprocess(x)[fields.IMAGES], training=False)
+        return extractor.extract_proposal_features(model.preprocess(x)[schema.IMAGES], training=False)
 
     def proposals(x):
         predictions = model(model.preprocess(x), training=False)
-        return predictions[fields.PROPOSALS], predictions[fields.NUM_PROPOSALS]
+        return predictions[schema.PROPOSALS], predictions[schema.NUM_PROPOSALS]
 
     def crops(x):
         inputs = model.preprocess(x)
-        maps = extractor.extract_proposal_features(inputs[fields.IMAGES], training=False)
-        return model.cropper(maps, first_stage(inputs, maps), tuple(inputs[fields.IMAGES].shape[1:3]))
+        maps = extractor.extract_proposal_features(inputs[schema.IMAGES], training=False)
+        return model.cropper(maps, first_stage(inputs, maps), tuple(inputs[schema.IMAGES].shape[1:3]))
 
     def first_stage(inputs, maps):
-        shapes, image_shape = [tuple(level.shape[1:3]) for level in maps], tuple(inputs[fields.IMAGES].shape[1:3])
+        shapes, image_shape = [tuple(level.shape[1:3]) for level in maps], tuple(inputs[schema.IMAGES].shape[1:3])
         anchors = tf.convert_to_tensor(model.proposal_stage.anchors(shapes, image_shape, False), tf.float32)
-        predictions = {**model.region_predictor(maps, training=False), fields.ANCHORS: anchors}
+        predictions = {**model.region_predictor(maps, training=False), schema.ANCHORS: anchors}
         size = tf.constant(image_shape, tf.float32)
-        return model.proposal_stage.propose(predictions, true_window(inputs[fields.TRUE_IMAGE_SHAPES], size))[0]
+        return model.proposal_stage.propose(predictions, true_window(inputs[schema.TRUE_IMAGE_SHAPES], size))[0]
 
     functions = {
-        "preprocessing": lambda x: model.preprocess(x)[fields.IMAGES],
+        "preprocessing": lambda x: model.preprocess(x)[schema.IMAGES],
         "feature maps": trunk,
         "first heads": lambda x: model.region_predictor(trunk(x), training=False),
         "proposals": proposals,

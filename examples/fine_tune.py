@@ -14,8 +14,8 @@ import keras
 import keras_detect
 from keras_detect.data import shapes_dataset
 from keras_detect.evaluation import evaluate_coco
-from keras_detect.preprocessing import RandomHorizontalFlip, RandomVerticalFlip
 from keras_detect.training import BestModel, Recipe
+from keras_detect.transforms import RandomHorizontalFlip, RandomVerticalFlip
 from keras_detect.visualization import draw_dataset, draw_gallery, draw_side_by_side
 
 

@@ -7,13 +7,13 @@ import time
 import keras
 import numpy as np
 
-from keras_detect import fields
+from keras_detect import schema
 from keras_detect.data.shapes import shapes_dataset
 from keras_detect.evaluation.callback import evaluate_coco
-from keras_detect.layers.image_resizers import KeepAspectRatioResizer
 from keras_detect.meta_architectures.detection_model import DetectionModel
-from keras_detect.preprocessing import RandomHorizontalFlip, RandomVerticalFlip
 from keras_detect.training.recipe import Recipe
+from keras_detect.transforms import RandomHorizontalFlip, RandomVerticalFlip
+from keras_detect.transforms.resizers import KeepAspectRatioResizer
 from keras_detect.visualization import draw_gallery, draw_side_by_side
 
 PRESET = "frcnn_inception_v100"  # blood cells in three classes
@@ -81,7 +81,7 @@ def _model():
 
 def _draw(model, dataset, output):
     """Each of the first pictures with objects as a file, and all of them on one sheet."""
-    examples = [example for example in dataset[: 3 * DRAWN_PICTURES] if len(example[fields.LABELS])][:DRAWN_PICTURES]
+    examples = [example for example in dataset[: 3 * DRAWN_PICTURES] if len(example[schema.LABELS])][:DRAWN_PICTURES]
     found = model.detect([example["image"] for example in examples], score_threshold=0.3)
     sheets = [
         draw_side_by_side(example["image"], example, detections, CLASS_NAMES)

@@ -8,7 +8,7 @@ import os
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from keras_detect import fields
+from keras_detect import schema
 
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _GROUND = (24, 24, 24)
@@ -87,16 +87,16 @@ def draw_side_by_side(image, truth, detections, class_names=None, score_threshol
     Returns:
         A Pillow picture, RGB.
     """
-    found = {key: np.asarray(detections[key]) for key in (fields.BOXES, fields.SCORES, fields.LABELS)}
-    if fields.NUM_DETECTIONS in detections:
-        count = int(np.reshape(np.asarray(detections[fields.NUM_DETECTIONS]), -1)[0])
+    found = {key: np.asarray(detections[key]) for key in (schema.BOXES, schema.SCORES, schema.LABELS)}
+    if schema.NUM_DETECTIONS in detections:
+        count = int(np.reshape(np.asarray(detections[schema.NUM_DETECTIONS]), -1)[0])
         found = {key: rows[:count] for key, rows in found.items()}
-    left = draw_boxes(image, truth[fields.BOXES], truth[fields.LABELS], class_names=class_names)
+    left = draw_boxes(image, truth[schema.BOXES], truth[schema.LABELS], class_names=class_names)
     right = draw_boxes(
-        image, found[fields.BOXES], found[fields.LABELS], found[fields.SCORES], class_names, score_threshold
+        image, found[schema.BOXES], found[schema.LABELS], found[schema.SCORES], class_names, score_threshold
     )
-    objects = int(np.sum(np.asarray(truth[fields.LABELS]) >= 0))
-    shown = int(np.sum((found[fields.SCORES] >= score_threshold) & (found[fields.LABELS] >= 0)))
+    objects = int(np.sum(np.asarray(truth[schema.LABELS]) >= 0))
+    shown = int(np.sum((found[schema.SCORES] >= score_threshold) & (found[schema.LABELS] >= 0)))
     captions = [f"truth: {objects}", f"found: {shown} (score from {score_threshold:g})"]
     return draw_gallery([left, right], captions=captions, columns=2)
 
@@ -160,8 +160,8 @@ def draw_dataset(dataset, count=16, seed=0, cell_size=(480, 360)):
     rng = np.random.default_rng(seed)
     chosen = sorted(rng.choice(len(dataset), min(count, len(dataset)), replace=False).tolist())
     examples = [dataset[i] for i in chosen]
-    drawn = [draw_boxes(e["image"], e[fields.BOXES], e[fields.LABELS], None, dataset.class_names) for e in examples]
-    captions = [f"{e['file_name']}: {len(e[fields.BOXES])}" for e in examples]
+    drawn = [draw_boxes(e["image"], e[schema.BOXES], e[schema.LABELS], None, dataset.class_names) for e in examples]
+    captions = [f"{e['file_name']}: {len(e[schema.BOXES])}" for e in examples]
     return draw_gallery(drawn, captions=captions, cell_size=cell_size)
 
 

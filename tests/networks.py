@@ -8,12 +8,12 @@ import keras
 import numpy as np
 
 from keras_detect.backbones.backbone import get_backbone
-from keras_detect.box_predictors.convolutional import ConvolutionalBoxPredictor
-from keras_detect.box_predictors.weight_shared import WeightSharedConvolutionalBoxPredictor
-from keras_detect.feature_extractors.ssd import SSDFeatureExtractor
+from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
+from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
 from keras_detect.layers.conv_blocks import ConvHyperparams, Initializer, initializer
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.necks.fpn import FeaturePyramid
+from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
 from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
 from keras_detect.tf_od_api import name_maps
 from tests import goldens

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_detect import fields
+from keras_detect import schema
 from keras_detect.backbones.backbone import Backbone, register_backbone
 from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
@@ -48,21 +48,21 @@ def tiny_batch(batch_size=4, rows=4, num_classes=3, size=IMAGE_SIZE, seed=0):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
     boxes = np.zeros((batch_size, rows, 4), np.float32)
-    labels = np.full((batch_size, rows), fields.PADDING_LABEL, np.int32)
+    labels = np.full((batch_size, rows), schema.PADDING_LABEL, np.int32)
     for picture in range(batch_size):
         for row in range(1 + picture % 3):
             corner = rng.uniform(0.05, 0.5, 2)
             boxes[picture, row] = [*corner, *(corner + rng.uniform(0.2, 0.45, 2))]
             labels[picture, row] = rng.integers(num_classes)
-    return images, {fields.BOXES: boxes, fields.LABELS: labels}
+    return images, {schema.BOXES: boxes, schema.LABELS: labels}
 
 
 def padded(y, rows):
     """The same truth with `rows` rows a picture; the added ones are padding that holds nonsense boxes."""
-    extra = rows - y[fields.BOXES].shape[1]
-    boxes = np.pad(y[fields.BOXES], ((0, 0), (0, extra), (0, 0)), constant_values=0.37)
-    labels = np.pad(y[fields.LABELS], ((0, 0), (0, extra)), constant_values=fields.PADDING_LABEL)
-    return {fields.BOXES: boxes, fields.LABELS: labels}
+    extra = rows - y[schema.BOXES].shape[1]
+    boxes = np.pad(y[schema.BOXES], ((0, 0), (0, extra), (0, 0)), constant_values=0.37)
+    labels = np.pad(y[schema.LABELS], ((0, 0), (0, extra)), constant_values=schema.PADDING_LABEL)
+    return {schema.BOXES: boxes, schema.LABELS: labels}
 
 
 def weights_of(model):

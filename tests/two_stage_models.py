@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from keras import ops
 
-from keras_detect import fields
+from keras_detect import schema
 from keras_detect.boxes.anchor_generators import GridAnchorGenerator
 from keras_detect.meta_architectures.detection_model import REGULARIZATION_LOSS, clean_truth
 from keras_detect.meta_architectures.two_stage import ProposalStage
@@ -94,8 +94,8 @@ class Run:
         self.image = whole_models.golden_image(name)
         boxes = self.golden["gt/boxes"][None]
         self.truth = {
-            fields.BOXES: whole_models.true_frame(boxes, self.golden["true_image_shapes"], self.image_shape),
-            fields.LABELS: self.golden["gt/classes_zero_based"][None],
+            schema.BOXES: whole_models.true_frame(boxes, self.golden["true_image_shapes"], self.image_shape),
+            schema.LABELS: self.golden["gt/classes_zero_based"][None],
         }
         match_all_anchors(self.model, self._map_shapes(), self.image_shape, boxes)
         found = goldens.compiled(self._everything)(ops.convert_to_tensor(self.image))
@@ -120,7 +120,7 @@ class Run:
             **kept,
             "inputs": inputs,
             "predictions": predictions,
-            "detections": model.postprocess(predictions, inputs[fields.TRUE_IMAGE_SHAPES]),
+            "detections": model.postprocess(predictions, inputs[schema.TRUE_IMAGE_SHAPES]),
             "losses": model.compute_losses(clean_truth(self.truth), predictions, inputs, training=False)
             | {REGULARIZATION_LOSS: sum([ops.sum(loss) for loss in model.losses], ops.zeros(()))},
         }
@@ -138,16 +138,16 @@ class Run:
         """`{golden key: our array}` of the heads of both stages, proposals in the original's order."""
         rows = self.original_order()
         return {
-            "pred/rpn_box_encodings": self.predictions[fields.RPN_BOX_ENCODINGS],
-            "pred/rpn_objectness_predictions_with_background": self.predictions[fields.RPN_OBJECTNESS],
+            "pred/rpn_box_encodings": self.predictions[schema.RPN_BOX_ENCODINGS],
+            "pred/rpn_objectness_predictions_with_background": self.predictions[schema.RPN_OBJECTNESS],
             "pred/box_classifier_features": self.crop_features[rows],
-            "pred/refined_box_encodings": self.predictions[fields.BOX_ENCODINGS][0, rows],
-            "pred/class_predictions_with_background": self.predictions[fields.CLASS_LOGITS][0, rows],
+            "pred/refined_box_encodings": self.predictions[schema.BOX_ENCODINGS][0, rows],
+            "pred/class_predictions_with_background": self.predictions[schema.CLASS_LOGITS][0, rows],
         }
 
     def original_order(self):
         """Our row of each of the original's proposals: proposals whose scores tie but for noise swap places."""
-        ours, theirs = self.predictions[fields.PROPOSALS][0] * self.side, self.golden["pred/proposal_boxes"][0]
+        ours, theirs = self.predictions[schema.PROPOSALS][0] * self.side, self.golden["pred/proposal_boxes"][0]
         count = int(self.golden["pred/num_proposals"][0])
         rows, unused = [], list(range(count))
         for box in theirs[:count]:

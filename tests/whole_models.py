@@ -8,13 +8,13 @@ from keras import ops
 from PIL import Image
 
 import keras_detect
-from keras_detect import fields
+from keras_detect import schema
 from keras_detect.layers.drop_connect import DropConnect
 from keras_detect.meta_architectures.detection_model import REGULARIZATION_LOSS, clean_truth
 from keras_detect.tf_od_api import name_maps
 from tests import goldens
 from tests.networks import undrawn
-from tests.tf_od_api import golden_checkpoints
+from tests.weights import golden_checkpoints
 
 SCORE_TOLERANCE = 1e-4
 TIE = 1e-5  # scores of two overlapping boxes that are closer: noise decides which one suppresses the other
@@ -159,8 +159,8 @@ class Run:
         self.image = golden_image(name)
         boxes, padded = self.golden["gt/boxes"], tuple(int(side) for side in self.golden["preprocessed#shape"][1:3])
         self.truth = {
-            fields.BOXES: true_frame(boxes[None], self.golden["true_image_shapes"], padded),
-            fields.LABELS: self.golden["gt/classes_zero_based"][None],
+            schema.BOXES: true_frame(boxes[None], self.golden["true_image_shapes"], padded),
+            schema.LABELS: self.golden["gt/classes_zero_based"][None],
         }
         anchors = self.model.anchor_generator(_map_shapes(self.golden), padded)
         self.ties, self.anchors_without_ties = settle_ties(anchors, boxes, self.golden["targets/matched_anchor_idx"])
@@ -171,17 +171,17 @@ class Run:
     def _everything(self, image):
         model = self.model
         inputs = model.preprocess(image)
-        feature_maps = model.feature_extractor(inputs[fields.IMAGES], training=False)
+        feature_maps = model.feature_extractor(inputs[schema.IMAGES], training=False)
         predictions = model(inputs, training=False)
         truth = clean_truth(self.truth)
-        matched = predictions | {fields.ANCHORS: ops.convert_to_tensor(self.anchors_without_ties)}
+        matched = predictions | {schema.ANCHORS: ops.convert_to_tensor(self.anchors_without_ties)}
         targets = model.assign_targets(truth, matched, inputs)
         return {
             "inputs": inputs,
             "feature_maps": list(feature_maps),
             "predictions": predictions,
-            "raw_boxes": model.box_coder.decode(predictions[fields.BOX_ENCODINGS], predictions[fields.ANCHORS]),
-            "detections": model.postprocess(predictions, inputs[fields.TRUE_IMAGE_SHAPES]),
+            "raw_boxes": model.box_coder.decode(predictions[schema.BOX_ENCODINGS], predictions[schema.ANCHORS]),
+            "detections": model.postprocess(predictions, inputs[schema.TRUE_IMAGE_SHAPES]),
             "targets": {key: value for key, value in targets._asdict().items() if key != "match"},
             "match": targets.match._asdict(),
             "losses": model.compute_losses(truth, matched, inputs, training=False)
@@ -199,20 +199,20 @@ class Run:
     def heads(self):
         """`{golden key: our array}` of the raw heads."""
         return {
-            "pred/box_encodings": self.predictions[fields.BOX_ENCODINGS],
-            "pred/class_predictions_with_background": self.predictions[fields.CLASS_LOGITS],
+            "pred/box_encodings": self.predictions[schema.BOX_ENCODINGS],
+            "pred/class_predictions_with_background": self.predictions[schema.CLASS_LOGITS],
         }
 
 
 def assert_same_detections(golden, ours, iou_threshold, tolerance):
     """Scores by rank; boxes and labels as a set, since scores that tie closer than the noise may swap places."""
     count = int(golden["post/num_detections"][0])
-    assert ours[fields.NUM_DETECTIONS][0] == count
+    assert ours[schema.NUM_DETECTIONS][0] == count
     theirs = [golden[f"post/detection_{key}"][0, :count] for key in ("boxes", "scores", "classes")]
     boxes, scores, labels = theirs
-    np.testing.assert_allclose(ours[fields.SCORES][0, :count], scores, atol=SCORE_TOLERANCE)
+    np.testing.assert_allclose(ours[schema.SCORES][0, :count], scores, atol=SCORE_TOLERANCE)
     unmatched = set(range(count))
-    detections = [ours[key][0, :count] for key in (fields.BOXES, fields.SCORES, fields.LABELS)]
+    detections = [ours[key][0, :count] for key in (schema.BOXES, schema.SCORES, schema.LABELS)]
     for found in zip(*detections, strict=True):
         box, score, label = found
         twins = [

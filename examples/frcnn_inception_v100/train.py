@@ -15,30 +15,30 @@ import keras
 from absl import app, flags
 
 import keras_detect
-from keras_detect.box_predictors.region_proposal import RegionProposalPredictor
 from keras_detect.boxes.anchor_generators import GridAnchorGenerator
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
 from keras_detect.boxes.matchers import ArgMaxMatcher
-from keras_detect.boxes.nms import MulticlassNonMaxSuppression
+from keras_detect.boxes.postprocessing import Postprocessor
 from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
 from keras_detect.boxes.similarity import IouSimilarity
 from keras_detect.boxes.target_assigner import TargetAssigner
 from keras_detect.evaluation.callback import evaluate_coco
+from keras_detect.heads.region_proposal import RegionProposalPredictor
+from keras_detect.kernels.nms import MulticlassNonMaxSuppression
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
-from keras_detect.layers.image_resizers import FixedShapeResizer, KeepAspectRatioResizer
 from keras_detect.meta_architectures.two_stage import BoxStage, ProposalStage
-from keras_detect.postprocessing import Postprocessor
-from keras_detect.preprocessing import (
+from keras_detect.presets.store import save_preset
+from keras_detect.training.best_model import BestModel
+from keras_detect.training.history_file import HistoryFile
+from keras_detect.training.recipe import Recipe
+from keras_detect.transforms import (
     RandomColor,
     RandomHorizontalFlip,
     RandomIoUCrop,
     RandomRotation90,
     RandomVerticalFlip,
 )
-from keras_detect.presets.store import save_preset
-from keras_detect.training.best_model import BestModel
-from keras_detect.training.history_file import HistoryFile
-from keras_detect.training.recipe import Recipe
+from keras_detect.transforms.resizers import FixedShapeResizer, KeepAspectRatioResizer
 
 DATA = flags.DEFINE_string("data", None, "folder of BCCD", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "folder for models, histories, metrics and the preset", required=True)

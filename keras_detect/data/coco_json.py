@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
-from keras_detect.data.picture import is_picture_name
+from keras_detect.data.image import is_picture_name
 from keras_detect.data.reading import picture_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
 from keras_detect.data.splits import is_named_after, read_split

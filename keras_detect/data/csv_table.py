@@ -12,8 +12,8 @@ import pathlib
 import numpy as np
 
 from keras_detect.data.dataset import DetectionDataset
+from keras_detect.data.image import is_picture_name
 from keras_detect.data.label_map import find_label_map, read_label_map, write_label_map
-from keras_detect.data.picture import is_picture_name
 from keras_detect.data.reading import index_pictures, label_finder, picture_or_refuse
 from keras_detect.data.record import KEPT, Defects, make_record
 from keras_detect.data.splits import is_named_after, read_split

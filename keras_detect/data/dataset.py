@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from keras_detect import fields
+from keras_detect import schema
 from keras_detect.data import pipeline
 from keras_detect.data.in_memory import record_of_example
 from keras_detect.data.record import OPTIONAL_ROWS, Defects
@@ -73,8 +73,8 @@ class DetectionDataset:
         Raises:
             ValueError: lengths that differ, or an image that is not uint8 [H, W, 3].
         """
-        columns = {"images": images, fields.BOXES: boxes, fields.LABELS: labels, fields.IS_CROWD: is_crowd}
-        columns |= {fields.WEIGHTS: weights, "file_name": file_names, **rows}
+        columns = {"images": images, schema.BOXES: boxes, schema.LABELS: labels, schema.IS_CROWD: is_crowd}
+        columns |= {schema.WEIGHTS: weights, "file_name": file_names, **rows}
         given = {key: column for key, column in columns.items() if column is not None}
         if len({len(column) for column in given.values()}) > 1:
             raise ValueError(
@@ -108,7 +108,7 @@ class DetectionDataset:
         examples = list(examples)
         names = class_names
         if names is None:
-            texts = {str(label) for example in examples for label in np.reshape(example.get(fields.LABELS, ()), -1)}
+            texts = {str(label) for example in examples for label in np.reshape(example.get(schema.LABELS, ()), -1)}
             if any(text.lstrip("-").isdigit() for text in texts):
                 raise ValueError("Labels that are numbers need class_names. Received: class_names=None")
             names = sorted(texts)
@@ -180,7 +180,7 @@ class DetectionDataset:
         Args:
             model: what will read the batches; its `resizer` sizes the pictures. A resizer itself is accepted.
             batch_size: pictures in a batch.
-            augment: None, an augmentation of `keras_detect.preprocessing`, or a sequence of them, applied in order.
+            augment: None, an augmentation of `keras_detect.transforms`, or a sequence of them, applied in order.
             shuffle: a new order every epoch.
             seed: int that makes order and augmentation the same on every run (and still different in every epoch).
                 TensorFlow mixes the program's own seed in, so let `keras.utils.set_random_seed` be the same too.
@@ -247,9 +247,9 @@ def _check_shard(shard, pictures, shuffle, seed):
 def _example(record):
     example = {
         "image": record.picture.read(),
-        fields.BOXES: record.boxes,
-        fields.LABELS: record.labels,
-        fields.IS_CROWD: record.is_crowd,
+        schema.BOXES: record.boxes,
+        schema.LABELS: record.labels,
+        schema.IS_CROWD: record.is_crowd,
         "image_id": record.image_id,
         "file_name": record.file_name,
     }

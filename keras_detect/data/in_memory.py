@@ -4,9 +4,9 @@ import os
 
 import numpy as np
 
-from keras_detect import fields
+from keras_detect import schema
 from keras_detect.data import masks
-from keras_detect.data.picture import ArrayPicture, find_picture
+from keras_detect.data.image import ArrayPicture, find_picture
 from keras_detect.data.record import OPTIONAL_ROWS, make_record
 from keras_detect.registry import unknown_name
 
@@ -16,18 +16,18 @@ _FARTHEST = 10.0
 
 def record_of_example(example, number, class_names, defects):
     """The `Record` of one dict; `DetectionDataset.from_examples` documents its entries and the errors."""
-    missing = [key for key in ("image", fields.LABELS) if key not in example]
-    if missing or not (fields.BOXES in example or "boxes_abs" in example):
+    missing = [key for key in ("image", schema.LABELS) if key not in example]
+    if missing or not (schema.BOXES in example or "boxes_abs" in example):
         wanted = '"image", "labels" and "boxes" (normalised yxyx) or "boxes_abs" (pixels)'
         raise ValueError(f"An example needs {wanted}. Received in example {number}: {sorted(example)}")
     picture = _picture(example["image"], number)
     sides = np.array([picture.height, picture.width] * 2, np.float64)
-    key = fields.BOXES if fields.BOXES in example else "boxes_abs"
-    boxes = _boxes(example[key], key, number) * (sides if key == fields.BOXES else 1.0)
-    labels = _labels(example[fields.LABELS], number, class_names)
+    key = schema.BOXES if schema.BOXES in example else "boxes_abs"
+    boxes = _boxes(example[key], key, number) * (sides if key == schema.BOXES else 1.0)
+    labels = _labels(example[schema.LABELS], number, class_names)
     if len(labels) != len(boxes):
         raise ValueError(f"Image {number} has {len(boxes)} boxes and {len(labels)} labels.")
-    rows = {key: example[key] for key in (*OPTIONAL_ROWS, "masks", fields.IS_CROWD) if example.get(key) is not None}
+    rows = {key: example[key] for key in (*OPTIONAL_ROWS, "masks", schema.IS_CROWD) if example.get(key) is not None}
     for key, values in rows.items():
         if np.ndim(values) == 0:
             raise ValueError(f"The {key} of an example have a row a box. Received in example {number}: {values!r}")
@@ -67,7 +67,7 @@ def _boxes(boxes, key, number):
     if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
         raise ValueError(f"The {key} of an example are [n, 4]. Received in example {number}: {list(boxes.shape)}")
     finite = boxes[np.isfinite(boxes)]
-    if key == fields.BOXES and np.abs(finite).max(initial=0.0) > _FARTHEST:
+    if key == schema.BOXES and np.abs(finite).max(initial=0.0) > _FARTHEST:
         raise ValueError(
             f'The "boxes" of an example are normalised: 0...1. Received up to {np.abs(finite).max():g} in example '
             f'{number}. Give boxes in pixels as "boxes_abs", yxyx.'

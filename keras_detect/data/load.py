@@ -3,7 +3,7 @@
 import pathlib
 
 from keras_detect.data import coco_json, csv_table, tf_record, voc_xml, yolo_txt
-from keras_detect.data.picture import is_picture_name
+from keras_detect.data.image import is_picture_name
 from keras_detect.data.record import one_line
 
 # Each has `recognises`, `read` and `write`; a folder that several recognise is read by the first.

@@ -10,7 +10,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from keras_detect.data.picture import UNREADABLE
+from keras_detect.data.image import UNREADABLE
 
 # A polygon's corners lie within so many sides of the picture: drawing walks along every edge.
 FARTHEST = 10

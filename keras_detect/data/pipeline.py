@@ -8,14 +8,14 @@ import dataclasses
 import numpy as np
 from absl import logging
 
-from keras_detect import fields
-from keras_detect.data.picture import TF_JPEG, TF_PNG, FilePicture
+from keras_detect import schema
+from keras_detect.data.image import TF_JPEG, TF_PNG, FilePicture
 
 CACHE_LIMIT_BYTES = 4 * 2**30
 
-_FLAGS = (fields.IS_CROWD, "is_difficult", "is_group_of")
+_FLAGS = (schema.IS_CROWD, "is_difficult", "is_group_of")
 # The value a padding row holds, per row-wise entry of an example.
-_ROW_PADDING = {fields.BOXES: 0.0, fields.LABELS: fields.PADDING_LABEL, "areas": 0.0, fields.WEIGHTS: 0.0}
+_ROW_PADDING = {schema.BOXES: 0.0, schema.LABELS: schema.PADDING_LABEL, "areas": 0.0, schema.WEIGHTS: 0.0}
 _ROW_PADDING |= dict.fromkeys(_FLAGS, False) | {"masks": 0, "keypoints": 0.0, "keypoint_visibility": 0}
 
 # Sizes (height, width) that show what a resizer does with square, wide and tall pictures.
@@ -87,15 +87,15 @@ def _loader(records, with_areas, with_masks):
     has_areas = with_areas and all(record.areas is not None or not len(record.boxes) for record in records)
     has_areas = has_areas and any(record.areas is not None for record in records)
     columns = {
-        fields.BOXES: np.concatenate([record.boxes for record in records]),
-        fields.LABELS: np.concatenate([record.labels for record in records]),
+        schema.BOXES: np.concatenate([record.boxes for record in records]),
+        schema.LABELS: np.concatenate([record.labels for record in records]),
     }
     for flag in _FLAGS:
         values = [_or(getattr(record, flag), record, False) for record in records]
         if any(rows.any() for rows in values):
             columns[flag] = np.concatenate(values)
     if has_weights:
-        columns[fields.WEIGHTS] = np.concatenate([_or(record.weights, record, np.float32(1)) for record in records])
+        columns[schema.WEIGHTS] = np.concatenate([_or(record.weights, record, np.float32(1)) for record in records])
     if has_areas:
         columns["areas"] = np.concatenate([_or(record.areas, record, np.float32(1)) for record in records])
     columns = {key: tf.constant(value) for key, value in (columns | _keypoints(records)).items()}
@@ -221,7 +221,7 @@ def _split_xy(example, max_boxes, pads):
             margin = [[0, max_boxes - tf.shape(rows)[0]]] + [[0, 0]] * (rows.shape.rank - 1)
             padded = tf.pad(rows, margin, constant_values=tf.constant(padding, rows.dtype))
             y[key] = tf.ensure_shape(padded, [max_boxes, *rows.shape[1:]])
-    x = {fields.IMAGES: example["image"], fields.TRUE_IMAGE_SHAPES: example["true_shape"]} if pads else example["image"]
+    x = {schema.IMAGES: example["image"], schema.TRUE_IMAGE_SHAPES: example["true_shape"]} if pads else example["image"]
     return x, y
 
 
@@ -242,7 +242,7 @@ def _canvas(records, resizer, augmentations):
     if not hasattr(resizer, "resize_tf"):
         raise ValueError(
             "batches() sizes the pictures with the model's resizer. Received a model without one: "
-            f"{type(resizer).__name__}. Pass a keras_detect model, or a resizer of keras_detect.layers.image_resizers."
+            f"{type(resizer).__name__}. Pass a keras_detect model, or a resizer of keras_detect.transforms.resizers."
         )
     height = max(record.picture.height for record in records)
     width = max(record.picture.width for record in records)
@@ -259,7 +259,7 @@ def _as_sequence(augment):
     for operation in augmentations:
         if not callable(operation):
             raise ValueError(
-                "augment is an operation of keras_detect.preprocessing or a sequence of them. "
+                "augment is an operation of keras_detect.transforms or a sequence of them. "
                 f"Received: {operation!r} of type {type(operation).__name__}"
             )
     return augmentations

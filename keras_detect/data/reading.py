@@ -1,6 +1,6 @@
 """What the readers share: opening a listed picture, finding it by its name."""
 
-from keras_detect.data.picture import find_picture, is_picture_name
+from keras_detect.data.image import find_picture, is_picture_name
 
 
 def picture_or_refuse(path, annotated_size, defects, where):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_detect import fields
+from keras_detect import schema
 
 # COCO's bounds between small, medium and large objects: areas in pixels.
 _SMALL, _LARGE = 32.0**2, 96.0**2
@@ -148,9 +148,9 @@ def model_anchors(model, dataset):
     width = max(record.picture.width for record in dataset.records)
     canvas = tuple(int(side) for side in model.resizer.output_shape(height, width, padded=True))
     predictions = model(np.zeros((1, *canvas, 3), np.float32), training=False)
-    if fields.ANCHORS not in predictions:
+    if schema.ANCHORS not in predictions:
         raise ValueError(f"The model has no anchors to compare the objects with. Received: {type(model).__name__}")
-    anchors = np.asarray(keras.ops.convert_to_numpy(predictions[fields.ANCHORS]), np.float64).reshape(-1, 4)
+    anchors = np.asarray(keras.ops.convert_to_numpy(predictions[schema.ANCHORS]), np.float64).reshape(-1, 4)
     return anchors * np.array([*canvas, *canvas]), canvas
 
 

@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 
 from keras_detect.data import masks
-from keras_detect.data.picture import TF_JPEG, TF_PNG
+from keras_detect.data.image import TF_JPEG, TF_PNG
 from keras_detect.data.writing import png
 
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")

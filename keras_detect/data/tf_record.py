@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
+from keras_detect.data.image import picture_in_record
 from keras_detect.data.label_map import LabelMap, find_label_map, read_label_map, write_label_map
-from keras_detect.data.picture import picture_in_record
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
 from keras_detect.data.splits import is_named_after, read_split
 from keras_detect.data.tf_example import build_example, parse_example

@@ -7,7 +7,7 @@ import pathlib
 from PIL import Image
 
 from keras_detect.data.dataset import DetectionDataset
-from keras_detect.data.picture import is_picture_name
+from keras_detect.data.image import is_picture_name
 
 
 def as_dataset(data):

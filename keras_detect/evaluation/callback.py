@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from keras_detect import fields
+from keras_detect import schema
 from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator
 from keras_detect.evaluation.collected import IMAGE_SIZE, to_host
 
@@ -57,7 +57,7 @@ def collect_detections(model, data, collected, progress=True, batch_size=8):
         detections = model.predict_on_batch(filled)
         detections = {
             key: to_host(detections[key])[:count]
-            for key in (fields.BOXES, fields.SCORES, fields.LABELS, fields.NUM_DETECTIONS)
+            for key in (schema.BOXES, schema.SCORES, schema.LABELS, schema.NUM_DETECTIONS)
             if key in detections
         }
         collected.update(y, detections, image_sizes=None if IMAGE_SIZE in y else _sizes(x))
@@ -150,9 +150,9 @@ def _fill(rows, count):
 def _sizes(x):
     """[B, 2] true sizes in the network's input."""
     if isinstance(x, dict):
-        if fields.TRUE_IMAGE_SHAPES in x:
-            return x[fields.TRUE_IMAGE_SHAPES][:, :2]
-        x = x[fields.IMAGES]
+        if schema.TRUE_IMAGE_SHAPES in x:
+            return x[schema.TRUE_IMAGE_SHAPES][:, :2]
+        x = x[schema.IMAGES]
     return np.tile(np.asarray(x.shape[1:3]), (len(x), 1))
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_detect import fields
+from keras_detect import schema
 
 IMAGE_SIZE, AREAS, IS_DIFFICULT, IS_GROUP_OF, VERIFIED = (
     "image_size",
@@ -107,13 +107,13 @@ class Collected:
                 finite.
         """
         truth, detections = _arrays(truth), _arrays(detections)
-        labels = truth[fields.LABELS] if fields.LABELS in truth else truth[fields.CLASSES]
+        labels = truth[schema.LABELS] if schema.LABELS in truth else truth[schema.CLASSES]
         sizes = truth.get(IMAGE_SIZE) if image_sizes is None else to_host(image_sizes)
         count = len(labels)
-        if len(detections[fields.SCORES]) != count or (sizes is not None and len(sizes) != count):
+        if len(detections[schema.SCORES]) != count or (sizes is not None and len(sizes) != count):
             raise ValueError(
                 "Truth, detections and image sizes must cover the same pictures. Received: "
-                f"{count} of truth, {len(detections[fields.SCORES])} of detections, "
+                f"{count} of truth, {len(detections[schema.SCORES])} of detections, "
                 f"{'no' if sizes is None else len(sizes)} sizes"
             )
         true_rows = self._truth_of(truth, labels)
@@ -130,26 +130,26 @@ class Collected:
     def _truth_of(self, truth, labels):
         """The rows of a batch that are objects, as `Truth`."""
         keep = labels >= 0
-        boxes, rows = truth[fields.BOXES], labels[keep].astype(np.int64)
+        boxes, rows = truth[schema.BOXES], labels[keep].astype(np.int64)
         _check_rows("truth", boxes, labels)
         boxes, image = boxes[keep].astype(np.float32), np.nonzero(keep)[0]
         self._check(rows, boxes, image, "truth")
         areas = truth[AREAS][keep].astype(np.float32) if AREAS in truth else np.full(len(rows), np.nan, np.float32)
         flags = [
             truth[key][keep].astype(bool) if key in truth else np.zeros(len(rows), bool)
-            for key in (fields.IS_CROWD, IS_DIFFICULT, IS_GROUP_OF)
+            for key in (schema.IS_CROWD, IS_DIFFICULT, IS_GROUP_OF)
         ]
         return Truth(image + self.count, boxes, rows, areas, *flags)
 
     def _found_of(self, detections):
         """The rows of a batch that are detections, as `Found`."""
-        scores, labels = detections[fields.SCORES], detections[fields.LABELS]
-        _check_rows("detections", detections[fields.BOXES], labels)
-        _check_rows("detections", detections[fields.BOXES], scores, "scores")
+        scores, labels = detections[schema.SCORES], detections[schema.LABELS]
+        _check_rows("detections", detections[schema.BOXES], labels)
+        _check_rows("detections", detections[schema.BOXES], scores, "scores")
         keep = labels >= 0
-        if fields.NUM_DETECTIONS in detections:
-            keep &= np.arange(labels.shape[1]) < np.reshape(detections[fields.NUM_DETECTIONS], (-1, 1))
-        boxes, scores = detections[fields.BOXES][keep].astype(np.float32), scores[keep].astype(np.float32)
+        if schema.NUM_DETECTIONS in detections:
+            keep &= np.arange(labels.shape[1]) < np.reshape(detections[schema.NUM_DETECTIONS], (-1, 1))
+        boxes, scores = detections[schema.BOXES][keep].astype(np.float32), scores[keep].astype(np.float32)
         rows, image = labels[keep].astype(np.int64), np.nonzero(keep)[0]
         self._check(rows, boxes, image, "detections")
         _check_finite(scores, image, "score", "detections")

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_detect import native_kernels
+from keras_detect.kernels import native
 from keras_detect.registry import serializable
 
 
@@ -59,18 +59,18 @@ class BatchNormalization(keras.layers.BatchNormalization):
             self._remember(self.moving_variance, variance)
             return outputs
         if self._has_fused_kernel(inputs):
-            on_torch = native_kernels.running("torch")
-            fused = native_kernels.torch_batch_norm if on_torch else native_kernels.tf_batch_norm
+            on_torch = native.running("torch")
+            fused = native.torch_batch_norm if on_torch else native.tf_batch_norm
             return fused(inputs, self.gamma, self.beta, self.epsilon, self.moving_mean, self.moving_variance)
         return self._normalize(inputs, self.moving_mean, self.moving_variance)
 
     def _normalize_batch(self, inputs):
         """Normalised inputs, batch mean `[C]` and unbiased batch variance `[C]`."""
         if self._has_fused_kernel(inputs) and not self.synchronized:
-            if native_kernels.running("tensorflow"):
-                return native_kernels.tf_batch_norm_train(inputs, self.gamma, self.beta, self.epsilon)
+            if native.running("tensorflow"):
+                return native.tf_batch_norm_train(inputs, self.gamma, self.beta, self.epsilon)
             if inputs.shape[:3].numel() > 1:  # of a single value torch's kernel divides by n - 1 = 0
-                return native_kernels.torch_batch_norm_train(inputs, self.gamma, self.beta, self.epsilon)
+                return native.torch_batch_norm_train(inputs, self.gamma, self.beta, self.epsilon)
         wide = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         if self.synchronized:
             mean, variance = ops.moments(wide, axes=self._reduction_axes, synchronized=True)
@@ -84,7 +84,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def _values_per_channel(self, inputs):
         """How many values each channel's statistics are made of, as a float32 scalar."""
         shape = ops.shape(inputs)
-        count = ops.cast(native_kernels.replicas_in_sync() if self.synchronized else 1, "float32")
+        count = ops.cast(native.replicas_in_sync() if self.synchronized else 1, "float32")
         for axis in self._reduction_axes:
             count = count * ops.cast(shape[axis], "float32")
         return count

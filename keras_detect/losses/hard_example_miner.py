@@ -3,8 +3,8 @@
 from keras import ops
 
 from keras_detect.boxes import box_ops
-from keras_detect.boxes.nms import earlier_columns, greedy_keep, well_formed
-from keras_detect.boxes.rows import gather_rows, put_rows, top_k
+from keras_detect.kernels.nms import earlier_columns, greedy_keep, well_formed
+from keras_detect.kernels.rows import gather_rows, put_rows, top_k
 from keras_detect.registry import part, unknown_name
 
 _LOSS_TYPES = ("cls", "loc", "both")

@@ -7,8 +7,9 @@ import numpy as np
 from absl import logging
 from keras import ops
 
-from keras_detect import fields, native_kernels
-from keras_detect.backbones import keras_weights
+from keras_detect import schema
+from keras_detect.kernels import native
+from keras_detect.weights import keras_applications
 
 REGULARIZATION_LOSS = "regularization_loss"
 
@@ -87,7 +88,7 @@ class DetectionModel(keras.Model):
         raise TypeError(f"{type(self).__name__} must define `compute_losses(y, predictions, inputs, training)`.")
 
     def postprocess(self, predictions, true_image_shapes):
-        """Raw predictions -> detections (`fields`), normalised to the true image. See the class docstring."""
+        """Raw predictions -> detections (`schema`), normalised to the true image. See the class docstring."""
         raise TypeError(f"{type(self).__name__} must define `postprocess(predictions, true_image_shapes)`.")
 
     # --- Keras' hooks: the data are the last positional argument, JAX passes its state first ------------------------
@@ -104,15 +105,15 @@ class DetectionModel(keras.Model):
         with self._kernels():
             data = self._preprocess_data(args[-1])
             outputs = super().predict_step(*args[:-1], data)
-            shapes = data[0][fields.TRUE_IMAGE_SHAPES]
+            shapes = data[0][schema.TRUE_IMAGE_SHAPES]
             if isinstance(outputs, tuple):  # JAX: (predictions, non-trainable variables)
                 return self.postprocess(outputs[0], shapes), *outputs[1:]
             return self.postprocess(outputs, shapes)
 
     def _kernels(self):
         """XLA cannot compile all of TensorFlow's own kernels."""
-        compiled = native_kernels.running("tensorflow") and self.jit_compile
-        return native_kernels.portable_kernels() if compiled else contextlib.nullcontext()
+        compiled = native.running("tensorflow") and self.jit_compile
+        return native.portable_kernels() if compiled else contextlib.nullcontext()
 
     def _preprocess_data(self, data):
         """Always a 3-tuple: with `y=None`, Keras' own packing would return a bare dict."""
@@ -126,7 +127,7 @@ class DetectionModel(keras.Model):
         losses = self.compute_losses(truth, y_pred, x, training=training)
         regularization = [ops.cast(ops.sum(value), "float32") for value in self.losses]
         losses[REGULARIZATION_LOSS] = sum(regularization) if regularization else ops.zeros(())
-        batch_size = ops.shape(x[fields.IMAGES])[0]
+        batch_size = ops.shape(x[schema.IMAGES])[0]
         total = 0.0
         for name, value in losses.items():
             self.loss_trackers[name].update_state(value, sample_weight=batch_size)
@@ -220,19 +221,19 @@ class DetectionModel(keras.Model):
         Raises:
             FileNotFoundError, ValueError: a path that does not exist, a file that is no picture, a wrong shape.
         """
-        from keras_detect.data.picture import as_pixels
+        from keras_detect.data.image import as_pixels
 
         single = not isinstance(pictures, list | tuple)
         results = []
         for picture in [pictures] if single else pictures:
             image, shape = self.resizer.resize_image(as_pixels(picture))
-            x = {fields.IMAGES: image[None], fields.TRUE_IMAGE_SHAPES: np.asarray(shape, "int32")[None]}
+            x = {schema.IMAGES: image[None], schema.TRUE_IMAGE_SHAPES: np.asarray(shape, "int32")[None]}
             detections = keras.tree.map_structure(lambda t: np.asarray(t)[0], self.predict_on_batch(x))
-            keep = np.arange(len(detections[fields.SCORES])) < detections[fields.NUM_DETECTIONS]
-            keep &= detections[fields.SCORES] >= score_threshold
-            result = {key: detections[key][keep] for key in (fields.BOXES, fields.SCORES, fields.LABELS)}
+            keep = np.arange(len(detections[schema.SCORES])) < detections[schema.NUM_DETECTIONS]
+            keep &= detections[schema.SCORES] >= score_threshold
+            result = {key: detections[key][keep] for key in (schema.BOXES, schema.SCORES, schema.LABELS)}
             names = self.class_names
-            result["class_names"] = None if names is None else [names[label] for label in result[fields.LABELS]]
+            result["class_names"] = None if names is None else [names[label] for label in result[schema.LABELS]]
             results.append(result)
         return results[0] if single else results
 
@@ -311,16 +312,16 @@ class DetectionModel(keras.Model):
 
         Raises:
             ValueError: model and checkpoint do not fit; every leftover is listed and nothing was restored. Weights of
-                keras.applications do not fit a backbone that computes something else (`backbones.keras_weights`).
+                keras.applications do not fit a backbone that computes something else (`weights.keras_applications`).
         """
         from keras_detect.tf_od_api.restore_model import restore_model
 
-        if keras_weights.is_keras_source(checkpoint):
+        if keras_applications.is_keras_source(checkpoint):
             return self._restore_keras_weights(checkpoint, kind)
         return restore_model(self, checkpoint, kind)
 
     def _restore_keras_weights(self, source, kind):
-        from keras_detect.tf_od_api.restore import restore
+        from keras_detect.weights.restore import restore
 
         if kind != "classification":
             raise ValueError(
@@ -328,7 +329,7 @@ class DetectionModel(keras.Model):
                 f"kind={kind!r}. A whole detector saved by Keras is loaded by keras.models.load_model or load_weights."
             )
         (backbone,) = self._weight_groups()["backbone"]
-        reader = keras_weights.weights_source(backbone, source)
+        reader = keras_applications.weights_source(backbone, source)
         skip = ((r"(?!backbone/).*", "not part of the backbone"),)
         report = restore(self.named_weights(), reader.key, reader, skip=skip, ignore=reader.ignore)
         logging.info("%s", report.summary())
@@ -391,21 +392,21 @@ def _collect(layer, prefix, names):
 
 
 def split_images(x):
-    """`x` as the laws of `fields` allow it -> `(images [B, H, W, 3], true_image_shapes [B, 3] or None)`."""
+    """`x` as the laws of `schema` allow it -> `(images [B, H, W, 3], true_image_shapes [B, 3] or None)`."""
     if not isinstance(x, dict):
         return x, None
-    if fields.IMAGES not in x:
+    if schema.IMAGES not in x:
         raise ValueError(
-            f"x must be an image batch or a dict with '{fields.IMAGES}' and optionally '{fields.TRUE_IMAGE_SHAPES}'. "
+            f"x must be an image batch or a dict with '{schema.IMAGES}' and optionally '{schema.TRUE_IMAGE_SHAPES}'. "
             f"Received a dict with: {sorted(x)}."
         )
-    return x[fields.IMAGES], x.get(fields.TRUE_IMAGE_SHAPES)
+    return x[schema.IMAGES], x.get(schema.TRUE_IMAGE_SHAPES)
 
 
 def split_inputs(inputs):
     """Images and true shapes of what `preprocess` returned; a bare tensor has no padding."""
     if isinstance(inputs, dict):
-        return inputs[fields.IMAGES], inputs[fields.TRUE_IMAGE_SHAPES]
+        return inputs[schema.IMAGES], inputs[schema.TRUE_IMAGE_SHAPES]
     return inputs, None
 
 
@@ -425,29 +426,29 @@ def clean_truth(y, sample_weight=None):
     """
     if not isinstance(y, dict):
         raise ValueError(
-            f"y must be a dict with '{fields.BOXES}' [B, M, 4] (normalised yxyx) and '{fields.LABELS}' [B, M]. "
+            f"y must be a dict with '{schema.BOXES}' [B, M, 4] (normalised yxyx) and '{schema.LABELS}' [B, M]. "
             f"Received: {type(y).__name__}."
         )
-    labels = y.get(fields.LABELS, y.get(fields.CLASSES))
-    boxes = y.get(fields.BOXES)
+    labels = y.get(schema.LABELS, y.get(schema.CLASSES))
+    boxes = y.get(schema.BOXES)
     if boxes is None or labels is None:
-        missing = fields.BOXES if boxes is None else fields.LABELS
+        missing = schema.BOXES if boxes is None else schema.LABELS
         raise ValueError(f"y lacks '{missing}'. Received the keys: {sorted(y)}.")
     boxes = ops.cast(boxes, "float32")
     labels = ops.cast(labels, "int32")
     valid = ops.logical_and(labels >= 0, ops.all(ops.isfinite(boxes), axis=-1))
     boxes = ops.where(valid[..., None], boxes, 0.0)
     weights = ops.cast(valid, "float32")
-    if y.get(fields.WEIGHTS) is not None:
-        weights = weights * ops.cast(y[fields.WEIGHTS], "float32")
-    if y.get(fields.IS_CROWD) is not None:
-        weights = weights * (1.0 - ops.cast(ops.cast(y[fields.IS_CROWD], "bool"), "float32"))
+    if y.get(schema.WEIGHTS) is not None:
+        weights = weights * ops.cast(y[schema.WEIGHTS], "float32")
+    if y.get(schema.IS_CROWD) is not None:
+        weights = weights * (1.0 - ops.cast(ops.cast(y[schema.IS_CROWD], "bool"), "float32"))
     if sample_weight is not None:
         weights = weights * ops.cast(ops.reshape(sample_weight, (-1, 1)), "float32")
     return {
-        fields.BOXES: ops.pad(boxes, ((0, 0), (0, 1), (0, 0))),
-        fields.LABELS: ops.pad(labels, ((0, 0), (0, 1)), constant_values=fields.PADDING_LABEL),
-        fields.WEIGHTS: ops.pad(weights, ((0, 0), (0, 1))),
+        schema.BOXES: ops.pad(boxes, ((0, 0), (0, 1), (0, 0))),
+        schema.LABELS: ops.pad(labels, ((0, 0), (0, 1)), constant_values=schema.PADDING_LABEL),
+        schema.WEIGHTS: ops.pad(weights, ((0, 0), (0, 1))),
         "valid": ops.cast(ops.pad(ops.cast(valid, "int32"), ((0, 0), (0, 1))), "bool"),
     }
 
@@ -456,8 +457,8 @@ def check_host_truth(y, num_classes):
     """Raises `ValueError` for numpy truth that would train silently wrong: labels past K, boxes in pixels, NaN."""
     if not isinstance(y, dict):
         return
-    labels = y.get(fields.LABELS, y.get(fields.CLASSES))
-    boxes = y.get(fields.BOXES)
+    labels = y.get(schema.LABELS, y.get(schema.CLASSES))
+    boxes = y.get(schema.BOXES)
     if isinstance(labels, np.ndarray) and labels.size and labels.max() >= num_classes:
         raise ValueError(
             f"Labels must lie in [0, {num_classes}), -1 for padding. Received a label {labels.max()}. Labels are "

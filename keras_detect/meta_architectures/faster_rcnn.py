@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_detect import fields
+from keras_detect import schema
 from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
 from keras_detect.meta_architectures.detection_model import DetectionModel, split_inputs, true_window
 from keras_detect.meta_architectures.two_stage import Truth
@@ -165,7 +165,7 @@ class FasterRCNN(DetectionModel):
             `{"images" [B, h, w, 3] float32, "true_image_shapes" [B, 3] int32}`.
         """
         images, true_image_shapes = self.resizer(ops.cast(images, "float32"), true_image_shapes)
-        return {fields.IMAGES: self.feature_extractor.preprocess(images), fields.TRUE_IMAGE_SHAPES: true_image_shapes}
+        return {schema.IMAGES: self.feature_extractor.preprocess(images), schema.TRUE_IMAGE_SHAPES: true_image_shapes}
 
     def call(self, inputs, training=None):
         """Raw predictions.
@@ -184,17 +184,17 @@ class FasterRCNN(DetectionModel):
         image_shape = tuple(ops.shape(images)[1:3])
         shapes = [tuple(ops.shape(feature_map)[1:3]) for feature_map in maps]
         anchors = self.proposal_stage.anchors(shapes, image_shape, training)
-        predictions[fields.ANCHORS] = ops.convert_to_tensor(anchors, "float32")
-        predictions[fields.IMAGE_SHAPE] = ops.cast(ops.stack(image_shape), "float32")
+        predictions[schema.ANCHORS] = ops.convert_to_tensor(anchors, "float32")
+        predictions[schema.IMAGE_SHAPE] = ops.cast(ops.stack(image_shape), "float32")
         if true_image_shapes is None:
             window = ops.broadcast_to(ops.array([0.0, 0.0, 1.0, 1.0], "float32"), (ops.shape(images)[0], 4))
         else:
-            window = true_window(true_image_shapes, predictions[fields.IMAGE_SHAPE])
+            window = true_window(true_image_shapes, predictions[schema.IMAGE_SHAPE])
         proposals, number = self.proposal_stage.propose(predictions, window)
-        predictions[fields.PROPOSALS], predictions[fields.NUM_PROPOSALS] = proposals, number
+        predictions[schema.PROPOSALS], predictions[schema.NUM_PROPOSALS] = proposals, number
         if self.number_of_stages == 2:
             if training:
-                predictions[fields.FEATURES_TO_CROP] = maps
+                predictions[schema.FEATURES_TO_CROP] = maps
             else:
                 predictions.update(self.classify(maps, proposals, image_shape, training=False))
         return predictions
@@ -217,36 +217,36 @@ class FasterRCNN(DetectionModel):
         seed = self.sample_seed if training else VALIDATION_SEED
         losses = list(self.proposal_stage.losses(predictions, truth, seed))
         if self.number_of_stages == 2:
-            proposals, number = predictions[fields.PROPOSALS], predictions[fields.NUM_PROPOSALS]
+            proposals, number = predictions[schema.PROPOSALS], predictions[schema.NUM_PROPOSALS]
             if training:
                 proposals, number = self.box_stage.sample(proposals, number, truth, seed)
                 proposals = ops.stop_gradient(proposals)
-                image_shape = tuple(ops.shape(inputs[fields.IMAGES])[1:3])
-                predictions = self.classify(predictions[fields.FEATURES_TO_CROP], proposals, image_shape, training)
+                image_shape = tuple(ops.shape(inputs[schema.IMAGES])[1:3])
+                predictions = self.classify(predictions[schema.FEATURES_TO_CROP], proposals, image_shape, training)
             losses += self.box_stage.losses(predictions, proposals, number, truth)
         return dict(zip(self.loss_names, losses, strict=True))
 
     def _truth(self, y, predictions, inputs):
         """Truth in the frame of the preprocessed image."""
-        window = true_window(inputs[fields.TRUE_IMAGE_SHAPES], predictions[fields.IMAGE_SHAPE])
-        boxes = y[fields.BOXES] * ops.expand_dims(ops.tile(window[:, 2:], (1, 2)), 1)
-        labels = ops.zeros_like(y[fields.LABELS]) if self.number_of_stages == 1 else y[fields.LABELS]
+        window = true_window(inputs[schema.TRUE_IMAGE_SHAPES], predictions[schema.IMAGE_SHAPE])
+        boxes = y[schema.BOXES] * ops.expand_dims(ops.tile(window[:, 2:], (1, 2)), 1)
+        labels = ops.zeros_like(y[schema.LABELS]) if self.number_of_stages == 1 else y[schema.LABELS]
         targets = ops.one_hot(labels + 1, self.num_classes + 1, dtype="float32")
         targets = ops.where(y["valid"][..., None], targets, 0.0)
-        return Truth(boxes=boxes, class_targets=targets, weights=y[fields.WEIGHTS], valid=y["valid"])
+        return Truth(boxes=boxes, class_targets=targets, weights=y[schema.WEIGHTS], valid=y["valid"])
 
     def postprocess(self, predictions, true_image_shapes):
-        """Detections (`fields`), normalised to the true image. One stage finds objects of class 0."""
-        window = true_window(true_image_shapes, predictions[fields.IMAGE_SHAPE])
+        """Detections (`schema`), normalised to the true image. One stage finds objects of class 0."""
+        window = true_window(true_image_shapes, predictions[schema.IMAGE_SHAPE])
         if self.number_of_stages == 1:
             return self.proposal_stage.detections(predictions, window)
         return self.box_stage.postprocessor(
-            predictions[fields.BOX_ENCODINGS],
-            predictions[fields.CLASS_LOGITS],
-            predictions[fields.PROPOSALS],
+            predictions[schema.BOX_ENCODINGS],
+            predictions[schema.CLASS_LOGITS],
+            predictions[schema.PROPOSALS],
             self.box_stage.target_assigner.box_coder,
             window,
-            predictions[fields.NUM_PROPOSALS],
+            predictions[schema.NUM_PROPOSALS],
         )
 
     def save_own_variables(self, store):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_detect import fields
+from keras_detect import schema
 from keras_detect.losses.one_stage import OneStageLoss
 from keras_detect.meta_architectures import ssd_defaults
 from keras_detect.meta_architectures.detection_model import DetectionModel, split_inputs, true_window
@@ -140,7 +140,7 @@ class SSD(DetectionModel):
         """
         images = self.feature_extractor.preprocess(ops.cast(images, "float32"))
         images, true_image_shapes = self.resizer(images, true_image_shapes)
-        return {fields.IMAGES: images, fields.TRUE_IMAGE_SHAPES: true_image_shapes}
+        return {schema.IMAGES: images, schema.TRUE_IMAGE_SHAPES: true_image_shapes}
 
     def call(self, inputs, training=None):
         """Raw predictions `{"box_encodings" [B, A, code], "class_logits" [B, A, C], "anchors" [A, 4], "image_shape"}`.
@@ -153,17 +153,17 @@ class SSD(DetectionModel):
         predictions = self.box_predictor(feature_maps, training=training)
         image_shape = tuple(ops.shape(images)[1:3])
         shapes = [tuple(ops.shape(feature_map)[1:3]) for feature_map in feature_maps]
-        predictions[fields.ANCHORS] = ops.convert_to_tensor(self.anchor_generator(shapes, image_shape), "float32")
-        predictions[fields.IMAGE_SHAPE] = ops.cast(ops.stack(image_shape), "float32")
+        predictions[schema.ANCHORS] = ops.convert_to_tensor(self.anchor_generator(shapes, image_shape), "float32")
+        predictions[schema.IMAGE_SHAPE] = ops.cast(ops.stack(image_shape), "float32")
         return predictions
 
     def compute_losses(self, y, predictions, inputs, training=True):
         """`{"localization_loss", "classification_loss"}`, float32 scalars; `y` is what `clean_truth` returned."""
-        anchors = predictions[fields.ANCHORS]
+        anchors = predictions[schema.ANCHORS]
         targets = self.assign_targets(y, predictions, inputs)
         localization, classification = self.detection_loss(
-            predictions[fields.CLASS_LOGITS],
-            predictions[fields.BOX_ENCODINGS],
+            predictions[schema.CLASS_LOGITS],
+            predictions[schema.BOX_ENCODINGS],
             targets,
             decode=lambda codes: self.box_coder.decode(codes, anchors),
         )
@@ -172,27 +172,27 @@ class SSD(DetectionModel):
     def assign_targets(self, y, predictions, inputs):
         """`Targets` of a batch: class targets `[B, A, C]`, box codes `[B, A, code]`, their weights and the match."""
         # truth is normalised to the true image, anchors to the padded one
-        window = true_window(inputs[fields.TRUE_IMAGE_SHAPES], predictions[fields.IMAGE_SHAPE])
-        boxes = y[fields.BOXES] * ops.expand_dims(ops.tile(window[:, 2:], (1, 2)), 1)
+        window = true_window(inputs[schema.TRUE_IMAGE_SHAPES], predictions[schema.IMAGE_SHAPE])
+        boxes = y[schema.BOXES] * ops.expand_dims(ops.tile(window[:, 2:], (1, 2)), 1)
         background = int(self.box_predictor.background)
         columns = self.box_predictor.num_columns
-        class_targets = ops.one_hot(y[fields.LABELS] + background, columns, dtype="float32")
+        class_targets = ops.one_hot(y[schema.LABELS] + background, columns, dtype="float32")
         class_targets = ops.where(y["valid"][..., None], class_targets, 0.0)
         unmatched = ops.zeros((columns,))
         if background and not self.detection_loss.background_as_zeros:
             unmatched = ops.one_hot(0, columns, dtype="float32")
         return self.target_assigner(
-            predictions[fields.ANCHORS], boxes, class_targets, unmatched, y[fields.WEIGHTS], y["valid"]
+            predictions[schema.ANCHORS], boxes, class_targets, unmatched, y[schema.WEIGHTS], y["valid"]
         )
 
     def postprocess(self, predictions, true_image_shapes):
-        """Detections (`fields`), normalised to the true image."""
+        """Detections (`schema`), normalised to the true image."""
         return self.postprocessor(
-            predictions[fields.BOX_ENCODINGS],
-            predictions[fields.CLASS_LOGITS],
-            predictions[fields.ANCHORS],
+            predictions[schema.BOX_ENCODINGS],
+            predictions[schema.CLASS_LOGITS],
+            predictions[schema.ANCHORS],
             self.box_coder,
-            true_window(true_image_shapes, predictions[fields.IMAGE_SHAPE]),
+            true_window(true_image_shapes, predictions[schema.IMAGE_SHAPE]),
         )
 
     def _weight_groups(self):

@@ -6,21 +6,21 @@ import keras
 
 from keras_detect.backbones.backbone import Backbone, backbone_names, get_backbone
 from keras_detect.backbones.keras_models import application_names, from_keras_model
-from keras_detect.box_predictors.convolutional import ConvolutionalBoxPredictor
-from keras_detect.box_predictors.weight_shared import WeightSharedConvolutionalBoxPredictor
 from keras_detect.boxes.anchor_generators import MultiscaleGridAnchorGenerator, SsdAnchorGenerator
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
 from keras_detect.boxes.matchers import ArgMaxMatcher
-from keras_detect.boxes.nms import MulticlassNonMaxSuppression
+from keras_detect.boxes.postprocessing import Postprocessor
 from keras_detect.boxes.similarity import IouSimilarity
 from keras_detect.boxes.target_assigner import TargetAssigner
-from keras_detect.feature_extractors.ssd import SSDFeatureExtractor
+from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
+from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
+from keras_detect.kernels.nms import MulticlassNonMaxSuppression
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
-from keras_detect.layers.image_resizers import FixedShapeResizer
 from keras_detect.necks.fpn import FeaturePyramid
+from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
 from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
-from keras_detect.postprocessing import Postprocessor
 from keras_detect.registry import unknown_name
+from keras_detect.transforms.resizers import FixedShapeResizer
 
 HEADS = ConvHyperparams(kernel_initializer=initializer("random_normal", stddev=0.01))
 LAST_LEVEL = 7  # of a feature pyramid: P7 has stride 128

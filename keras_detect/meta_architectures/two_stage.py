@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from keras_detect import fields
+from keras_detect import schema
 from keras_detect.boxes import box_ops
-from keras_detect.boxes.rows import gather_rows, top_k
 from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
+from keras_detect.kernels.rows import gather_rows, top_k
 from keras_detect.losses.classification import SoftmaxCrossEntropyLoss
 from keras_detect.losses.localization import SmoothL1Loss
 from keras_detect.registry import part
@@ -94,22 +94,22 @@ class ProposalStage:
         return ops.stop_gradient(found.boxes), found.num_detections
 
     def detections(self, predictions, window):
-        """The proposals as detections (`fields`) of class 0, normalised to the window `[B, 4]`."""
+        """The proposals as detections (`schema`) of class 0, normalised to the window `[B, 4]`."""
         nms = dataclasses.replace(self.postprocessor.nms, change_coordinate_frame=True)
         return dataclasses.replace(self.postprocessor, nms=nms)(*self._candidates(predictions), window)
 
     def _candidates(self, predictions):
         """Box codes, logits, anchors and coder, without gradient."""
-        anchors = ops.stop_gradient(predictions[fields.ANCHORS])
-        encodings = ops.stop_gradient(predictions[fields.RPN_BOX_ENCODINGS])
-        logits = ops.stop_gradient(predictions[fields.RPN_OBJECTNESS])
+        anchors = ops.stop_gradient(predictions[schema.ANCHORS])
+        encodings = ops.stop_gradient(predictions[schema.RPN_BOX_ENCODINGS])
+        logits = ops.stop_gradient(predictions[schema.RPN_OBJECTNESS])
         # an anchor without area is no object for sure: its score is exactly 0
         logits = ops.where(_takes_part(anchors)[:, None], logits, ops.array([0.0, float("-inf")], "float32"))
         return encodings, logits, anchors, self.target_assigner.box_coder
 
     def losses(self, predictions, truth, seed):
         """`(localisation loss, objectness loss)`, float32 scalars; `seed` draws the sample."""
-        anchors = predictions[fields.ANCHORS]
+        anchors = predictions[schema.ANCHORS]
         ones = ops.ones_like(truth.weights)[..., None]
         targets = self.target_assigner(anchors, truth.boxes, ones, ops.zeros((1,)), truth.weights, truth.valid)
         positive = targets.class_targets[..., 0] > 0
@@ -117,10 +117,10 @@ class ProposalStage:
         sampled = ops.cast(self.sampler(counted, positive, self.batch_size, seed), "float32")
         number = ops.maximum(ops.sum(sampled, axis=1), 1.0)
         localization = self.localization(
-            predictions[fields.RPN_BOX_ENCODINGS], targets.box_targets, sampled * targets.box_weights
+            predictions[schema.RPN_BOX_ENCODINGS], targets.box_targets, sampled * targets.box_weights
         )
         wanted = ops.one_hot(ops.cast(positive, "int32"), 2, dtype="float32")
-        objectness = self.objectness(predictions[fields.RPN_OBJECTNESS], wanted, sampled[..., None])
+        objectness = self.objectness(predictions[schema.RPN_OBJECTNESS], wanted, sampled[..., None])
         return (
             self.localization_weight * ops.mean(ops.sum(localization, axis=1) / number),
             self.objectness_weight * ops.mean(ops.sum(_over_classes(objectness), axis=1) / number),
@@ -191,10 +191,10 @@ class BoxStage:
         existing = ops.cast(_leading(num_proposals, proposals.shape[1]), "float32")
         number = ops.cast(ops.maximum(num_proposals, 1), "float32")[:, None]
         share = existing / (number * ops.cast(ops.shape(proposals)[0], "float32"))
-        encodings = _of_class(predictions[fields.BOX_ENCODINGS], targets.class_targets)
+        encodings = _of_class(predictions[schema.BOX_ENCODINGS], targets.class_targets)
         localization = share * self.localization(encodings, targets.box_targets, targets.box_weights)
         classification = share * _over_classes(
-            self.classification(predictions[fields.CLASS_LOGITS], targets.class_targets, targets.class_weights)
+            self.classification(predictions[schema.CLASS_LOGITS], targets.class_targets, targets.class_weights)
         )
         if self.hard_example_miner is not None:
             localization, classification = self.hard_example_miner(

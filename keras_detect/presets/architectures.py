@@ -6,10 +6,6 @@ Each function takes `num_classes` and `class_names` and returns a new model with
 
 from keras_detect.backbones.backbone import get_backbone
 from keras_detect.backbones.efficientnet import EfficientNet
-from keras_detect.box_predictors.convolutional import ConvolutionalBoxPredictor
-from keras_detect.box_predictors.mask_rcnn import MaskRCNNBoxPredictor
-from keras_detect.box_predictors.region_proposal import RegionProposalPredictor
-from keras_detect.box_predictors.weight_shared import WeightSharedConvolutionalBoxPredictor
 from keras_detect.boxes.anchor_generators import (
     GridAnchorGenerator,
     MultiscaleGridAnchorGenerator,
@@ -17,15 +13,17 @@ from keras_detect.boxes.anchor_generators import (
 )
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
 from keras_detect.boxes.matchers import ArgMaxMatcher
-from keras_detect.boxes.nms import MulticlassNonMaxSuppression
+from keras_detect.boxes.postprocessing import Postprocessor
 from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
 from keras_detect.boxes.similarity import IouSimilarity
 from keras_detect.boxes.target_assigner import TargetAssigner
-from keras_detect.feature_extractors.faster_rcnn import CutFeatureExtractor
-from keras_detect.feature_extractors.ssd import SSDFeatureExtractor
+from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
+from keras_detect.heads.mask_rcnn import MaskRCNNBoxPredictor
+from keras_detect.heads.region_proposal import RegionProposalPredictor
+from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
+from keras_detect.kernels.nms import MulticlassNonMaxSuppression
+from keras_detect.kernels.roi import RegionCropper
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
-from keras_detect.layers.image_resizers import FixedShapeResizer, KeepAspectRatioResizer
-from keras_detect.layers.region_ops import RegionCropper
 from keras_detect.losses.classification import SigmoidFocalLoss
 from keras_detect.losses.localization import SmoothL1Loss
 from keras_detect.losses.one_stage import OneStageLoss
@@ -33,9 +31,11 @@ from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.meta_architectures.two_stage import BoxStage, ProposalStage
 from keras_detect.necks.bifpn import BiFPN
+from keras_detect.necks.faster_rcnn_feature_extractor import CutFeatureExtractor
 from keras_detect.necks.fpn import FeaturePyramid
+from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
 from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
-from keras_detect.postprocessing import Postprocessor
+from keras_detect.transforms.resizers import FixedShapeResizer, KeepAspectRatioResizer
 
 _CLASS_BIAS = -4.6  # a score of 0.01 at the start
 _NORMAL = initializer("random_normal", mean=0.0, stddev=0.01)

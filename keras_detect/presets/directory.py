@@ -14,8 +14,8 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_detect.presets.archives import PRESET_FILES
-from keras_detect.tf_od_api.restore import RestoreReport
+from keras_detect.presets.download import PRESET_FILES
+from keras_detect.weights.restore import RestoreReport
 
 CONFIG, WEIGHTS, LABEL_MAP, METADATA = PRESET_FILES
 FORMAT = 1

@@ -6,7 +6,7 @@ import shutil
 
 from absl import logging
 
-from keras_detect.presets import archives, cache, directory, packaged, preset, zoo
+from keras_detect.presets import cache, directory, download, packaged, preset, zoo
 from keras_detect.presets.directory import PresetError, save_preset
 from keras_detect.registry import check_num_classes, unknown_name
 
@@ -45,14 +45,14 @@ def load_preset(name, num_classes=None, load_weights=True, progress=True):
 
 def find_preset(name, progress=True):
     """The folder of a preset (see `load_preset`), fetched into the cache if it is not there."""
-    if not archives.is_url(name) and _is_file(name):
+    if not download.is_url(name) and _is_file(name):
         name = pathlib.Path(name).expanduser().absolute().as_uri()
-    if isinstance(name, os.PathLike) or (not archives.is_url(name) and _is_folder(name)):
+    if isinstance(name, os.PathLike) or (not download.is_url(name) and _is_folder(name)):
         return pathlib.Path(name).expanduser()
     if name.startswith(("hf://", "kaggle://")):
-        return archives.remote_folder(name)
-    if archives.is_url(name):
-        return cache.cached(archives.cache_key(name), lambda folder: _from_archive(name, folder, None, progress))
+        return download.remote_folder(name)
+    if download.is_url(name):
+        return cache.cached(download.cache_key(name), lambda folder: _from_archive(name, folder, None, progress))
     if packaged.folder(name) is not None:
         return packaged.folder(name)
     row = _row(name)
@@ -61,9 +61,9 @@ def find_preset(name, progress=True):
 
 def _from_archive(url, target, row, progress):
     """Fetches an archive and leaves a preset in the folder `target`; `row` is the built-in preset's, or None."""
-    with archives.unpacked(url, sha256=row and row.sha256, progress=progress) as (folder, digest):
+    with download.unpacked(url, sha256=row and row.sha256, progress=progress) as (folder, digest):
         if directory.is_preset(folder):
-            for file in archives.PRESET_FILES:
+            for file in download.PRESET_FILES:
                 if (folder / file).is_file():
                     shutil.copyfile(folder / file, target / file)
         elif zoo.is_zoo(folder):
@@ -79,7 +79,7 @@ def _from_archive(url, target, row, progress):
 
 def _is_fetched(name):
     """Whether `name` is neither an address nor a path nor packaged: a row of the zoo, if anything."""
-    if not isinstance(name, str) or archives.is_url(name) or _is_file(name):
+    if not isinstance(name, str) or download.is_url(name) or _is_file(name):
         return False
     return not (_is_folder(name) or packaged.folder(name))
 

@@ -3,19 +3,20 @@
 import dataclasses
 import re
 
+from keras_detect import text_proto
 from keras_detect.backbones.backbone import get_backbone
 from keras_detect.backbones.efficientnet import EfficientNet
-from keras_detect.box_predictors.convolutional import ConvolutionalBoxPredictor
-from keras_detect.box_predictors.weight_shared import WeightSharedConvolutionalBoxPredictor
-from keras_detect.feature_extractors.ssd import SSDFeatureExtractor
+from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
+from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.necks.bifpn import BiFPN
 from keras_detect.necks.fpn import FeaturePyramid
+from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
 from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
 from keras_detect.registry import check_num_classes, unknown_name
-from keras_detect.tf_od_api import build_parts, text_proto
+from keras_detect.text_proto.node import located
+from keras_detect.tf_od_api import build_parts
 from keras_detect.tf_od_api.build_faster_rcnn import faster_rcnn
-from keras_detect.tf_od_api.config_node import located
 
 
 @dataclasses.dataclass(frozen=True)

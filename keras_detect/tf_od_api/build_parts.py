@@ -1,15 +1,15 @@
 """Messages of a `pipeline.config` -> our parts. Defaults are those of the original's protos."""
 
 from keras_detect.boxes import anchor_generators, box_coders, matchers, similarity
-from keras_detect.boxes.nms import MulticlassNonMaxSuppression
+from keras_detect.boxes.postprocessing import Postprocessor
 from keras_detect.boxes.target_assigner import TargetAssigner
-from keras_detect.layers import image_resizers
+from keras_detect.kernels.nms import MulticlassNonMaxSuppression
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.losses import classification, localization
 from keras_detect.losses.hard_example_miner import HardExampleMiner
 from keras_detect.losses.one_stage import OneStageLoss
-from keras_detect.postprocessing import Postprocessor
-from keras_detect.tf_od_api.config_node import located
+from keras_detect.text_proto.node import located
+from keras_detect.transforms import resizers
 
 ACTIVATIONS = {"NONE": None, "RELU": "relu", "RELU_6": "relu6", "SWISH": "swish"}
 RESIZE_METHODS = {"BILINEAR": "bilinear", "NEAREST_NEIGHBOR": "nearest", "BICUBIC": "bicubic", "AREA": "area"}
@@ -79,14 +79,14 @@ def resizer(node):
     """`image_resizer` -> an image resizer with the original's legacy kernel."""
     name, settings = node.oneof("fixed_shape_resizer", "keep_aspect_ratio_resizer", "identity_resizer")
     if name == "identity_resizer":
-        return image_resizers.IdentityResizer()
+        return resizers.IdentityResizer()
     refuse_values(settings, convert_to_grayscale=False)
     method = RESIZE_METHODS[settings.scalar("resize_method", tuple(RESIZE_METHODS), "BILINEAR")]
     shared = {"method": method, "kernel": "legacy"}
     if name == "fixed_shape_resizer":
         height, width = settings.scalar("height", int, 300), settings.scalar("width", int, 300)
-        return image_resizers.FixedShapeResizer(height=height, width=width, **shared)
-    return image_resizers.KeepAspectRatioResizer(
+        return resizers.FixedShapeResizer(height=height, width=width, **shared)
+    return resizers.KeepAspectRatioResizer(
         min_dimension=settings.scalar("min_dimension", int, 600),
         max_dimension=settings.scalar("max_dimension", int, 1024),
         pad_to_max_dimension=settings.scalar("pad_to_max_dimension", bool, False),

@@ -3,8 +3,8 @@
 from absl import logging
 
 from keras_detect.tf_od_api import name_maps
-from keras_detect.tf_od_api.checkpoint_reader import open_checkpoint
-from keras_detect.tf_od_api.restore import restore
+from keras_detect.weights.restore import restore
+from keras_detect.weights.tf2_object_checkpoint import open_checkpoint
 
 KINDS = ("detection", "classification")
 OTHER_PARTS = "not part of the backbone"

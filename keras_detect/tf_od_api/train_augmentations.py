@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from keras_detect.preprocessing import (
+from keras_detect.transforms import (
     RandomColor,
     RandomHorizontalFlip,
     RandomIoUCrop,

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import keras
 
-from keras_detect.tf_od_api import text_proto, train_augmentations
+from keras_detect import text_proto
+from keras_detect.tf_od_api import train_augmentations
 from keras_detect.training.schedules import (
     CosineDecayWithWarmup,
     ExponentialDecayWithBurnIn,
@@ -29,7 +30,7 @@ class TrainingConfig:
         batch_size: pictures in a step, over all devices.
         num_steps: steps to train for; None for no end.
         optimizer: a Keras optimizer, to be compiled into one model.
-        augmentations: parts of `keras_detect.preprocessing`, for `DetectionDataset.batches(augment=...)`.
+        augmentations: parts of `keras_detect.transforms`, for `DetectionDataset.batches(augment=...)`.
         approximations: list of `Approximation(path, line, reason)`: what is carried over in nearly the same form.
         fine_tune_checkpoint: path of the checkpoint that training starts from, as given ("" for none).
         fine_tune_checkpoint_type: "classification", "detection", "fine_tune" or "full", as given.

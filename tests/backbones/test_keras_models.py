@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_detect import fields
+from keras_detect import schema
 from keras_detect.backbones import keras_models
 from keras_detect.backbones.keras_models import PixelScaling, from_keras_model
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.necks.fpn import FeaturePyramid
 from tests import goldens, tiny
-from tests.backbones.test_keras_weights import randomise, undrawn
+from tests.weights.test_keras_applications import randomise, undrawn
 
 
 def small_model(padding="same", name="small", scaled=True, outputs="last"):
@@ -301,7 +301,7 @@ def test_a_detector_in_one_line_trains_and_survives_saving(neck, tmp_path):
     first, second = (each.feature_extractor.backbone for each in (model, loaded))
     assert (first.levels, first.scaling, first.strides) == (second.levels, second.scaling, second.strides)
     detections = [each.predict(x, verbose=0) for each in (model, loaded)]
-    for key in (fields.BOXES, fields.SCORES, fields.LABELS):
+    for key in (schema.BOXES, schema.SCORES, schema.LABELS):
         np.testing.assert_array_equal(*(each[key] for each in detections), err_msg=key)
 
 
@@ -323,7 +323,7 @@ def test_keras_applications_in_one_line(name, tmp_path):
     model.save(tmp_path / "model.keras")
     with undrawn():
         loaded = keras.models.load_model(tmp_path / "model.keras")
-    detections = [each.predict(x, verbose=0)[fields.SCORES] for each in (model, loaded)]
+    detections = [each.predict(x, verbose=0)[schema.SCORES] for each in (model, loaded)]
     np.testing.assert_array_equal(*detections)
 
 

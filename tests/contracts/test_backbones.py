@@ -10,7 +10,7 @@ import pytest
 
 import keras_detect.backbones
 from keras_detect.backbones.backbone import Backbone, backbone_names, get_backbone, register_backbone
-from keras_detect.feature_extractors.faster_rcnn import CutFeatureExtractor
+from keras_detect.necks.faster_rcnn_feature_extractor import CutFeatureExtractor
 from tests import goldens, networks
 
 for _module in pkgutil.iter_modules(keras_detect.backbones.__path__):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_detect
-from keras_detect import fields
+from keras_detect import schema
 from tests import goldens, tiny
 
 MODELS = pytest.mark.parametrize("build", tiny.TINY_MODELS.values(), ids=tiny.TINY_MODELS)
@@ -36,13 +36,13 @@ def test_every_entry_point_works_as_the_very_first_call(build, entry):
         assert history["loss"][-1] < history["loss"][0]
     elif entry in ("predict", "predict_on_batch"):
         detections = getattr(model, entry)(x)
-        assert detections[fields.BOXES].shape == (4, 100, 4)
-        assert detections[fields.LABELS].dtype == np.int32
-        counted = np.arange(100)[None] < detections[fields.NUM_DETECTIONS][:, None]
-        assert (detections[fields.LABELS] >= 0)[counted].all()
-        assert (detections[fields.LABELS] == fields.PADDING_LABEL)[~counted].all()
-        assert not detections[fields.BOXES][~counted].any()
-        assert not detections[fields.SCORES][~counted].any()
+        assert detections[schema.BOXES].shape == (4, 100, 4)
+        assert detections[schema.LABELS].dtype == np.int32
+        counted = np.arange(100)[None] < detections[schema.NUM_DETECTIONS][:, None]
+        assert (detections[schema.LABELS] >= 0)[counted].all()
+        assert (detections[schema.LABELS] == schema.PADDING_LABEL)[~counted].all()
+        assert not detections[schema.BOXES][~counted].any()
+        assert not detections[schema.SCORES][~counted].any()
     else:
         options = {"verbose": 0} if entry == "evaluate" else {}
         logs = getattr(model, entry)(x, y, return_dict=True, **options)
@@ -55,8 +55,8 @@ def test_predictions_do_not_depend_on_the_rest_of_the_batch(build):
     model = build()
     x, _ = tiny.tiny_batch()
     together, alone = model.predict(x, verbose=0), model.predict(x[2:3], verbose=0)
-    np.testing.assert_allclose(together[fields.BOXES][2], alone[fields.BOXES][0], atol=1e-5)
-    np.testing.assert_allclose(together[fields.SCORES][2], alone[fields.SCORES][0], atol=1e-5)
+    np.testing.assert_allclose(together[schema.BOXES][2], alone[schema.BOXES][0], atol=1e-5)
+    np.testing.assert_allclose(together[schema.SCORES][2], alone[schema.SCORES][0], atol=1e-5)
 
 
 @MODELS
@@ -86,8 +86,8 @@ def test_the_order_of_the_truth_changes_nothing_beyond_float_noise(build):
 def test_pictures_without_objects_train(build):
     model = sgd(build())
     x, y = tiny.tiny_batch()
-    y[fields.LABELS][:] = fields.PADDING_LABEL
-    for truth in (y, {fields.BOXES: np.zeros((4, 0, 4), "float32"), fields.LABELS: np.zeros((4, 0), "int32")}):
+    y[schema.LABELS][:] = schema.PADDING_LABEL
+    for truth in (y, {schema.BOXES: np.zeros((4, 0, 4), "float32"), schema.LABELS: np.zeros((4, 0), "int32")}):
         logs = model.train_on_batch(x, truth, return_dict=True)
         assert np.isfinite(list(logs.values())).all()
         assert logs["localization_loss"] == 0
@@ -102,7 +102,7 @@ def test_a_training_step_moves_every_trainable_weight(build):
     x, _ = tiny.tiny_batch()
     sides = np.linspace(0.1, 1.0, 10)  # an object for the anchors of every level
     boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=-1)
-    y = {fields.BOXES: np.tile(boxes, (4, 1, 1)), fields.LABELS: np.tile(np.arange(10) % 3, (4, 1))}
+    y = {schema.BOXES: np.tile(boxes, (4, 1, 1)), schema.LABELS: np.tile(np.arange(10) % 3, (4, 1))}
     for _ in range(2):
         model.train_on_batch(x, y)
     after = tiny.weights_of(model)
@@ -115,7 +115,7 @@ def test_nan_boxes_in_padding_rows_do_no_harm(build):
     model = sgd(build())
     x, y = tiny.tiny_batch()
     clean = model.test_on_batch(x, y, return_dict=True)
-    y[fields.BOXES][y[fields.LABELS] < 0] = np.nan
+    y[schema.BOXES][y[schema.LABELS] < 0] = np.nan
     dirty = model.test_on_batch(x, y, return_dict=True)
     assert clean == dirty
 
@@ -124,8 +124,8 @@ def test_nan_boxes_in_padding_rows_do_no_harm(build):
 def test_crowds_and_zero_weights_are_neither_positive_nor_negative(build):
     x, y = tiny.tiny_batch(batch_size=1, rows=1)
     model = sgd(build())
-    crowd = model.test_on_batch(x, {**y, fields.IS_CROWD: np.ones((1, 1), bool)}, return_dict=True)
-    weightless = model.test_on_batch(x, {**y, fields.WEIGHTS: np.zeros((1, 1), "float32")}, return_dict=True)
+    crowd = model.test_on_batch(x, {**y, schema.IS_CROWD: np.ones((1, 1), bool)}, return_dict=True)
+    weightless = model.test_on_batch(x, {**y, schema.WEIGHTS: np.zeros((1, 1), "float32")}, return_dict=True)
     by_sample = model.test_on_batch(x, y, sample_weight=np.zeros(1, "float32"), return_dict=True)
     assert crowd == weightless == by_sample
     assert crowd["localization_loss"] == 0
@@ -135,7 +135,7 @@ def test_crowds_and_zero_weights_are_neither_positive_nor_negative(build):
 def test_classes_is_accepted_for_labels(build):
     x, y = tiny.tiny_batch()
     model = sgd(build())
-    renamed = {fields.BOXES: y[fields.BOXES], fields.CLASSES: y[fields.LABELS]}
+    renamed = {schema.BOXES: y[schema.BOXES], schema.CLASSES: y[schema.LABELS]}
     assert model.test_on_batch(x, y) == model.test_on_batch(x, renamed)
 
 
@@ -212,13 +212,13 @@ def test_truth_that_would_train_silently_wrong_is_refused(build):
     model = sgd(build())
     x, y = tiny.tiny_batch()
     with pytest.raises(ValueError, match=r"\[0, 3\).*Received a label 3"):
-        model.fit(x, {**y, fields.LABELS: np.full((4, 4), 3, "int32")}, verbose=0)
+        model.fit(x, {**y, schema.LABELS: np.full((4, 4), 3, "int32")}, verbose=0)
     with pytest.raises(ValueError, match="normalised"):
-        model.fit(x, {**y, fields.BOXES: y[fields.BOXES] * 64}, verbose=0)
+        model.fit(x, {**y, schema.BOXES: y[schema.BOXES] * 64}, verbose=0)
     with pytest.raises(ValueError, match="NaN"):
-        model.fit(x, {**y, fields.BOXES: y[fields.BOXES] * np.nan}, verbose=0)
+        model.fit(x, {**y, schema.BOXES: y[schema.BOXES] * np.nan}, verbose=0)
     with pytest.raises(ValueError, match="labels"):
-        model.fit(x, {fields.BOXES: y[fields.BOXES]}, verbose=0)
+        model.fit(x, {schema.BOXES: y[schema.BOXES]}, verbose=0)
 
 
 @MODELS
@@ -233,7 +233,7 @@ def test_xla_compiles_whole_steps(build):
     tolerance = 1e-2 if hasattr(plain, "sample_seed") and goldens.BACKEND == "tensorflow" else 1e-4
     np.testing.assert_allclose(*losses, rtol=tolerance)
     ours, theirs = plain.predict(x, verbose=0), compiled.predict(x, verbose=0)
-    np.testing.assert_allclose(ours[fields.SCORES], theirs[fields.SCORES], atol=tolerance)
+    np.testing.assert_allclose(ours[schema.SCORES], theirs[schema.SCORES], atol=tolerance)
 
 
 @MODELS

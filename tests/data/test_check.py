@@ -10,7 +10,7 @@ from PIL import Image
 
 from keras_detect.data import DetectionDataset, check_dataset, load_dataset, shapes_dataset, write_dataset
 from keras_detect.data.record import DROPPED, KEPT, REFUSED, REPAIRED
-from keras_detect.layers.image_resizers import FixedShapeResizer
+from keras_detect.transforms.resizers import FixedShapeResizer
 from tests import goldens
 from tests.data.test_load import coco, picture, voc
 

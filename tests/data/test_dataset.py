@@ -7,9 +7,9 @@ from absl import logging
 from PIL import Image
 
 from keras_detect.data import DetectionDataset, load_dataset, pipeline, write_coco
-from keras_detect.data.picture import PYTHON, TF_JPEG, TF_PNG, find_picture
-from keras_detect.layers.image_resizers import FixedShapeResizer, IdentityResizer, KeepAspectRatioResizer
-from keras_detect.preprocessing import RandomHorizontalFlip
+from keras_detect.data.image import PYTHON, TF_JPEG, TF_PNG, find_picture
+from keras_detect.transforms import RandomHorizontalFlip
+from keras_detect.transforms.resizers import FixedShapeResizer, IdentityResizer, KeepAspectRatioResizer
 from tests import goldens
 
 SMALL = FixedShapeResizer(height=8, width=12)
@@ -120,7 +120,7 @@ def test_cache_reads_each_picture_once(monkeypatch):
     data = numbered(6)
     reads = []
     monkeypatch.setattr(
-        "keras_detect.data.picture.ArrayPicture.read", lambda self: reads.append(1) or self.pixels, raising=True
+        "keras_detect.data.image.ArrayPicture.read", lambda self: reads.append(1) or self.pixels, raising=True
     )
     plain, cached = data.batches(SMALL, 2), data.batches(SMALL, 2, cache=True)
     for batches, expected in ((plain, 18), (cached, 6)):

@@ -277,7 +277,7 @@ def test_unknown_classes_and_formats(tmp_path):
 
 
 def test_reading_does_not_import_tensorflow():
-    code = "import sys, keras_detect.data, keras_detect.preprocessing, keras_detect.evaluation\n"
+    code = "import sys, keras_detect.data, keras_detect.transforms, keras_detect.evaluation\n"
     code += "assert 'tensorflow' not in sys.modules"
     environment = {"KERAS_BACKEND": "jax", "PATH": "", "PYTHONPATH": ":".join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

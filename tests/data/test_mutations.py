@@ -21,7 +21,7 @@ import pytest
 from keras_detect import cli
 from keras_detect.data import load_dataset
 from keras_detect.data.record import ACTIONS
-from keras_detect.layers.image_resizers import FixedShapeResizer
+from keras_detect.transforms.resizers import FixedShapeResizer
 from tests.data.mutations import NAMES, mutations, spoilt, write_bases
 from tests.tiny import tiny_ssd
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from keras_detect.data import DetectionDataset, load_dataset, shapes_dataset, write_dataset
-from keras_detect.layers.image_resizers import FixedShapeResizer
-from keras_detect.preprocessing import RandomColor, RandomHorizontalFlip, RandomIoUCrop
+from keras_detect.transforms import RandomColor, RandomHorizontalFlip, RandomIoUCrop
+from keras_detect.transforms.resizers import FixedShapeResizer
 from tests.data.test_dataset import numbered, order
 from tests.tiny import tiny_ssd
 

@@ -7,7 +7,7 @@ from keras_detect.data import load_dataset, masks, read_label_map, shapes_datase
 from keras_detect.data.record import Defects, box_areas
 from keras_detect.data.tf_example import build_example, parse_example
 from keras_detect.data.tf_record import read, write
-from keras_detect.layers.image_resizers import FixedShapeResizer
+from keras_detect.transforms.resizers import FixedShapeResizer
 from tests import goldens
 from tests.goldens import golden_cases
 
@@ -54,7 +54,7 @@ def test_the_originals_decoder(case):
         if name == "image":
             import io
 
-            from keras_detect.data.picture import read_picture
+            from keras_detect.data.image import read_picture
 
             np.testing.assert_array_equal(read_picture(io.BytesIO(found["encoded"])), expected)
         elif expected.dtype == np.float32:

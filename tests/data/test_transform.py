@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_detect.data import DetectionDataset, load_dataset
-from keras_detect.layers.image_resizers import FixedShapeResizer, KeepAspectRatioResizer
-from keras_detect.preprocessing import RandomHorizontalFlip, RandomIoUCrop, RandomRotation90, RandomVerticalFlip
-from keras_detect.preprocessing.geometric import cut_out
+from keras_detect.transforms import RandomHorizontalFlip, RandomIoUCrop, RandomRotation90, RandomVerticalFlip
+from keras_detect.transforms.geometric import cut_out
+from keras_detect.transforms.resizers import FixedShapeResizer, KeepAspectRatioResizer
 from tests import goldens
 from tests.goldens import assert_close, golden_cases
 

@@ -17,7 +17,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import numpy as np
 import pytest
 
-from keras_detect import fields
+from keras_detect import schema
 from tests import goldens, two_stage_models, whole_models
 from tests.golden import test_faster_rcnn, test_whole_model
 
@@ -58,7 +58,7 @@ def row(name, folder):
     ignored = sum(run.weights[key].size for key in run.report.ignored if key in run.weights)
     ours = sum(int(np.prod(weight.shape)) for weight in run.model.named_weights().values())
     heads = max(run.error(key, ours) for key, ours in run.heads().items())
-    scores = np.abs(run.detections[fields.SCORES] - run.golden["post/detection_scores"]).max()
+    scores = np.abs(run.detections[schema.SCORES] - run.golden["post/detection_scores"]).max()
     return (
         *(f"{count:,}" for count in (original, ours, ignored)),
         *(f"{error:.1e}" for error in (heads, scores)),

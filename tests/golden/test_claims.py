@@ -20,17 +20,17 @@ CLAIMING_MODULES = (
     "tests.evaluation.test_pascal_voc",
     "tests.layers.test_batch_normalization",
     "tests.layers.test_conv_blocks",
-    "tests.layers.test_image_resizers",
-    "tests.layers.test_region_ops",
+    "tests.transforms.test_resizers",
+    "tests.kernels.test_roi",
     "tests.losses.test_classification",
     "tests.losses.test_localization",
     "tests.training.test_schedules",
-    "tests.boxes.test_nms",
+    "tests.kernels.test_nms",
     "tests.losses.test_hard_example_miner",
     "tests.tf_od_api.test_train_config",
     "tests.data.test_tf_example",
     "tests.data.test_transform",
-    "tests.preprocessing.test_originals_operations",
+    "tests.transforms.test_originals_operations",
 )
 
 # pattern -> why no test claims it yet (the issue that brings it)

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from keras_detect.backbones.efficientnet import EfficientNet
-from keras_detect.box_predictors.weight_shared import WeightSharedConvolutionalBoxPredictor
-from keras_detect.feature_extractors.ssd import SSDFeatureExtractor
+from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
 from keras_detect.layers.conv_blocks import ConvHyperparams
-from keras_detect.layers.image_resizers import KeepAspectRatioResizer
 from keras_detect.necks.bifpn import BiFPN
+from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
 from keras_detect.tf_od_api import name_maps
+from keras_detect.transforms.resizers import KeepAspectRatioResizer
 from tests import goldens, networks
 
 SIDES = {"d0": 512, "d1": 640, "d2": 768, "d3": 896, "d4": 1024, "d5": 1280, "d6": 1408, "d7": 1536}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_detect import fields
+from keras_detect import schema
 from tests import goldens, two_stage_models, whole_models
 
 MODELS = [*two_stage_models.QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in two_stage_models.LARGE)]
@@ -28,15 +28,15 @@ def test_every_weight_is_restored(run):
 
 def test_preprocessed_picture(run):
     """Padding is what a black pixel becomes (GOLDEN.md, 8.3)."""
-    ours = run.inputs[fields.IMAGES]
+    ours = run.inputs[schema.IMAGES]
     assert run.error("preprocessed", ours) <= TOLERANCE
-    np.testing.assert_array_equal(run.inputs[fields.TRUE_IMAGE_SHAPES], run.golden["true_image_shapes"])
+    np.testing.assert_array_equal(run.inputs[schema.TRUE_IMAGE_SHAPES], run.golden["true_image_shapes"])
     # compare largest and smallest too: a few thousand samples may miss a border
     np.testing.assert_allclose([ours.min(), ours.max()], run.golden["preprocessed#stats"][2:], atol=1e-3)
 
 
 def test_anchors(run):
-    ours = run.predictions[fields.ANCHORS] * run.side
+    ours = run.predictions[schema.ANCHORS] * run.side
     assert run.error("pred/anchors", ours) <= 1e-6
     goldens.assert_close(ours[:16], run.golden["pred/anchors/first16"], 1e-6)
     goldens.assert_close(ours[-16:], run.golden["pred/anchors/last16"], 1e-6)
@@ -53,8 +53,8 @@ def test_feature_maps(run):
 def test_proposals(run):
     """As a set: proposals whose scores tie but for noise may swap places."""
     golden = run.golden
-    np.testing.assert_array_equal(run.predictions[fields.NUM_PROPOSALS], golden["pred/num_proposals"])
-    ours = run.predictions[fields.PROPOSALS][0, run.original_order()]
+    np.testing.assert_array_equal(run.predictions[schema.NUM_PROPOSALS], golden["pred/num_proposals"])
+    ours = run.predictions[schema.PROPOSALS][0, run.original_order()]
     np.testing.assert_allclose(ours * run.side, golden["pred/proposal_boxes"][0], rtol=0, atol=PIXELS)
     goldens.assert_close(ours, golden["pred/proposal_boxes_normalized"][0], PIXELS / min(run.image_shape))
     moved = np.flatnonzero(run.original_order() != np.arange(len(ours)))

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_detect import fields
+from keras_detect import schema
 from keras_detect.meta_architectures.two_stage import ProposalStage
 from keras_detect.tf_od_api import name_maps
 from tests import goldens, two_stage_models, whole_models
@@ -134,10 +134,10 @@ class Step:
 def _truth(name, inputs):
     """The golden's truth of both pictures, in the frame of the true image."""
     boxes, labels = map(np.stack, _golden_boxes(name))
-    true_shapes = keras.ops.convert_to_numpy(inputs[fields.TRUE_IMAGE_SHAPES])
+    true_shapes = keras.ops.convert_to_numpy(inputs[schema.TRUE_IMAGE_SHAPES])
     return {
-        fields.BOXES: whole_models.true_frame(boxes, true_shapes, inputs[fields.IMAGES].shape[1:3]),
-        fields.LABELS: labels.astype("int32"),
+        schema.BOXES: whole_models.true_frame(boxes, true_shapes, inputs[schema.IMAGES].shape[1:3]),
+        schema.LABELS: labels.astype("int32"),
     }
 
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from keras_detect import fields
+from keras_detect import schema
 from tests import goldens, whole_models
 from tests.golden.test_efficientdet import EXACT_MEANS
 
@@ -46,12 +46,12 @@ def _extra_state(model):
 
 
 def test_preprocessed_picture(run):
-    assert run.error("preprocessed", run.inputs[fields.IMAGES]) <= TOLERANCE
-    np.testing.assert_array_equal(run.inputs[fields.TRUE_IMAGE_SHAPES], run.golden["true_image_shapes"])
+    assert run.error("preprocessed", run.inputs[schema.IMAGES]) <= TOLERANCE
+    np.testing.assert_array_equal(run.inputs[schema.TRUE_IMAGE_SHAPES], run.golden["true_image_shapes"])
 
 
 def test_anchors(run):
-    ours = run.predictions[fields.ANCHORS]
+    ours = run.predictions[schema.ANCHORS]
     assert run.error("pred/anchors", ours) <= 1e-6
     goldens.assert_close(ours[:16], run.golden["pred/anchors/first16"], 1e-6)
     goldens.assert_close(ours[-16:], run.golden["pred/anchors/last16"], 1e-6)
@@ -85,9 +85,9 @@ def test_predict_returns_these_detections(run):
     if run.name != "ssd_mobilenet_v2_320x320_coco17_tpu-8":
         pytest.skip("predict compiles the network once more: one model is enough")
     detections = run.model.predict(run.image, verbose=0)
-    for key in (fields.BOXES, fields.SCORES):
+    for key in (schema.BOXES, schema.SCORES):
         goldens.assert_close(detections[key], run.detections[key], 1e-5)
-    np.testing.assert_array_equal(detections[fields.LABELS], run.detections[fields.LABELS])
+    np.testing.assert_array_equal(detections[schema.LABELS], run.detections[schema.LABELS])
 
 
 def test_targets(run):

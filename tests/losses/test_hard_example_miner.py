@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_detect import native_kernels
 from keras_detect.boxes.matchers import Match
+from keras_detect.kernels import native
 from keras_detect.losses.hard_example_miner import HardExampleMiner
 from tests import goldens
 
-WAYS = {"default": contextlib.nullcontext, "portable": native_kernels.portable_kernels}
+WAYS = {"default": contextlib.nullcontext, "portable": native.portable_kernels}
 
 # the keyword arguments that the golden's second half recorded as text
 SETTINGS = {

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_detect import fields
-from keras_detect.box_predictors.mask_rcnn import MaskRCNNBoxPredictor
+from keras_detect import schema
 from keras_detect.boxes.anchor_generators import GridAnchorGenerator
 from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
-from keras_detect.layers.image_resizers import KeepAspectRatioResizer
+from keras_detect.heads.mask_rcnn import MaskRCNNBoxPredictor
 from keras_detect.losses.hard_example_miner import HardExampleMiner
 from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.two_stage import Truth
+from keras_detect.transforms.resizers import KeepAspectRatioResizer
 from tests import tiny
 
 ANCHORS = np.array([[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0], [0.0, 0.5, 0.5, 1.0]], "float32")
@@ -58,9 +58,9 @@ def test_first_stage_losses_by_hand():
     codes[0, 0, 1] = 2.0
     codes[0, 1, 1] = 9.0  # a negative's codes cost nothing
     predictions = {
-        fields.ANCHORS: ops.array(ANCHORS),
-        fields.RPN_BOX_ENCODINGS: ops.array(codes),
-        fields.RPN_OBJECTNESS: ops.zeros((1, 3, 2)),
+        schema.ANCHORS: ops.array(ANCHORS),
+        schema.RPN_BOX_ENCODINGS: ops.array(codes),
+        schema.RPN_OBJECTNESS: ops.zeros((1, 3, 2)),
     }
     localization, objectness = stage.losses(predictions, one_truth([0.0, 0.0, 0.5, 0.5]), seed=0)
     assert float(objectness) == pytest.approx(math.log(2.0), rel=1e-6)
@@ -76,9 +76,9 @@ def test_anchors_across_the_border_are_clipped_or_take_no_part():
     np.testing.assert_allclose(pruned.anchors([(2, 2)], (32, 32), training=True), [[0] * 4] * 3 + [[0, 0, 1, 1]])
     np.testing.assert_allclose(pruned.anchors([(2, 2)], (32, 32), training=False), clipped)
     predictions = {
-        fields.ANCHORS: ops.array(pruned.anchors([(2, 2)], (32, 32), training=True)),
-        fields.RPN_BOX_ENCODINGS: ops.zeros((1, 4, 4)),
-        fields.RPN_OBJECTNESS: ops.zeros((1, 4, 2)),
+        schema.ANCHORS: ops.array(pruned.anchors([(2, 2)], (32, 32), training=True)),
+        schema.RPN_BOX_ENCODINGS: ops.zeros((1, 4, 4)),
+        schema.RPN_OBJECTNESS: ops.zeros((1, 4, 2)),
     }
     boxes, number = pruned.propose(predictions, ops.array([[0.0, 0.0, 1.0, 1.0]]))
     assert int(number[0]) == 1
@@ -99,7 +99,7 @@ def test_second_stage_losses_by_hand():
     codes[0, 0, 1, 2] = 3.0
     codes[0, 0, 0] = 7.0
     codes[0, 1] = 5.0
-    predictions = {fields.BOX_ENCODINGS: ops.array(codes), fields.CLASS_LOGITS: ops.zeros((1, 3, 3))}
+    predictions = {schema.BOX_ENCODINGS: ops.array(codes), schema.CLASS_LOGITS: ops.zeros((1, 3, 3))}
     truth = one_truth([0.0, 0.0, 0.5, 0.5], label=1)
     losses = stage.losses(predictions, ops.array(ANCHORS[None]), ops.array([2], "int32"), truth)
     assert float(losses[0]) == pytest.approx(2.0 * 2.5 / 2, rel=1e-5)
@@ -112,7 +112,7 @@ def test_hard_example_mining_takes_the_place_of_sampling():
     stage = second_stage(hard_example_miner=miner, localization_weight=1.0)
     codes = np.zeros((1, 3, 2, 4), "float32")
     codes[0, 0, 1, 2] = 3.0
-    predictions = {fields.BOX_ENCODINGS: ops.array(codes), fields.CLASS_LOGITS: ops.zeros((1, 3, 3))}
+    predictions = {schema.BOX_ENCODINGS: ops.array(codes), schema.CLASS_LOGITS: ops.zeros((1, 3, 3))}
     truth, proposals, number = one_truth([0.0, 0.0, 0.5, 0.5], label=1), ops.array(ANCHORS[None]), ops.array([2])
     sampled, count = stage.sample(proposals, number, truth, seed=0)
     np.testing.assert_array_equal(sampled, proposals)
@@ -164,7 +164,7 @@ def test_more_truths_than_samples_train():
     x, _ = tiny.tiny_batch(batch_size=2)
     corners = np.stack(np.meshgrid(np.arange(5) / 5, np.arange(5) / 5), -1).reshape(-1, 2)
     boxes = np.tile(np.concatenate([corners, corners + 0.2], axis=1), (2, 1, 1)).astype("float32")
-    y = {fields.BOXES: boxes, fields.LABELS: np.tile(np.arange(25) % 3, (2, 1))}
+    y = {schema.BOXES: boxes, schema.LABELS: np.tile(np.arange(25) % 3, (2, 1))}
     losses = [model.train_on_batch(x, y) for _ in range(2)]
     assert np.isfinite(losses).all()
 
@@ -174,13 +174,13 @@ def test_one_stage_finds_objects_of_one_class():
     assert model.loss_names == ("rpn_localization_loss", "rpn_objectness_loss")
     model.compile(optimizer=keras.optimizers.Adam(3e-3))
     x, y = tiny.tiny_batch(num_classes=3)  # whatever the classes are
-    y[fields.LABELS] = np.minimum(y[fields.LABELS], 0)
+    y[schema.LABELS] = np.minimum(y[schema.LABELS], 0)
     history = model.fit(x, y, epochs=8, verbose=0).history
     assert history["rpn_objectness_loss"][-1] < history["rpn_objectness_loss"][0]
     assert "classification_loss" not in history
     detections = model.predict(x, verbose=0)
-    assert detections[fields.BOXES].shape == (4, 300, 4)
-    assert set(np.unique(detections[fields.LABELS])) <= {0, fields.PADDING_LABEL}
+    assert detections[schema.BOXES].shape == (4, 300, 4)
+    assert set(np.unique(detections[schema.LABELS])) <= {0, schema.PADDING_LABEL}
     again = FasterRCNN.from_config(model.get_config())
     assert again.get_config() == model.get_config()
     with pytest.raises(ValueError, match="no class head"):
@@ -214,17 +214,17 @@ def test_box_predictor_averages_cells_and_sorts_codes_by_class(shared):
     features = np.array([1.0, 2.0, 3.0, 6.0], "float32").reshape(1, 1, 2, 2, 1)  # mean 3
     outputs = keras.tree.map_structure(ops.convert_to_numpy, predictor(features))
     codes = (3.0 * np.arange(4 * boxes) + 1.0).reshape(1, 1, boxes, 4)
-    np.testing.assert_allclose(outputs[fields.BOX_ENCODINGS], codes)
-    np.testing.assert_allclose(outputs[fields.CLASS_LOGITS], [[[3.0, 6.0, 9.5]]])
+    np.testing.assert_allclose(outputs[schema.BOX_ENCODINGS], codes)
+    np.testing.assert_allclose(outputs[schema.CLASS_LOGITS], [[[3.0, 6.0, 9.5]]])
 
 
 def test_padding_is_a_scaled_black_pixel():
     """Faster R-CNN pads before it scales: black becomes -1 with the default scaling, not 0."""
     model = tiny.tiny_faster_rcnn()
     inputs = model.preprocess(np.full((1, 20, 64, 3), 255, "uint8"))
-    images = ops.convert_to_numpy(inputs[fields.IMAGES])
+    images = ops.convert_to_numpy(inputs[schema.IMAGES])
     assert images.shape == (1, 64, 64, 3)
-    np.testing.assert_array_equal(inputs[fields.TRUE_IMAGE_SHAPES], [[20, 64, 3]])
+    np.testing.assert_array_equal(inputs[schema.TRUE_IMAGE_SHAPES], [[20, 64, 3]])
     assert (images[0, :20] == 1.0).all()
     assert (images[0, 20:] == -1.0).all()
 
@@ -240,12 +240,12 @@ def test_pictures_of_different_sizes_share_a_batch(padded_canvas):
     for picture, row in zip(pictures, canvas, strict=True):
         row[: picture.shape[0], : picture.shape[1]] = picture
     shapes = np.array([picture.shape for picture in pictures], "int32")
-    together = model.predict({fields.IMAGES: canvas, fields.TRUE_IMAGE_SHAPES: shapes}, verbose=0)
-    assert together[fields.BOXES].max() <= 1.0
+    together = model.predict({schema.IMAGES: canvas, schema.TRUE_IMAGE_SHAPES: shapes}, verbose=0)
+    assert together[schema.BOXES].max() <= 1.0
     for index, picture in enumerate(pictures):
-        found = np.arange(100) < together[fields.NUM_DETECTIONS][index]
+        found = np.arange(100) < together[schema.NUM_DETECTIONS][index]
         assert found.any()
         if padded_canvas:  # without padding, the network sees another border of the picture when it is alone
             alone = model.predict(picture[None], verbose=0)
-            np.testing.assert_allclose(together[fields.SCORES][index], alone[fields.SCORES][0], atol=1e-5)
-            np.testing.assert_allclose(together[fields.BOXES][index], alone[fields.BOXES][0], atol=1e-4)
+            np.testing.assert_allclose(together[schema.SCORES][index], alone[schema.SCORES][0], atol=1e-5)
+            np.testing.assert_allclose(together[schema.BOXES][index], alone[schema.BOXES][0], atol=1e-4)

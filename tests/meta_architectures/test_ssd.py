@@ -5,18 +5,18 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_detect import fields
+from keras_detect import schema
 from keras_detect.boxes.box_coders import MeanStddevBoxCoder, SquareBoxCoder
 from keras_detect.boxes.matchers import ArgMaxMatcher, BipartiteMatcher
 from keras_detect.boxes.similarity import IouSimilarity
 from keras_detect.boxes.target_assigner import TargetAssigner
 from keras_detect.layers.batch_normalization import BatchNormalization
-from keras_detect.layers.image_resizers import KeepAspectRatioResizer
 from keras_detect.losses.classification import SigmoidFocalLoss, SoftmaxCrossEntropyLoss
 from keras_detect.losses.hard_example_miner import HardExampleMiner
 from keras_detect.losses.localization import GiouLoss, SmoothL1Loss
 from keras_detect.losses.one_stage import OneStageLoss
 from keras_detect.meta_architectures.detection_model import clean_truth, true_window
+from keras_detect.transforms.resizers import KeepAspectRatioResizer
 from tests import tiny
 
 PADDING = KeepAspectRatioResizer(min_dimension=64, max_dimension=64, pad_to_max_dimension=True)
@@ -33,12 +33,12 @@ def test_targets_of_a_padded_picture_live_in_the_padded_frame():
     """A 32 x 64 picture fills the upper half of the 64 x 64 canvas: its whole-picture box is [0, 0, 0.5, 1] there."""
     model = tiny.tiny_ssd(resizer=PADDING)
     inputs = model.preprocess(ops.zeros((1, 32, 64, 3)))
-    np.testing.assert_array_equal(ops.convert_to_numpy(inputs[fields.TRUE_IMAGE_SHAPES]), [[32, 64, 3]])
+    np.testing.assert_array_equal(ops.convert_to_numpy(inputs[schema.TRUE_IMAGE_SHAPES]), [[32, 64, 3]])
     predictions = model(inputs)
-    truth = clean_truth({fields.BOXES: np.array([[[0.0, 0, 1, 1]]], "float32"), fields.LABELS: np.array([[2]])})
+    truth = clean_truth({schema.BOXES: np.array([[[0.0, 0, 1, 1]]], "float32"), schema.LABELS: np.array([[2]])})
     targets = model.assign_targets(truth, predictions, inputs)
     positive = ops.convert_to_numpy(targets.match.positive)[0]
-    decoded = model.box_coder.decode(targets.box_targets[0], predictions[fields.ANCHORS])
+    decoded = model.box_coder.decode(targets.box_targets[0], predictions[schema.ANCHORS])
     np.testing.assert_allclose(
         ops.convert_to_numpy(decoded)[positive], np.tile([0, 0, 0.5, 1], (positive.sum(), 1)), atol=1e-5
     )
@@ -52,12 +52,12 @@ def test_a_padded_batch_detects_what_each_picture_alone_gives():
     canvas = np.zeros((2, 64, 64, 3), "uint8")
     canvas[0, :64, :40], canvas[1, :36, :64] = tall, wide
     shapes = np.array([[64, 40, 3], [36, 64, 3]], "int32")
-    together = model.predict({fields.IMAGES: canvas, fields.TRUE_IMAGE_SHAPES: shapes}, verbose=0)
+    together = model.predict({schema.IMAGES: canvas, schema.TRUE_IMAGE_SHAPES: shapes}, verbose=0)
     for index, picture in enumerate((tall, wide)):
         alone = model.predict(picture[None], verbose=0)
-        np.testing.assert_allclose(together[fields.BOXES][index], alone[fields.BOXES][0], atol=1e-4)
-        np.testing.assert_allclose(together[fields.SCORES][index], alone[fields.SCORES][0], atol=1e-5)
-        assert together[fields.BOXES][index].max() <= 1.0
+        np.testing.assert_allclose(together[schema.BOXES][index], alone[schema.BOXES][0], atol=1e-4)
+        np.testing.assert_allclose(together[schema.SCORES][index], alone[schema.SCORES][0], atol=1e-5)
+        assert together[schema.BOXES][index].max() <= 1.0
 
 
 def _assigner(matcher=None, coder=None):
@@ -94,7 +94,7 @@ def test_every_combination_trains(name):
     losses = [model.train_on_batch(x, y, return_dict=True)["loss"] for _ in range(8)]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
-    assert np.isfinite(model.predict_on_batch(x)[fields.BOXES]).all()
+    assert np.isfinite(model.predict_on_batch(x)[schema.BOXES]).all()
 
 
 def test_frozen_batch_norm_keeps_statistics_and_scale():

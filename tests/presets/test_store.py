@@ -11,8 +11,8 @@ import pytest
 from absl import logging
 
 from keras_detect.presets import Preset, directory, get, names, preset, store, zoo
-from keras_detect.presets.archives import ArchiveError, DownloadError
 from keras_detect.presets.cache import CacheError
+from keras_detect.presets.download import ArchiveError, DownloadError
 from tests import goldens
 from tests.presets.toy import Toy
 
@@ -67,7 +67,7 @@ def test_an_archive_by_its_path(model, url, tmp_path, home, monkeypatch):
     assert len(os.listdir(home)) == 1
     assert store.load_preset("toy.tar.gz", load_weights=False, progress=False).num_classes == 3
     (tmp_path / "efficientdet_d0_coco17_tpu-32").touch()  # a file that has a preset's name
-    monkeypatch.setattr(store.archives, "unpacked", lambda url, **_: pytest.fail(url))
+    monkeypatch.setattr(store.download, "unpacked", lambda url, **_: pytest.fail(url))
     with pytest.raises(pytest.fail.Exception, match=r"https://.*/efficientdet_d0_coco17_tpu-32\.tar\.gz"):
         store.load_preset("efficientdet_d0_coco17_tpu-32", progress=False)
 
@@ -170,7 +170,7 @@ def test_an_unknown_name_lists_the_near_ones(home):
 
 def test_hubs(model, monkeypatch, tmp_path):
     folder = store.save_preset(model, tmp_path / "hub")
-    monkeypatch.setattr("keras_detect.presets.archives.remote_folder", lambda uri: folder)
+    monkeypatch.setattr("keras_detect.presets.download.remote_folder", lambda uri: folder)
     same(store.load_preset("hf://me/toy"), model)
     same(store.load_preset("kaggle://me/toy/keras/small"), model)
     with pytest.raises(ValueError, match="An archive is fetched from"):

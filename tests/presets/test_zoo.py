@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import keras_detect
-from keras_detect.presets import archives, get, names, preset
+from keras_detect.presets import download, get, names, preset
 from keras_detect.presets.coco_names import COCO_NAMES
 from keras_detect.presets.directory import PresetError
 from tests import goldens
 from tests.networks import undrawn
-from tests.tf_od_api.golden_checkpoints import write_checkpoint, write_golden_archive
+from tests.weights.golden_checkpoints import write_checkpoint, write_golden_archive
 
 NAME = "ssd_mobilenet_v2_320x320_coco17_tpu-8"
 ROWS = [name for name in names() if get(name).architecture is not None]
@@ -34,7 +34,7 @@ def settings(config):
 @pytest.mark.parametrize("name", [pytest.param(row, marks=pytest.mark.slow) if row in BIG else row for row in ROWS])
 def test_offline_architecture_is_that_of_the_published_config(name, monkeypatch):
     goldens.require_shared()
-    monkeypatch.setattr(archives, "fetch", lambda *args, **kwargs: pytest.fail("no network is needed"))
+    monkeypatch.setattr(download, "fetch", lambda *args, **kwargs: pytest.fail("no network is needed"))
     with undrawn():
         offline = keras_detect.DetectionModel.from_preset(name, load_weights=False)
         published = goldens.SHARED / "zoo" / "training_configs" / f"{get(name).pipeline_config}.config"

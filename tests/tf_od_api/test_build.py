@@ -3,8 +3,8 @@
 import pytest
 
 import keras_detect
-from keras_detect.tf_od_api.config_node import PipelineConfigError
-from keras_detect.tf_od_api.text_proto import parse
+from keras_detect.text_proto.node import PipelineConfigError
+from keras_detect.text_proto.parser import parse
 from tests import goldens
 from tests.networks import undrawn
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import keras_detect
+from keras_detect.text_proto.node import PipelineConfigError
 from keras_detect.tf_od_api import name_maps
-from keras_detect.tf_od_api.config_node import PipelineConfigError
 from tests import goldens
 from tests.golden.test_raw_heads import golden_settings, settings
 from tests.networks import undrawn
-from tests.tf_od_api.golden_checkpoints import golden_weights, write_checkpoint
+from tests.weights.golden_checkpoints import golden_weights, write_checkpoint
 
 NAME = "faster_rcnn_resnet50_v1_640x640_coco17_tpu-8"
 FPN = "faster_rcnn_resnet50_v1_fpn_640x640_coco17_tpu-8"

@@ -8,10 +8,10 @@ import pytest
 
 import keras_detect
 from keras_detect.tf_od_api import name_maps
-from keras_detect.tf_od_api.restore import RestoreError
+from keras_detect.weights.restore import RestoreError
 from tests import goldens
 from tests.networks import undrawn
-from tests.tf_od_api.golden_checkpoints import golden_weights, write_checkpoint
+from tests.weights.golden_checkpoints import golden_weights, write_checkpoint
 
 SSD = "ssd_mobilenet_v2_320x320_coco17_tpu-8"
 LAYER = r"(.*)/layer_with_weights-(\d+)/(.*)"

@@ -10,7 +10,6 @@ from keras import ops
 
 import keras_detect
 from keras_detect import tf_od_api
-from keras_detect.preprocessing import RandomColor, RandomHorizontalFlip, RandomIoUCrop
 from keras_detect.tf_od_api.train_config import DataSource, training_config
 from keras_detect.training.schedules import (
     CosineDecayWithWarmup,
@@ -18,6 +17,7 @@ from keras_detect.training.schedules import (
     InverseTimeDecay,
     ManualStepping,
 )
+from keras_detect.transforms import RandomColor, RandomHorizontalFlip, RandomIoUCrop
 from tests import goldens
 from tests.goldens import assert_close, golden_cases
 from tests.tiny import tiny_batch, tiny_ssd

@@ -1,0 +1,109 @@
+"""From raw predictions to detections: scores, suppression, decoding of what is needed, undoing the padding."""
+
+from typing import Any
+
+from keras import ops
+
+from keras_detect import schema
+from keras_detect.kernels.rows import gather_rows
+from keras_detect.registry import part, unknown_name
+
+_SCORE_CONVERTERS = {
+    "sigmoid": ops.sigmoid,
+    "softmax": lambda logits: ops.softmax(logits, axis=-1),
+    "identity": lambda logits: logits,
+}
+
+
+@part
+class Postprocessor:
+    """Detections from box codes and class logits, in float32 whatever the precision of the network.
+
+    Args:
+        nms: `MulticlassNonMaxSuppression`.
+        score_converter: "sigmoid", "softmax" (over all columns, the background's included) or "identity".
+        logit_scale: logits are divided by it before the conversion; positive.
+        has_background: whether the first column of the logits is the background; it is never reported.
+    """
+
+    nms: Any
+    score_converter: str = "sigmoid"
+    logit_scale: float = 1.0
+    has_background: bool = True
+
+    def __post_init__(self):
+        if self.score_converter not in _SCORE_CONVERTERS:
+            raise ValueError(unknown_name("score converter", self.score_converter, _SCORE_CONVERTERS))
+        if not self.logit_scale > 0.0:
+            raise ValueError(f"logit_scale must be positive. Received: logit_scale={self.logit_scale}")
+
+    def __call__(self, box_encodings, class_logits, anchors, box_coder, window, num_valid=None):
+        """Detections of a batch.
+
+        Args:
+            box_encodings: `[B, A, code]`, or `[B, A, K, code]` with a box per class.
+            class_logits: `[B, A, K]`, or `[B, A, K + 1]` with the background first.
+            anchors: `[A, 4]` or `[B, A, 4]`, normalised to the preprocessed (padded) image.
+            box_coder: what `decode`s the codes.
+            window: `[B, 4]` or `[4]`, the true image in the frame of the anchors.
+            num_valid: `[B]` int, how many leading anchors (proposals) count, or `None` for all.
+
+        Returns:
+            The detections dict of `schema`, boxes clipped and normalised to the true image.
+        """
+        found = self.select(box_encodings, class_logits, anchors, box_coder, window, num_valid)
+        return {
+            schema.BOXES: found.boxes,
+            schema.SCORES: found.scores,
+            schema.LABELS: found.labels,
+            schema.NUM_DETECTIONS: found.num_detections,
+        }
+
+    def select(self, box_encodings, class_logits, anchors, box_coder, window, num_valid=None):
+        """As `__call__`, but returns `nms.Detections`, whose anchor indices let masks and the like be gathered.
+
+        Args:
+            box_encodings: as in `__call__`.
+            class_logits: as in `__call__`.
+            anchors: as in `__call__`.
+            box_coder: as in `__call__`.
+            window: as in `__call__`.
+            num_valid: as in `__call__`.
+        """
+        boxes = _CodedBoxes(box_encodings, anchors, box_coder)
+        return self.nms.select(boxes, self.scores(class_logits), window, num_valid)
+
+    def scores(self, class_logits):
+        """`[B, A, K]` or, with a background column, `[B, A, K + 1]` logits to `[B, A, K]` float32 scores."""
+        logits = ops.convert_to_tensor(class_logits)
+        if self.has_background and self.score_converter != "softmax":
+            logits = logits[..., 1:]
+        logits = ops.cast(logits, "float32")
+        if self.logit_scale != 1.0:
+            logits = logits / self.logit_scale
+        scores = _SCORE_CONVERTERS[self.score_converter](logits)
+        return scores[..., 1:] if self.has_background and self.score_converter == "softmax" else scores
+
+
+class _CodedBoxes:
+    """Boxes decoded where suppression asks for them; see `MulticlassNonMaxSuppression.select`."""
+
+    def __init__(self, encodings, anchors, coder):
+        self._codes = ops.cast(ops.convert_to_tensor(encodings), "float32")
+        if len(self._codes.shape) == 3:
+            self._codes = ops.expand_dims(self._codes, 2)
+        self._anchors = ops.cast(ops.convert_to_tensor(anchors), "float32")
+        self._coder = coder
+
+    def all(self):
+        """`[B, A, q, 4]`."""
+        return self._coder.decode(self._codes, ops.expand_dims(self._anchors, -2))[..., :4]
+
+    def at(self, anchors, labels):
+        """`[B, N, 4]`; with a box per anchor the labels do not matter."""
+        num_anchors, per_anchor, size = ops.shape(self._codes)[1], self._codes.shape[2], self._codes.shape[3]
+        codes = ops.reshape(self._codes, (-1, num_anchors * per_anchor, size))
+        codes = gather_rows(codes, anchors if per_anchor == 1 else anchors * per_anchor + labels)
+        shared = len(self._anchors.shape) == 2
+        chosen = ops.take(self._anchors, anchors, axis=0) if shared else gather_rows(self._anchors, anchors)
+        return self._coder.decode(codes, chosen)[..., :4]

@@ -1,0 +1,71 @@
+"""The first stage's heads: where is an object, whatever its class (Ren et al. 2015, arXiv:1506.01497, section 3.1)."""
+
+import keras
+
+from keras_detect import schema
+from keras_detect.heads.box_predictor import BoxPredictor
+from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
+from keras_detect.layers.conv_blocks import conv
+from keras_detect.registry import serializable
+
+
+@serializable
+class RegionProposalPredictor(BoxPredictor):
+    """A convolution shared by all feature maps, then box codes and two objectness logits per anchor on each map.
+
+    Args:
+        num_anchors_per_location: one int per feature map, as the anchor generator's `num_anchors_per_location()`.
+        depth: channels of the shared convolution.
+        kernel_size: its side.
+        box_code_size: numbers per box, the coder's `code_size`.
+        hyperparams: `ConvHyperparams`, of which initialiser and L2 are used; the shared convolution has a bias and
+            no batch norm, and ReLU6 follows it.
+        **kwargs: Keras' own `name`, `dtype`, `trainable`.
+    """
+
+    num_classes = 1  # "object", whatever its class
+    settings = (
+        "num_anchors_per_location",
+        "depth",
+        "kernel_size",
+        "box_code_size",
+    )
+
+    def __init__(
+        self, *, num_anchors_per_location, depth=512, kernel_size=3, box_code_size=4, hyperparams=None, **kwargs
+    ):
+        super().__init__(hyperparams=hyperparams, **kwargs)
+        self.num_anchors_per_location = tuple(int(number) for number in num_anchors_per_location)
+        self.depth, self.kernel_size, self.box_code_size = depth, kernel_size, box_code_size
+        self.shared_conv = conv(self.hyperparams, depth, kernel_size, use_bias=True, name="shared_conv")
+        self.heads = ConvolutionalBoxPredictor(
+            num_classes=1,
+            num_anchors_per_location=self.num_anchors_per_location,
+            box_code_size=box_code_size,
+            class_bias=0.0,
+            hyperparams=self.hyperparams,
+            name="heads",
+        )
+
+    def build(self, input_shapes):
+        channels = {int(shape[-1]) for shape in input_shapes}
+        if len(channels) != 1:
+            raise ValueError(
+                "The first stage's shared convolution needs feature maps of one depth. Received maps of depth "
+                f"{[int(shape[-1]) for shape in input_shapes]}. Put a feature pyramid on the backbone or give one map."
+            )
+        self.shared_conv.build((None, None, None, channels.pop()))
+        self.heads.build([(None, None, None, self.depth)] * len(input_shapes))
+        self.built = True
+
+    def features(self, feature_maps):
+        """What the heads see: list of `[B, h_l, w_l, C]` -> list of `[B, h_l, w_l, depth]`."""
+        return [keras.ops.relu6(self.shared_conv(feature_map)) for feature_map in feature_maps]
+
+    def call(self, feature_maps, training=None):
+        """Returns `{"rpn_box_encodings" [B, A, code], "rpn_objectness" [B, A, 2]}`, float32; column 1 is "object"."""
+        heads = self.heads(self.features(feature_maps), training=training)
+        return {
+            schema.RPN_BOX_ENCODINGS: heads[schema.BOX_ENCODINGS],
+            schema.RPN_OBJECTNESS: heads[schema.CLASS_LOGITS],
+        }

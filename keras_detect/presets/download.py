@@ -1,0 +1,239 @@
+"""Fetches archives from an address, and folders from Hugging Face and Kaggle."""
+
+import contextlib
+import hashlib
+import http.client
+import importlib
+import os
+import pathlib
+import re
+import socket
+import ssl
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+from keras_detect.presets import cache
+from keras_detect.weights.archives import ArchiveError, Limits, extract
+
+__all__ = ["ArchiveError", "DownloadError", "Limits", "cache_key", "fetch", "is_url", "remote_folder", "unpacked"]
+
+_CHUNK = 1024 * 1024
+_MAX_BYTES = 8 * 1024**3
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+PRESET_FILES = ("config.json", "model.weights.h5", "label_map.json", "metadata.json")
+
+
+class DownloadError(OSError):
+    """An archive that could not be fetched whole. One line that names the address."""
+
+
+def is_url(name):
+    """Whether `name` is an address with a scheme (`https://`, `file://`, `hf://`, ...)."""
+    return isinstance(name, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) is not None
+
+
+def fetch(url, target, sha256=None, progress=True, max_bytes=_MAX_BYTES, attempts=4, wait=1.0, timeout=30):
+    """Fetches `url` into the file `target`, which appears only when it is whole.
+
+    A dropped connection is taken up where it broke if the server can (and its file has not changed meanwhile),
+    otherwise the download starts again from zero.
+
+    Args:
+        url: `https://` or `file://` (`http://` only from this machine).
+        target: path of the file; its folder exists.
+        sha256: the expected digest in hex, if it is known.
+        progress: shows a progress bar.
+        max_bytes: refuses more.
+        attempts: tries in all.
+        wait: seconds before the second try, doubled before each further one.
+        timeout: seconds of silence after which a connection counts as dropped.
+
+    Returns the digest (sha256, hex). Raises `DownloadError` if the file cannot be fetched, is not of the announced
+    size, too large, or has another digest, and `ValueError` for another scheme.
+    """
+    _check_scheme(url)
+    target = pathlib.Path(target)
+    handle, part = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    try:
+        with open(handle, "wb") as file, _bar(target.name, progress) as bar:
+            download = _Download(url, file, bar, max_bytes, timeout)
+            for attempt in range(attempts):
+                if download.run(last=attempt == attempts - 1):
+                    break
+                time.sleep(wait * 2**attempt)
+        digest = download.digest.hexdigest()
+        if sha256 is not None and digest != sha256.lower():
+            raise DownloadError(f"{url}: the file has another sha256 ({digest}) than the expected one ({sha256})")
+        os.replace(part, target)
+    finally:
+        pathlib.Path(part).unlink(missing_ok=True)
+    return digest
+
+
+class _Download:
+    """One file on its way, over as many connections as it takes."""
+
+    def __init__(self, url, file, bar, max_bytes, timeout):
+        self.url, self.file, self.bar, self.max_bytes, self.timeout = url, file, bar, max_bytes, timeout
+        self.opener = urllib.request.build_opener(_Redirects())
+        self.validator = None  # ETag or date of the file that the first bytes came from
+        self.restart()
+
+    def restart(self):
+        self.file.seek(0)
+        self.file.truncate()
+        self.received, self.digest = 0, hashlib.sha256()
+        self.bar.reset()
+
+    def run(self, last):
+        """One connection: True when the file is whole, False to try again; raises `DownloadError` if it is hopeless."""
+        try:
+            return self.receive()
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # the server's file is shorter than what we have: another file
+                self.restart()
+            if last or error.code not in (*_TRY_AGAIN, 416):
+                raise DownloadError(f"{self.url}: the server answers {error.code} {error.reason}") from error
+        except (http.client.HTTPException, urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError) as error:
+            reason = getattr(error, "reason", None) or error
+            hopeless = isinstance(reason, socket.gaierror | ssl.SSLCertVerificationError)  # no network, no trust
+            if last or hopeless or self.url.startswith("file:"):
+                raise DownloadError(f"{self.url}: {self.received} bytes came, then: {reason}") from error
+        return False
+
+    def receive(self):
+        request = urllib.request.Request(self.url, headers={"User-Agent": "keras-detect"})
+        if self.received and self.validator:
+            request.add_header("Range", f"bytes={self.received}-")
+            request.add_header("If-Range", self.validator)
+        with self.opener.open(request, timeout=self.timeout) as response:
+            total = self.begin(response)
+            while chunk := response.read(_CHUNK):
+                self.received += len(chunk)
+                if self.received > self.max_bytes:
+                    raise DownloadError(f"{self.url}: larger than the {self.max_bytes} bytes that are accepted")
+                self.file.write(chunk)
+                self.digest.update(chunk)
+                self.bar.update(len(chunk))
+        if total is not None and self.received != total:
+            raise http.client.HTTPException(f"the connection dropped, {total} bytes were announced")
+        return True
+
+    def begin(self, response):
+        """Decides from the answer's head where the body belongs; returns the whole file's size, or None."""
+        head = response.headers
+        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", head.get("Content-Range", ""))
+        if getattr(response, "status", None) == 206 and span and int(span.group(1)) == self.received:
+            total = int(span.group(2))
+        elif getattr(response, "status", None) == 206:
+            self.restart()
+            self.validator = None
+            raise http.client.HTTPException("the server sent another part than the one asked for")
+        else:
+            self.restart()
+            etag = head.get("ETag", "")
+            self.validator = etag if etag and not etag.startswith("W/") else head.get("Last-Modified")
+            length = head.get("Content-Length", "")
+            total = int(length) if length.isdigit() else None
+        if total is not None and total > self.max_bytes:
+            raise DownloadError(f"{self.url}: {total} bytes, more than the {self.max_bytes} that are accepted")
+        self.bar.total = total
+        self.bar.refresh()
+        return total
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but never from https:// to anything less (urllib itself refuses local files)."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        try:
+            _check_scheme(newurl)
+            less = req.full_url.startswith("https:") and not newurl.startswith("https:")
+        except ValueError:
+            less = True
+        if less:
+            raise DownloadError(f"{req.full_url}: redirects to {newurl!r}, which is not fetched")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+@contextlib.contextmanager
+def unpacked(url, sha256=None, wanted=None, progress=True, **fetching):
+    """Context of a fetched and unpacked archive: `(folder, digest)`; the folder is removed at the end.
+
+    `wanted` selects members (None: all but a `saved_model`); an archive with one folder at its top yields that folder.
+    Raises what `fetch` and `extract` raise, and `cache.CacheError`.
+    """
+    with cache.work_folder() as work:
+        archive = work / (_file_name(url) or "archive")
+        digest = fetch(url, archive, sha256=sha256, progress=progress, **fetching)
+        try:
+            folder = extract(archive, work / "unpacked", wanted=wanted or _no_saved_model)
+        except ArchiveError as error:
+            raise ArchiveError(str(error).replace(str(archive), url)) from error
+        archive.unlink()  # it is not needed any more, and may be large
+        children = list(folder.iterdir())
+        yield (children[0] if len(children) == 1 and children[0].is_dir() else folder), digest
+
+
+def cache_key(url):
+    """A name for the cache: the archive's stem and a digest of the address, of a local file also of its date."""
+    identity = url
+    if url.startswith("file:"):
+        with contextlib.suppress(OSError):
+            status = os.stat(urllib.request.url2pathname(urllib.parse.urlsplit(url).path))
+            identity = f"{url} {status.st_size} {status.st_mtime_ns}"
+    stem = re.sub(r"(\.tar)?\.(gz|tar|tgz|zip)$", "", _file_name(url))
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", stem).strip(".")[:100] or "archive"
+    return f"{stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def remote_folder(uri):
+    """The local folder with the files of a preset at `hf://org/name` or `kaggle://org/model/keras/variant[/version]`.
+
+    The download, its cache and the credentials are those of `huggingface_hub` and `kagglehub`. Raises `ImportError`
+    with the command that installs the missing package, `ValueError` for another form.
+    """
+    scheme, _, handle = uri.partition("://")
+    parts = [part for part in handle.split("/") if part]
+    if scheme == "hf":
+        if len(parts) != 2:
+            raise ValueError(f"A Hugging Face address is hf://organisation/name. Received: {uri!r}")
+        hub = _import("huggingface_hub", uri)
+        return pathlib.Path(hub.snapshot_download(repo_id="/".join(parts), allow_patterns=list(PRESET_FILES)))
+    if scheme == "kaggle":
+        if len(parts) not in (4, 5):
+            raise ValueError(f"A Kaggle address is kaggle://owner/model/keras/variant[/version]. Received: {uri!r}")
+        return pathlib.Path(_import("kagglehub", uri).model_download("/".join(parts)))
+    raise ValueError(f"Unknown scheme in {uri!r}. Supported: https://, file://, hf://, kaggle://.")
+
+
+def _import(package, uri):
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(f"{uri!r} is fetched with {package}, which is missing: pip install {package}") from error
+
+
+def _no_saved_model(path):
+    return "saved_model" not in path.parts
+
+
+def _check_scheme(url):
+    parts = urllib.parse.urlsplit(url)
+    local = parts.scheme == "http" and parts.hostname in _LOOPBACK
+    if not local and parts.scheme not in ("https", "file"):
+        raise ValueError(f"An archive is fetched from https:// or file://. Received: {url!r}")
+
+
+def _file_name(url):
+    return pathlib.PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
+
+
+def _bar(name, progress):
+    import tqdm
+
+    return tqdm.tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress)

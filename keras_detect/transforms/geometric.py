@@ -1,0 +1,262 @@
+"""Augmentations that move the picture, and its boxes with it."""
+
+from keras_detect import schema
+from keras_detect.registry import part
+from keras_detect.transforms.augmentation import check_probability, draw, keep_rows
+
+
+@part
+class RandomHorizontalFlip:
+    """Mirrors left and right.
+
+    Args:
+        probability: how often.
+        keypoint_permutation: the new order of the keypoints, so that a left ear stays a left ear; () keeps the order.
+    """
+
+    probability: float = 0.5
+    keypoint_permutation: tuple = ()
+
+    def __post_init__(self):
+        check_probability(self.probability)
+        if sorted(self.keypoint_permutation) != list(range(len(self.keypoint_permutation))):
+            raise ValueError(
+                "keypoint_permutation holds each of 0...N-1 once. "
+                f"Received: keypoint_permutation={self.keypoint_permutation}"
+            )
+
+    def __call__(self, example, seed):
+        """See `keras_detect.transforms.augmentation` for the arguments."""
+        return _sometimes(self.probability, seed, self._mirror, example)
+
+    def _mirror(self, example):
+        import tensorflow as tf
+
+        example = _mirror_columns(example)
+        names = [name for name in ("keypoints", "keypoint_visibility") if name in example]
+        if self.keypoint_permutation and names:
+            order, count = list(self.keypoint_permutation), example[names[0]].shape[1]
+            if count not in (None, len(order)):
+                raise ValueError(
+                    f"keypoint_permutation orders all keypoints of an object. Received {len(order)} places for "
+                    f"{count} keypoints."
+                )
+            example |= {name: tf.gather(example[name], order, axis=1) for name in names}
+        return example
+
+
+@part
+class RandomVerticalFlip:
+    """Mirrors top and bottom: for pictures without an up, as from a microscope or the air.
+
+    Args:
+        probability: how often.
+    """
+
+    probability: float = 0.5
+
+    def __post_init__(self):
+        check_probability(self.probability)
+
+    def __call__(self, example, seed):
+        """See `keras_detect.transforms.augmentation` for the arguments."""
+        return _sometimes(self.probability, seed, _mirror_rows, example)
+
+
+@part
+class RandomRotation90:
+    """Turns by a quarter to the left; with both flips, all eight positions of a picture without an up.
+
+    Args:
+        probability: how often.
+    """
+
+    probability: float = 0.5
+    swaps_sides = True  # no annotation: a fact for the pipeline, not a setting
+
+    def __post_init__(self):
+        check_probability(self.probability)
+
+    def __call__(self, example, seed):
+        """See `keras_detect.transforms.augmentation` for the arguments."""
+        return _sometimes(self.probability, seed, _quarter_turn, example)
+
+
+@part
+class RandomIoUCrop:
+    """SSD's crop (Liu et al. 2016, section 2.2): a random patch that overlaps an object enough.
+
+    The options are: the whole picture, any patch, or a patch whose IoU with at least one object reaches one of
+    `min_overlaps`. `trials` patches are drawn, with `min_area` to 1 of the picture's area and its aspect ratio changed
+    by at most `max_aspect_ratio`; an option is possible if one of them fits it and keeps an object. One possible
+    option is chosen, each as likely as the others, and its first patch taken. Objects whose centre lies outside are
+    dropped, the others clipped. Where all objects are small, high overlaps are never reached and do not count.
+
+    Args:
+        min_overlaps: the IoU thresholds to choose from, besides "whole" and "any".
+        min_area: smallest patch area, as a part of the picture's.
+        max_aspect_ratio: largest change of the aspect ratio, in both directions.
+        trials: patches drawn.
+        probability: how often a crop is tried at all.
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+
+    min_overlaps: tuple = (0.1, 0.3, 0.5, 0.7, 0.9)
+    min_area: float = 0.1
+    max_aspect_ratio: float = 2.0
+    trials: int = 50
+    probability: float = 1.0
+
+    def __post_init__(self):
+        check_probability(self.probability)
+        if not 0.0 < self.min_area <= 1.0:
+            raise ValueError(f"min_area lies in (0, 1]. Received: min_area={self.min_area}")
+        if self.max_aspect_ratio < 1.0:
+            raise ValueError(f"max_aspect_ratio must be at least 1. Received: max_aspect_ratio={self.max_aspect_ratio}")
+        if self.trials < 1:
+            raise ValueError(f"trials must be at least 1. Received: trials={self.trials}")
+
+    def __call__(self, example, seed):
+        """See `keras_detect.transforms.augmentation` for the arguments."""
+        return _sometimes(self.probability, seed, lambda example: self._crop(example, seed), example)
+
+    def _crop(self, example, seed):
+        import tensorflow as tf
+
+        boxes, crowd = example[schema.BOXES], example.get(schema.IS_CROWD)
+        shape = tf.shape(example["image"])[:2]
+        patches = self._patches(seed, shape)
+        windows = tf.cast(patches, tf.float32) / tf.cast(tf.concat([shape, shape], 0), tf.float32)
+        inside = _centre_inside(boxes, windows)
+        overlap = tf.where(inside, _iou(windows, boxes), -1.0)
+        if crowd is not None:
+            overlap = tf.where(crowd[None, :], -1.0, overlap)
+        best = tf.reduce_max(tf.concat([overlap, tf.fill([self.trials, 1], -1.0)], axis=1), axis=1)
+        # A picture without objects has none to keep: any patch of it will do.
+        best = tf.cond(tf.shape(boxes)[0] > 0, lambda: best, lambda: tf.zeros_like(best))
+        # One row per option; threshold 0 admits any patch that keeps an object.
+        accepted = best[None] >= tf.constant([0.0, *self.min_overlaps], tf.float32)[:, None]
+        possible = tf.concat([[True], tf.reduce_any(accepted, axis=1)], axis=0)
+        option = tf.argmax(tf.where(possible, draw(seed, 1, (len(self.min_overlaps) + 2,)), -1.0), output_type=tf.int32)
+        whole = lambda: dict(example)  # noqa: E731
+        first = lambda: patches[tf.argmax(accepted[option - 1], output_type=tf.int32)]  # noqa: E731
+        return tf.cond(option == 0, whole, lambda: cut_out(example, first()))
+
+    def _patches(self, seed, shape):
+        """[trials, 4] int32 windows (y0, x0, y1, x1) in pixels, each at least one pixel."""
+        import tensorflow as tf
+
+        area = draw(seed, 2, (self.trials,), self.min_area, 1.0)
+        limit = float(self.max_aspect_ratio)
+        log_limit = tf.math.log(limit)
+        aspect = tf.exp(draw(seed, 3, (self.trials,), -1.0, 1.0) * log_limit)
+        # Sides relative to the picture's; a patch that would stick out gets the whole side.
+        sides = tf.minimum(tf.stack([tf.sqrt(area / aspect), tf.sqrt(area * aspect)], axis=1), 1.0)
+        whole = tf.cast(shape, tf.float32)
+        sizes = tf.clip_by_value(tf.cast(tf.round(sides * whole), tf.int32), 1, shape)
+        room = tf.cast(shape - sizes + 1, tf.float32)
+        corner = tf.cast(draw(seed, 4, (self.trials, 2)) * room, tf.int32)
+        corner = tf.minimum(corner, shape - sizes)
+        return tf.concat([corner, corner + sizes], axis=1)
+
+
+def cut_out(example, patch):
+    """The example cropped to `patch` [4] int32 (y0, x0, y1, x1) in pixels.
+
+    Objects whose centre lies outside are dropped, the boxes of the others clipped to the patch.
+    """
+    import tensorflow as tf
+
+    image = example["image"]
+    shape = tf.shape(image)[:2]
+    window = tf.cast(patch, tf.float32) / tf.cast(tf.concat([shape, shape], 0), tf.float32)
+    boxes = example[schema.BOXES]
+    keep = _centre_inside(boxes, window[None])[0]
+    corner, size = window[:2], window[2:] - window[:2]
+    moved = (boxes - tf.concat([corner, corner], 0)) / tf.concat([size, size], 0)
+    cropped = tf.ensure_shape(image[patch[0] : patch[2], patch[1] : patch[3]], [None, None, image.shape[2]])
+    example = example | {"image": cropped, schema.BOXES: tf.clip_by_value(moved, 0.0, 1.0)}
+    if "masks" in example:
+        example["masks"] = example["masks"][:, patch[0] : patch[2], patch[1] : patch[3]]
+    if "keypoints" in example:
+        example["keypoints"] = (example["keypoints"] - corner) / size
+    return keep_rows(example, keep)
+
+
+def _sometimes(probability, seed, function, example):
+    """`function(example)` with the given probability, else the example as it is."""
+    import tensorflow as tf
+
+    if probability >= 1.0:
+        return function(example)
+    return tf.cond(draw(seed, 0) < probability, lambda: function(example), lambda: dict(example))
+
+
+def _mirror_columns(example):
+    import tensorflow as tf
+
+    ymin, xmin, ymax, xmax = tf.unstack(example[schema.BOXES], axis=1)
+    boxes = tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], axis=1)
+    example = example | {"image": tf.reverse(example["image"], [1]), schema.BOXES: boxes}
+    return _move_instances(example, lambda masks: tf.reverse(masks, [2]), lambda y, x: (y, 1.0 - x))
+
+
+def _mirror_rows(example):
+    import tensorflow as tf
+
+    ymin, xmin, ymax, xmax = tf.unstack(example[schema.BOXES], axis=1)
+    boxes = tf.stack([1.0 - ymax, xmin, 1.0 - ymin, xmax], axis=1)
+    example = example | {"image": tf.reverse(example["image"], [0]), schema.BOXES: boxes}
+    return _move_instances(example, lambda masks: tf.reverse(masks, [1]), lambda y, x: (1.0 - y, x))
+
+
+def _quarter_turn(example):
+    """To the left: the right edge becomes the top."""
+    import tensorflow as tf
+
+    ymin, xmin, ymax, xmax = tf.unstack(example[schema.BOXES], axis=1)
+    boxes = tf.stack([1.0 - xmax, ymin, 1.0 - xmin, ymax], axis=1)
+    example = example | {"image": tf.reverse(tf.transpose(example["image"], (1, 0, 2)), [0]), schema.BOXES: boxes}
+    turn = lambda masks: tf.reverse(tf.transpose(masks, (0, 2, 1)), [1])  # noqa: E731
+    return _move_instances(example, turn, lambda y, x: (1.0 - x, y))
+
+
+def _move_instances(example, move_masks, move_points):
+    """The example with its masks and keypoints moved, where it has them."""
+    import tensorflow as tf
+
+    example = dict(example)
+    if "masks" in example:
+        example["masks"] = move_masks(example["masks"])
+    if "keypoints" in example:
+        example["keypoints"] = tf.stack(move_points(*tf.unstack(example["keypoints"], axis=-1)), axis=-1)
+    return example
+
+
+def _centre_inside(boxes, windows):
+    """[windows, boxes] bool: whether a box's centre lies strictly inside a window."""
+    import tensorflow as tf
+
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    after = centres[None] > windows[:, None, :2]
+    before = centres[None] < windows[:, None, 2:]
+    return tf.reduce_all(after & before, axis=-1)
+
+
+def _iou(windows, boxes):
+    """[windows, boxes] intersection over union."""
+    import tensorflow as tf
+
+    low = tf.maximum(windows[:, None, :2], boxes[None, :, :2])
+    high = tf.minimum(windows[:, None, 2:], boxes[None, :, 2:])
+    intersection = tf.reduce_prod(tf.maximum(high - low, 0.0), axis=-1)
+    union = _area(windows)[:, None] + _area(boxes)[None] - intersection
+    return tf.math.divide_no_nan(intersection, union)
+
+
+def _area(boxes):
+    import tensorflow as tf
+
+    return tf.reduce_prod(boxes[:, 2:] - boxes[:, :2], axis=-1)

@@ -1,0 +1,66 @@
+"""Augmentations of colour; boxes stay where they are."""
+
+import math
+
+from keras_detect.registry import part
+from keras_detect.transforms.augmentation import check_probability, draw
+
+# RGB to luma and two colour differences (YIQ, NTSC 1953, rows rounded as usual): in that space a change of hue is a
+# rotation and one of saturation a scaling of the last two axes.
+_TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+
+
+@part
+class RandomColor:
+    """Changes brightness, contrast, saturation and hue at random.
+
+    The four changes are one 3 x 3 matrix and an offset per picture, so the cost does not depend on how many are on.
+    Contrast turns about the picture's mean colour. The result is rounded and clipped to 0...255.
+
+    Args:
+        brightness: largest shift, as a part of 255.
+        contrast: factor in [1 - contrast, 1 + contrast].
+        saturation: factor in [1 - saturation, 1 + saturation].
+        hue: largest turn, as a part of the full circle.
+        probability: how often.
+
+    Raises:
+        ValueError: a setting outside [0, 1], or hue above 0.5.
+    """
+
+    brightness: float = 0.125
+    contrast: float = 0.25
+    saturation: float = 0.25
+    hue: float = 0.02
+    probability: float = 0.8
+
+    def __post_init__(self):
+        check_probability(self.probability)
+        for name, limit in (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
+            if not 0.0 <= getattr(self, name) <= limit:
+                raise ValueError(f"{name} lies in [0, {limit}]. Received: {name}={getattr(self, name)}")
+
+    def __call__(self, example, seed):
+        """See `keras_detect.transforms.augmentation` for the arguments."""
+        import tensorflow as tf
+
+        changed = lambda: example | {"image": self._change(example["image"], seed)}  # noqa: E731
+        return tf.cond(draw(seed, 0) < self.probability, changed, lambda: dict(example))
+
+    def _change(self, image, seed):
+        import tensorflow as tf
+
+        shift = draw(seed, 1, (), -self.brightness, self.brightness) * 255.0
+        contrast = draw(seed, 2, (), 1.0 - self.contrast, 1.0 + self.contrast)
+        saturation = draw(seed, 3, (), 1.0 - self.saturation, 1.0 + self.saturation)
+        angle = draw(seed, 4, (), -self.hue, self.hue) * (2.0 * math.pi)
+        to_yiq = tf.constant(_TO_YIQ, tf.float32)
+        cos, sin = saturation * tf.cos(angle), saturation * tf.sin(angle)
+        one, zero = tf.ones(()), tf.zeros(())
+        turn = tf.reshape(tf.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos]), (3, 3))
+        colour = tf.linalg.inv(to_yiq) @ turn @ to_yiq
+        pixels = tf.reshape(tf.cast(image, tf.float32), (-1, 3))
+        # c (M p + b - m) + m = (c M) p + c b + (1 - c) m, with m = M mean + b the mean of the changed colours
+        mean = tf.linalg.matvec(colour, tf.reduce_mean(pixels, axis=0)) + shift
+        changed = tf.matmul(pixels, contrast * colour, transpose_b=True) + contrast * shift + (1.0 - contrast) * mean
+        return tf.reshape(tf.saturate_cast(tf.round(changed), tf.uint8), tf.shape(image))

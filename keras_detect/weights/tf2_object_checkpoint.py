@@ -1,0 +1,199 @@
+"""Reads the object checkpoints of TensorFlow 2: names, shapes and values, under every Keras backend.
+
+TensorFlow only reads the file; it is imported when the first checkpoint is opened.
+"""
+
+import os
+import pathlib
+import re
+import tempfile
+
+from keras_detect import text_proto
+from keras_detect.weights import archives
+
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+_ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_PARTS = r"\.(index|meta|data-[0-9]+-of-[0-9]+)$"
+_OTHER_FILES = {
+    ".pb": "a frozen graph or a SavedModel, whose weights are not read",
+    ".tflite": "a model of TensorFlow Lite, whose weights are not read",
+    ".config": "a pipeline.config, which from_pipeline_config reads",
+    ".zip": "a .zip archive, which is not unpacked",
+}
+
+IGNORED = (
+    (r"_CHECKPOINTABLE_OBJECT_GRAPH", "the graph of objects, not a variable"),
+    (r"save_counter", "counts the saves of the checkpoint"),
+    (r"(global_)?step", "counts the training steps"),
+    (r".*/\.OPTIMIZER_SLOT/.*/average", "exponential moving average (EMA) shadow of a variable"),
+    (r".*/\.OPTIMIZER_SLOT/.*", "optimizer slot of a variable (momentum, Adam's moments)"),
+    (r".*/ExponentialMovingAverage", "exponential moving average (EMA) shadow of a variable"),
+    (r"(_?optimizer|model/optimizer|_optimizer)/.*", "the optimizer's counters and hyper parameters"),
+)
+"""`(regex of a whole key without /.ATTRIBUTES/VARIABLE_VALUE, reason)`: what a checkpoint holds beside the model."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is broken, truncated or of another kind. One line that names the file."""
+
+
+class CheckpointReader:
+    """Names, shapes and values of the model's variables in one checkpoint.
+
+    Attributes:
+        path: the checkpoint's prefix (".../ckpt-0").
+        source: what the user passed, for messages.
+        shapes: `{key: shape tuple}` of the model's variables; keys stand without `/.ATTRIBUTES/VARIABLE_VALUE`.
+        ignored: `{key: reason}` of everything else, by the table `IGNORED`.
+    """
+
+    def __init__(self, prefix, source=None, owner=None):
+        import tensorflow as tf
+
+        self.path = str(prefix)
+        self.source = str(source or prefix)
+        self._owner = owner  # the temporary folder of an unpacked archive lives as long as the reader
+        try:
+            self._reader = tf.train.load_checkpoint(self.path)
+            found = self._reader.get_variable_to_shape_map()
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.source}: cannot read the index of the checkpoint ({_reason(error)})"
+            ) from error
+        self.shapes, self.ignored = {}, {}
+        for full in sorted(found):
+            key = full.removesuffix(_VALUE)
+            reason = next((reason for pattern, reason in IGNORED if re.fullmatch(pattern, key)), None)
+            if reason is None:
+                self.shapes[key] = tuple(found[full])
+            else:
+                self.ignored[key] = reason
+        self._check_kind(found)
+
+    def __repr__(self):
+        return f"<CheckpointReader {self.source}: {len(self.shapes)} variables>"
+
+    def __contains__(self, key):
+        return key in self.shapes
+
+    def read(self, key):
+        """The value of one variable as a numpy array.
+
+        Raises `KeyError` for a key that is not in `shapes`, `CheckpointError` if the data file is missing, truncated
+        or damaged (TensorFlow compares a checksum per variable).
+        """
+        if key not in self.shapes:
+            raise KeyError(f"{self.source} has no variable {key!r}")
+        try:
+            return self._reader.get_tensor(key + _VALUE)
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.source}: cannot read {key!r} from the data file ({_reason(error)})"
+            ) from error
+
+    def _check_kind(self, found):
+        if any(key + _VALUE not in found for key in self.shapes):
+            named = next(key for key in self.shapes if key + _VALUE not in found)
+            raise CheckpointError(
+                f"{self.source}: holds {named!r}, a name of TensorFlow 1's checkpoints; "
+                "supported: object checkpoints of TensorFlow 2"
+            )
+        if not self.shapes:
+            raise CheckpointError(f"{self.source}: holds no model variable; supported: object checkpoints of models")
+
+
+def open_checkpoint(path):
+    """Opens a TensorFlow 2 object checkpoint.
+
+    Args:
+        path: a prefix ("ckpt-0", also one of its files, such as "ckpt-0.index"); a folder with the
+            checkpoint, or with it in a `checkpoint` sub-folder as the zoo has it (the `checkpoint` state file names
+            it, else the highest number); or the zoo's `.tar.gz`, which is unpacked to a temporary folder for as long
+            as the reader lives.
+
+    Returns a `CheckpointReader`. Raises `FileNotFoundError` if there is nothing at `path`, `CheckpointError` if a
+    folder or file holds no checkpoint or it cannot be read, and `archives.ArchiveError` if an archive is broken.
+    """
+    path = pathlib.Path(os.path.expanduser(os.fspath(path)))
+    if path.is_file() and path.name.endswith(_ARCHIVES):
+        return _open_archive(path)
+    if path.is_dir():
+        return CheckpointReader(find_checkpoint(path), source=path)
+    prefix = path if _is_checkpoint(path) else path.with_name(re.sub(_PARTS, "", path.name))
+    if _is_checkpoint(prefix):
+        return CheckpointReader(prefix, source=path)
+    wanted = "pass its prefix (beside which PREFIX.index lies), its folder or a .tar.gz"
+    if path.is_file():
+        found = next((what for suffix, what in _OTHER_FILES.items() if path.name.endswith(suffix)), "no checkpoint")
+        raise CheckpointError(f"{path}: {found}; supported: object checkpoints of TensorFlow 2, {wanted}")
+    raise FileNotFoundError(f"{path}: no such checkpoint; {wanted}")
+
+
+def find_checkpoint(folder):
+    """The prefix of the checkpoint in `folder` or in its `checkpoint` sub-folder. Raises `CheckpointError`."""
+    folder = pathlib.Path(folder)
+    state = folder / "checkpoint"
+    if state.is_dir() and not any(folder.glob("*.index")):
+        return find_checkpoint(state)
+    if state.is_file():
+        return _from_state_file(folder, state)
+    prefixes = [file.with_suffix("") for file in folder.glob("*.index")]
+    if not prefixes:
+        below = [child for child in folder.iterdir() if child.is_dir() and (child / "checkpoint").is_dir()]
+        if len(below) == 1:  # the folder that an archive was unpacked into
+            return find_checkpoint(below[0])
+        raise CheckpointError(f"{folder}: holds no checkpoint (*.index); pass the folder of ckpt-*.index, or a prefix")
+    numbers = sorted((_number(prefix), prefix.name, prefix) for prefix in prefixes)
+    if len(numbers) > 1 and numbers[-1][0] == numbers[-2][0]:
+        names = ", ".join(name for _, name, _ in numbers)
+        raise CheckpointError(f"{folder}: holds several checkpoints ({names}); pass the prefix of one")
+    return numbers[-1][2]
+
+
+def _from_state_file(folder, state):
+    try:
+        named = text_proto.read(state).scalar("model_checkpoint_path", str)
+    except ValueError as error:
+        raise CheckpointError(f"{state}: cannot read the state file ({_reason(error)}); pass a prefix") from error
+    if not named:
+        raise CheckpointError(f"{state}: names no model_checkpoint_path; pass a prefix")
+    # a folder that was moved: its absolute paths are stale, the names still hold
+    for prefix in (folder / named, folder / pathlib.PurePath(named.replace("\\", "/")).name):
+        if _is_checkpoint(prefix):
+            return prefix
+    raise CheckpointError(f"{state}: names {named!r}, which is not there; pass the prefix of one that is")
+
+
+def _open_archive(path):
+    owner = tempfile.TemporaryDirectory(prefix="keras_detect_")
+    try:
+        folder = archives.extract(path, pathlib.Path(owner.name) / "archive", wanted=is_checkpoint_part)
+        return CheckpointReader(find_checkpoint(folder), source=path, owner=owner)
+    except CheckpointError as error:
+        owner.cleanup()
+        message = str(error).replace(owner.name + os.sep, "")
+        raise CheckpointError(message if str(path) in message else f"{path}: {message}") from error
+    except BaseException:
+        owner.cleanup()
+        raise
+
+
+def is_checkpoint_part(path):
+    """Whether a member of a zoo archive belongs to its checkpoint (and not to its SavedModel)."""
+    return "saved_model" not in path.parts and (
+        path.name == "checkpoint" or path.suffix == ".index" or ".data-" in path.name
+    )
+
+
+def _is_checkpoint(prefix):
+    return prefix.with_name(prefix.name + ".index").is_file()
+
+
+def _number(prefix):
+    """The step in "ckpt-301"; -1 without one."""
+    number = re.search(r"-([0-9]{1,18})$", prefix.name)
+    return int(number.group(1)) if number else -1
+
+
+def _reason(error):
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
