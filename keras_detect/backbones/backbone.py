@@ -64,8 +64,8 @@ class Backbone(keras.Model):
             stride is not the stated one.
     """
 
-    #: the level at which a two-stage detector takes its proposals and crops, unless it is told another one
-    two_stage_cut = "C4"
+    #: the level at which a two-stage detector takes proposals and RoI features, unless it is told otherwise
+    split_level = "C4"
 
     def __init__(self, *, inputs, outputs, strides, **kwargs):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
@@ -94,10 +94,10 @@ class Backbone(keras.Model):
         """Scales float pixels 0...255, `[B, H, W, 3]`, to what the first convolution expects. Default: -1...1."""
         return images * (2.0 / 255.0) - 1.0
 
-    def cut_points(self):
+    def split_points(self):
         """`{level: Keras tensor}` of one graph, in which the coarser levels are computed from the finer ones.
 
-        What lies between two of them runs alone on crops. The outputs, unless the subclass has better ones.
+        What lies between two of them runs alone on RoI features. The outputs, unless the subclass has better ones.
         """
         return self.output
 

@@ -41,7 +41,7 @@ class InceptionV100(Backbone):
     """InceptionV100 without a classifier: 2.8 million parameters. Levels C1...C5 with 24, 64, 128, 256, 512 channels.
 
     A two-stage detector cuts it at C4: the reduction and the one block of C5 are its tail, small enough to be applied
-    to a hundred crops of a picture. Pixels 0...255 are scaled to -1...1.
+    to the RoI features of a hundred proposals. Pixels 0...255 are scaled to -1...1.
 
     Args:
         width_multiplier: factor on every number of channels; products are rounded down to a multiple of 8, at least 8.
@@ -53,7 +53,7 @@ class InceptionV100(Backbone):
         ValueError: a width multiplier that is not positive.
     """
 
-    two_stage_cut = "C4"
+    split_level = "C4"
 
     def __init__(self, *, width_multiplier=1.0, hyperparams=None, **kwargs):
         if not width_multiplier > 0:

@@ -97,8 +97,8 @@ class KerasBackbone(Backbone):
         """Float RGB pixels 0...255 `[B, H, W, 3]` to what the model takes."""
         return self.scaling(images)
 
-    def cut_points(self):
-        """The levels inside the wrapped model, before they are cut or padded: a crop has a size of its own."""
+    def split_points(self):
+        """The levels inside the wrapped model, before they are cropped or padded to the image's size."""
         return self.model.output
 
     def get_config(self):

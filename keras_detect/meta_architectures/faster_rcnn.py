@@ -110,7 +110,7 @@ class FasterRCNN(DetectionModel):
         image_size=640,
         class_names=None,
         neck=None,
-        cut=None,
+        split=None,
         preprocess=None,
         **parts,
     ):
@@ -123,15 +123,16 @@ class FasterRCNN(DetectionModel):
             image_size: int, the side of the square into which pictures are fitted, aspect ratio kept and padded; or
                 `(height, width)` to which they are stretched.
             class_names: sequence of K strings.
-            neck: `None` finds and crops at one level of the backbone and runs the rest of it on each crop; "fpn" does
+            neck: `None` takes proposals and RoI features from one level of the backbone and runs the rest of
+                it on the RoI features; "fpn" does
                 so on a feature pyramid, with two dense layers behind; or a neck part.
-            cut: the level of a backbone without neck; `None` for the backbone's own choice.
+            split: the level of a backbone without neck; `None` for the backbone's own choice.
             preprocess: pixel scaling of a wrapped Keras model.
             **parts: any argument of the constructor, instead of the default part.
 
         Raises:
             ValueError: an unknown backbone or neck, neither `num_classes` nor `class_names`, a backbone without the
-                level of the cut.
+                split level.
         """
         if num_classes is None and class_names is None:
             raise ValueError("from_backbone needs num_classes or class_names. Received neither.")
@@ -141,7 +142,7 @@ class FasterRCNN(DetectionModel):
             raise ValueError(f"One stage finds objects of one class. Received: num_classes={num_classes}. Pass 1.")
         cropper = parts.pop("cropper", None) or defaults.cropper()
         extractor = parts.pop("feature_extractor", None) or defaults.feature_extractor(
-            backbone, neck, cut, preprocess, cropper.output_size
+            backbone, neck, split, preprocess, cropper.output_size
         )
         first = parts.pop("proposal_stage", None) or defaults.proposal_stage(extractor, image_size)
         built = {

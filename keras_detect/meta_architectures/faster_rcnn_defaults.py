@@ -13,7 +13,7 @@ from keras_detect.kernels.roi import RegionCropper
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.meta_architectures.ssd_defaults import as_backbone
 from keras_detect.meta_architectures.two_stage import BoxStage, ProposalStage
-from keras_detect.necks.faster_rcnn_feature_extractor import CutFeatureExtractor, FPNFeatureExtractor
+from keras_detect.necks.faster_rcnn_feature_extractor import FPNFeatureExtractor, SplitFeatureExtractor
 from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.transforms.resizers import FixedShapeResizer, KeepAspectRatioResizer
 
@@ -23,18 +23,18 @@ PYRAMID = ("C2", "C3", "C4", "C5")
 ANCHOR_SHARE = 0.4  # side of the anchor of scale 1 in shares of the shorter side: 256 pixels of 640
 
 
-def feature_extractor(backbone, neck, cut, preprocess, crop_size):
-    """The feature extractor of what `FasterRCNN.from_backbone` accepts as backbone, neck and cut."""
+def feature_extractor(backbone, neck, split, preprocess, roi_size):
+    """The feature extractor of what `FasterRCNN.from_backbone` accepts as backbone, neck and split."""
     backbone = as_backbone(backbone, preprocess)
     if neck == "fpn":
         neck = FeaturePyramid(levels=tuple(PYRAMID), coarse_levels=1)
     if neck is not None:
-        if cut is not None:
-            raise ValueError(f"A backbone is cut, or has a neck. Received: cut={cut!r} and neck={neck!r}.")
+        if split is not None:
+            raise ValueError(f"A backbone is split, or has a neck. Received: split={split!r} and neck={neck!r}.")
         if isinstance(neck, str):
             raise ValueError(f"The neck is None, 'fpn' or a part such as FeaturePyramid(). Received: {neck!r}.")
-        return FPNFeatureExtractor(backbone=backbone, neck=neck, crop_size=crop_size[0], name="feature_extractor")
-    return CutFeatureExtractor(backbone=backbone, cut=cut, name="feature_extractor")
+        return FPNFeatureExtractor(backbone=backbone, neck=neck, roi_size=roi_size[0], name="feature_extractor")
+    return SplitFeatureExtractor(backbone=backbone, split=split, name="feature_extractor")
 
 
 def cropper():

@@ -1,4 +1,4 @@
-"""Feature extractors of two-stage detectors: what the proposals are found on, and what is computed on each crop."""
+"""Feature extractors of two-stage detectors: maps for the proposals, and a network that runs on RoI features."""
 
 import re
 
@@ -10,7 +10,7 @@ from keras_detect.registry import serializable
 
 
 class FasterRCNNFeatureExtractor(keras.Model):
-    """The contract: feature maps of the picture, and features of each crop of them.
+    """The contract: feature maps of an image, and what is computed from the RoI features sampled from them.
 
     A subclass sets `backbone`, `level_names` and `strides`, defines `extract_proposal_features`,
     `extract_box_classifier_features` and `weight_groups`, has all its variables at the end of its `__init__`, and ends
@@ -22,12 +22,14 @@ class FasterRCNNFeatureExtractor(keras.Model):
         return self.backbone.preprocess(images)
 
     def extract_proposal_features(self, images, training=None):
-        """Scaled pixels `[B, H, W, 3]` -> list of maps `[B, h_l, w_l, c_l]`, finest first, for proposals and crops."""
+        """Scaled pixels `[B, H, W, 3]` -> list of maps `[B, h_l, w_l, c_l]`, finest first, for proposals and RoIs."""
         raise TypeError(f"{type(self).__name__} must define `extract_proposal_features(images, training=None)`.")
 
-    def extract_box_classifier_features(self, crops, training=None):
-        """Crops of one map `[N, h, w, c]` -> `[N, h', w', D]`, for the box classifier."""
-        raise TypeError(f"{type(self).__name__} must define `extract_box_classifier_features(crops, training=None)`.")
+    def extract_box_classifier_features(self, roi_features, training=None):
+        """RoI features from one map `[N, h, w, c]` -> `[N, h', w', D]`, for the box classifier."""
+        raise TypeError(
+            f"{type(self).__name__} must define `extract_box_classifier_features(roi_features, training=None)`."
+        )
 
     def weight_groups(self):
         """`{group name: layers}`, which together hold every weight once; "backbone" is one of them."""
@@ -52,58 +54,58 @@ class FasterRCNNFeatureExtractor(keras.Model):
 
 
 @serializable
-class CutFeatureExtractor(FasterRCNNFeatureExtractor):
-    """A backbone cut at a level: the part before it sees the picture, the part behind it each crop (Ren et al. 2015).
+class SplitFeatureExtractor(FasterRCNNFeatureExtractor):
+    """A backbone split at a level: the trunk runs on the image, the tail on the RoI features (Ren et al. 2015).
 
     Both parts are the backbone's own layers, whose weights count once.
 
     Args:
         backbone: a `Backbone`.
-        cut: level at which proposals are found and crops are taken; `None` takes the backbone's `two_stage_cut`.
-        tail: level whose map of the crop is the box classifier's input; `None` takes the coarsest.
+        split: level from which proposals and RoI features are taken; `None` takes the backbone's `split_level`.
+        tail: level whose map of the RoI features is the box classifier's input; `None` takes the coarsest.
         **kwargs: Keras' own `name`, `trainable`.
 
     Raises:
-        ValueError: a level that the backbone lacks, a cut that does not lie before the tail, or a tail that is
-            computed from something else beside the cut.
+        ValueError: a level that the backbone lacks, a split that does not lie before the tail, or a tail that is
+            computed from something else beside the split.
     """
 
-    def __init__(self, *, backbone, cut=None, tail=None, **kwargs):
+    def __init__(self, *, backbone, split=None, tail=None, **kwargs):
         super().__init__(**kwargs)
         self.backbone = backbone
-        self.cut = backbone.two_stage_cut if cut is None else cut
+        self.split = backbone.split_level if split is None else split
         self.tail = list(backbone.strides)[-1] if tail is None else tail
-        _check_cut(backbone, self.cut, self.tail)
-        inner = backbone.cut_points()
-        trunk = keras.Model(backbone.input, backbone.output[self.cut], name=f"before_{self.cut}")
-        tail_model = keras.Model(inner[self.cut], inner[self.tail], name=f"from_{self.cut}_to_{self.tail}")
+        _check_split(backbone, self.split, self.tail)
+        inner = backbone.split_points()
+        trunk = keras.Model(backbone.input, backbone.output[self.split], name=f"before_{self.split}")
+        tail_model = keras.Model(inner[self.split], inner[self.tail], name=f"from_{self.split}_to_{self.tail}")
         # as methods: Keras would count and save the layers of a model once more
         self._run_trunk, self._run_tail = trunk.__call__, tail_model.__call__
-        self.level_names, self.strides = (self.cut,), (backbone.strides[self.cut],)
+        self.level_names, self.strides = (self.split,), (backbone.strides[self.split],)
         self.build()
 
     def extract_proposal_features(self, images, training=None):
-        """Scaled pixels `[B, H, W, 3]` -> `[map [B, h, w, c]]` of the cut."""
+        """Scaled pixels `[B, H, W, 3]` -> `[map [B, h, w, c]]` of the split level."""
         return [self._run_trunk(images, training=training)]
 
-    def extract_box_classifier_features(self, crops, training=None):
-        """Crops of the cut `[N, h, w, c]` -> `[N, h', w', D]` of the tail."""
-        return self._run_tail(crops, training=training)
+    def extract_box_classifier_features(self, roi_features, training=None):
+        """RoI features of the split level `[N, h, w, c]` -> `[N, h', w', D]` of the tail."""
+        return self._run_tail(roi_features, training=training)
 
     def get_config(self):
-        return {**super().get_config(), "cut": self.cut, "tail": self.tail}
+        return {**super().get_config(), "split": self.split, "tail": self.tail}
 
 
 @serializable
 class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
-    """A feature pyramid; two dense layers see each crop of one of its maps (Lin et al. 2017, section 4.2).
+    """A feature pyramid; two dense layers run on the RoI features of one of its maps (Lin et al. 2017, section 4.2).
 
     Between the two dense layers, which end in ReLU, stands a batch norm where the paper has none.
 
     Args:
         backbone: a `Backbone`.
         neck: part that turns the backbone's levels into maps P*n* of one depth: `FeaturePyramid`, `BiFPN`.
-        crop_size: side of a crop when it comes to the dense layers, after its pooling.
+        roi_size: side of the RoI features that reach the dense layers, after pooling.
         units: of each dense layer.
         hyperparams: `ConvHyperparams`, of which the batch norm between the dense layers is used.
         **kwargs: Keras' own `name`, `trainable`.
@@ -112,16 +114,16 @@ class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
         ValueError: a neck whose maps are not called P*n* or differ in depth.
     """
 
-    def __init__(self, *, backbone, neck, crop_size=7, units=1024, hyperparams=None, **kwargs):
+    def __init__(self, *, backbone, neck, roi_size=7, units=1024, hyperparams=None, **kwargs):
         super().__init__(**kwargs)
         self.backbone, self.neck, self.hyperparams = backbone, neck, hyperparams or ConvHyperparams()
-        self.crop_size, self.units = int(crop_size), int(units)
+        self.roi_size, self.units = int(roi_size), int(units)
         self.pyramid = SSDFeatureExtractor(backbone=backbone, neck=neck, name="pyramid")
         self.level_names = self.pyramid.level_names
         depths = {int(tensor.shape[-1]) for tensor in self.pyramid.outputs}
         if len(depths) > 1 or not all(re.fullmatch(r"P\d+", name) for name in self.level_names):
             raise ValueError(
-                "Crops come from maps P2, P3, ... of one depth, on which one box classifier runs. Received: "
+                "RoI features come from maps P2, P3, ... of one depth, on which one box classifier runs. Received: "
                 f"{type(neck).__name__} with maps {self.level_names} of depths {sorted(depths)}. Use FeaturePyramid."
             )
         self.strides = tuple(2 ** int(name[1:]) for name in self.level_names)
@@ -129,7 +131,7 @@ class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
         self.build()
 
     def _box_classifier(self, depth):
-        x = inputs = keras.Input((self.crop_size, self.crop_size, depth))
+        x = inputs = keras.Input((self.roi_size, self.roi_size, depth))
         x = keras.layers.Flatten()(x)
         x = keras.layers.Dense(self.units, activation="relu", name="dense_0")(x)
         if self.hyperparams.batch_norm:
@@ -141,9 +143,9 @@ class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
         """Scaled pixels `[B, H, W, 3]` -> the pyramid's maps `[B, h_l, w_l, depth]`, finest first."""
         return list(self.pyramid(images, training=training))
 
-    def extract_box_classifier_features(self, crops, training=None):
-        """Crops of any map `[N, crop_size, crop_size, depth]` -> `[N, 1, 1, units]`."""
-        return self.box_classifier(crops, training=training)
+    def extract_box_classifier_features(self, roi_features, training=None):
+        """RoI features of any map `[N, roi_size, roi_size, depth]` -> `[N, 1, 1, units]`."""
+        return self.box_classifier(roi_features, training=training)
 
     def weight_groups(self):
         neck = [layer for layer in self.pyramid.layers if layer is not self.backbone]
@@ -153,29 +155,32 @@ class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
         return {
             **super().get_config(),
             "neck": keras.saving.serialize_keras_object(self.neck),
-            "crop_size": self.crop_size,
+            "roi_size": self.roi_size,
             "units": self.units,
             "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),
         }
 
 
-def _check_cut(backbone, cut, tail):
-    missing = [level for level in (cut, tail) if level not in backbone.strides]
+def _check_split(backbone, split, tail):
+    missing = [level for level in (split, tail) if level not in backbone.strides]
     if missing:
         raise ValueError(
-            f"The backbone '{backbone.name}' is cut at one of its levels {list(backbone.strides)}. Received: "
-            f"cut={cut!r}, tail={tail!r}. Choose among those, or let the backbone output the level."
+            f"The backbone '{backbone.name}' is split at one of its levels {list(backbone.strides)}. Received: "
+            f"split={split!r}, tail={tail!r}. Choose among those, or let the backbone output the level."
         )
     levels = list(backbone.strides)
-    if levels.index(cut) >= levels.index(tail):
-        raise ValueError(f"The cut lies before the tail, in the order {levels}. Received: cut={cut!r}, tail={tail!r}.")
-    points = backbone.cut_points()
-    above = _ancestors(points[tail], points[cut])
-    through = _descendants(above, points[cut])
+    if levels.index(split) >= levels.index(tail):
+        raise ValueError(
+            f"The split lies before the tail, in the order {levels}. Received: split={split!r}, tail={tail!r}."
+        )
+    points = backbone.split_points()
+    above = _ancestors(points[tail], points[split])
+    through = _descendants(above, points[split])
     if id(points[tail]) not in through:
         raise ValueError(
-            f"The level '{tail}' of '{backbone.name}' is not computed from '{cut}', so it cannot see a crop of it. "
-            "Choose another cut, or let the backbone output the tensor through which everything passes."
+            f"The level '{tail}' of '{backbone.name}' is not computed from '{split}', so it cannot run on RoI "
+            f"features of '{split}'. Choose another split, or let the backbone output the tensor behind which nothing "
+            f"but '{split}' is used."
         )
     joins = [
         operation.name
@@ -184,15 +189,15 @@ def _check_cut(backbone, cut, tail):
     ]
     if joins:
         raise ValueError(
-            f"The level '{tail}' of '{backbone.name}' is computed from more than '{cut}': a path around it ends in "
-            f"{', '.join(sorted(joins))}, and a crop has nothing to give it. Cut at a level through which everything "
+            f"The level '{tail}' of '{backbone.name}' is computed from more than '{split}': a path around it ends in "
+            f"{', '.join(sorted(joins))}, which RoI features cannot feed. Split at a level through which everything "
             "passes."
         )
 
 
-def _ancestors(tensor, cut):
-    """`[(operation, input tensors, output tensors)]` of all that `tensor` is computed by, up to the tensor `cut`."""
-    calls, seen, waiting = [], {id(cut)}, [tensor]
+def _ancestors(tensor, split):
+    """`[(operation, input tensors, output tensors)]` of all that `tensor` is computed by, up to the tensor `split`."""
+    calls, seen, waiting = [], {id(split)}, [tensor]
     while waiting:
         current = waiting.pop()
         if id(current) in seen:
@@ -205,9 +210,9 @@ def _ancestors(tensor, cut):
     return calls
 
 
-def _descendants(calls, cut):
-    """Ids of the tensors that the `calls` compute from `cut`, and of `cut` itself."""
-    found, size = {id(cut)}, 0
+def _descendants(calls, split):
+    """Ids of the tensors that the `calls` compute from `split`, and of `split` itself."""
+    found, size = {id(split)}, 0
     while len(found) > size:
         size = len(found)
         # a search from the end backwards lists calls before those that feed them

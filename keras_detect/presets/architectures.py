@@ -31,7 +31,7 @@ from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.meta_architectures.two_stage import BoxStage, ProposalStage
 from keras_detect.necks.bifpn import BiFPN
-from keras_detect.necks.faster_rcnn_feature_extractor import CutFeatureExtractor
+from keras_detect.necks.faster_rcnn_feature_extractor import SplitFeatureExtractor
 from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
 from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
@@ -157,7 +157,7 @@ def efficientdet(variant, size, depth, fpn_cells, head_layers, num_classes, clas
 
 
 def faster_rcnn(backbone, size, num_classes, class_names=None, on_gpu=False):
-    """A ResNet cut behind C4 (Ren et al. 2015); the rest of it runs on each of 300 proposals.
+    """A ResNet split behind C4 (Ren et al. 2015); the rest of it runs on each of 300 proposals.
 
     Args:
         backbone: registered name.
@@ -165,7 +165,7 @@ def faster_rcnn(backbone, size, num_classes, class_names=None, on_gpu=False):
         num_classes, class_names: see the module.
         on_gpu: the configs trained on GPUs: batch norm stands still, every class has a box, 100 detections.
     """
-    extractor = CutFeatureExtractor(
+    extractor = SplitFeatureExtractor(
         backbone=get_backbone(backbone)(
             hyperparams=ConvHyperparams(
                 activation="relu",
@@ -178,7 +178,7 @@ def faster_rcnn(backbone, size, num_classes, class_names=None, on_gpu=False):
             ),
             name="backbone",
         ),
-        cut="C4",
+        split="C4",
         tail="C5",
         name="feature_extractor",
     )

@@ -18,7 +18,7 @@ from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.losses.classification import SoftmaxCrossEntropyLoss
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.two_stage import BoxStage, ProposalStage
-from keras_detect.necks.faster_rcnn_feature_extractor import CutFeatureExtractor, FPNFeatureExtractor
+from keras_detect.necks.faster_rcnn_feature_extractor import FPNFeatureExtractor, SplitFeatureExtractor
 from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.registry import unknown_name
 from keras_detect.text_proto.node import located
@@ -128,7 +128,7 @@ def _feature_extractor(node, resizer, cropper):
     node.ignore("pad_to_multiple")  # of the pyramid alone
     hyperparams = dataclasses.replace(row.hyperparams, batch_norm_trainable=trainable)
     backbone = get_backbone(row.backbone)(hyperparams=hyperparams, name="backbone")
-    return CutFeatureExtractor(backbone=backbone, cut="C4", tail="C5", name="feature_extractor")
+    return SplitFeatureExtractor(backbone=backbone, split="C4", tail="C5", name="feature_extractor")
 
 
 def _pyramid(node, row, trainable, resizer, cropper):
@@ -158,7 +158,7 @@ def _pyramid(node, row, trainable, resizer, cropper):
     return FPNFeatureExtractor(
         backbone=get_backbone(row.backbone)(hyperparams=hyperparams, name="backbone"),
         neck=neck,
-        crop_size=cropper.output_size[0],
+        roi_size=cropper.output_size[0],
         hyperparams=hyperparams,
         name="feature_extractor",
     )

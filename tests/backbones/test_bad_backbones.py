@@ -33,9 +33,9 @@ def test_a_missing_level_is_named():
     for build, message in (
         (
             lambda: FasterRCNN.from_backbone(backbone("C4"), num_classes=2),
-            r"'mine' is cut .* \['C1', 'C2', 'C3', 'C5'\]",
+            r"'mine' is split .* \['C1', 'C2', 'C3', 'C5'\]",
         ),
-        (lambda: FasterRCNN.from_backbone(backbone("C5"), num_classes=2), r"cut lies before the tail.*cut='C4'"),
+        (lambda: FasterRCNN.from_backbone(backbone("C5"), num_classes=2), r"split lies before the tail.*split='C4'"),
         (
             lambda: FasterRCNN.from_backbone(backbone("C4"), num_classes=2, neck="fpn"),
             r"needs the backbone levels .*C4",

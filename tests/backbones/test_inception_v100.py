@@ -118,9 +118,9 @@ def test_a_reduction_pools_its_input_and_adds_channels():
 
 
 def test_trunk_and_tail_together_are_the_backbone():
-    """Cut at C4, the tail reaches C5 from C4 alone, also on crops of 7 x 7, which become 4 x 4."""
+    """Split at C4, the tail reaches C5 from C4 alone, also on RoI features of 7 x 7, which become 4 x 4."""
     backbone = small()
-    assert backbone.two_stage_cut == "C4"
+    assert backbone.split_level == "C4"
     rng = np.random.default_rng(0)
     for weight in backbone.weights:
         weight.assign(rng.uniform(0.05, 0.15, weight.shape).astype("float32"))

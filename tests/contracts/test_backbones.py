@@ -10,7 +10,7 @@ import pytest
 
 import keras_detect.backbones
 from keras_detect.backbones.backbone import Backbone, backbone_names, get_backbone, register_backbone
-from keras_detect.necks.faster_rcnn_feature_extractor import CutFeatureExtractor
+from keras_detect.necks.faster_rcnn_feature_extractor import SplitFeatureExtractor
 from tests import goldens, networks
 
 for _module in pkgutil.iter_modules(keras_detect.backbones.__path__):
@@ -97,10 +97,10 @@ def test_layer_names_are_unique_and_free_of_counters(backbone):
     assert not [name for name in names if automatic.fullmatch(name)]
 
 
-def test_the_cut_for_two_stages_gives_the_whole(backbone):
-    """What runs before the cut and what runs on crops, one behind the other, is the network itself."""
+def test_the_split_for_two_stages_gives_the_whole(backbone):
+    """What runs before the split and what runs on RoI features, one behind the other, is the network itself."""
     model, levels = backbone
-    extractor = CutFeatureExtractor(backbone=model)
+    extractor = SplitFeatureExtractor(backbone=model)
     assert [id(weight) for weight in extractor.weights] == [id(weight) for weight in model.weights]
     if goldens.BACKEND == "jax":  # a second compilation
         return

@@ -1,4 +1,4 @@
-"""Two-stage feature extractors: the cut of a backbone against the whole backbone."""
+"""Two-stage feature extractors: the split of a backbone against the whole backbone."""
 
 import json
 
@@ -10,7 +10,7 @@ from keras import ops
 from keras_detect.backbones.backbone import Backbone, get_backbone
 from keras_detect.backbones.keras_models import from_keras_model
 from keras_detect.layers.conv_blocks import ConvHyperparams
-from keras_detect.necks.faster_rcnn_feature_extractor import CutFeatureExtractor, FPNFeatureExtractor
+from keras_detect.necks.faster_rcnn_feature_extractor import FPNFeatureExtractor, SplitFeatureExtractor
 from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
 from tests import goldens, tiny
@@ -53,12 +53,12 @@ def wrapped_keras_model():
 
 
 def test_parts_by_hand():
-    extractor = CutFeatureExtractor(backbone=pooled_backbone(), cut="C1")
+    extractor = SplitFeatureExtractor(backbone=pooled_backbone(), split="C1")
     picture = np.repeat(np.arange(16.0).reshape(1, 4, 4, 1), 3, axis=-1).astype("float32")
     # rows 0..3, 4..7, 8..11, 12..15: the first 2x2 block is 0, 1, 4, 5 with mean 2.5, the next one two further
     half = np.array([[2.5, 4.5], [10.5, 12.5]])
-    crops = np.stack([np.full((2, 2, 3), 1.0), np.full((2, 2, 3), 5.0)]).astype("float32")
-    crops[0, 1, 1] = 5.0  # mean (1 + 1 + 1 + 5) / 4 = 2
+    roi_features = np.stack([np.full((2, 2, 3), 1.0), np.full((2, 2, 3), 5.0)]).astype("float32")
+    roi_features[0, 1, 1] = 5.0  # mean (1 + 1 + 1 + 5) / 4 = 2
     for trunk, tail in zip(
         goldens.both_modes(extractor.extract_proposal_features),
         goldens.both_modes(extractor.extract_box_classifier_features),
@@ -66,14 +66,14 @@ def test_parts_by_hand():
     ):
         (feature_map,) = trunk(ops.convert_to_tensor(picture))
         np.testing.assert_allclose(ops.convert_to_numpy(feature_map)[0, :, :, 0], half)
-        # 2 * 3 + 1 = 7 and 5 * 3 + 1 = 16: crops do not see each other, and their number is free
-        features = ops.convert_to_numpy(tail(ops.convert_to_tensor(crops)))
+        # 2 * 3 + 1 = 7 and 5 * 3 + 1 = 16: RoIs do not see each other, and their number is free
+        features = ops.convert_to_numpy(tail(ops.convert_to_tensor(roi_features)))
         np.testing.assert_allclose(features, [[[[7.0] * 3]], [[[16.0] * 3]]])
-    assert (extractor.cut, extractor.tail, extractor.level_names, extractor.strides) == ("C1", "C2", ("C1",), (2,))
+    assert (extractor.split, extractor.tail, extractor.level_names, extractor.strides) == ("C1", "C2", ("C1",), (2,))
 
 
 @pytest.mark.parametrize(
-    "build, cut, tail",
+    "build, split, tail",
     [
         (get_backbone("tests_tiny"), None, None),
         (get_backbone("tests_tiny"), "C3", "C4"),
@@ -81,28 +81,28 @@ def test_parts_by_hand():
         (wrapped_keras_model, None, None),
     ],
 )
-def test_the_parts_together_are_the_backbone(build, cut, tail):
+def test_the_parts_together_are_the_backbone(build, split, tail):
     backbone = drawn(build())
-    extractor = CutFeatureExtractor(backbone=backbone, cut=cut, tail=tail)
+    extractor = SplitFeatureExtractor(backbone=backbone, split=split, tail=tail)
     images = pixels()
     expected = ops.convert_to_numpy(backbone(images, training=False)[tail or "C5"])
     for run in goldens.both_modes(both_parts(extractor)):
         goldens.assert_close(run(ops.convert_to_tensor(images)), expected, 1e-6)
-    # called like a layer, it is the part before the cut
+    # called like a layer, it is the part before the split
     (feature_map,) = extractor(images)
-    goldens.assert_close(feature_map, ops.convert_to_numpy(backbone(images, training=False)[cut or "C4"]), 1e-6)
+    goldens.assert_close(feature_map, ops.convert_to_numpy(backbone(images, training=False)[split or "C4"]), 1e-6)
 
 
 def test_pixels_are_scaled_by_the_backbone():
     with undrawn():
-        extractor = CutFeatureExtractor(backbone=get_backbone("resnet_v1_50")())
+        extractor = SplitFeatureExtractor(backbone=get_backbone("resnet_v1_50")())
     black = ops.convert_to_numpy(extractor.preprocess(ops.zeros((1, 1, 1, 3))))
     np.testing.assert_allclose(black[0, 0, 0], [-123.68, -116.779, -103.939], rtol=1e-6)
 
 
 def test_weights_count_once_and_are_the_backbones():
     backbone = get_backbone("tests_tiny")()
-    extractor = CutFeatureExtractor(backbone=backbone)
+    extractor = SplitFeatureExtractor(backbone=backbone)
     assert [id(weight) for weight in extractor.weights] == [id(weight) for weight in backbone.weights]
     assert extractor.count_params() == backbone.count_params()
     assert len(extractor.losses) == len(backbone.losses) == 5  # L2 of five convolutions
@@ -110,7 +110,7 @@ def test_weights_count_once_and_are_the_backbones():
 
 
 def test_training_moves_the_statistics_of_the_part_that_runs():
-    extractor = CutFeatureExtractor(backbone=drawn(get_backbone("tests_tiny")()))
+    extractor = SplitFeatureExtractor(backbone=drawn(get_backbone("tests_tiny")()))
     means = {
         layer.name: layer.moving_mean
         for layer in extractor.backbone.layers
@@ -126,12 +126,12 @@ def test_training_moves_the_statistics_of_the_part_that_runs():
 
 @pytest.mark.parametrize("build", [get_backbone("tests_tiny"), wrapped_keras_model])
 def test_save_and_load_change_no_bit(build, tmp_path):
-    extractor = CutFeatureExtractor(backbone=drawn(build()), cut="C3", name="features")
+    extractor = SplitFeatureExtractor(backbone=drawn(build()), split="C3", name="features")
     path = tmp_path / "extractor.keras"
     extractor.save(path)
     loaded = keras.models.load_model(path)
     assert json.dumps(loaded.get_config()) == json.dumps(extractor.get_config())  # tuples are lists in JSON
-    assert (loaded.cut, loaded.tail, loaded.name) == ("C3", "C5", "features")
+    assert (loaded.split, loaded.tail, loaded.name) == ("C3", "C5", "features")
     images = pixels()
     np.testing.assert_array_equal(
         ops.convert_to_numpy(both_parts(loaded)(images)), ops.convert_to_numpy(both_parts(extractor)(images))
@@ -141,35 +141,35 @@ def test_save_and_load_change_no_bit(build, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"cut": "C2"}, r"one of its levels \['C3', 'C4', 'C5'\]. Received: cut='C2', tail='C5'"),
-        ({"tail": "C6"}, "Received: cut='C4', tail='C6'"),
-        ({"cut": "C5", "tail": "C4"}, r"order \['C3', 'C4', 'C5'\]. Received: cut='C5', tail='C4'"),
-        ({"cut": "C5"}, "Received: cut='C5', tail='C5'"),
+        ({"split": "C2"}, r"one of its levels \['C3', 'C4', 'C5'\]. Received: split='C2', tail='C5'"),
+        ({"tail": "C6"}, "Received: split='C4', tail='C6'"),
+        ({"split": "C5", "tail": "C4"}, r"order \['C3', 'C4', 'C5'\]. Received: split='C5', tail='C4'"),
+        ({"split": "C5"}, "Received: split='C5', tail='C5'"),
     ],
 )
 def test_a_wrong_level_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        CutFeatureExtractor(backbone=get_backbone("tests_tiny")(), **options)
+        SplitFeatureExtractor(backbone=get_backbone("tests_tiny")(), **options)
 
 
-def test_a_path_around_the_cut_is_refused():
+def test_a_path_around_the_split_is_refused():
     inputs = keras.Input((None, None, 3))
     half = keras.layers.AveragePooling2D(2)(inputs)
     quarter = keras.layers.AveragePooling2D(2)(half)
     around = keras.layers.MaxPooling2D(2)(half)
     outputs = {"C1": half, "C2": quarter, "C3": keras.layers.AveragePooling2D(2)(quarter)}
     strides = {"C1": 2, "C2": 4, "C3": 8}
-    assert CutFeatureExtractor(backbone=Backbone(inputs=inputs, outputs=outputs, strides=strides), cut="C2")
+    assert SplitFeatureExtractor(backbone=Backbone(inputs=inputs, outputs=outputs, strides=strides), split="C2")
     joined = keras.layers.Add(name="join")([quarter, around])
     outputs["C3"] = keras.layers.AveragePooling2D(2)(joined)
     backbone = Backbone(inputs=inputs, outputs=outputs, strides=strides, name="bypass")
     with pytest.raises(ValueError, match=r"'C3' of 'bypass' is computed from more than 'C2': a path .* in join"):
-        CutFeatureExtractor(backbone=backbone, cut="C2")
-    assert CutFeatureExtractor(backbone=backbone, cut="C1").strides == (2,)
+        SplitFeatureExtractor(backbone=backbone, split="C2")
+    assert SplitFeatureExtractor(backbone=backbone, split="C1").strides == (2,)
     outputs["C3"] = keras.layers.AveragePooling2D(2)(around)
     backbone = Backbone(inputs=inputs, outputs=outputs, strides=strides, name="beside")
     with pytest.raises(ValueError, match="'C3' of 'beside' is not computed from 'C2'"):
-        CutFeatureExtractor(backbone=backbone, cut="C2")
+        SplitFeatureExtractor(backbone=backbone, split="C2")
 
 
 # --- feature pyramid ---------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_a_path_around_the_cut_is_refused():
 
 def tiny_pyramid(**options):
     neck = FeaturePyramid(coarse_levels=1, depth=4)
-    return FPNFeatureExtractor(backbone=get_backbone("tests_tiny")(), neck=neck, crop_size=2, units=3, **options)
+    return FPNFeatureExtractor(backbone=get_backbone("tests_tiny")(), neck=neck, roi_size=2, units=3, **options)
 
 
 def test_pyramid_maps_and_names():
@@ -222,8 +222,8 @@ def test_pyramid_save_and_load_change_no_bit(tmp_path):
     assert json.dumps(loaded.get_config()) == json.dumps(extractor.get_config())
     for mine, theirs in zip(extractor(pixels()), loaded(pixels()), strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(mine), ops.convert_to_numpy(theirs))
-    crops = np.random.default_rng(2).normal(size=(3, 2, 2, 4)).astype("float32")
-    mine, theirs = (ops.convert_to_numpy(e.extract_box_classifier_features(crops)) for e in (extractor, loaded))
+    roi_features = np.random.default_rng(2).normal(size=(3, 2, 2, 4)).astype("float32")
+    mine, theirs = (ops.convert_to_numpy(e.extract_box_classifier_features(roi_features)) for e in (extractor, loaded))
     np.testing.assert_array_equal(mine, theirs)
 
 
