@@ -10,6 +10,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import keras
 
+from tests.goldens import NEEDS_SHARED
+
 
 @pytest.fixture(autouse=True)
 def _clean_global_state():
@@ -22,3 +24,11 @@ def _clean_global_state():
 
 def pytest_report_header(config):
     return f"keras {keras.__version__}, backend {keras.backend.backend()}"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Counts the tests that need what lies beside the repository, so that a fork sees what it did not run."""
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())]
+    count = sum(NEEDS_SHARED in reason for reason in reasons)
+    if count:
+        terminalreporter.write_line(f"{count} tests skipped: they need ../shared, which lies beside the repository")

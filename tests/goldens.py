@@ -1,44 +1,64 @@
-"""Reads `../shared/golden`: unit cases and whole models of the original implementation (see GOLDEN.md there)."""
+"""Reads the goldens: unit cases and whole models as TensorFlow's Object Detection API computed them.
+
+Those of `tests/golden/data` lie in the repository (its README.md says how they were made); the rest is looked for in
+`../shared`, beside the checkout, and a test that needs what is in neither place skips and says so.
+"""
 
 import fnmatch
 import functools
 import json
-import os
 import pathlib
 
 import keras
 import numpy as np
 import pytest
 
+DATA = pathlib.Path(__file__).resolve().parent / "golden" / "data"
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
-GOLDEN = SHARED / "golden"
+FOLDERS = (DATA, SHARED / "golden")
 BACKEND = keras.backend.backend()
 
+#: how the reason of a skipped test starts that needs what is not in the repository; `conftest.py` counts them
+NEEDS_SHARED = "needs ../shared/"
 
-def require_shared(path=GOLDEN):
-    """Skips where `../shared` is absent. In CI it is there, so its absence fails instead of skipping."""
+
+def find(name):
+    """Path of the golden file `name`, in the repository or beside it; `None` where it is in neither."""
+    return next((folder / name for folder in FOLDERS if (folder / name).exists()), None)
+
+
+def golden(name):
+    """Path of the golden file `name`; skips the test where it is neither in the repository nor beside it."""
+    return find(name) or require_shared(f"golden/{name}")
+
+
+def configs():
+    """Paths of all pipeline configs of the goldens, each name once, sorted."""
+    names = {path.name for folder in FOLDERS for path in folder.glob("*.config")}
+    return [find(name) for name in sorted(names)]
+
+
+def require_shared(name):
+    """Path of `../shared/name`, a folder or file that is too large for the repository; skips where it is absent."""
+    path = SHARED / name
     if not path.exists():
-        reason = f"needs {path.relative_to(SHARED.parent)}, which lies beside the project, not in it"
-        if os.environ.get("CI"):
-            pytest.fail(f"{reason}; CI has it, so this must not be skipped")
-        pytest.skip(reason)
+        pytest.skip(f"{NEEDS_SHARED}{name}, which lies beside the repository")
     return path
 
 
 @functools.cache
 def index():
-    """`{case: description}` of both unit files, in file order; empty where `../shared` is absent."""
+    """`{case: description}` of both unit files, in file order."""
     cases = {}
     for stem in ("units", "units2"):
-        path = GOLDEN / f"{stem}.json"
-        if path.exists():
-            cases.update({name: {**entry, "file": stem} for name, entry in json.loads(path.read_text()).items()})
+        entries = json.loads((DATA / f"{stem}.json").read_text())
+        cases.update({name: {**entry, "file": stem} for name, entry in entries.items()})
     return cases
 
 
 @functools.cache
 def _archive(stem):
-    with np.load(GOLDEN / f"{stem}.npz", allow_pickle=False) as archive:
+    with np.load(DATA / f"{stem}.npz", allow_pickle=False) as archive:
         return {key: archive[key] for key in archive.files}
 
 
@@ -46,7 +66,6 @@ class Case:
     """One unit case: `inputs` and `outputs` are dicts of numpy arrays, `info` the JSON entry with the settings."""
 
     def __init__(self, name):
-        require_shared()
         self.name, self.info = name, index()[name]
         arrays = _archive(self.info["file"])
         self.inputs = {key: arrays[f"{name}/in/{key}"] for key in self.info["inputs"]}
@@ -56,16 +75,15 @@ class Case:
 def golden_cases(*patterns):
     """Parametrises a test over the unit cases that match the patterns and records the claim for `test_claims.py`.
 
-    The test receives a `case` argument (a `Case`). Without `../shared` it is collected once and skips with the reason.
+    The test receives a `case` argument (a `Case`).
     """
 
     def decorate(test):
         names = [name for name in index() if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
-        @pytest.mark.parametrize("case_name", names or ["absent"])
+        @pytest.mark.parametrize("case_name", names)
         @functools.wraps(test)
         def run(case_name, **kwargs):
-            require_shared()
             return test(case=Case(case_name), **kwargs)
 
         run.__signature__ = _signature_with_case_name(test)

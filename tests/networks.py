@@ -1,7 +1,6 @@
 """The SSD networks of the goldens alone: preprocessed picture -> feature maps and raw heads."""
 
 import functools
-import sys
 from unittest import mock
 
 import keras
@@ -16,7 +15,7 @@ from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
 from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
 from keras_detect.tf_od_api import name_maps
-from tests import goldens
+from tests.weights import golden_checkpoints
 
 NORMAL = initializer("random_normal", mean=0.0, stddev=0.01)
 TRUNCATED = initializer("truncated_normal", mean=0.0, stddev=0.03)
@@ -87,10 +86,7 @@ def legacy_bilinear(images, size):
 @functools.lru_cache(maxsize=2)
 def golden_weights(name):
     """`{checkpoint key: array}` by the rule of GOLDEN.md, section 3."""
-    sys.path.insert(0, str(goldens.require_shared()))
-    from make_weights import make_weights
-
-    return make_weights(goldens.GOLDEN / f"{name}.vars.json")
+    return golden_checkpoints.golden_weights(name)
 
 
 def _mobilenet_ssd(backbone, momentum, levels):
@@ -158,6 +154,5 @@ def undrawn():
 
 def build(name):
     """The network of a golden, for weights that are assigned afterwards."""
-    goldens.require_shared()
     with undrawn():
         return NETWORKS[name]()

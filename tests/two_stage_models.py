@@ -86,7 +86,7 @@ class Run:
 
     def __init__(self, name, folder):
         self.name = name
-        with np.load(goldens.require_shared() / f"{name}.npz") as archive:
+        with np.load(goldens.golden(f"{name}.npz")) as archive:
             self.golden = {key: archive[key] for key in archive.files}
         self.model, self.report, self.weights = whole_models.build(name, folder)
         self.image_shape = tuple(int(side) for side in self.golden["preprocessed#shape"][1:3])

@@ -46,8 +46,7 @@ LARGE = (
 
 def weights_name(name):
     """Golden whose config and variables `name` uses: the `_img` goldens mostly share those of the noise picture."""
-    goldens.require_shared()
-    return name if (goldens.GOLDEN / f"{name}.vars.json").exists() else name.removesuffix("_img")
+    return name if goldens.find(f"{name}.vars.json") else name.removesuffix("_img")
 
 
 def golden_weights(name):
@@ -68,7 +67,7 @@ def golden_weights(name):
 def golden_image(name):
     """`[1, H, W, 3]` float32: the smooth picture of the `_img` goldens, else the noise."""
     if name.endswith("_img"):
-        picture = np.asarray(Image.open(goldens.GOLDEN / "test_image_333x500.png").convert("RGB"))[None]
+        picture = np.asarray(Image.open(goldens.golden("test_image_333x500.png")).convert("RGB"))[None]
     else:
         picture = np.random.RandomState(0).randint(0, 256, (1, 240, 320, 3))
     return picture.astype("float32")
@@ -78,7 +77,7 @@ def build(name, folder):
     """`(model, restore report, golden weights)` by the two lines of a user: the config, then the checkpoint."""
     weights = golden_weights(name)
     with undrawn():
-        model = keras_detect.from_pipeline_config(goldens.GOLDEN / f"{weights_name(name)}.config")
+        model = keras_detect.from_pipeline_config(goldens.golden(f"{weights_name(name)}.config"))
     return model, model.restore(golden_checkpoints.write_checkpoint(weights, folder)), weights
 
 
@@ -95,7 +94,7 @@ def ignored_penalties(model, weights, name):
 
     They are those that our written rule ignores; their factors are the L2 factors of `<name>.layers.json`.
     """
-    rows = json.loads((goldens.GOLDEN / f"{weights_name(name)}.layers.json").read_text())
+    rows = json.loads(goldens.golden(f"{weights_name(name)}.layers.json").read_text())
     factors = {}
     for row in rows:
         for variable in ("kernel", "bias"):
@@ -153,7 +152,7 @@ class Run:
 
     def __init__(self, name, folder):
         self.name = name
-        with np.load(goldens.require_shared() / f"{name}.npz") as archive:
+        with np.load(goldens.golden(f"{name}.npz")) as archive:
             self.golden = {key: archive[key] for key in archive.files}
         self.model, self.report, self.weights = build(name, folder)
         self.image = golden_image(name)

@@ -73,7 +73,7 @@ def test_the_originals_convolutions_one_by_one():
     with networks.undrawn():
         backbone = InceptionResNetV2()
     weights = networks.golden_weights(GOLDEN)
-    rows = json.loads((goldens.GOLDEN / f"{GOLDEN}.trace.json").read_text())
+    rows = json.loads(goldens.golden(f"{GOLDEN}.trace.json").read_text())
     prefix = "model/_feature_extractor_for_proposal_features/layer_with_weights-"
     rows = {int(row["key"].removeprefix(prefix)): row for row in rows if row["key"].startswith(prefix)}
     layers = [backbone.get_layer(name) for name in inception_resnet_v2_layers(backbone)]

@@ -107,7 +107,7 @@ def test_golden_detections_of_a_whole_model():
     A pair that is suppressed is so by a better one, which is itself among the detections; so leaving out all other
     anchors changes nothing.
     """
-    path = goldens.require_shared(goldens.GOLDEN / "ssd_mobilenet_v2_320x320_coco17_tpu-8.npz")
+    path = goldens.golden("ssd_mobilenet_v2_320x320_coco17_tpu-8.npz")
     with np.load(path) as golden:
         data = {key: golden[key] for key in golden.files if not key.startswith("pred/feature_maps")}
     chosen, first = np.unique(data["post/detection_anchor_indices"][0].astype(int), return_index=True)

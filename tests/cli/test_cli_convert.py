@@ -23,7 +23,7 @@ def checkpoint(tmp_path_factory):
 
 
 def arguments(**changes):
-    values = {"pipeline_config": goldens.GOLDEN / f"{NAME}.config", **changes}
+    values = {"pipeline_config": goldens.golden(f"{NAME}.config"), **changes}
     return ["convert", *(part for name, value in values.items() for part in (f"--{name}", str(value)))]
 
 
@@ -41,7 +41,7 @@ def test_a_model_file_that_is_the_restored_model(checkpoint, tmp_path, capsys):
     assert os.listdir(output.parent) == ["model.keras"]
     with undrawn():
         saved = keras.saving.load_model(output)
-        direct = keras_detect.from_pipeline_config(goldens.GOLDEN / f"{NAME}.config")
+        direct = keras_detect.from_pipeline_config(goldens.golden(f"{NAME}.config"))
     direct.restore(checkpoint)
     ours, theirs = saved.named_weights(), direct.named_weights()
     assert list(ours) == list(theirs)

@@ -28,13 +28,13 @@ def test_a_good_data_set(tmp_path):
 
 
 def test_real_data():
-    report = check_dataset(goldens.require_shared(goldens.SHARED / "data" / "coco_free"), decode=False)
+    report = check_dataset(goldens.require_shared("data/coco_free"), decode=False)
     rows = found(report)
     assert report.ok
     assert rows["grey pictures, repeated into three channels"] == (REPAIRED, 1, ("000000000086.jpg",))
     assert rows["pictures without objects, taken as background"] == (KEPT, 1, ("000000000508.jpg",))
     assert rows["classes without objects"][1] == 11  # 69 of 80 classes, says its README
-    bccd = check_dataset(goldens.SHARED / "data" / "bccd", decode=False)
+    bccd = check_dataset(goldens.require_shared("data/bccd"), decode=False)
     assert found(bccd)["boxes of zero area"][:2] == (DROPPED, 2)
 
 

@@ -18,7 +18,7 @@ ROWS = ("is_crowd", "is_difficult", "is_group_of", "areas", "weights")
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Pictures of coco_free with all 5 crowds, the empty one, the grey one and some others; and of each format."""
-    data = load_dataset(goldens.require_shared(goldens.SHARED / "data" / "coco_free"))
+    data = load_dataset(goldens.require_shared("data/coco_free"))
     special = [i for i, record in enumerate(data.records) if record.is_crowd.any() or not len(record.boxes)]
     grey = [i for i, record in enumerate(data.records) if record.file_name == "000000000086.jpg"]
     data = data.subset(sorted({*special, *grey, 0, 1, 2, 40}))

@@ -76,7 +76,7 @@ def test_crowds_and_weights_travel():
 
 
 def test_areas_travel_unless_augmented():
-    data = load_dataset(goldens.require_shared(goldens.SHARED / "data" / "bccd"), split="test")[:3]
+    data = load_dataset(goldens.require_shared("data/bccd"), split="test")[:3]
     y = collect(data.batches(SMALL, 3))[0][1]
     expected = np.prod((y["boxes"][..., 2:] - y["boxes"][..., :2]) * [480, 640], axis=-1)
     np.testing.assert_allclose(y["areas"], expected, rtol=1e-4)

@@ -77,7 +77,7 @@ def test_coco_boxes_and_category_ids_with_gaps(tmp_path):
 
 
 def test_bccd_reads_the_same_both_ways(warnings):
-    folder = goldens.require_shared(goldens.SHARED / "data" / "bccd")
+    folder = goldens.require_shared("data/bccd")
     for split, pictures in (("train", 205), ("val", 87), ("test", 72), (None, 364)):
         as_coco, as_voc = (load_dataset(folder, split=split, format=name) for name in ("coco", "voc"))
         assert len(as_coco) == len(as_voc) == pictures
@@ -92,13 +92,13 @@ def test_bccd_reads_the_same_both_ways(warnings):
 
 
 def test_coco_free_has_crowds_grey_pictures_and_an_empty_one(warnings):
-    data = load_dataset(goldens.require_shared(goldens.SHARED / "data" / "coco_free"))
+    data = load_dataset(goldens.require_shared("data/coco_free"))
     assert (len(data), sum(len(record.boxes) for record in data.records), len(data.class_names)) == (72, 505, 80)
     assert sum(int(record.is_crowd.sum()) for record in data.records) == 5
     assert [record.file_name for record in data.records if not len(record.boxes)] == ["000000000508.jpg"]
     grey = next(i for i, record in enumerate(data.records) if record.file_name == "000000000086.jpg")
     assert data[grey]["image"].shape[2] == 3
-    assert len(load_dataset(goldens.SHARED / "data" / "coco_free", split="val")) == 33
+    assert len(load_dataset(goldens.require_shared("data/coco_free"), split="val")) == 33
 
 
 def test_defective_boxes_are_repaired_with_one_warning(tmp_path, warnings):

@@ -11,8 +11,6 @@ from keras_detect.transforms.resizers import FixedShapeResizer
 from tests import goldens
 from tests.goldens import golden_cases
 
-PETS = goldens.SHARED / "data" / "pets_record"
-
 
 def serialized_records(path):
     import tensorflow as tf
@@ -24,12 +22,12 @@ def serialized_records(path):
 def test_the_originals_decoder(case):
     """With a label map the text decides the class (record 0 has label 9 and the texts cat, bird, dog)."""
     kind, number = case.name.split("/")[1:]
-    serialized = serialized_records(goldens.GOLDEN / "units2.tfrecord")[int(number)]
+    serialized = serialized_records(goldens.golden("units2.tfrecord"))[int(number)]
     found = parse_example(serialized)
     count, size = len(found["boxes"]), found["size"]
     ids = found["class_ids"]
     if kind != "nolabelmap":
-        label_map = read_label_map(goldens.GOLDEN / "units2_label_map.pbtxt")
+        label_map = read_label_map(goldens.golden("units2_label_map.pbtxt"))
         by_text = label_map.ids_by_text()
         ids = np.array([by_text.get(text, -1) for text in found["texts"] or ()], np.int64)
     actual = {
@@ -65,8 +63,8 @@ def test_the_originals_decoder(case):
 
 def test_a_real_record_equals_its_coco_twin():
     """pets_examples.record was written by the original's tools; instances.json beside it holds the same boxes."""
-    goldens.require_shared(PETS)
-    record, coco = (load_dataset(PETS, format=name) for name in ("tfrecord", "coco"))
+    pets = goldens.require_shared("data/pets_record")
+    record, coco = (load_dataset(pets, format=name) for name in ("tfrecord", "coco"))
     assert (len(record), len(record.class_names)) == (10, 37)
     twins = {entry.file_name: entry for entry in coco.records}
     for entry in record.records:
@@ -74,16 +72,16 @@ def test_a_real_record_equals_its_coco_twin():
         np.testing.assert_allclose(entry.boxes, twin.boxes, atol=2e-5)
         assert [record.class_names[label] for label in entry.labels] == [coco.class_names[i] for i in twin.labels]
         np.testing.assert_array_equal(entry.picture.read(), twin.picture.read())
-    assert len(load_dataset(PETS, "val", format="tfrecord")) == 1
-    named = load_dataset(PETS, format="tfrecord", class_names=coco.class_names)
+    assert len(load_dataset(pets, "val", format="tfrecord")) == 1
+    named = load_dataset(pets, format="tfrecord", class_names=coco.class_names)
     assert named.class_names == coco.class_names
     assert sorted(map(int, np.concatenate([r.labels for r in named.records]))) == list(range(10))
 
 
 def test_batches_read_pictures_out_of_the_record():
-    goldens.require_shared(PETS)
+    pets = goldens.require_shared("data/pets_record")
     resizer = FixedShapeResizer(height=32, width=32)
-    record, coco = (load_dataset(PETS, format=name) for name in ("tfrecord", "coco"))
+    record, coco = (load_dataset(pets, format=name) for name in ("tfrecord", "coco"))
     order = {entry.file_name: number for number, entry in enumerate(coco.records)}
     coco = coco.subset([order[entry.file_name] for entry in record.records])
     for (ours, y), (theirs, _) in zip(record.batches(resizer, 5), coco.batches(resizer, 5), strict=True):

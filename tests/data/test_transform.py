@@ -25,8 +25,8 @@ def test_the_originals_input(case, tmp_path):
     before resizing, which our pipeline leaves to the model, so that it rounds to whole grey levels: 0.25 after it.
     """
     kind, number = case.name.split("/")[1:]
-    shutil.copy(goldens.GOLDEN / "units2.tfrecord", tmp_path / "units2.tfrecord")
-    shutil.copy(goldens.GOLDEN / "units2_label_map.pbtxt", tmp_path / "map.pbtxt")
+    shutil.copy(goldens.golden("units2.tfrecord"), tmp_path / "units2.tfrecord")
+    shutil.copy(goldens.golden("units2_label_map.pbtxt"), tmp_path / "map.pbtxt")
     data = load_dataset(tmp_path)
     assert data.class_names == ["Cat", "dog", "bird"]
     batches = data.batches(RESIZERS[kind], 1, max_boxes=6, masks=True)

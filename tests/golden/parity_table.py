@@ -34,7 +34,7 @@ UNPUBLISHED = ("—", "—")
 
 def published():
     """`{archive stem: (COCO17 mAP, ms)}` as the authors published them, of the TF2 zoo."""
-    text = goldens.require_shared(goldens.SHARED / "zoo.md").read_text()
+    text = goldens.require_shared("zoo.md").read_text()
     rows = re.findall(r"^\| \d+ \| [^|]+ \| ([^|]+) \| ([^|]+) \| [^|]+ \| `\d+/(.+)\.tar\.gz` \|$", text, re.M)
     return {stem: (average_precision.strip(), speed.strip()) for speed, average_precision, stem in rows}
 

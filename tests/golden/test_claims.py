@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-from tests import goldens
+from tests import goldens, two_stage_models, whole_models
 
 # test module -> the tests in it that claim cases with `golden_cases`
 CLAIMING_MODULES = (
@@ -56,7 +56,6 @@ def _claims():
 
 
 def test_every_case_is_claimed_or_explained():
-    goldens.require_shared()
     claimed = _claims()
     unlisted, both = [], []
     for case in goldens.index():
@@ -71,5 +70,11 @@ def test_every_case_is_claimed_or_explained():
 
 @pytest.mark.parametrize("pattern", NOT_YET)
 def test_a_reason_names_cases_that_exist(pattern):
-    goldens.require_shared()
     assert fnmatch.filter(goldens.index(), pattern), f"{pattern} matches no case: remove it"
+
+
+@pytest.mark.parametrize("model", (*whole_models.QUICK, two_stage_models.QUICK[0]))
+def test_the_repository_itself_holds_a_whole_model_of_each_family(model):
+    for kind in ("config", "vars.json", "layers.json", "npz", "trace.json"):
+        assert (goldens.DATA / f"{model}.{kind}").exists()
+    assert sum(path.stat().st_size for path in goldens.DATA.iterdir()) < 8_000_000

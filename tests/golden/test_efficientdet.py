@@ -73,7 +73,7 @@ class EfficientDet(networks.Network):
     def golden_input(self, name):
         """The golden's picture, scaled, resized by the original's kernel and padded with zeros to a square."""
         if name.endswith("_img"):
-            picture = np.asarray(Image.open(goldens.GOLDEN / "test_image_333x500.png").convert("RGB"))[None]
+            picture = np.asarray(Image.open(goldens.golden("test_image_333x500.png")).convert("RGB"))[None]
         else:
             picture = np.random.RandomState(0).randint(0, 256, (1, 240, 320, 3))
         scaled = self.feature_extractor.preprocess(keras.ops.convert_to_tensor(picture.astype("float32")))
@@ -112,7 +112,7 @@ def split(network, keys):
 @pytest.fixture(scope="module", params=ALL)
 def golden(request):
     """`(name, network with the golden's weights, its npz)`, built once for the tests of one golden."""
-    with np.load(goldens.require_shared() / f"{request.param}.npz") as archive:
+    with np.load(goldens.golden(f"{request.param}.npz")) as archive:
         arrays = {key: archive[key] for key in archive.files}
     with networks.undrawn():
         network = EfficientDet(GOLDENS[request.param])
@@ -174,9 +174,8 @@ def test_penalties_are_the_originals_less_those_of_the_unused_classifier(golden)
 @ONE_BACKEND
 def test_layers_are_set_as_the_originals():
     """Sizes, strides, biases, initializers, L2 factors, batch norm settings of D0, by its `layers.json`."""
-    goldens.require_shared()
     network = EfficientDet("d0")
-    rows = {row["key"]: row for row in json.loads((goldens.GOLDEN / f"{D0}.layers.json").read_text())}
+    rows = {row["key"]: row for row in json.loads(goldens.golden(f"{D0}.layers.json").read_text())}
     names = network.named_weights()
     extractor, predictor = network.feature_extractor, network.box_predictor
     layers = (*extractor.backbone.layers, *extractor.layers, *predictor._flatten_layers(include_self=False))
@@ -239,7 +238,7 @@ def start_of(name, config):
 
 @ONE_BACKEND
 def test_the_published_checkpoint_has_these_variables_and_the_ignored_ones():
-    path = goldens.require_shared(goldens.SHARED / "zoo") / "efficientdet_d0_coco17_tpu-32" / "variables.json"
+    path = goldens.require_shared("zoo/efficientdet_d0_coco17_tpu-32/variables.json")
     suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
     theirs = {
         key.removesuffix(suffix): tuple(entry["shape"])

@@ -18,7 +18,6 @@ ALL = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow, id=name.removesuffix("_coco17_tpu-8"))
     for name in networks.NETWORKS
 ]
-ZOO = goldens.SHARED / "zoo"
 # what says where two implementations part, and settings of layers, need one backend only: JAX compiles for minutes
 ONE_BACKEND = pytest.mark.skipif(
     goldens.BACKEND != "tensorflow", reason="once is enough: does not depend on the backend"
@@ -29,7 +28,7 @@ TRACED = 12  # layers of the trace that are compared, spread evenly from the pic
 @pytest.fixture(scope="module", params=ALL)
 def golden(request):
     """`(name, network with the golden's weights, its npz)`, built once for the tests of one golden."""
-    with np.load(goldens.require_shared() / f"{request.param}.npz") as archive:
+    with np.load(goldens.golden(f"{request.param}.npz")) as archive:
         arrays = {key: archive[key] for key in archive.files}
     yield request.param, networks.build(request.param).assign_golden(request.param), arrays
     networks.golden_weights.cache_clear()
@@ -58,7 +57,7 @@ def test_feature_maps_and_raw_heads(golden):
 @ONE_BACKEND
 def test_layers_on_the_way(golden):
     name, network, _ = golden
-    trace = json.loads((goldens.GOLDEN / f"{name}.trace.json").read_text())
+    trace = json.loads(goldens.golden(f"{name}.trace.json").read_text())
     ours = {key.rsplit("/", 1)[0]: weight for weight, key in name_maps.checkpoint_keys(network).items()}
     extractor = network.feature_extractor
     entries = [entry for entry in trace if "_box_predictor" not in entry["key"]]
@@ -96,7 +95,7 @@ def test_penalties_are_the_originals(golden):
 
 def test_the_published_checkpoint_has_these_variables_and_no_others(golden):
     name, network, _ = golden
-    path = ZOO / name / "variables.json"
+    path = goldens.require_shared("zoo") / name / "variables.json"
     if not path.exists():
         pytest.skip(f"no published checkpoint of {name} in ../shared/zoo")
     suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -115,7 +114,7 @@ def test_layers_are_set_as_the_originals(golden):
     """Strides, biases, L2 factors, initializers and batch norm settings, by `<golden>.layers.json`."""
     name, _, _ = golden
     network = networks.NETWORKS[name]()
-    rows = json.loads((goldens.GOLDEN / f"{name}.layers.json").read_text())
+    rows = json.loads(goldens.golden(f"{name}.layers.json").read_text())
     theirs = {row["key"]: row for row in rows}
     layers = dict(_weighted_layers(network))
     assert len(layers) == len(theirs)

@@ -64,7 +64,7 @@ class _Settled:
 
     def __init__(self, generator, name):
         self.generator = generator
-        with np.load(goldens.GOLDEN / f"{name}.train.npz") as archive:
+        with np.load(goldens.golden(f"{name}.train.npz")) as archive:
             self.boxes = [archive[f"gt{picture}/boxes"] for picture in range(2)]
 
     def __call__(self, shapes, image_shape):
@@ -78,8 +78,7 @@ class Step:
     """One training step on the golden's two pictures, and one on the same pictures moved by float rounding."""
 
     def __init__(self, name, folder):
-        goldens.require_shared()
-        self.golden = json.loads((goldens.GOLDEN / f"{name}.train.json").read_text())
+        self.golden = json.loads(goldens.golden(f"{name}.train.json").read_text())
         model, report, weights = whole_models.build(name, folder)
         self.model = whole_models.without_drop_connect(model)
         self.ignored = whole_models.ignored_penalties(model, weights, name)
@@ -143,7 +142,7 @@ def _truth(name, inputs):
 
 def _golden_boxes(name):
     """The golden's boxes and labels of both pictures, padded to the same number of rows."""
-    with np.load(goldens.GOLDEN / f"{name}.train.npz") as archive:
+    with np.load(goldens.golden(f"{name}.train.npz")) as archive:
         boxes = [archive[f"gt{picture}/boxes"] for picture in range(2)]
         labels = [archive[f"gt{picture}/classes_zero_based"] for picture in range(2)]
     rows = max(map(len, labels))

@@ -16,7 +16,7 @@ PICTURES, EPOCHS = 10, 160
 
 @pytest.mark.slow
 def test_ten_real_pictures_are_learnt_by_heart():
-    folder = goldens.require_shared(goldens.SHARED / "data" / "bccd")
+    folder = goldens.require_shared("data/bccd")
     dataset = load_dataset(folder, "train")[:PICTURES]
     keras.utils.set_random_seed(0)
     # one step an epoch: batch norm's statistics must follow within the run

@@ -178,7 +178,7 @@ def test_hubs(model, monkeypatch, tmp_path):
 
 
 def test_the_rows_are_those_of_the_published_table():
-    table = (goldens.require_shared() / ".." / "zoo.md").read_text()
+    table = goldens.require_shared("zoo.md").read_text()
     rows = {}
     for line in table.splitlines():
         cells = [cell.strip() for cell in line.split("|")]
@@ -190,7 +190,7 @@ def test_the_rows_are_those_of_the_published_table():
         assert (row.speed_ms, row.coco_map) == (float(speed), float(coco_map)) and row.measured_map is None
         assert row.archive == path.strip("`") and row.outputs == tuple(outputs.lower().split("/"))
         assert row.url == "https://download.tensorflow.org/models/object_detection/tf2/" + row.archive
-        config = goldens.SHARED / "zoo" / "training_configs" / f"{row.pipeline_config}.config"
+        config = goldens.require_shared("zoo/training_configs") / f"{row.pipeline_config}.config"
         assert config.exists() if row.pipeline_config else "inception_resnet_v2" in name
 
 

@@ -33,11 +33,10 @@ def settings(config):
 
 @pytest.mark.parametrize("name", [pytest.param(row, marks=pytest.mark.slow) if row in BIG else row for row in ROWS])
 def test_offline_architecture_is_that_of_the_published_config(name, monkeypatch):
-    goldens.require_shared()
     monkeypatch.setattr(download, "fetch", lambda *args, **kwargs: pytest.fail("no network is needed"))
+    published = goldens.require_shared("zoo/training_configs") / f"{get(name).pipeline_config}.config"
     with undrawn():
         offline = keras_detect.DetectionModel.from_preset(name, load_weights=False)
-        published = goldens.SHARED / "zoo" / "training_configs" / f"{get(name).pipeline_config}.config"
         built = keras_detect.from_pipeline_config(published)
     assert settings(offline.get_config()) == settings(built.get_config())
     ours, theirs = offline.named_weights(), built.named_weights()
@@ -67,7 +66,6 @@ def test_coco_names_stand_at_their_ids():
 
 
 def test_the_whole_way_from_an_archive(tmp_path, home, monkeypatch):
-    goldens.require_shared()
     row = get(NAME)
     folder = tmp_path / "published" / "20200711"
     folder.mkdir(parents=True)
@@ -76,7 +74,7 @@ def test_the_whole_way_from_an_archive(tmp_path, home, monkeypatch):
     assert row.url == archive.as_uri()
     with undrawn():
         first = keras_detect.DetectionModel.from_preset(NAME)
-        direct = keras_detect.from_pipeline_config(goldens.GOLDEN / f"{NAME}.config")
+        direct = keras_detect.from_pipeline_config(goldens.golden(f"{NAME}.config"))
         direct.restore(archive)
         shutil.rmtree(tmp_path / "published")
         again = keras_detect.DetectionModel.from_preset(NAME)
@@ -96,9 +94,8 @@ def test_the_whole_way_from_an_archive(tmp_path, home, monkeypatch):
 
 
 def test_a_checkpoint_of_another_model_leaves_nothing(tmp_path, home):
-    goldens.require_shared()
     write_checkpoint({"model/_other/kernel": np.zeros((2, 2), np.float32)}, tmp_path / "zoo" / "checkpoint")
-    shutil.copyfile(goldens.GOLDEN / f"{NAME}.config", tmp_path / "zoo" / "pipeline.config")
+    shutil.copyfile(goldens.golden(f"{NAME}.config"), tmp_path / "zoo" / "pipeline.config")
     url = f"{(tmp_path / 'zoo').as_uri()}.tar.gz"
     shutil.make_archive(str(tmp_path / "zoo"), "gztar", tmp_path, "zoo")
     with undrawn(), pytest.raises(ValueError, match="model/_other") as error:

@@ -11,11 +11,7 @@ import pytest
 from keras_detect.text_proto.parser import MAX_BYTES, Node, PipelineConfigError, parse, read
 from tests import goldens
 
-CONFIGS = (
-    sorted((goldens.SHARED / "zoo").glob("*/*.config")) + sorted(goldens.GOLDEN.glob("*.config"))
-    if goldens.GOLDEN.exists()
-    else [None]
-)
+CONFIGS = [*sorted((goldens.SHARED / "zoo").glob("*/*.config")), *goldens.configs()]
 # As published, this config has a stray letter behind a string in line 154: protobuf's own parser refuses it too.
 BROKEN_AS_PUBLISHED = "mask_rcnn_inception_resnet_v2_1024x1024_coco17_gpu-8/pipeline.config"
 
@@ -305,9 +301,8 @@ def test_read_refuses_what_is_no_config(tmp_path):
         read(binary)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path and path.relative_to(goldens.SHARED)))
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: "/".join(path.parts[-2:]))
 def test_every_published_config(path):
-    goldens.require_shared()
     if str(path).endswith(BROKEN_AS_PUBLISHED):
         with pytest.raises(
             PipelineConfigError, match=r":154: eval_input_reader.tf_record_input_reader.s: expected ':'"
@@ -334,8 +329,7 @@ def _leaves(node):
 
 
 def test_values_of_a_published_config():
-    goldens.require_shared()
-    path = goldens.SHARED / "zoo" / "efficientdet_d0_coco17_tpu-32" / "pipeline.config"
+    path = goldens.require_shared("zoo/efficientdet_d0_coco17_tpu-32/pipeline.config")
     ssd = read(path).message("model").message("ssd")
     conv = ssd.message("feature_extractor").message("conv_hyperparams")
     assert conv.message("regularizer").message("l2_regularizer").scalar("weight", float) == 4e-5

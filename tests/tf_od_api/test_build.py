@@ -13,7 +13,7 @@ NAME = "ssd_mobilenet_v2_320x320_coco17_tpu-8"
 
 def build(old, new, **options):
     """Builds the 320 config with the first `old` replaced by `new`; the old text must stand there."""
-    text = (goldens.require_shared() / f"{NAME}.config").read_text()
+    text = goldens.golden(f"{NAME}.config").read_text()
     assert old in text
     with undrawn():
         return keras_detect.from_pipeline_config(text.replace(old, new, 1), **options)

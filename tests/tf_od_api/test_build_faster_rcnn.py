@@ -33,15 +33,15 @@ GOLDENS = (
 
 @pytest.fixture(scope="module", params=[*GOLDENS, *(pytest.param(name, marks=pytest.mark.slow) for name in BIG)])
 def built(request):
-    goldens.require_shared()
+    path = goldens.golden(f"{request.param}.config")
     # the initializers are looked at on TensorFlow, and drawing numbers is slow on JAX
     with contextlib.nullcontext() if goldens.BACKEND == "tensorflow" else undrawn():
-        return request.param, keras_detect.from_pipeline_config(goldens.GOLDEN / f"{request.param}.config")
+        return request.param, keras_detect.from_pipeline_config(path)
 
 
 def config(**changes):
     """Text of the ResNet-50 config with `old=new` replaced; the old text must stand there."""
-    text = (goldens.require_shared() / f"{NAME}.config").read_text()
+    text = goldens.golden(f"{NAME}.config").read_text()
     for old, new in changes.items():
         assert old in text
         text = text.replace(old, new)
@@ -61,7 +61,7 @@ def shapes(model):
 
 def test_every_variable_of_the_original_is_claimed(built):
     name, model = built
-    entries = json.loads((goldens.GOLDEN / f"{name}.vars.json").read_text())
+    entries = json.loads(goldens.golden(f"{name}.vars.json").read_text())
     assert shapes(model) == {entry["key"]: tuple(entry["shape"]) for entry in entries["variables"]}
     named = model.named_weights().values()
     assert len(name_maps.checkpoint_keys(model)) == len(named)
@@ -70,7 +70,7 @@ def test_every_variable_of_the_original_is_claimed(built):
 
 def test_the_published_checkpoint_has_these_variables_and_no_others(built):
     name, model = built
-    path = goldens.SHARED / "zoo" / name / "variables.json"
+    path = goldens.require_shared("zoo") / name / "variables.json"
     if not path.exists():
         pytest.skip(f"no published checkpoint of {name} in ../shared/zoo")
     suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -86,7 +86,7 @@ def test_the_published_checkpoint_has_these_variables_and_no_others(built):
 def test_layers_are_set_as_the_originals(built):
     """Strides, biases, L2 factors, initializers and batch norm settings, by `<golden>.layers.json`."""
     name, model = built
-    theirs = {row["key"]: row for row in json.loads((goldens.GOLDEN / f"{name}.layers.json").read_text())}
+    theirs = {row["key"]: row for row in json.loads(goldens.golden(f"{name}.layers.json").read_text())}
     layers = dict(weighted_layers(model))
     assert layers.keys() == theirs.keys()
     for key, layer in layers.items():
@@ -117,7 +117,7 @@ def checkpoint(request, tmp_path_factory):
 
 def test_classification_restores_the_backbone_alone(checkpoint):
     name, prefix, weights = checkpoint
-    model = build(goldens.GOLDEN / f"{name}.config", num_classes=3)
+    model = build(goldens.golden(f"{name}.config"), num_classes=3)
     report = model.restore(prefix, kind="classification")
     names = model.named_weights()
     assert set(report.restored) == {name for name in names if name.startswith("backbone/")}
@@ -134,7 +134,7 @@ def test_classification_restores_the_backbone_alone(checkpoint):
 def test_another_number_of_classes_keeps_new_heads(checkpoint):
     """With one box for all classes, its head fits and is restored; with one for each, it does not."""
     name, prefix, _ = checkpoint
-    model = build(goldens.GOLDEN / f"{name}.config", num_classes=3)
+    model = build(goldens.golden(f"{name}.config"), num_classes=3)
     report = model.restore(prefix)
     heads = ["box_predictor/class_head/kernel", "box_predictor/class_head/bias"]
     if name == FPN:
@@ -222,13 +222,13 @@ def test_what_is_not_supported_is_refused_with_its_place(old, new, message):
     ],
 )
 def test_a_pyramid_is_refused_where_it_would_differ(old, new, message):
-    text = (goldens.require_shared() / f"{FPN}.config").read_text()
+    text = goldens.golden(f"{FPN}.config").read_text()
     assert old in text
     with pytest.raises(PipelineConfigError, match=message):
         build(text.replace(old, new))
 
 
 def test_mask_rcnn_is_refused():
-    path = goldens.require_shared() / "mask_rcnn_inception_resnet_v2_1024x1024_coco17_gpu-8.config"
+    path = goldens.golden("mask_rcnn_inception_resnet_v2_1024x1024_coco17_gpu-8.config")
     with pytest.raises(PipelineConfigError, match="number_of_stages: found 3"):
         build(path)

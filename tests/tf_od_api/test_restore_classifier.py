@@ -20,9 +20,8 @@ CROPS = "_feature_extractor_for_box_classifier_features"
 
 
 def build(name):
-    goldens.require_shared()
     with undrawn():
-        return keras_detect.from_pipeline_config(goldens.GOLDEN / f"{name}.config", num_classes=3)
+        return keras_detect.from_pipeline_config(goldens.golden(f"{name}.config"), num_classes=3)
 
 
 def classifier_weights(name):

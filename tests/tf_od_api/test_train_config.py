@@ -1,6 +1,5 @@
 """The training half of a pipeline.config: optimizers on the original's trajectories, hand-read fields, every config."""
 
-import pathlib
 import re
 
 import keras
@@ -30,8 +29,7 @@ def read(optimizer=SGD + " use_moving_average: false", more="", outside=""):
 
 
 def config_paths():
-    folders = (goldens.SHARED / "zoo", goldens.GOLDEN)
-    paths = sorted(path for folder in folders for path in pathlib.Path(folder).rglob("*.config"))
+    paths = [*sorted((goldens.SHARED / "zoo").rglob("*.config")), *goldens.configs()]
     return [path for path in paths if re.search(r"(^|/)(derived_)?(ssd|efficientdet)_", path.as_posix())]
 
 
@@ -51,9 +49,8 @@ def test_original_trajectories(case):
     assert_close(np.stack(trajectory), case.outputs["traj"])
 
 
-@pytest.mark.parametrize("path", config_paths() or [None], ids=lambda path: path and "/".join(path.parts[-2:]))
+@pytest.mark.parametrize("path", config_paths(), ids=lambda path: "/".join(path.parts[-2:]))
 def test_every_published_config(path):
-    goldens.require_shared()
     config = training_config(path)
     assert config.batch_size >= 1 and config.num_steps >= 1
     assert isinstance(config.optimizer, keras.optimizers.SGD) and config.optimizer.momentum == pytest.approx(0.9)
@@ -69,8 +66,8 @@ def test_every_published_config(path):
 
 
 def test_one_published_config_by_hand():
-    goldens.require_shared()
-    config = training_config(goldens.SHARED / "zoo/training_configs/ssd_mobilenet_v2_320x320_coco17_tpu-8.config")
+    path = goldens.require_shared("zoo/training_configs/ssd_mobilenet_v2_320x320_coco17_tpu-8.config")
+    config = training_config(path)
     assert (config.batch_size, config.num_steps, config.max_number_of_boxes) == (512, 50000, 100)
     assert config.augmentations == (RandomHorizontalFlip(), RandomIoUCrop())
     assert config.optimizer._learning_rate.get_config() == {

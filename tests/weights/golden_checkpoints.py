@@ -15,8 +15,7 @@ _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 def golden_weights(name):
     """`{checkpoint key: float32 array}` of the golden model `name`, in the order of its variables."""
-    goldens.require_shared()
-    entries = json.loads((goldens.GOLDEN / f"{name}.vars.json").read_text())["variables"]
+    entries = json.loads(goldens.golden(f"{name}.vars.json").read_text())["variables"]
     return {entry["key"]: _value(entry) for entry in entries}
 
 
@@ -51,7 +50,7 @@ def write_golden_archive(name, folder, stem=None):
     """Writes `folder`/`stem`.tar.gz laid out like the zoo's: stem/pipeline.config and stem/checkpoint/ckpt-0.*."""
     folder, stem = pathlib.Path(folder), stem or name
     write_golden_checkpoint(name, folder / stem / "checkpoint")
-    (folder / stem / "pipeline.config").write_bytes((goldens.GOLDEN / f"{name}.config").read_bytes())
+    (folder / stem / "pipeline.config").write_bytes(goldens.golden(f"{name}.config").read_bytes())
     archive = folder / f"{stem}.tar.gz"
     with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
         tar.add(folder / stem, arcname=stem)

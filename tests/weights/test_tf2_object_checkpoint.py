@@ -46,13 +46,13 @@ def copy(small, tmp_path):
 
 @pytest.mark.parametrize("folder", ZOO, ids=lambda folder: folder and folder.name)
 def test_every_zoo_index(folder):
-    goldens.require_shared()
+    goldens.require_shared("zoo")
     reader = open_checkpoint(folder)
     listed = json.loads((folder / "variables.json").read_text())
     assert {key.removesuffix(SUFFIX) for key in listed} == set(reader.shapes) | set(reader.ignored)
     assert {key: tuple(listed[key + SUFFIX]["shape"]) for key in reader.shapes} == reader.shapes
     assert all(key.startswith("model/") for key in reader.shapes)
-    golden = goldens.GOLDEN / f"{GOLDEN_OF.get(folder.name, folder.name)}.vars.json"
+    golden = goldens.golden(f"{GOLDEN_OF.get(folder.name, folder.name)}.vars.json")
     variables = json.loads(golden.read_text())["variables"]
     assert {entry["key"]: tuple(entry["shape"]) for entry in variables} == reader.shapes
     with pytest.raises(CheckpointError, match=f"{folder.name}: cannot read 'model/"):
@@ -60,8 +60,7 @@ def test_every_zoo_index(folder):
 
 
 def test_what_the_zoos_extra_keys_are_ignored_for():
-    goldens.require_shared()
-    ignored = open_checkpoint(goldens.SHARED / "zoo" / "centernet_mobilenetv2_fpn_od").ignored
+    ignored = open_checkpoint(goldens.require_shared("zoo/centernet_mobilenetv2_fpn_od")).ignored
     assert len(ignored) == 395  # 388 slots (2 for each of 194 variables), 4 of the optimizer, step, counter, graph
     reasons = [reason for key, reason in ignored.items() if "/.OPTIMIZER_SLOT/" in key]
     assert len(reasons) == 388 and set(reasons) == {"optimizer slot of a variable (momentum, Adam's moments)"}
@@ -88,8 +87,7 @@ def test_shadows_and_wrapped_optimizers_are_ignored(tmp_path):
 
 
 def test_the_real_checkpoint_holds_the_golden_weights():
-    goldens.require_shared()
-    reader = open_checkpoint(goldens.GOLDEN / "checkpoints" / REAL)
+    reader = open_checkpoint(goldens.require_shared(f"golden/checkpoints/{REAL}"))
     weights = golden_checkpoints.golden_weights(REAL)
     assert {key: value.shape for key, value in weights.items()} == reader.shapes and len(weights) == 324
     for key, value in weights.items():
@@ -97,9 +95,8 @@ def test_the_real_checkpoint_holds_the_golden_weights():
 
 
 def test_a_written_golden_checkpoint_is_the_real_one(tmp_path):
-    goldens.require_shared()
+    real = open_checkpoint(goldens.require_shared(f"golden/checkpoints/{REAL}") / "ckpt-0.index")
     reader = open_checkpoint(golden_checkpoints.write_golden_checkpoint(REAL, tmp_path))
-    real = open_checkpoint(goldens.GOLDEN / "checkpoints" / REAL / "ckpt-0.index")
     assert reader.shapes == real.shapes
     for key in reader.shapes:
         np.testing.assert_array_equal(reader.read(key), real.read(key), strict=True)
