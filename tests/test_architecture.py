@@ -1,10 +1,12 @@
 """The rules of the architecture: who imports whom, where TensorFlow may be imported, ceilings on size."""
 
 import ast
+import importlib
 import pathlib
 import subprocess
 import sys
 
+import keras
 import pytest
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "keras_detect"
@@ -23,7 +25,7 @@ LEVELS = {
 }
 # they meet models through the dicts of `schema` alone
 BESIDE = {"data", "evaluation", "visualization"}
-BESIDE_MAY_IMPORT = {"schema", "registry", "kernels", "text_proto", "boxes", "transforms", *BESIDE}
+BESIDE_MAY_IMPORT = {"schema", "registry", "compat", "files", "kernels", "text_proto", "boxes", "transforms", *BESIDE}
 MAY_IMPORT_BESIDE = {"training", "export", "inference", "cli", "__init__"}
 
 # (file, imported module): imports upward that are still to go (issue 10)
@@ -93,12 +95,10 @@ def module_name(path):
 
 def module_graph():
     """`{module: modules it imports}` within the package, imports inside functions included."""
-    names = {
-        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__") for path in FILES
-    }
+    names = {module_name(path) for path in FILES}
     graph = {}
     for path in FILES:
-        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        module = module_name(path)
         found = set()
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("keras_detect"):
@@ -152,6 +152,78 @@ def test_ceilings(path):
         if node.name == "__init__":
             names = {argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)} - KERAS_PARAMETERS
             assert len(names) <= MAX_CONSTRUCTOR_PARAMETERS, f"{where} takes {len(names)} parameters"
+
+
+def keras_names():
+    """The private names of Keras' objects, methods and attributes alike."""
+    inputs = keras.Input((2,))
+    objects = [
+        keras.Model(inputs, keras.layers.Dense(1)(inputs)),
+        type("Subclassed", (keras.Model,), {})(),
+        keras.layers.BatchNormalization(),
+        keras.metrics.Mean(),
+        keras.losses.MeanSquaredError(),
+        keras.optimizers.AdamW(),
+        keras.callbacks.Callback(),
+        keras.utils.PyDataset(),
+        keras.Variable(1.0),
+        keras.KerasTensor((1,)),
+        keras.random.SeedGenerator(0),
+    ]
+    return {name for entry in objects for name in dir(entry) if is_private(name)}
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def defined_names(tree):
+    """Private names that a file gives to its own functions, classes, attributes and variables."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Attribute, ast.Name)) and isinstance(node.ctx, ast.Store):
+            names.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "object.__setattr__":
+            names.add(getattr(node.args[1], "value", None))
+    return names
+
+
+def test_private_names_of_keras_stand_in_one_file():
+    """A private name that a file reads is its own, or of another file of the package and none of Keras'."""
+    trees = {path: ast.parse(path.read_text()) for path in FILES if relative(path) != "compat.py"}
+    defined = {path: defined_names(tree) for path, tree in trees.items()}
+    ours, theirs = set().union(*defined.values()), keras_names()
+    found = []
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            where = f"{relative(path)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Attribute) and is_private(node.attr):
+                if node.attr not in defined[path] and (node.attr in theirs or node.attr not in ours):
+                    found.append(f"{where} reads {ast.unparse(node)}")
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras.src"):
+                found.append(f"{where} imports {node.module}")
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr", "setattr"):
+                name = getattr(node.args[1], "value", None)
+                found += [f"{where} names {name!r}"] if name in theirs else []
+    assert not found, "private names of Keras belong into compat.py"
+
+
+def test_no_class_overrides_a_private_name_of_keras():
+    """Methods and attributes of our subclasses of Keras' classes that hide one of Keras', but for compat's own."""
+    found = []
+    for path in FILES:
+        if path.name == "__main__.py":
+            continue
+        module = importlib.import_module(module_name(path))
+        for cls in vars(module).values():
+            if not isinstance(cls, type) or cls.__module__ != module.__name__ or path.name == "compat.py":
+                continue
+            bases = [base for base in cls.__mro__ if base.__module__.startswith("keras.")]
+            hidden = {name for name in vars(cls) if is_private(name) for base in bases if name in vars(base)}
+            found += [f"{relative(path)} {cls.__name__}.{name}" for name in hidden - {"_abc_impl", "_auto_config"}]
+    assert not found
 
 
 def test_no_catch_all_module():

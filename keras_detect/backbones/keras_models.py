@@ -11,6 +11,7 @@ import re
 import keras
 from keras import ops
 
+from keras_detect import compat
 from keras_detect.backbones.backbone import Backbone
 from keras_detect.registry import part, serializable, unknown_name
 
@@ -176,7 +177,7 @@ def _scales_inside(model):
     return any(
         isinstance(node.operation, keras.layers.Rescaling | keras.layers.Normalization)
         and any(id(tensor) in first for tensor in node.input_tensors)
-        for node in _nodes(model)
+        for node in compat.calls(model)
     )
 
 
@@ -235,7 +236,7 @@ def _last_of_each_stride(model):
     A tensor inside a branch is a poor level. So the last cut of the graph is taken, else (NASNet hands two tensors from
     cell to cell) the last sum or concatenation, else the last tensor. Zero padding has no size of its own.
     """
-    nodes = [node for node in _nodes(model) if node.input_tensors]
+    nodes = [node for node in compat.calls(model) if node.input_tensors]
     last_use = {}
     for position, node in enumerate(nodes):
         last_use.update({id(tensor): position for tensor in node.input_tensors})
@@ -269,10 +270,10 @@ def measured_strides(model, tensors):
 
 def layer_output(model, name):
     """Output tensor of the layer called `name`. Raises `ValueError` with the near names if there is none."""
-    for node in reversed(_nodes(model)):
+    for node in reversed(compat.calls(model)):
         if node.operation.name == name:
             return node.outputs[0]
-    known = [node.operation.name for node in _nodes(model)]
+    known = [node.operation.name for node in compat.calls(model)]
     raise ValueError(unknown_name(f"layer of '{model.name}'", name, known))
 
 
@@ -289,19 +290,13 @@ def _named_levels(model, levels):
     return {f"C{stride.bit_length() - 1}": layer for stride, layer in sorted(zip(strides, levels, strict=True))}
 
 
-def _nodes(model):
-    """Calls of the model's layers, each after those it depends on."""
-    depths = sorted(model._nodes_by_depth, reverse=True)
-    return [node for depth in depths for node in model._nodes_by_depth[depth]]
-
-
 def _layer_name(tensor):
     """KerasCV gives names of layers, KerasHub tensors."""
-    return tensor if isinstance(tensor, str) else tensor._keras_history.operation.name
+    return tensor if isinstance(tensor, str) else compat.producer(tensor).operation.name
 
 
 def _check_model(model):
-    if not isinstance(model, keras.Model) or not hasattr(model, "_nodes_by_depth"):
+    if not compat.is_functional(model):
         kind = type(model).__name__
         raise ValueError(
             "A backbone is made of a functional Keras model, whose inner tensors can be read. Received: "

@@ -72,11 +72,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
             if inputs.shape[:3].numel() > 1:  # of a single value torch's kernel divides by n - 1 = 0
                 return native.torch_batch_norm_train(inputs, self.gamma, self.beta, self.epsilon)
         wide = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        axes = tuple(range(len(inputs.shape) - 1))
         if self.synchronized:
-            mean, variance = ops.moments(wide, axes=self._reduction_axes, synchronized=True)
+            mean, variance = ops.moments(wide, axes=axes, synchronized=True)
         else:
             # Not ops.moments: on torch it is E[x^2] - E[x]^2, which turns negative for a channel far from 0.
-            mean, variance = ops.mean(wide, axis=self._reduction_axes), ops.var(wide, axis=self._reduction_axes)
+            mean, variance = ops.mean(wide, axis=axes), ops.var(wide, axis=axes)
         count = self._values_per_channel(inputs)
         unbiased = variance * (count / ops.maximum(count - 1.0, 1.0))
         return self._normalize(inputs, mean, variance), mean, unbiased
@@ -85,8 +86,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """How many values each channel's statistics are made of, as a float32 scalar."""
         shape = ops.shape(inputs)
         count = ops.cast(native.replicas_in_sync() if self.synchronized else 1, "float32")
-        for axis in self._reduction_axes:
-            count = count * ops.cast(shape[axis], "float32")
+        for length in shape[:-1]:
+            count = count * ops.cast(length, "float32")
         return count
 
     def _normalize(self, inputs, mean, variance):

@@ -4,6 +4,7 @@ import re
 
 import keras
 
+from keras_detect import compat
 from keras_detect.layers.conv_blocks import ConvHyperparams, batch_norm
 from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
 from keras_detect.registry import serializable
@@ -202,11 +203,10 @@ def _ancestors(tensor, split):
         current = waiting.pop()
         if id(current) in seen:
             continue
-        operation, index, _ = current._keras_history
-        node = operation._inbound_nodes[index]
+        node = compat.producer(current)
         seen.update(map(id, node.output_tensors))
         waiting += node.input_tensors
-        calls.append((operation, node.input_tensors, node.output_tensors))
+        calls.append((node.operation, node.input_tensors, node.output_tensors))
     return calls
 
 

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_detect import compat
+
 
 class AveragedWeights(keras.callbacks.Callback):
     """Puts the optimizer's averaged weights into the model at the end of an epoch and takes them out at the next.
@@ -19,15 +21,15 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # LossScaleOptimizer
-        averages = optimizer._model_variables_moving_average
-        self._trained = [_copy(variable) for variable in optimizer._trainable_variables]
-        for variable, average in zip(optimizer._trainable_variables, averages, strict=True):
+        pairs = compat.moving_averages(optimizer)
+        self._trained = [_copy(variable) for variable, _ in pairs]
+        for variable, average in pairs:
             variable.assign(_copy(average))
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._trained is not None:
             optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-            for variable, value in zip(optimizer._trainable_variables, self._trained, strict=True):
+            for (variable, _), value in zip(compat.moving_averages(optimizer), self._trained, strict=True):
                 variable.assign(value)
             self._trained = None
 

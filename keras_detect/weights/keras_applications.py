@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from absl import logging
 
+from keras_detect import compat
 from keras_detect.backbones import efficientnet
 from keras_detect.backbones.keras_models import KerasBackbone
 from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
@@ -207,7 +208,7 @@ class KerasWeights(NetworkWeights):
                 return _load_h5(self.application, settings, path)
             source = load_keras_file(path)
         wanted = (next(iter(self.rows.values())), stem_bn)
-        for candidate in (source, *source._flatten_layers(include_self=False)):
+        for candidate in (source, *compat.inner_layers(source)):
             if isinstance(candidate, keras.Model) and {layer.name for layer in candidate.layers}.issuperset(wanted):
                 return candidate
         raise ValueError(

@@ -6,6 +6,8 @@ import zipfile
 import h5py
 import keras
 
+from keras_detect import compat
+
 CLASSIFIER = "not part of the backbone, which a detector reads alone"
 
 
@@ -90,7 +92,7 @@ class OwnWeights(NetworkWeights):
                 return _load_h5(backbone, path)
             source = load_keras_file(path)
         missing = names
-        for candidate in (source, *source._flatten_layers(include_self=False)):
+        for candidate in (source, *compat.inner_layers(source)):
             if not isinstance(candidate, keras.Model):
                 continue
             found = {layer.name: layer for layer in candidate.layers if layer.weights}
