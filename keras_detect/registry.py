@@ -1,4 +1,4 @@
-"""Name -> builder tables, and the `part` decorator for weightless, serialisable parts."""
+"""Name -> builder tables; how parts are serialised; the `part` decorator for weightless parts."""
 
 import dataclasses
 import difflib
@@ -8,7 +8,30 @@ import keras
 
 PACKAGE = "keras_detect"
 
-serializable = keras.saving.register_keras_serializable(PACKAGE)
+
+def serializable(cls):
+    """Class decorator: Keras saves and loads the class under its package's name.
+
+    Classes of this package are saved as "keras_detect>Name". A class from elsewhere is saved under the name of its own
+    module ("my_models>Name", "__main__>Name" in a notebook), so that it can never take the place of a built-in one,
+    whatever it is called. A class that a script saved as "__main__>Name" is also found once the script is imported as a
+    module.
+    """
+    module = cls.__module__
+    if module.partition(".")[0] == PACKAGE:
+        return keras.saving.register_keras_serializable(PACKAGE)(cls)
+    cls = keras.saving.register_keras_serializable(module)(cls)
+    known, from_a_script = keras.saving.get_custom_objects(), f"__main__>{cls.__name__}"
+    if getattr(known.get(from_a_script), "__module__", None) != "__main__":
+        known[from_a_script] = cls
+    return cls
+
+
+def deserialize(value, custom_objects=None):
+    """The object that Keras serialised as the dict `value`; any other value is returned as it is."""
+    if isinstance(value, dict) and "class_name" in value and "config" in value:
+        return keras.saving.deserialize_keras_object(value, custom_objects)
+    return value
 
 
 class Registry:

@@ -30,6 +30,7 @@ class Network:
         size: side of the square the golden's picture is resized to.
     """
 
+    checkpoint_family = "ssd"
     _weight_groups = None  # set per instance: `DetectionModel.named_weights` asks for it
 
     def __init__(self, extractor, predictor, size):

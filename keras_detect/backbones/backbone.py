@@ -5,7 +5,7 @@ import math
 
 import keras
 
-from keras_detect.registry import Registry
+from keras_detect.registry import Registry, deserialize, serializable
 
 _BACKBONES = Registry("backbone")
 
@@ -26,7 +26,7 @@ def register_backbone(name, **settings):
         builder = functools.partial(cls, **settings) if settings else cls
         # a row is known by its class: running the same file twice must not look like two owners of one name
         _BACKBONES.register(name)(functools.update_wrapper(builder, cls, updated=()) if settings else cls)
-        return keras.saving.register_keras_serializable("keras_detect", name=cls.__name__)(cls)
+        return serializable(cls)
 
     return decorate
 
@@ -63,6 +63,9 @@ class Backbone(keras.Model):
         ValueError: outputs and strides that differ in names, an output that is not 4-D, a level whose measured
             stride is not the stated one.
     """
+
+    #: names the family in the tables of checkpoints that restore into it ("mobilenet_v2"); None: there is none
+    checkpoint_family = None
 
     #: the level at which a two-stage detector takes proposals and RoI features, unless it is told otherwise
     split_level = "C4"
@@ -106,13 +109,7 @@ class Backbone(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**{key: _deserialize(value) for key, value in config.items()})
-
-
-def _deserialize(value):
-    if isinstance(value, dict) and "class_name" in value:
-        return keras.saving.deserialize_keras_object(value)
-    return value
+        return cls(**{key: deserialize(value) for key, value in config.items()})
 
 
 def _check_levels(owner, outputs, strides):

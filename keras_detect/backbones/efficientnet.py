@@ -104,6 +104,8 @@ class EfficientNet(Backbone):
         ValueError: an unknown variant or tap.
     """
 
+    checkpoint_family = "efficientnet"
+
     def __init__(
         self, *, variant="b0", taps="stages", drop_connect_rate=0.2, hyperparams=HYPERPARAMS, seed=None, **kwargs
     ):

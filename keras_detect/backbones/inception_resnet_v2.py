@@ -97,6 +97,8 @@ class InceptionResNetV2(Backbone):
         **kwargs: Keras' own `name`, `trainable`.
     """
 
+    checkpoint_family = "inception_resnet_v2"
+
     def __init__(self, *, hyperparams=None, **kwargs):
         hyperparams = hyperparams or ConvHyperparams(
             activation="relu", batch_norm_momentum=0.9997, batch_norm_epsilon=0.001, batch_norm_scale=False

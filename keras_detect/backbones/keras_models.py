@@ -62,6 +62,7 @@ FAMILIES = (
 )
 
 
+@serializable
 class KerasBackbone(Backbone):
     """The levels of a functional Keras model, whose layers and weights it shares.
 
@@ -109,9 +110,6 @@ class KerasBackbone(Backbone):
             "levels": self.levels,
             "preprocess": keras.saving.serialize_keras_object(self.scaling),
         }
-
-
-keras.saving.register_keras_serializable("keras_detect")(KerasBackbone)
 
 
 def from_keras_model(model, levels=None, preprocess=None, *, weights=None, name="backbone"):

@@ -53,6 +53,8 @@ class MobileNetV2(Backbone):
         **kwargs: Keras' own `name`, `trainable`.
     """
 
+    checkpoint_family = "mobilenet_v2"
+
     def __init__(self, *, width_multiplier=1.0, min_depth=8, hyperparams=None, **kwargs):
         hyperparams = hyperparams or ConvHyperparams(activation="relu6")
 

@@ -76,6 +76,8 @@ class ResNetV1(Backbone):
         ValueError: an unknown variant; the near names are listed.
     """
 
+    checkpoint_family = "resnet_v1"
+
     def __init__(self, *, variant="resnet_v1_50", hyperparams=None, **kwargs):
         if variant not in VARIANTS:
             raise ValueError(unknown_name("ResNet V1 variant", variant, VARIANTS))

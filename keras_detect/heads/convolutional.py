@@ -25,6 +25,8 @@ class ConvolutionalBoxPredictor(BoxPredictor):
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
     """
 
+    checkpoint_family = "convolutional"
+
     settings = (
         "num_classes",
         "num_anchors_per_location",

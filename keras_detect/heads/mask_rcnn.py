@@ -24,6 +24,8 @@ class MaskRCNNBoxPredictor(BoxPredictor):
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
     """
 
+    checkpoint_family = "mask_rcnn"
+
     settings = (
         "num_classes",
         "share_box_across_classes",

@@ -23,6 +23,8 @@ class RegionProposalPredictor(BoxPredictor):
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
     """
 
+    checkpoint_family = "region_proposal"
+
     num_classes = 1  # "object", whatever its class
     settings = (
         "num_anchors_per_location",

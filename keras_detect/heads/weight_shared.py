@@ -38,6 +38,8 @@ class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
         ValueError: no class, or numbers of anchors that differ between the maps.
     """
 
+    checkpoint_family = "weight_shared"
+
     settings = (
         "num_classes",
         "num_anchors_per_location",

@@ -38,6 +38,9 @@ class DetectionModel(keras.Model):
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
     """
 
+    #: names the architecture in the tables of checkpoints that restore into it ("ssd"); None: there is none
+    checkpoint_family = None
+
     #: names of the scalars that `compute_losses` returns; each becomes a column of the progress bar and of `History`
     loss_names = ()
 

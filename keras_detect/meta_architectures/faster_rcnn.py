@@ -39,6 +39,8 @@ class FasterRCNN(DetectionModel):
         ValueError: parts that do not fit each other or the number of stages.
     """
 
+    checkpoint_family = "faster_rcnn"
+
     def __init__(
         self,
         *,

@@ -32,6 +32,8 @@ class SSD(DetectionModel):
         ValueError: parts that do not fit each other (numbers of feature maps, background columns, class names).
     """
 
+    checkpoint_family = "ssd"
+
     loss_names = ("localization_loss", "classification_loss")
 
     def __init__(

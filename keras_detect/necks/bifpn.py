@@ -66,6 +66,8 @@ class BiFPN:
         ValueError: levels with a gap, a coarsest level that is no new one, no iterations, an unknown method.
     """
 
+    checkpoint_family = "bifpn"
+
     levels: tuple = ("C3", "C4", "C5")
     max_level: int = 7
     num_iterations: int = 3

@@ -7,7 +7,7 @@ import keras
 from keras_detect import compat
 from keras_detect.layers.conv_blocks import ConvHyperparams, batch_norm
 from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
-from keras_detect.registry import serializable
+from keras_detect.registry import deserialize, serializable
 
 
 class FasterRCNNFeatureExtractor(keras.Model):
@@ -51,7 +51,7 @@ class FasterRCNNFeatureExtractor(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**{key: _deserialize(value, custom_objects) for key, value in config.items()})
+        return cls(**{key: deserialize(value, custom_objects) for key, value in config.items()})
 
 
 @serializable
@@ -70,6 +70,8 @@ class SplitFeatureExtractor(FasterRCNNFeatureExtractor):
         ValueError: a level that the backbone lacks, a split that does not lie before the tail, or a tail that is
             computed from something else beside the split.
     """
+
+    checkpoint_family = "faster_rcnn_c4"
 
     def __init__(self, *, backbone, split=None, tail=None, **kwargs):
         super().__init__(**kwargs)
@@ -114,6 +116,8 @@ class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
     Raises:
         ValueError: a neck whose maps are not called P*n* or differ in depth.
     """
+
+    checkpoint_family = "faster_rcnn_fpn"
 
     def __init__(self, *, backbone, neck, roi_size=7, units=1024, hyperparams=None, **kwargs):
         super().__init__(**kwargs)
@@ -220,9 +224,3 @@ def _descendants(calls, split):
             if found.intersection(map(id, inputs)):
                 found.update(map(id, outputs))
     return found
-
-
-def _deserialize(value, custom_objects):
-    if isinstance(value, dict) and "class_name" in value:
-        return keras.saving.deserialize_keras_object(value, custom_objects)
-    return value

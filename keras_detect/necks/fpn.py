@@ -26,6 +26,8 @@ class FeaturePyramid:
         hyperparams: `ConvHyperparams` of all convolutions.
     """
 
+    checkpoint_family = "fpn"
+
     levels: tuple = ("C3", "C4", "C5")
     coarse_levels: int = 2
     depth: int = 256

@@ -16,6 +16,8 @@ class SsdFeatureMaps:
         hyperparams: `ConvHyperparams` of the extra convolutions.
     """
 
+    checkpoint_family = "ssd"
+
     levels: tuple = ("C4", "C5")
     extra_depths: tuple = (512, 256, 256, 128)
     min_depth: int = 16

@@ -1,6 +1,7 @@
-"""Our weight names of a Faster R-CNN -> checkpoint keys of the original, as tables: one row per layer."""
+"""Our weight names of a Faster R-CNN -> checkpoint keys of upstream, as tables: one row per layer."""
 
 from keras_detect.tf_od_api.name_maps_layers import (
+    declared,
     feature_pyramid_rows,
     inception_resnet_v2_layers,
     numbered,
@@ -12,51 +13,24 @@ CROP_FEATURES = "model/_feature_extractor_for_box_classifier_features"
 FIRST_STAGE = "model/_first_stage_box_predictor"
 SECOND_STAGE = "model/_mask_rcnn_box_predictor"
 
-#: backbone class -> its layers in the original's order, and the first of those that run on crops
+#: `checkpoint_family` of a backbone -> its layers in upstream's order, and the first of those that run on crops
 LAYERS = {
-    "ResNetV1": (resnet_v1_layers, "stage_5_block_0_reduce_conv"),
-    "InceptionResNetV2": (inception_resnet_v2_layers, "mixed_7a_branch_2_0_conv"),
+    "resnet_v1": (resnet_v1_layers, "stage_5_block_0_reduce_conv"),
+    "inception_resnet_v2": (inception_resnet_v2_layers, "mixed_7a_branch_2_0_conv"),
 }
 
 
-def is_two_stage(model):
-    """Whether these tables are the model's."""
-    return hasattr(model, "region_predictor")
-
-
-def backbone_keys(model):
-    """Regex of the checkpoint keys that belong to the backbone of `model`."""
-    if hasattr(model.feature_extractor, "neck"):
-        return rf"{PROPOSAL_FEATURES}/classification_backbone/.*"
-    return rf"({PROPOSAL_FEATURES}|{CROP_FEATURES})/.*"
-
-
-def tables(model, choose):
-    """`{group: {layer: key}}`, groups as in `named_weights`; `choose(table, part)` refuses a part without a row."""
-    extractor = model.feature_extractor
-    groups = {"region_predictor": _region_predictor(model.region_predictor)}
-    groups["backbone"] = backbone_table(extractor, choose)
-    if hasattr(extractor, "neck"):
-        groups["neck"] = choose(NECKS, extractor.neck)(extractor.neck)
-        ends = ("dense_0", "dense_0_bn", "dense_1") if extractor.hyperparams.batch_norm else ("dense_0", "dense_1")
-        groups["box_classifier_features"] = numbered(ends, CROP_FEATURES)
-    if model.number_of_stages > 1:
-        groups["box_predictor"] = {
-            "box_head": f"{SECOND_STAGE}/_box_prediction_head/_box_encoder_layers/1",
-            "class_head": f"{SECOND_STAGE}/_class_prediction_head/_class_predictor_layers/1",
-        }
-    return groups
-
-
-def backbone_table(extractor, choose):
-    """`{layer: key}` of the backbone of a feature extractor."""
-    order, first_on_crops = choose(LAYERS, extractor.backbone)
+def _split_rows(extractor):
+    order, first_on_crops = declared(LAYERS, extractor.backbone)
     layers = order(extractor.backbone)
-    if hasattr(extractor, "neck"):
-        return numbered(layers, f"{PROPOSAL_FEATURES}/classification_backbone")
-    # the original cuts here whatever our cut is; the numbers start anew behind it
-    cut = layers.index(first_on_crops)
-    return numbered(layers[:cut], PROPOSAL_FEATURES) | numbered(layers[cut:], CROP_FEATURES)
+    # upstream splits here whatever our split is; the numbers start anew behind it
+    split = layers.index(first_on_crops)
+    return numbered(layers[:split], PROPOSAL_FEATURES) | numbered(layers[split:], CROP_FEATURES)
+
+
+def _pyramid_rows(extractor):
+    order, _ = declared(LAYERS, extractor.backbone)
+    return numbered(order(extractor.backbone), f"{PROPOSAL_FEATURES}/classification_backbone")
 
 
 def _feature_pyramid(neck):
@@ -64,7 +38,30 @@ def _feature_pyramid(neck):
     return feature_pyramid_rows(neck, pyramid, f"{PROPOSAL_FEATURES}/coarse_feature_layers")
 
 
-NECKS = {"FeaturePyramid": _feature_pyramid}
+#: `checkpoint_family` of a neck -> its rows
+NECKS = {"fpn": _feature_pyramid}
+
+
+def _pyramid_groups(extractor):
+    ends = ("dense_0", "dense_0_bn", "dense_1") if extractor.hyperparams.batch_norm else ("dense_0", "dense_1")
+    return {
+        "neck": declared(NECKS, extractor.neck)(extractor.neck),
+        "box_classifier_features": numbered(ends, CROP_FEATURES),
+    }
+
+
+#: `checkpoint_family` of a feature extractor -> rows of its backbone, its other groups, regex of the backbone's keys
+EXTRACTORS = {
+    "faster_rcnn_c4": (_split_rows, lambda extractor: {}, rf"({PROPOSAL_FEATURES}|{CROP_FEATURES})/.*"),
+    "faster_rcnn_fpn": (_pyramid_rows, _pyramid_groups, rf"{PROPOSAL_FEATURES}/classification_backbone/.*"),
+}
+
+
+def _box_heads(predictor):
+    return {
+        "box_head": f"{SECOND_STAGE}/_box_prediction_head/_box_encoder_layers/1",
+        "class_head": f"{SECOND_STAGE}/_class_prediction_head/_class_predictor_layers/1",
+    }
 
 
 def _region_predictor(predictor):
@@ -78,3 +75,35 @@ def _region_predictor(predictor):
                 f"{FIRST_STAGE}/_prediction_heads/{group}/{level}/{layers}/0"
             )
     return rows
+
+
+#: `checkpoint_family` of a predictor -> its rows
+PREDICTORS = {"mask_rcnn": _box_heads}
+REGION_PREDICTORS = {"region_proposal": _region_predictor}
+
+
+def tables(model):
+    """`{group: {layer: key}}`, groups as in `named_weights`. Raises `ValueError` for a part that has no row."""
+    extractor = model.feature_extractor
+    _, other_groups, _ = declared(EXTRACTORS, extractor)
+    region_predictor = declared(REGION_PREDICTORS, model.region_predictor)(model.region_predictor)
+    groups = {"region_predictor": region_predictor, "backbone": backbone_table(model), **other_groups(extractor)}
+    if model.number_of_stages > 1:
+        groups["box_predictor"] = declared(PREDICTORS, model.box_predictor)(model.box_predictor)
+    return groups
+
+
+def backbone_table(model):
+    """`{layer: key}` of the backbone, in the network's order."""
+    rows, _, _ = declared(EXTRACTORS, model.feature_extractor)
+    return rows(model.feature_extractor)
+
+
+def backbone_keys(model):
+    """Regex of the checkpoint keys that belong to the backbone of `model`."""
+    return declared(EXTRACTORS, model.feature_extractor)[2]
+
+
+def unused_keys(model):
+    """`((regex of a checkpoint key, reason), ...)` of what upstream saves with such a model and it does not use."""
+    return ()

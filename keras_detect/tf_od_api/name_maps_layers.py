@@ -1,13 +1,32 @@
-"""The layers with weights of our backbones and feature pyramids, as the original numbers them."""
+"""The layers with weights of our backbones and feature pyramids, as upstream numbers them."""
 
-from keras_detect.backbones import inception_resnet_v2
+from keras_detect.backbones import efficientnet, inception_resnet_v2
 from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
 from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
 from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
 
 
+def declared(tables, part):
+    """The entry of `tables` under the `checkpoint_family` that `part` declares; its class' name does not count.
+
+    Raises `ValueError` for a part that declares none, or one that the tables do not have.
+    """
+    family = getattr(part, "checkpoint_family", None)
+    if family in tables:
+        return tables[family]
+    received = f"'{type(part).__name__}', which declares " + (
+        "no checkpoint_family" if family is None else f"checkpoint_family={family!r}"
+    )
+    raise ValueError(
+        f"Checkpoints of the TensorFlow Object Detection API restore into parts of the families "
+        f"{', '.join(sorted(tables))}. Received: {received}. "
+        "With kind='classification', a backbone that upstream has is restored alone, and any other one from a "
+        "Keras model around it; load_weights reads what save_weights wrote."
+    )
+
+
 def numbered(layers, prefix):
-    """`{layer: key}` of layers that the original numbers in graph order."""
+    """`{layer: key}` of layers that upstream numbers in graph order."""
     return {layer: f"{prefix}/layer_with_weights-{index}" for index, layer in enumerate(layers)}
 
 
@@ -47,6 +66,18 @@ def mobilenet_v1_layers():
     for index in range(len(MOBILENET_V1_BLOCKS)):
         block = f"block_{index}"
         layers += [f"{block}_depthwise", f"{block}_bn", f"{block}_project_conv", f"{block}_project_bn"]
+    return layers
+
+
+def efficientnet_layers(backbone, taps):
+    """Layers up to the last block that a level is taken from with `taps`."""
+    row, layers = efficientnet.VARIANTS[backbone.variant], ["stem_conv", "stem_bn"]
+    for number, stage in enumerate(efficientnet.STAGES):
+        for index in range(efficientnet.blocks_built(row, number, taps)):
+            block = f"stage_{number}_block_{index}"
+            layers += [f"{block}_expand_conv", f"{block}_expand_bn"] if stage.expansion > 1 else []
+            layers += [f"{block}_depthwise", f"{block}_bn", f"{block}_se_reduce_conv", f"{block}_se_expand_conv"]
+            layers += [f"{block}_project_conv", f"{block}_project_bn"]
     return layers
 
 

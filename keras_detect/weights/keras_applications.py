@@ -116,27 +116,28 @@ class Family:
 CLASSIFIER = "the end of the ImageNet classifier, which no detector reads"
 TOP = ((r"(predictions|conv_preds)/.*", CLASSIFIER),)
 
+#: `checkpoint_family` of a backbone -> its network in keras.applications
 FAMILIES = {
-    "MobileNetV1": Family(
+    "mobilenet_v1": Family(
         application=lambda backbone: ("MobileNet", {"alpha": backbone.width_multiplier}),
         layers=_mobilenet_v1,
         stem_bn="conv1_bn",
         ignore=TOP,
     ),
-    "MobileNetV2": Family(
+    "mobilenet_v2": Family(
         application=lambda backbone: ("MobileNetV2", {"alpha": backbone.width_multiplier}),
         layers=_mobilenet_v2,
         stem_bn="bn_Conv1",
         ignore=TOP,
     ),
-    "ResNetV1": Family(
+    "resnet_v1": Family(
         application=lambda backbone: (f"ResNet{backbone.variant.split('_')[2]}", {}),
         layers=_resnet_v1,
         stem_bn="conv1_bn",
         ignore=TOP,
         note=lambda backbone: None,
     ),
-    "EfficientNet": Family(
+    "efficientnet": Family(
         application=lambda backbone: (f"EfficientNet{backbone.variant.upper()}", {}),
         layers=_efficientnet,
         stem_bn="stem_bn",
@@ -155,7 +156,7 @@ def is_keras_source(source):
 
 def weights_source(backbone, source):
     """The source to restore `backbone` from: keras.applications for its families, else a model around its own class."""
-    if type(backbone).__name__ in FAMILIES or isinstance(backbone, KerasBackbone):
+    if backbone.checkpoint_family in FAMILIES or isinstance(backbone, KerasBackbone):
         return KerasWeights(backbone, source)
     return OwnWeights(backbone, source)
 
@@ -222,19 +223,20 @@ def family_of(backbone):
 
     Raises `ValueError` for a backbone that has none, and for a zoo row whose arithmetic is not keras.applications'.
     """
-    kind = type(backbone).__name__
-    if kind not in FAMILIES:
+    family = backbone.checkpoint_family
+    if family not in FAMILIES:
         raise ValueError(
-            f"Weights of keras.applications restore into {', '.join(FAMILIES)}. Received the backbone '{kind}'. A "
-            "wrapped Keras model brings its weights: load them before it is wrapped."
+            f"Weights of keras.applications restore into backbones of the families {', '.join(FAMILIES)}. Received the "
+            f"backbone '{type(backbone).__name__}', which declares checkpoint_family={family!r}. A wrapped Keras model "
+            "brings its weights: load them before it is wrapped."
         )
-    if kind == "ResNetV1" and RESNET_V1_VARIANTS[backbone.variant].arithmetic != KERAS_APPLICATIONS:
+    if family == "resnet_v1" and RESNET_V1_VARIANTS[backbone.variant].arithmetic != KERAS_APPLICATIONS:
         raise ValueError(
             f"'{backbone.variant}' has the arithmetic of the original's zoo (no biases, other padding of the first "
             "pooling, RGB): weights of keras.applications would give other features in it. Build the model with "
             f"'{backbone.variant}_keras', or restore a checkpoint of the original."
         )
-    return FAMILIES[kind]
+    return FAMILIES[family]
 
 
 def tail_rules(backbone, rows, family):

@@ -13,7 +13,7 @@ from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredict
 from keras_detect.layers.conv_blocks import ConvHyperparams
 from keras_detect.necks.bifpn import BiFPN
 from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
-from keras_detect.tf_od_api import name_maps
+from keras_detect.tf_od_api import name_maps, name_maps_ssd
 from keras_detect.transforms.resizers import KeepAspectRatioResizer
 from tests import goldens, networks
 
@@ -260,11 +260,11 @@ def test_taps_at_the_stages_ends_find_every_block_in_the_original():
     weights = {key: value.shape for key, value in networks.golden_weights(name).items()}
     with networks.undrawn():
         backbone = EfficientNet(variant="b1")
-    rows = name_maps.BACKBONES["EfficientNet"](backbone)
+    rows = name_maps_ssd.BACKBONES["efficientnet"](backbone)
     layers = {layer.name: layer for layer in backbone.layers if layer.weights}
     assert set(rows) == set(layers)
     claimed = {key.rsplit("/", 1)[0] for key in weights if "_feature_extractor/" in key and "bifpn" not in key}
-    ((pattern, _),) = name_maps.UNUSED["EfficientNet"](backbone)
+    ((pattern, _),) = name_maps_ssd.UNUSED["efficientnet"](backbone)
     left = claimed - set(rows.values())
     assert len(left) == 3
     assert all(re.fullmatch(pattern, f"{key}/kernel") for key in left)

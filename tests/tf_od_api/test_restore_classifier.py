@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_detect
-from keras_detect.tf_od_api import name_maps
+from keras_detect.tf_od_api import name_maps, name_maps_ssd
 from keras_detect.weights.restore import RestoreError
 from tests import goldens
 from tests.networks import undrawn
@@ -79,13 +79,15 @@ def test_a_classifiers_checkpoint_fills_the_backbone(name, behind, tmp_path):
         model.restore(prefix)
 
 
-def test_the_backbone_of_a_detector_whose_heads_the_original_has_not(tmp_path, monkeypatch):
+def test_the_backbone_of_a_detector_whose_heads_upstream_has_not(tmp_path, monkeypatch):
     model, weights = build(SSD), golden_weights(SSD)
     prefix = write_checkpoint(weights, tmp_path)
     keys = name_maps.checkpoint_keys(model)
     for table in ("NECKS", "PREDICTORS"):
-        monkeypatch.setattr(name_maps, table, {})
-    with pytest.raises(ValueError, match=r"The original has no 'SsdFeatureMaps'.* With kind='classification'"):
+        monkeypatch.setattr(name_maps_ssd, table, {})
+    with pytest.raises(
+        ValueError, match=r"'SsdFeatureMaps', which declares checkpoint_family='ssd'.* With kind='class"
+    ):
         model.restore(prefix)
     report = model.restore(prefix, kind="classification")
     assert len(report.restored) == 52 * 5  # convolutions and their batch norms
