@@ -40,9 +40,9 @@ def main(argv=None):
 
     import keras
 
-    from keras_detect.kernels import native
+    from keras_detect.kernels import dispatch
 
-    kernels = native.portable_kernels() if arguments.portable else contextlib.nullcontext()
+    kernels = dispatch.portable_kernels() if arguments.portable else contextlib.nullcontext()
     way = "portable" if arguments.portable else "xla" if arguments.xla else "default"
     print(
         f"{keras.backend.backend()}, {way}, {arguments.anchors} anchors, {arguments.classes} classes, "
@@ -67,8 +67,8 @@ def time_case(case, batch_size, arguments):
     from keras import ops
 
     from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
+    from keras_detect.boxes.nms import MulticlassNonMaxSuppression
     from keras_detect.boxes.postprocessing import Postprocessor
-    from keras_detect.kernels.nms import MulticlassNonMaxSuppression
 
     codes, logits, anchors, window = random_predictions(case, batch_size, arguments)
     postprocessor = Postprocessor(

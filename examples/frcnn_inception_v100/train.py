@@ -18,13 +18,13 @@ import keras_detect
 from keras_detect.boxes.anchor_generators import GridAnchorGenerator
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
 from keras_detect.boxes.matchers import ArgMaxMatcher
+from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.boxes.postprocessing import Postprocessor
 from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
 from keras_detect.boxes.similarity import IouSimilarity
 from keras_detect.boxes.target_assigner import TargetAssigner
 from keras_detect.evaluation.callback import evaluate_coco
 from keras_detect.heads.region_proposal import RegionProposalPredictor
-from keras_detect.kernels.nms import MulticlassNonMaxSuppression
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.meta_architectures.two_stage import BoxStage, ProposalStage
 from keras_detect.presets.store import save_preset

@@ -139,6 +139,12 @@ def overlaps_window(boxes, window):
     )
 
 
+def well_formed(boxes):
+    """Finite and not reversed: `[..., 4]` to `[...]` bool."""
+    finite = ops.all(ops.isfinite(boxes), axis=-1)
+    return ops.logical_and(finite, ops.all(boxes[..., 2:] >= boxes[..., :2], axis=-1))
+
+
 def normalise(boxes_abs, height, width):
     """Pixels to fractions of an image.
 

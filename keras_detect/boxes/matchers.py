@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from keras_detect.kernels.top_k import top_k
 from keras_detect.registry import part
 
 _NEVER = float("-inf")
@@ -95,8 +96,7 @@ class BipartiteMatcher:
     """Each valid truth gets one anchor of its own, greedily: the most similar pair first, then without those two.
 
     Anchors left over are negative, none is ignored. With more truths than anchors every anchor is taken and the truths
-    left over have none. Among equal similarities the lowest truth wins, then the lowest anchor (on torch, which leaves
-    the order of equal values in `top_k` open, any anchor).
+    left over have none. Among equal similarities the lowest truth wins, then the lowest anchor.
     """
 
     def __call__(self, similarity, valid_rows):
@@ -106,8 +106,9 @@ class BipartiteMatcher:
         rows, anchors = similarity.shape[-2:]
         # A truth loses at most M - 1 anchors to the others, so its M best anchors are all it can ever need.
         kept = min(rows, anchors)
-        values, columns = ops.top_k(similarity, kept)
-        columns = ops.cast(columns, "int32")
+        values, columns = top_k(ops.reshape(similarity, (-1, anchors)), kept)
+        shape = (*ops.shape(similarity)[:-1], kept)
+        values, columns = ops.reshape(values, shape), ops.reshape(columns, shape)
         row_numbers = ops.arange(rows, dtype="int32")
 
         def take_best_pair(_, state):

@@ -5,7 +5,7 @@ from typing import Any
 from keras import ops
 
 from keras_detect import schema
-from keras_detect.kernels.rows import gather_rows
+from keras_detect.kernels.gather import gather_rows
 from keras_detect.registry import part, unknown_name
 
 _SCORE_CONVERTERS = {

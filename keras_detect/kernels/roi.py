@@ -15,10 +15,8 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_detect.kernels import native
-from keras_detect.registry import part
+from keras_detect.kernels import dispatch
 
-METHODS = ("crop_and_resize", "roi_align")
 OUTSIDE = ("fade", "cut")
 _FAR_OUTSIDE = -9.0  # where a box that is not finite goes
 
@@ -30,8 +28,8 @@ def crop_and_resize(features, boxes, crop_size, outside="fade"):
         features: `[B, H, W, C]` float.
         boxes: `[B, P, 4]`, normalised to the extent of the features; 0 and 1 are the outermost pixels' centres.
         crop_size: `(h, w)`; along an axis of size 1 the sample lies in the middle.
-        outside: `"fade"`: beyond the outermost pixels the values fall to 0 over one pixel, as if zeros lay there (the
-            original's `use_matmul_crop_and_resize`). `"cut"`: a sample beyond them is 0 at once, be it by rounding,
+        outside: `"fade"`: beyond the outermost pixels the values fall to 0 over one pixel, as if zeros lay there
+            (upstream's `use_matmul_crop_and_resize`). `"cut"`: a sample beyond them is 0 at once, be it by rounding,
             which hits some boxes that touch 1.0 (TensorFlow's CropAndResize).
 
     Returns:
@@ -43,7 +41,7 @@ def crop_and_resize(features, boxes, crop_size, outside="fade"):
     return multilevel_crop_and_resize([features], boxes, None, crop_size, outside)
 
 
-def multilevel_crop_and_resize(feature_maps, boxes, levels, crop_size, outside="fade"):
+def multilevel_crop_and_resize(feature_maps, boxes, levels, crop_size, outside="fade", pool=(1, 1)):
     """`crop_and_resize`, each box from one of several maps.
 
     Args:
@@ -52,12 +50,14 @@ def multilevel_crop_and_resize(feature_maps, boxes, levels, crop_size, outside="
         levels: `[B, P]` int32, the index of each box's map; `None` with one map.
         crop_size: `(h, w)`.
         outside: as in `crop_and_resize`.
+        pool: `(size, stride)` of max pooling inside the crop (Keras' "valid"), which then never lies in memory whole.
 
     Returns:
-        `[B, P, h, w, C]`. Raises `ValueError` as `crop_and_resize` does.
+        `[B, P, h, w, C]`, h and w after pooling. Raises `ValueError` as `crop_and_resize` does.
     """
     maps, boxes = _checked(feature_maps, boxes)
-    return _sample(maps, levels, _corner_grid(maps, levels, boxes, _pair(crop_size), _checked_outside(outside)))
+    grid = _corner_grid(maps, levels, boxes, checked_size(crop_size), checked_outside(outside))
+    return _sample(maps, levels, grid, _max_pools(pool))
 
 
 def roi_align(features, boxes, crop_size, sampling_ratio=2, half_pixel=True):
@@ -81,7 +81,7 @@ def roi_align(features, boxes, crop_size, sampling_ratio=2, half_pixel=True):
     return multilevel_roi_align([features], boxes, None, crop_size, sampling_ratio, half_pixel)
 
 
-def multilevel_roi_align(feature_maps, boxes, levels, crop_size, sampling_ratio=2, half_pixel=True):
+def multilevel_roi_align(feature_maps, boxes, levels, crop_size, sampling_ratio=2, half_pixel=True, pool=(1, 1)):
     """`roi_align`, each box from one of several maps.
 
     Args:
@@ -91,108 +91,22 @@ def multilevel_roi_align(feature_maps, boxes, levels, crop_size, sampling_ratio=
         crop_size: `(h, w)` cells.
         sampling_ratio: samples per cell and axis.
         half_pixel: as in `roi_align`.
+        pool: as in `multilevel_crop_and_resize`.
 
     Returns:
-        `[B, P, h, w, C]`. Raises `ValueError` as `roi_align` does.
+        `[B, P, h, w, C]`, h and w after pooling. Raises `ValueError` as `roi_align` does.
     """
     if sampling_ratio < 1:
         raise ValueError(f"sampling_ratio must be at least 1. Received: sampling_ratio={sampling_ratio}")
     maps, boxes = _checked(feature_maps, boxes)
-    grid = _cell_grid(maps, levels, boxes, _pair(crop_size), sampling_ratio, half_pixel)
-    return _sample(maps, levels, grid, (_Pool(sampling_ratio, sampling_ratio, "average"),))
+    grid = _cell_grid(maps, levels, boxes, checked_size(crop_size), sampling_ratio, half_pixel)
+    return _sample(maps, levels, grid, (_Pool(sampling_ratio, sampling_ratio, "average"), *_max_pools(pool)))
 
 
-def box_levels(boxes, num_levels, image_shape, canonical_size=224, canonical_level=None):
-    """Which of several maps, the finest first, each box is cropped from: one level coarser per doubling of its size.
-
-    Level `canonical_level + floor(log2(sqrt(area) / canonical_size))`, within what there is (Lin et al. 2017, FPN,
-    equation 1).
-
-    Args:
-        boxes: `[B, P, 4]`, normalised.
-        num_levels: how many maps there are.
-        image_shape: `(height, width)` in pixels that the boxes are normalised to, ints or a tensor.
-        canonical_size: the side in pixels of a square box that belongs to `canonical_level`.
-        canonical_level: index of that map; `None`: the last but one, as the original has it.
-
-    Returns:
-        `[B, P]` int32; a box without area belongs to level 0.
-    """
-    canonical_level = num_levels - 2 if canonical_level is None else canonical_level
-    height, width = (ops.cast(image_shape[index], "float32") for index in (0, 1))
-    boxes = ops.cast(boxes, "float32")
-    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    # A level's border is where the original has it: the same numbers are multiplied before the logarithm.
-    size = ops.sqrt(ops.maximum(area, 0.0)) * (ops.sqrt(height * width) / canonical_size)
-    steps = ops.floor(ops.log(ops.maximum(size, 1e-6)) / ops.log(ops.convert_to_tensor(2.0, dtype="float32")))
-    return ops.cast(ops.clip(steps + canonical_level, 0, num_levels - 1), "int32")
-
-
-@part
-class RegionCropper:
-    """What the second stage sees of each proposal: a crop of the features, then max pooling.
-
-    Args:
-        crop_size: cells per side, an int or `(h, w)`.
-        pool_size: side of the pooling window, 1 for none; windows lie inside the crop (Keras' "valid").
-        pool_stride: step of the pooling window.
-        method: `"crop_and_resize"` or `"roi_align"`.
-        outside: as in `crop_and_resize`.
-        sampling_ratio: for `roi_align`.
-        canonical_size: as in `box_levels`, for several maps.
-        canonical_level: as in `box_levels`, for several maps.
-
-    Raises:
-        ValueError: for an unknown method, a size below 1, a pooling window larger than the crop.
-    """
-
-    crop_size: int | tuple = 14
-    pool_size: int = 2
-    pool_stride: int = 2
-    method: str = "crop_and_resize"
-    outside: str = "fade"
-    sampling_ratio: int = 2
-    canonical_size: float = 224
-    canonical_level: int | None = None
-
-    def __post_init__(self):
-        if self.method not in METHODS:
-            raise ValueError(f"The method is one of {METHODS}. Received: method={self.method!r}")
-        _checked_outside(self.outside)
-        for name in ("pool_size", "pool_stride", "sampling_ratio", "canonical_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}")
-        if self.pool_size > min(_pair(self.crop_size)):
-            raise ValueError(
-                "The pooling window must fit into the crop. "
-                f"Received: crop_size={self.crop_size}, pool_size={self.pool_size}"
-            )
-
-    @property
-    def output_size(self):
-        """`(h, w)` of the pooled crops."""
-        return tuple((side - self.pool_size) // self.pool_stride + 1 for side in _pair(self.crop_size))
-
-    def __call__(self, feature_maps, boxes, image_shape):
-        """Crops and pools.
-
-        Args:
-            feature_maps: list of `[B, h_l, w_l, C]`, the finest first.
-            boxes: `[B, P, 4]`, normalised to the padded image; `[0, 0, 0, 0]` in padding rows gives finite values.
-            image_shape: `(height, width)` of the padded image, ints or a tensor; decides the levels of several maps.
-
-        Returns:
-            `[B, P, *output_size, C]` of the features' dtype.
-        """
-        maps, boxes = _checked(feature_maps, boxes)
-        levels = None
-        if len(maps) > 1:
-            levels = box_levels(boxes, len(maps), image_shape, self.canonical_size, self.canonical_level)
-        pools = (_Pool(self.pool_size, self.pool_stride, "max"),) if max(self.pool_size, self.pool_stride) > 1 else ()
-        if self.method == "crop_and_resize":
-            return _sample(maps, levels, _corner_grid(maps, levels, boxes, _pair(self.crop_size), self.outside), pools)
-        grid = _cell_grid(maps, levels, boxes, _pair(self.crop_size), self.sampling_ratio, half_pixel=True)
-        return _sample(maps, levels, grid, (_Pool(self.sampling_ratio, self.sampling_ratio, "average"), *pools))
+def finite_boxes(boxes):
+    """`[..., 4]` boxes as float32; a coordinate that is not finite moves far outside."""
+    boxes = ops.cast(ops.convert_to_tensor(boxes), "float32")
+    return ops.where(ops.isfinite(boxes), boxes, _FAR_OUTSIDE)
 
 
 # -------------------------------------------------------------------------------------------------- where samples lie
@@ -287,6 +201,10 @@ class _Picks(NamedTuple):
         return self.offset + self.stride * (index % self.count)
 
 
+def _max_pools(pool):
+    return () if tuple(pool) == (1, 1) else (_Pool(*pool, "max"),)
+
+
 def _sample(maps, levels, grid, pools=()):
     """Samples of the maps at the grid's crossings, pooled: `[B, P, h, w, C]` of the maps' dtype.
 
@@ -298,9 +216,9 @@ def _sample(maps, levels, grid, pools=()):
     dtype, channels = maps[0].dtype, maps[0].shape[-1]
     whole = _Pool(1, 1, "max")
     first, *others = pools or (whole,)
-    # TensorFlow's kernel cuts whole crops where the original's are cut: by rounding.
-    cut_by_kernel = grid.outside == "cut" and native.use_native("tensorflow")
-    if cut_by_kernel or native.use_native("torch"):
+    # TensorFlow's kernel cuts whole crops where upstream's are cut: by rounding.
+    cut_by_kernel = grid.outside == "cut" and dispatch.use_native("tensorflow")
+    if cut_by_kernel or dispatch.use_native("torch"):
         first, others = whole, pools
     at_picks = _sampler(maps, levels, grid)
     size = [first.outputs(axis.count) for axis in grid[:2]]
@@ -318,15 +236,15 @@ def _sample(maps, levels, grid, pools=()):
 
 def _pooled(samples, pool):
     """`samples [N, h, w, C]` pooled."""
-    if native.use_native("torch"):
-        return native.torch_pool(samples, pool.size, pool.stride, pool.mode)
+    if dispatch.use_native("torch"):
+        return _torch_pool(samples, pool.size, pool.stride, pool.mode)
     pooling = ops.max_pool if pool.mode == "max" else ops.average_pool
     return pooling(samples, pool.size, pool.stride, padding="valid", data_format="channels_last")
 
 
 def _sampler(maps, levels, grid):
     """The running backend's way from `_Picks` of both axes to these samples, `[..., h, w, C]` float32."""
-    if native.use_native("tensorflow"):
+    if dispatch.use_native("tensorflow"):
         return _tf_sampler(maps, levels, grid)
     table, origin, width = _table(maps, levels)
 
@@ -338,9 +256,9 @@ def _sampler(maps, levels, grid):
 
     def torch_gather(picks):
         cells, weights = zip(*_neighbours(origin, width, grid, picks), strict=True)
-        return native.torch_weighted_rows(table, ops.stack(cells, axis=-1), ops.stack(weights, axis=-1))
+        return _torch_weighted_rows(table, ops.stack(cells, axis=-1), ops.stack(weights, axis=-1))
 
-    if native.use_native("torch"):
+    if dispatch.use_native("torch"):
         table = ops.cast(table, "float32")
         return torch_gather
     return gather
@@ -354,7 +272,7 @@ def _tf_sampler(maps, levels, grid):
     """
     maps = [ops.cast(features, "float32") for features in maps]
     if grid.outside == "cut":
-        return lambda picks: native.tf_crop(maps, grid.boxes, levels, [pick.count for pick in picks])
+        return lambda picks: _tf_crop(maps, grid.boxes, levels, [pick.count for pick in picks])
     mode = {"fade": "constant", "edge": "symmetric"}[grid.outside]
     maps = [ops.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]], mode) for features in maps]
 
@@ -364,7 +282,7 @@ def _tf_sampler(maps, levels, grid):
             for axis, pick in zip(grid[:2], picks, strict=True)
         ]
         boxes = ops.stack([ends[axis][end] for end in (0, 1) for axis in (0, 1)], axis=-1)
-        return native.tf_crop(maps, boxes, levels, [pick.count for pick in picks])
+        return _tf_crop(maps, boxes, levels, [pick.count for pick in picks])
 
     return crop
 
@@ -416,29 +334,141 @@ def _axis_neighbours(axis, picks, outside):
     return neighbours
 
 
+# --------------------------------------------------------------------------------------------------------- native forms
+
+
+def _tf_crop(maps, boxes, levels, crop_size):
+    """TensorFlow's CropAndResize, with a gradient of ours.
+
+    TensorFlow's own gradient kernel adds from several threads without a lock: where many boxes share an image, one run
+    in ten lost a quarter of some sums (measured with TensorFlow 2.21 on two cores).
+
+    Args:
+        maps: list of `[B, h_l, w_l, C]` float32.
+        boxes: `[B, P, 4]` float32, normalised as the kernel has it.
+        levels: `[B, P]` int32, the map of each box, or `None` with one map.
+        crop_size: `(h, w)`.
+
+    Returns:
+        `[B * P, h, w, C]` float32.
+    """
+    import tensorflow as tf
+
+    shape = tf.shape(boxes)
+    images = tf.repeat(tf.range(shape[0]), shape[1])
+    boxes = tf.reshape(boxes, [-1, 4])
+    if levels is None:
+        return _tf_crop_one(maps[0], boxes, images, crop_size)
+    # Each map crops its own boxes: as many as there are, which XLA could not compile.
+    levels = tf.reshape(levels, [-1])
+    numbers = tf.dynamic_partition(tf.range(tf.size(levels)), levels, len(maps))
+    crops = [
+        _tf_crop_one(features, tf.gather(boxes, rows), tf.gather(images, rows), crop_size)
+        for features, rows in zip(maps, numbers, strict=True)
+    ]
+    return tf.dynamic_stitch(numbers, crops)
+
+
+def _tf_crop_one(features, boxes, images, crop_size):
+    """Crops `boxes [N, 4]` of the images numbered `images [N]` out of one map: `[N, h, w, C]`."""
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def crop(features):
+        crops = tf.raw_ops.CropAndResize(image=features, boxes=boxes, box_ind=images, crop_size=crop_size)
+        return crops, lambda upstream: _tf_crop_gradient(upstream, tf.shape(features), boxes, images)
+
+    return crop(features)
+
+
+def _tf_crop_gradient(upstream, shape, boxes, images):
+    """What the crops' gradients `[N, h, w, C]` are for a map of that shape: each cell goes to its four pixels."""
+    import tensorflow as tf
+
+    rows = tf.shape(upstream)
+    y = _tf_neighbours(boxes[:, 0], boxes[:, 2], rows[1], shape[1])
+    x = _tf_neighbours(boxes[:, 1], boxes[:, 3], rows[2], shape[2])
+    total = tf.zeros([shape[0] * shape[1] * shape[2], shape[3]], upstream.dtype)
+    for pixel_y, weight_y in y:
+        for pixel_x, weight_x in x:
+            pixel = ((images * shape[1])[:, None] + pixel_y)[:, :, None] * shape[2] + pixel_x[:, None]
+            share = upstream * (weight_y[:, :, None] * weight_x[:, None])[..., None]
+            total += tf.math.unsorted_segment_sum(share, pixel, tf.shape(total)[0])
+    return tf.reshape(total, shape)
+
+
+def _tf_neighbours(low, high, cells, side):
+    """The kernel's two pixels along an axis and their weights, `[N, cells]` each: `((before, 1 - d), (after, d))`."""
+    import tensorflow as tf
+
+    last = tf.cast(side - 1, "float32")
+    steps = tf.cast(tf.range(cells), "float32") / tf.cast(tf.maximum(cells - 1, 1), "float32")
+    position = tf.cond(
+        cells > 1,
+        lambda: low[:, None] * last + steps * ((high - low)[:, None] * last),
+        lambda: 0.5 * (low + high)[:, None] * last,
+    )
+    inside = tf.cast(tf.logical_and(position >= 0.0, position <= last), "float32")
+    position = tf.where(inside > 0.0, position, 0.0)
+    before = tf.floor(position)
+    after = tf.minimum(before + 1.0, last)
+    share = position - before
+    return (tf.cast(before, "int32"), inside * (1.0 - share)), (tf.cast(after, "int32"), inside * share)
+
+
+def _torch_weighted_rows(table, rows, weights):
+    """Weighted sums of rows by torch's `embedding_bag`, which holds no row but the sums.
+
+    Args:
+        table: `[N, C]` float32.
+        rows: `[..., n]` int32, the n rows of each sum.
+        weights: `[..., n]` float32.
+
+    Returns:
+        `[..., C]` float32.
+    """
+    import torch
+
+    shape = rows.shape
+    sums = torch.nn.functional.embedding_bag(
+        rows.reshape(-1, shape[-1]), table, mode="sum", per_sample_weights=weights.reshape(-1, shape[-1])
+    )
+    return sums.reshape(*shape[:-1], table.shape[1])
+
+
+def _torch_pool(values, size, stride, mode):
+    """Pooling, `"max"` or `"average"`, of `values [N, h, w, C]` where they lie; Keras' moves the channels first."""
+    import torch
+
+    pooling = torch.nn.functional.max_pool2d if mode == "max" else torch.nn.functional.avg_pool2d
+    return pooling(values.permute(0, 3, 1, 2), size, stride).permute(0, 2, 3, 1)
+
+
 # --------------------------------------------------------------------------------------------------------------- checks
 
 
 def _checked(feature_maps, boxes):
     """The maps as tensors; the boxes as float32 without gradient, those that are not finite moved outside."""
     maps = [ops.convert_to_tensor(features) for features in feature_maps]
-    boxes = ops.cast(ops.convert_to_tensor(boxes), "float32")
+    boxes = finite_boxes(boxes)
     fits = all(len(features.shape) == 4 and features.shape[-1] == maps[0].shape[-1] for features in maps)
     if not maps or not fits or len(boxes.shape) != 3 or boxes.shape[-1] != 4:
         raise ValueError(
             "Crops want feature maps [B, H, W, C] with one C, and boxes [B, P, 4]. "
             f"Received: maps {[tuple(features.shape) for features in maps]}, boxes {tuple(boxes.shape)}"
         )
-    return maps, ops.stop_gradient(ops.where(ops.isfinite(boxes), boxes, _FAR_OUTSIDE))
+    return maps, ops.stop_gradient(boxes)
 
 
-def _checked_outside(outside):
+def checked_outside(outside):
+    """`outside`. Raises `ValueError` unless it is one of `OUTSIDE`."""
     if outside not in OUTSIDE:
         raise ValueError(f"outside is one of {OUTSIDE}. Received: outside={outside!r}")
     return outside
 
 
-def _pair(size):
+def checked_size(size):
+    """`(h, w)` of a crop size. Raises `ValueError` unless it is a positive int or two of them."""
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2 or min(pair) < 1:
         raise ValueError(f"A crop size is a positive int or two of them. Received: {size!r}")

@@ -3,8 +3,9 @@
 from keras import ops
 
 from keras_detect.boxes import box_ops
-from keras_detect.kernels.nms import earlier_columns, greedy_keep, well_formed
-from keras_detect.kernels.rows import gather_rows, put_rows, top_k
+from keras_detect.kernels.gather import gather_rows, put_rows
+from keras_detect.kernels.nms import earlier_columns, greedy_keep
+from keras_detect.kernels.top_k import top_k
 from keras_detect.registry import part, unknown_name
 
 _LOSS_TYPES = ("cls", "loc", "both")
@@ -110,7 +111,7 @@ class HardExampleMiner:
     def _not_suppressed(self, boxes):
         """`[B, A]` float32: 1 for the boxes, ordered by falling loss, that suppression keeps."""
         boxes = ops.cast(boxes, "float32")
-        formed = well_formed(boxes)
+        formed = box_ops.well_formed(boxes)
         # A malformed box meets nothing.
         boxes = ops.where(formed[:, :, None], boxes, 0.0)
         earlier = earlier_columns(boxes.shape[1])

@@ -8,7 +8,7 @@ from absl import logging
 from keras import ops
 
 from keras_detect import schema
-from keras_detect.kernels import native
+from keras_detect.kernels import dispatch
 from keras_detect.weights import keras_applications
 
 REGULARIZATION_LOSS = "regularization_loss"
@@ -115,8 +115,8 @@ class DetectionModel(keras.Model):
 
     def _kernels(self):
         """XLA cannot compile all of TensorFlow's own kernels."""
-        compiled = native.running("tensorflow") and self.jit_compile
-        return native.portable_kernels() if compiled else contextlib.nullcontext()
+        compiled = dispatch.running("tensorflow") and self.jit_compile
+        return dispatch.portable_kernels() if compiled else contextlib.nullcontext()
 
     def _preprocess_data(self, data):
         """Always a 3-tuple: with `y=None`, Keras' own packing would return a bare dict."""

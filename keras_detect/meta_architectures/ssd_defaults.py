@@ -9,12 +9,12 @@ from keras_detect.backbones.keras_models import application_names, from_keras_mo
 from keras_detect.boxes.anchor_generators import MultiscaleGridAnchorGenerator, SsdAnchorGenerator
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
 from keras_detect.boxes.matchers import ArgMaxMatcher
+from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.boxes.postprocessing import Postprocessor
 from keras_detect.boxes.similarity import IouSimilarity
 from keras_detect.boxes.target_assigner import TargetAssigner
 from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
 from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
-from keras_detect.kernels.nms import MulticlassNonMaxSuppression
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor

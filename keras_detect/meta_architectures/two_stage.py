@@ -12,7 +12,8 @@ from keras import ops
 from keras_detect import schema
 from keras_detect.boxes import box_ops
 from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
-from keras_detect.kernels.rows import gather_rows, top_k
+from keras_detect.kernels.gather import gather_rows
+from keras_detect.kernels.top_k import top_k
 from keras_detect.losses.classification import SoftmaxCrossEntropyLoss
 from keras_detect.losses.localization import SmoothL1Loss
 from keras_detect.registry import part

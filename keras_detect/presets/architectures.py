@@ -13,6 +13,7 @@ from keras_detect.boxes.anchor_generators import (
 )
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
 from keras_detect.boxes.matchers import ArgMaxMatcher
+from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.boxes.postprocessing import Postprocessor
 from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
 from keras_detect.boxes.similarity import IouSimilarity
@@ -21,9 +22,8 @@ from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
 from keras_detect.heads.mask_rcnn import MaskRCNNBoxPredictor
 from keras_detect.heads.region_proposal import RegionProposalPredictor
 from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
-from keras_detect.kernels.nms import MulticlassNonMaxSuppression
-from keras_detect.kernels.roi import RegionCropper
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
+from keras_detect.layers.region_cropper import RegionCropper
 from keras_detect.losses.classification import SigmoidFocalLoss
 from keras_detect.losses.localization import SmoothL1Loss
 from keras_detect.losses.one_stage import OneStageLoss

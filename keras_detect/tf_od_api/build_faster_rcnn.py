@@ -6,15 +6,15 @@ from keras_detect.backbones.backbone import get_backbone
 from keras_detect.boxes.anchor_generators import GridAnchorGenerator
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
 from keras_detect.boxes.matchers import ArgMaxMatcher
+from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.boxes.postprocessing import Postprocessor
 from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
 from keras_detect.boxes.similarity import IouSimilarity
 from keras_detect.boxes.target_assigner import TargetAssigner
 from keras_detect.heads.mask_rcnn import MaskRCNNBoxPredictor
 from keras_detect.heads.region_proposal import RegionProposalPredictor
-from keras_detect.kernels.nms import MulticlassNonMaxSuppression
-from keras_detect.kernels.roi import RegionCropper
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
+from keras_detect.layers.region_cropper import RegionCropper
 from keras_detect.losses.classification import SoftmaxCrossEntropyLoss
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.two_stage import BoxStage, ProposalStage

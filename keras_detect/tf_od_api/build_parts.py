@@ -1,9 +1,9 @@
 """Messages of a `pipeline.config` -> our parts. Defaults are those of the original's protos."""
 
 from keras_detect.boxes import anchor_generators, box_coders, matchers, similarity
+from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.boxes.postprocessing import Postprocessor
 from keras_detect.boxes.target_assigner import TargetAssigner
-from keras_detect.kernels.nms import MulticlassNonMaxSuppression
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.losses import classification, localization
 from keras_detect.losses.hard_example_miner import HardExampleMiner

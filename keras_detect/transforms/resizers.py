@@ -12,8 +12,8 @@ import abc
 import numpy as np
 from keras import ops
 
-from keras_detect.kernels import interpolation, native
-from keras_detect.kernels.interpolation import NUMPY
+from keras_detect.kernels import resize
+from keras_detect.kernels.resize import NUMPY
 from keras_detect.registry import part
 
 _GRAY = (0.2989, 0.587, 0.114)  # ITU-R BT.601 luma, to the digits that TensorFlow's rgb_to_grayscale has
@@ -29,10 +29,10 @@ class ImageResizer(abc.ABC):
     only_pads = False  # whether a picture always keeps its size
 
     def __post_init__(self):
-        if self.method not in interpolation.METHODS:
-            raise ValueError(f"The method is one of {interpolation.METHODS}. Received: method={self.method!r}")
-        if self.kernel not in interpolation.KERNELS:
-            raise ValueError(f"The kernel is one of {interpolation.KERNELS}. Received: kernel={self.kernel!r}")
+        if self.method not in resize.METHODS:
+            raise ValueError(f"The method is one of {resize.METHODS}. Received: method={self.method!r}")
+        if self.kernel not in resize.KERNELS:
+            raise ValueError(f"The kernel is one of {resize.KERNELS}. Received: kernel={self.kernel!r}")
         if self.method == "area" and self.kernel == "align_corners":
             raise ValueError("Area averaging knows no corners. Received: method='area', kernel='align_corners'")
 
@@ -97,7 +97,7 @@ class ImageResizer(abc.ABC):
             if self.only_pads:
                 images = ops.pad(images, [[0, 0], [0, canvas[0] - height], [0, canvas[1] - width], [0, 0]])
             else:
-                images = interpolation.resize_each(images, given, wanted, canvas, self.method, self.kernel)
+                images = resize.resize_each(images, given, wanted, canvas, self.method, self.kernel)
             sizes = [ops.cast(size, "int32") for size in wanted]
             images = self._fill_outside(images, sizes, canvas)
         images = self._to_gray(images)
@@ -115,10 +115,7 @@ class ImageResizer(abc.ABC):
         static = all(isinstance(length, int) for length in size)
         if not static or size != tuple(images.shape[1:3]):
             images = ops.cast(images, "float32")
-            if native.has_tf_resize(self.method, self.kernel):
-                images = native.tf_resize(images, size, self.method, self.kernel)
-            else:
-                images = interpolation.resize_batch(images, size, self.method, self.kernel)
+            images = resize.resize_batch(images, size, self.method, self.kernel)
         canvas = tuple(self._padded_side(length) for length in size)
         if static and canvas == size:
             return images
@@ -164,7 +161,7 @@ class ImageResizer(abc.ABC):
         size, canvas = self.resized_size(height, width), self.output_shape(height, width)
         resized = image
         if size != (height, width):
-            resized = interpolation.resize_array(image, size, self.method, self.kernel)
+            resized = resize.resize_array(image, size, self.method, self.kernel)
         if canvas != size:
             padded = np.empty((*canvas, channels), resized.dtype)
             padded[:] = _pad_values(self.per_channel_pad_value, channels)
@@ -179,7 +176,7 @@ class ImageResizer(abc.ABC):
         Returns:
             `(image [h, w, C] of the same dtype, true shape [3] int32)`.
         """
-        return native.tf_resize_image(
+        return resize.tf_resize_image(
             image,
             (self.method, self.kernel),
             self._true_size,
@@ -197,7 +194,7 @@ class FixedShapeResizer(ImageResizer):
         height: int.
         width: int.
         method: `"bilinear"`, `"nearest"`, `"bicubic"` or `"area"`.
-        kernel: `"half_pixel"`, or `"legacy"` for models trained by the original (see `layers.interpolation`).
+        kernel: `"half_pixel"`, or `"legacy"` for models trained by the original (see `kernels.resize`).
         convert_to_grayscale: whether three colour channels become one.
 
     Raises:

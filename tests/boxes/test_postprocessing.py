@@ -5,8 +5,8 @@ from keras import ops
 
 from keras_detect import schema
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder, KeypointBoxCoder
+from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.boxes.postprocessing import Postprocessor
-from keras_detect.kernels.nms import MulticlassNonMaxSuppression
 from tests import goldens
 
 CODER = FasterRcnnBoxCoder()

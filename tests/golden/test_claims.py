@@ -25,7 +25,7 @@ CLAIMING_MODULES = (
     "tests.losses.test_classification",
     "tests.losses.test_localization",
     "tests.training.test_schedules",
-    "tests.kernels.test_nms",
+    "tests.boxes.test_nms",
     "tests.losses.test_hard_example_miner",
     "tests.tf_od_api.test_train_config",
     "tests.data.test_tf_example",

@@ -1,14 +1,11 @@
-"""Crops of feature maps: the original's numbers, cases worked by hand, borders, gradients, boxes of no use."""
+"""Crops of feature maps: upstream's numbers, cases worked by hand, borders, gradients, boxes of no use."""
 
-import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from keras_detect.kernels import native, roi
+from keras_detect.kernels import dispatch, roi
 from keras_detect.kernels.roi import (
-    RegionCropper,
-    box_levels,
     crop_and_resize,
     multilevel_crop_and_resize,
     multilevel_roi_align,
@@ -35,7 +32,7 @@ def portable(function):
     """`function` without native kernels."""
 
     def run(*args):
-        with native.portable_kernels():
+        with dispatch.portable_kernels():
             return function(*args)
 
     return run
@@ -108,19 +105,6 @@ def test_roi_align_by_hand():
         assert_close(align(row, np.array([[[0, 0, 1, 1.0]]], "float32"))[0, 0, :, :, 0], [[0.5, 2.5]] * 2)
 
 
-def test_levels_by_hand():
-    """Image 448 x 448, 4 levels, canonical level 2: sides 448, 224, 223, 112, 56, 10 of the image in pixels.
-
-    2 + floor(log2(side / 224)): 3, 2, 1, 1, 0, below 0. No area: level 0.
-    """
-    sides = np.array([448, 224, 223, 112, 56, 10, 0], "float32") / 448.0
-    boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=-1)[None]
-    for levels in both_modes(lambda boxes: box_levels(boxes, 4, (448, 448))):
-        np.testing.assert_array_equal(ops.convert_to_numpy(levels(boxes)), [[3, 2, 1, 1, 0, 0, 0]])
-    levels = box_levels(boxes, 5, ops.convert_to_tensor([448, 448]), canonical_size=112, canonical_level=1)
-    np.testing.assert_array_equal(ops.convert_to_numpy(levels), [[3, 2, 1, 1, 0, 0, 0]])
-
-
 @pytest.mark.parametrize("cut", [crop_and_resize, roi_align])
 def test_a_box_from_a_level_is_the_box_from_that_map(cut):
     several = {crop_and_resize: multilevel_crop_and_resize, roi_align: multilevel_roi_align}[cut]
@@ -130,37 +114,6 @@ def test_a_box_from_a_level_is_the_box_from_that_map(cut):
         expected = np.where(levels[..., None, None, None] == 0, *each)
         for crop in all_ways(lambda f, c, b, levels: several([f, c], b, levels, (3, 2))):
             assert_close(crop(FEATURES, COARSE, BOXES, levels), expected)
-
-
-def pooled(crops, size, stride):
-    """Maxima of windows inside `crops [B, P, h, w, C]`, by loops."""
-    height, width = ((side - size) // stride + 1 for side in crops.shape[2:4])
-    rows = [[crops[:, :, i : i + size, j : j + size].max((2, 3)) for j in range(0, width * stride, stride)]
-            for i in range(0, height * stride, stride)]  # fmt: skip
-    return np.stack([np.stack(row, axis=2) for row in rows], axis=2)
-
-
-@pytest.mark.parametrize("method", roi.METHODS)
-@pytest.mark.parametrize("size, stride", [(1, 1), (2, 2), (3, 2), (1, 2)])
-def test_the_cropper_crops_and_pools(method, size, stride):
-    """Windows that tile, overlap, leave cells out; boxes that reach outside."""
-    boxes = np.concatenate([BOXES, RNG.uniform(-0.2, 1.2, (2, 37, 4)).astype("float32")], axis=1)
-    cropper = RegionCropper(crop_size=(6, 5), pool_size=size, pool_stride=stride, method=method)
-    crops = ops.convert_to_numpy({"crop_and_resize": crop_and_resize, "roi_align": roi_align}[method](
-        FEATURES, boxes, (6, 5)))  # fmt: skip
-    for crop in all_ways(lambda x, boxes: cropper([x], boxes, (64, 64))):
-        assert_close(crop(FEATURES, boxes), pooled(crops, size, stride))
-    assert (2, 40, *cropper.output_size, 3) == pooled(crops, size, stride).shape
-
-
-def test_the_cropper_takes_each_box_from_its_level():
-    """Image 448 x 448: the canonical level of two maps is the finer one, which a side above 448 px leaves."""
-    cropper = RegionCropper(crop_size=4, canonical_level=1)
-    boxes = np.array([[[0, 0, 1, 1], [0.5, 0.5, 0.75, 0.75]]] * 2, "float32")  # sides 448 and 112: level 1 and 0
-    alone = [RegionCropper(crop_size=4)([x], boxes, (448, 448)) for x in (FEATURES, COARSE)]
-    expected = np.stack([ops.convert_to_numpy(alone[1])[:, 0], ops.convert_to_numpy(alone[0])[:, 1]], axis=1)
-    for crop in all_ways(lambda f, c, boxes: cropper([f, c], boxes, (448, 448))):
-        assert_close(crop(FEATURES, COARSE, boxes), expected)
 
 
 @pytest.mark.parametrize("way", [lambda function: function, portable], ids=["native", "portable"])
@@ -177,44 +130,9 @@ def test_the_gradient_of_the_features(outside, way):
     assert_close(slope, (ops.convert_to_numpy(crop(direction)) * weights).sum(), 1e-4)
 
 
-@pytest.mark.parametrize("way", [lambda function: function, portable], ids=["native", "portable"])
-@pytest.mark.parametrize("cropper", [RegionCropper(crop_size=6), RegionCropper(crop_size=6, method="roi_align")])
-@pytest.mark.parametrize("levels", [1, 2])
-def test_the_gradient_of_pooled_crops_is_the_finite_difference(cropper, way, levels):
-    """Piecewise linear: a central difference of step 1e-3 along a direction errs only where a maximum changes hands."""
-    boxes = np.concatenate([BOXES, RNG.uniform(0, 1, (2, 30, 4)).astype("float32")], axis=1)
-    weights = RNG.normal(size=(2, 33, 3, 3, 3)).astype("float32")
-    direction = RNG.normal(size=FEATURES.shape).astype("float32")
-
-    def value(x):
-        maps = [x, ops.average_pool(x, 2, 2, data_format="channels_last")][:levels]
-        return ops.sum(ops.multiply(cropper(maps, boxes, (448, 448)), weights))
-
-    slope = float((gradient(way(value), FEATURES) * direction).sum())
-    ends = [float(value(ops.convert_to_tensor(FEATURES + sign * 1e-3 * direction))) for sign in (1, -1)]
-    assert abs(slope - (ends[0] - ends[1]) / 2e-3) < 0.02 * np.abs(weights).sum() ** 0.5
-
-
 def test_boxes_get_no_gradient():
     assert (gradient(lambda boxes: ops.sum(crop_and_resize(FEATURES, boxes, 3) ** 2), BOXES) == 0.0).all()
     assert (gradient(lambda boxes: ops.sum(roi_align(FEATURES, boxes, 3) ** 2), BOXES) == 0.0).all()
-
-
-@pytest.mark.parametrize("method", roi.METHODS)
-@pytest.mark.parametrize("levels", [1, 2])
-def test_boxes_of_no_use_give_finite_crops(method, levels):
-    """Zero, reversed, far outside, endless, not a number; and none at all. An all-zero box is the first pixel."""
-    nan, inf = np.nan, np.inf
-    boxes = [[0, 0, 0, 0], [0.8, 0.9, 0.1, 0.2], [7, 7, 9, 9], [-1e30, 0, 1e30, 1], [nan] * 4, [0, 0, inf, 1]]
-    boxes = np.array([boxes] * 2, "float32")
-    cropper, maps = RegionCropper(crop_size=4, method=method), [FEATURES, COARSE][:levels]
-    for crop in all_ways(lambda boxes: cropper(maps, boxes, (64, 64))):
-        crops = ops.convert_to_numpy(crop(boxes))
-        assert np.isfinite(crops).all()
-        if levels == 1:
-            assert_close(crops[:, 0], np.broadcast_to(FEATURES[:, :1, :1], (2, 2, 2, 3)))
-        assert (crops[:, 2] == 0.0).all()
-        assert tuple(crop(boxes[:, :0]).shape) == (2, 0, 2, 2, 3)
 
 
 @pytest.mark.parametrize("outside", roi.OUTSIDE)
@@ -222,30 +140,6 @@ def test_a_single_pixel_fills_its_crops(outside):
     """Extent 1: every position of a box is y * 0 = 0."""
     for crop in all_ways(lambda x, boxes: crop_and_resize(x, boxes, (2, 3), outside)):
         assert_close(crop(np.full((1, 1, 1, 2), 5.0, "float32"), BOXES[:1]), np.full((1, 3, 2, 3, 2), 5.0))
-
-
-def test_half_precision_keeps_its_type():
-    for crop in all_ways(lambda x, boxes: RegionCropper(crop_size=4)([ops.cast(x, "bfloat16")], boxes, (64, 64))):
-        crops = crop(FEATURES, BOXES)
-        assert keras.backend.standardize_dtype(crops.dtype) == "bfloat16"
-        exact = RegionCropper(crop_size=4)([FEATURES], BOXES, (64, 64))
-        assert_close(ops.cast(crops, "float32"), ops.convert_to_numpy(exact), 1e-2)
-
-
-def test_settings_round_trip_and_are_checked():
-    cropper = RegionCropper(crop_size=(17, 16), pool_size=1, pool_stride=1, outside="cut", canonical_level=2)
-    assert RegionCropper.from_config(cropper.get_config()) == cropper
-    assert cropper.output_size == (17, 16) and RegionCropper().output_size == (7, 7)
-    for wrong in ({"method": "crop"}, {"outside": "edge"}, {"pool_size": 0}, {"crop_size": 0}, {"crop_size": 1}):
-        with pytest.raises(ValueError, match="Received"):
-            RegionCropper(**wrong)
-    for features, boxes in ((FEATURES[0], BOXES), (FEATURES, BOXES[0]), (FEATURES, BOXES[..., :3])):
-        with pytest.raises(ValueError, match="feature maps"):
-            crop_and_resize(features, boxes, 3)
-    with pytest.raises(ValueError, match="one C"):
-        multilevel_crop_and_resize([FEATURES, COARSE[..., :2]], BOXES, np.zeros((2, 3), "int32"), 3)
-    with pytest.raises(ValueError, match="sampling_ratio"):
-        roi_align(FEATURES, BOXES, 3, 0)
 
 
 def test_gradients_of_many_boxes_on_one_small_map_are_whole_every_time():
@@ -259,3 +153,13 @@ def test_gradients_of_many_boxes_on_one_small_map_are_whole_every_time():
     np.testing.assert_allclose(every[0].sum(axis=(1, 2)), 64 * 14 * 14, rtol=1e-5)
     for other in every[1:]:
         np.testing.assert_array_equal(other, every[0])
+
+
+def test_wrong_arguments():
+    for features, boxes in ((FEATURES[0], BOXES), (FEATURES, BOXES[0]), (FEATURES, BOXES[..., :3])):
+        with pytest.raises(ValueError, match="feature maps"):
+            crop_and_resize(features, boxes, 3)
+    with pytest.raises(ValueError, match="one C"):
+        multilevel_crop_and_resize([FEATURES, COARSE[..., :2]], BOXES, np.zeros((2, 3), "int32"), 3)
+    with pytest.raises(ValueError, match="sampling_ratio"):
+        roi_align(FEATURES, BOXES, 3, 0)

@@ -6,11 +6,11 @@ import pytest
 from keras import ops
 
 from keras_detect.boxes.matchers import Match
-from keras_detect.kernels import native
+from keras_detect.kernels import dispatch
 from keras_detect.losses.hard_example_miner import HardExampleMiner
 from tests import goldens
 
-WAYS = {"default": contextlib.nullcontext, "portable": native.portable_kernels}
+WAYS = {"default": contextlib.nullcontext, "portable": dispatch.portable_kernels}
 
 # the keyword arguments that the golden's second half recorded as text
 SETTINGS = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_detect.kernels import interpolation
+from keras_detect.kernels import resize
 from keras_detect.transforms import resizers
 from tests.goldens import BACKEND, assert_close, both_modes, compiled, golden_cases
 
@@ -131,8 +131,8 @@ def test_hand_worked_rows(settings, length, expected):
 
 ALL = [
     (method, kernel)
-    for method in interpolation.METHODS
-    for kernel in interpolation.KERNELS
+    for method in resize.METHODS
+    for kernel in resize.KERNELS
     if (method, kernel) != ("area", "align_corners")
 ]
 

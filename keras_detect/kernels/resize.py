@@ -1,17 +1,19 @@
-"""Interpolation of pictures along one axis at a time, with the sampling rules of TensorFlow's resize kernels.
+"""Interpolation of images along one axis at a time, with the sampling rules of TensorFlow's resize kernels.
 
 The same arithmetic runs on numpy arrays, on Keras tensors and (for sizes) in a TensorFlow graph: functions take the
 array library `xp`, which is `NUMPY`, `keras.ops` or `tensorflow`.
 
 A kernel is `"half_pixel"` (pixel centres at i + 1/2, what Pillow, OpenCV and Keras do), `"legacy"` (pixel i of the
-output samples position i * in/out: TensorFlow 1's default, which the original's models were trained with) or
-`"align_corners"` (position i * (in-1)/(out-1), which the original has in its conditional resizer).
+output samples position i * in/out: TensorFlow 1's default, which upstream's models were trained with) or
+`"align_corners"` (position i * (in-1)/(out-1), which upstream has in its conditional resizer).
 """
 
 import types
 
 import numpy as np
 from keras import ops
+
+from keras_detect.kernels import dispatch
 
 METHODS = ("bilinear", "nearest", "bicubic", "area")
 KERNELS = ("half_pixel", "legacy", "align_corners")
@@ -41,7 +43,7 @@ def taps(xp, in_size, out_size, length, method, kernel):
     Args:
         xp: `NUMPY` or `keras.ops`.
         in_size: float32 scalar or `[B]`, how many positions the input has.
-        out_size: float32 scalar or `[B]`, how many the resized picture has.
+        out_size: float32 scalar or `[B]`, how many the resized image has.
         length: how many output positions to describe (at least `out_size`; those beyond repeat the border).
         method: `"bilinear"`, `"nearest"` or `"bicubic"`.
         kernel: one of `KERNELS`.
@@ -91,10 +93,10 @@ def _cubic_weights(xp, fraction, a):
 
 
 def _without_outside(xp, weights, wanted, positions):
-    """Weights of positions outside the picture are 0 and the others sum to 1 again."""
+    """Weights of positions outside the image are 0 and the others sum to 1 again."""
     kept = [xp.where(p == w, weight, weight * 0.0) for weight, w, p in zip(weights, wanted, positions, strict=True)]
     total = kept[0] + kept[1] + kept[2] + kept[3]
-    # Every position has an inside tap, but beyond the picture's end (a batch's padding) there may be none.
+    # Every position has an inside tap, but beyond the image's end (a batch's padding) there may be none.
     total = xp.where(xp.abs(total) > 1e-6, total, total * 0.0 + 1.0)
     return [weight / total for weight in kept]
 
@@ -109,7 +111,7 @@ def area_matrix(xp, in_size, out_size, in_length, length):
 
 
 def resize_array(image, size, method, kernel):
-    """A numpy picture `[H, W, C]` resized to `size` `(h, w)`, as float32."""
+    """A numpy image `[H, W, C]` resized to `size` `(h, w)`, as float32."""
     image = np.asarray(image, "float32") if method == "area" else np.asarray(image)
     for axis, length in enumerate(size):
         given = np.float32(image.shape[axis])
@@ -131,6 +133,8 @@ def resize_array(image, size, method, kernel):
 
 def resize_batch(images, size, method, kernel):
     """Keras tensor `[B, H, W, C]` float32 resized to `size` `(h, w)` (ints or int32 scalars), all by one factor."""
+    if _has_tf_resize(method, kernel):
+        return tf_resize(images, size, method, kernel)
     for axis, length in zip((1, 2), size, strict=True):
         given = ops.shape(images)[axis]
         static = isinstance(given, int) and isinstance(length, int)
@@ -150,7 +154,7 @@ def resize_batch(images, size, method, kernel):
 
 
 def resize_each(images, in_sizes, out_sizes, canvas, method, kernel):
-    """Each picture's true region resized by its own factor.
+    """Each image's true region resized by its own factor.
 
     Args:
         images: Keras tensor `[B, H, W, C]` float32, padded at the right and the bottom.
@@ -205,3 +209,75 @@ def _gather_columns(images, positions):
     batch, height, width, channels = ops.shape(images)
     start = ops.reshape(ops.arange(batch * height, dtype="int32") * width, (batch, height, 1))
     return ops.take(ops.reshape(images, (-1, channels)), start + ops.expand_dims(positions, 1), axis=0)
+
+
+# --------------------------------------------------------------------------------------------------------- native forms
+
+
+def _has_tf_resize(method, kernel):
+    """Whether `tf_resize` may be in a model's graph: TensorFlow runs it and XLA compiles it to the same numbers.
+
+    XLA's (TensorFlow 2.21) legacy bilinear kernel is wrong when it shrinks, and it has none for bicubic and area.
+    """
+    compiles = method == "nearest" or (method, kernel) == ("bilinear", "half_pixel")
+    return compiles and dispatch.running("tensorflow")
+
+
+def tf_resize(images, size, method, kernel):
+    """TensorFlow's resize kernels.
+
+    Args:
+        images: `[B, H, W, C]` uint8 or float32 tensor.
+        size: `(h, w)` ints or a `[2]` int32 tensor.
+        method: `"bilinear"`, `"nearest"`, `"bicubic"` or `"area"`.
+        kernel: `"half_pixel"`, `"legacy"` or `"align_corners"`; area has but one.
+
+    Returns:
+        `[B, h, w, C]` float32 (nearest: the dtype of `images`).
+    """
+    import tensorflow as tf
+
+    if method == "area":
+        return tf.raw_ops.ResizeArea(images=images, size=size)
+    kernels = {
+        "bilinear": tf.raw_ops.ResizeBilinear,
+        "nearest": tf.raw_ops.ResizeNearestNeighbor,
+        "bicubic": tf.raw_ops.ResizeBicubic,
+    }
+    return kernels[method](
+        images=images,
+        size=size,
+        half_pixel_centers=kernel == "half_pixel",
+        align_corners=kernel == "align_corners",
+    )
+
+
+def tf_resize_image(image, method_and_kernel, true_size, padded_side, pad_value, finish):
+    """One image of unknown size, resized and padded in a TensorFlow graph.
+
+    Args:
+        image: `[H, W, C]` uint8 or float tensor.
+        method_and_kernel: as in `tf_resize`.
+        true_size: `(tf, height, width) -> (height, width)` on float32 scalars.
+        padded_side: side of the resized image -> side of the canvas, on int32 scalars.
+        pad_value: numbers, one or one per channel.
+        finish: applied to the padded float32 image.
+
+    Returns:
+        `(image [h, w, C] of the same dtype, its true shape [3] int32)`; integers are rounded.
+    """
+    import tensorflow as tf
+
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    size = tf.cast(tf.stack(true_size(tf, height, width)), tf.int32)
+    resized = tf.cast(tf_resize(image[None], size, *method_and_kernel)[0], tf.float32)
+    bottom, right = (padded_side(side) - side for side in tf.unstack(size))
+    padding = [[0, bottom], [0, right], [0, 0]]
+    resized = tf.pad(resized, padding)
+    if any(pad_value):
+        outside = 1.0 - tf.pad(tf.ones([size[0], size[1], 1]), padding)
+        resized = resized + outside * tf.constant(pad_value, tf.float32)
+    resized = finish(resized)
+    if image.dtype.is_integer:
+        resized = tf.round(resized)
+    return tf.saturate_cast(resized, image.dtype), tf.concat([size, tf.shape(resized)[-1:]], axis=0)
