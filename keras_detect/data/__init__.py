@@ -2,18 +2,19 @@
 
 from keras_detect.data.check import CheckReport, check_dataset
 from keras_detect.data.coco_json import write_coco
-from keras_detect.data.convert import write_dataset
+from keras_detect.data.convert import convert_dataset, write_dataset
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.label_map import LabelMap, read_label_map, write_label_map
 from keras_detect.data.load import load_dataset
 from keras_detect.data.shapes import shapes_dataset
-from keras_detect.data.statistics import dataset_statistics
+from keras_detect.data.statistics import dataset_statistics, write_statistics
 
 __all__ = [
     "CheckReport",
     "DetectionDataset",
     "LabelMap",
     "check_dataset",
+    "convert_dataset",
     "dataset_statistics",
     "load_dataset",
     "read_label_map",
@@ -21,4 +22,5 @@ __all__ = [
     "write_coco",
     "write_dataset",
     "write_label_map",
+    "write_statistics",
 ]

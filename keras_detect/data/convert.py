@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from keras_detect.data.load import FORMATS
+from keras_detect.data.load import FORMATS, load_dataset
 from keras_detect.data.record import box_areas
 
 # What a format holds besides pictures, boxes and class names.
@@ -71,3 +71,33 @@ def _number(record, key):
         boxes = box_areas(record.boxes.astype(np.float64)) * record.picture.height * record.picture.width
         return int((np.abs(values - boxes) > 1e-3 * boxes + 0.01).sum())
     return int((values != (1.0 if key == "weights" else False)).sum())
+
+
+def convert_dataset(data, output, to, from_format=None, splits=()):
+    """Writes a data set on disk, or some of its splits, in another format; `keras-detect convert_data`.
+
+    Args:
+        data: folder or file for `load_dataset`.
+        output: folder to write; not the one that is read.
+        to: format to write, as in `write_dataset`.
+        from_format: format of `data`; None: auto-detected.
+        splits: names of the splits to write one by one; empty: everything.
+
+    Returns:
+        `(data sets, {what: how many})`: the `DetectionDataset` of each split, and what the new format cannot hold.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_dataset` and `write_dataset`; or `output` is the folder that is read.
+    """
+    output, source = pathlib.Path(output).expanduser(), pathlib.Path(data).expanduser()
+    if output.exists() and source.exists() and output.samefile(source if source.is_dir() else source.parent):
+        raise ValueError(f"output must differ from the folder that is read. Received twice: {output}")
+    names, datasets, counts = None, [], {}
+    for split in splits or (None,):
+        # The label order of the first split holds for all: one list of classes per folder.
+        dataset = load_dataset(source, split, class_names=names, format=from_format)
+        names = dataset.class_names
+        datasets.append(dataset)
+        for what, count in write_dataset(dataset, output, to, split=split).items():
+            counts[what] = counts.get(what, 0) + count
+    return datasets, counts

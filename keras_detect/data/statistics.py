@@ -1,8 +1,12 @@
 """What a data set looks like in numbers: classes, sizes, aspect ratios, and anchors that would fit its objects."""
 
+import json
+import pathlib
+
 import numpy as np
 
 from keras_detect import schema
+from keras_detect.visualization import draw_dataset, draw_statistics
 
 # COCO's bounds between small, medium and large objects: areas in pixels.
 _SMALL, _LARGE = 32.0**2, 96.0**2
@@ -215,3 +219,23 @@ def _quantiles(values):
 
 def _share(matched):
     return float(np.mean(matched)) if len(matched) else 0.0
+
+
+def write_statistics(dataset, output, model=None, num_anchors=9):
+    """`dataset_statistics` as files: `statistics.json`, `statistics.png` and a `gallery.png` of some images.
+
+    Args:
+        dataset, model, num_anchors: see `dataset_statistics`.
+        output: the folder; created if absent.
+
+    Returns:
+        What `dataset_statistics` returns.
+    """
+    output = pathlib.Path(output).expanduser()
+    found = dataset_statistics(dataset, model=model, num_anchors=num_anchors)
+    output.mkdir(parents=True, exist_ok=True)
+    draw_statistics(found, output / "statistics.png")
+    draw_dataset(dataset).save(output / "gallery.png")
+    plain = {key: value for key, value in found.items() if not isinstance(value, np.ndarray)}
+    (output / "statistics.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    return found

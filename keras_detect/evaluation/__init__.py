@@ -7,6 +7,7 @@ from keras_detect.evaluation.confusion import ConfusionMatrix
 from keras_detect.evaluation.errors import ERROR_KINDS, ErrorBreakdown
 from keras_detect.evaluation.pascal_voc import OpenImagesEvaluator, PascalVOCEvaluator
 from keras_detect.evaluation.report import write_report
+from keras_detect.evaluation.run import evaluate
 
 __all__ = [
     "COCO_METRICS",
@@ -20,6 +21,7 @@ __all__ = [
     "OpenImagesEvaluator",
     "PascalVOCEvaluator",
     "collect_detections",
+    "evaluate",
     "evaluate_coco",
     "write_report",
 ]

@@ -9,12 +9,13 @@ import keras_detect
 from keras_detect import cli
 from keras_detect.data.coco_json import write_coco
 from keras_detect.data.shapes import shapes_dataset
+from keras_detect.training.run import load_model
 from tests import tiny
 
 
 def run(*arguments):
     """Exit status of `keras-detect` with these arguments, in this process."""
-    return cli._run(cli._parse(["keras-detect", *(str(argument) for argument in arguments)])) or 0
+    return cli.run(cli.parse(["keras-detect", *(str(argument) for argument in arguments)])) or 0
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +77,11 @@ def test_evaluate_writes_a_report(trained, shapes, tmp_path, capsys):
     assert "no report" in capsys.readouterr().err
 
 
-def test_predict_draws_every_picture_and_writes_the_boxes(trained, shapes, tmp_path):
-    pictures = sorted(path for path in shapes.rglob("*.png") if "val" in str(path))
-    pictures = pictures or sorted(shapes.rglob("*.png"))[:4]
-    assert run("predict", "--model", trained / "model.keras", "--output", tmp_path, "--pictures", *pictures) == 0
-    found = json.loads((tmp_path / "detections.json").read_text())["pictures"]
-    assert len(found) == len(pictures) == len(list(tmp_path.glob("*.jpg")))
+def test_predict_draws_every_image_and_writes_the_boxes(trained, shapes, tmp_path):
+    images = sorted(shapes.rglob("*.png"))[:4]
+    assert run("predict", "--model", trained / "model.keras", "--output", tmp_path, "--images", *images) == 0
+    found = json.loads((tmp_path / "detections.json").read_text())["images"]
+    assert len(found) == len(images) == len(list(tmp_path.glob("*.jpg")))
     for entry in found.values():
         assert len(entry["boxes"]) == len(entry["scores"]) == len(entry["labels"]) == len(entry["class_names"])
 
@@ -91,10 +91,9 @@ def test_predict_leaves_out_what_it_cannot_read_and_says_so(trained, shapes, tmp
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(good.read_bytes()[:60])
     output = tmp_path / "drawn"
-    assert run("predict", "--model", trained / "model.keras", "--output", output, "--pictures", bad, good) == 1
-    assert [
-        entry["picture"] for entry in json.loads((output / "detections.json").read_text())["pictures"].values()
-    ] == [str(good)]
+    assert run("predict", "--model", trained / "model.keras", "--output", output, "--images", bad, good) == 1
+    found = json.loads((output / "detections.json").read_text())["images"]
+    assert [entry["image"] for entry in found.values()] == [str(good)]
     assert "left out" in (errors := capsys.readouterr().err)
     assert "bad.jpg" in errors
 
@@ -104,7 +103,7 @@ def test_a_model_is_re_headed_for_other_classes(trained, tmp_path):
     output = tmp_path / "output"
     arguments = ("--model", trained / "model.keras", "--epochs", 1, "--batch_size", 4, "--output", output)
     assert run("train", "--data", tmp_path / "data", *arguments) == 0
-    assert cli._load_model(output / "model.keras").class_names == ("star", "ring", "circle")
+    assert load_model(output / "model.keras").class_names == ("star", "ring", "circle")
 
 
 @pytest.mark.parametrize(
@@ -120,9 +119,9 @@ def test_a_model_is_re_headed_for_other_classes(trained, tmp_path):
             ("train", "--data", "SHAPES", "--train_split", "val", "--output", "OUTPUT", "--image_size", "1", "2", "3"),
             "height",
         ),
-        (("predict", "--model", "TRAINED", "--pictures", "TEXT", "--output", "OUTPUT"), "text.jpg"),
-        (("predict", "--model", "TRAINED", "--pictures", "nowhere.jpg", "--output", "OUTPUT"), "nowhere.jpg"),
-        (("predict", "--model", "TRAINED", "--pictures", "EMPTY", "--output", "OUTPUT"), "holds no picture"),
+        (("predict", "--model", "TRAINED", "--images", "TEXT", "--output", "OUTPUT"), "text.jpg"),
+        (("predict", "--model", "TRAINED", "--images", "nowhere.jpg", "--output", "OUTPUT"), "nowhere.jpg"),
+        (("predict", "--model", "TRAINED", "--images", "EMPTY", "--output", "OUTPUT"), "holds no image"),
     ],
 )
 def test_bad_input_ends_in_one_line(arguments, message, trained, shapes, tmp_path, capsys):
@@ -140,6 +139,51 @@ def test_bad_input_ends_in_one_line(arguments, message, trained, shapes, tmp_pat
     errors = [line for line in lines if line.startswith(f"keras-detect {arguments[0]}: ")]
     assert len(errors) == 1
     assert message in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("trian",), "keras-detect: unknown command 'trian'. Did you mean train?"),
+        (("train", "--dta", "cells"), "keras-detect train: unknown option --dta. Did you mean --data"),
+        (("train", "--data", "cells", "--output", "x", "--augment", "crp"), "unknown value 'crp'. Did you mean crop?"),
+        (("convert_data", "--data", "cells", "--output", "x", "--to", "coco_json"), "Did you mean coco?"),
+        (("train",), "required: --data, --output"),
+    ],
+)
+def test_an_unknown_name_gets_the_near_one(arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.keras"):
+        run("evaluate", "--model", "nowhere.keras", "--data", "x", "--debug")
+
+
+def test_train_is_the_function(trained, shapes, tmp_path):
+    """The command and `training.train` with the same settings leave the same history and the same metrics."""
+    result = keras_detect.training.train(
+        shapes,
+        tmp_path / "run",
+        train_split="train",
+        validation_split="val",
+        model="tests_tiny",
+        image_size=tiny.IMAGE_SIZE,
+        epochs=3,
+        batch_size=4,
+        evaluate_every=2,
+        ema_momentum=0.9,
+        augment="microscopy",
+        verbose=0,
+    )
+    assert (tmp_path / "run" / "history.csv").read_text() == (trained / "history.csv").read_text()
+    assert result.metrics == json.loads((trained / "metrics.json").read_text())
+    assert result.presentations == 3 * 2 * 4
+    assert result.model.class_names == ("circle", "square")
 
 
 def test_help_shows_an_example(capsys):

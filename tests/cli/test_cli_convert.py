@@ -30,7 +30,7 @@ def arguments(**changes):
 def run(capsys, **changes):
     """`(exit status, stdout, stderr)` of the command, in this process; JAX would draw 20 s in another one."""
     with undrawn():
-        status = cli._run(cli._parse(["keras-detect", *arguments(**changes)]))
+        status = cli.run(cli.parse(["keras-detect", *arguments(**changes)]))
     return status, *capsys.readouterr()
 
 
@@ -65,8 +65,8 @@ def test_bad_input_is_one_line_and_leaves_the_old_file(checkpoint, tmp_path, cap
         ({"pipeline_config": tmp_path / "broken.config", "checkpoint": checkpoint}, "broken.config:3"),
         ({"checkpoint": tmp_path / "absent"}, "no such checkpoint"),
         ({"checkpoint": other}, "model/_other"),
-        ({"checkpoint": checkpoint, "output": tmp_path / "model.h5"}, "--output names a .keras file"),
-        ({"checkpoint": checkpoint, "output": tmp_path / "folder.keras"}, "folder.keras is a folder"),
+        ({"checkpoint": checkpoint, "output": tmp_path / "model.h5"}, "output must name a .keras file"),
+        ({"checkpoint": checkpoint, "output": tmp_path / "folder.keras"}, "Received a folder: "),
     )
     for changes, message in cases:
         status, text, error = run(capsys, **{"output": output, **changes})

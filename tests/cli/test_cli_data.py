@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def run(*arguments):
-    return cli._run(cli._parse(["keras-detect", *map(str, arguments)]))
+    return cli.run(cli.parse(["keras-detect", *map(str, arguments)]))
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_convert_data(drawn, tmp_path, capsys):
     assert len(load_dataset(tmp_path / "yolo", "train")) == 3
     assert "3 pictures" in capsys.readouterr().out
     assert run("convert_data", "--data", drawn, "--to", "voc", "--output", drawn, *splits) == 2
-    assert "--output must differ" in capsys.readouterr().err
+    assert "output must differ" in capsys.readouterr().err
     assert run("convert_data", "--data", tmp_path / "yolo", "--from", "coco", "--to", "voc", "--output", tmp_path) == 2
 
 

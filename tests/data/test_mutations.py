@@ -209,7 +209,7 @@ def assert_line(err, folder, name):
 
 def predict(path, output):
     """`keras-detect predict` draws the picture, or says in a line what is wrong with it and leaves nothing behind."""
-    status_, _, err = shell("predict", "--model", "tiny", "--pictures", path, "--output", output)
+    status_, _, err = shell("predict", "--model", "tiny", "--images", path, "--output", output)
     if status_ == 0:
         assert {file.name for file in output.iterdir()} == {"detections.json", f"{path.stem}.jpg"}
     else:
@@ -222,7 +222,7 @@ def shell(*arguments):
     """`(exit status, stdout, stderr)` of `keras-detect`, as a terminal in UTF-8 gets it."""
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace")]
     with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
-        status_ = cli._run(cli._parse(["keras-detect", *map(str, arguments)]))
+        status_ = cli.run(cli.parse(["keras-detect", *map(str, arguments)]))
     for stream in streams:
         stream.flush()
     return status_, *(stream.buffer.getvalue().decode() for stream in streams)

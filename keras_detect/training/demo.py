@@ -1,7 +1,8 @@
-"""`keras-detect demo`: fine-tunes the packaged detector, the whole way, offline, in minutes on two CPU cores."""
+"""`keras-detect demo`: fine-tunes the packaged detector, from data to a saved model, offline, in minutes on two CPU cores."""
 
 import dataclasses
 import os
+import pathlib
 import time
 
 import keras
@@ -19,28 +20,30 @@ from keras_detect.visualization import draw_gallery, draw_side_by_side
 PRESET = "frcnn_inception_v100"  # blood cells in three classes
 CLASS_NAMES = ("circle", "square", "triangle", "star")
 IMAGE_SIZE = 160
-SAMPLED_PROPOSALS = 16  # of a picture in a step: at most four objects are on it
-TRAINING_PICTURES, HELD_OUT_PICTURES, DRAWN_PICTURES = 480, 60, 6
+SAMPLED_PROPOSALS = 16  # of a image in a step: at most four objects are on it
+TRAINING_IMAGES, HELD_OUT_IMAGES, DRAWN_IMAGES = 480, 60, 6
 RECIPE = Recipe(epochs=9, batch_size=8, learning_rate=2e-3, warmup_fraction=0.1)
 
 
-def run_demo(output, seed=0):
-    """Draws pictures, fine-tunes the packaged preset on them, measures, draws, saves, loads again and compares.
+def run_demo(output: str | os.PathLike, seed: int = 0) -> bool:
+    """Draws images, fine-tunes the packaged preset on them, measures, draws, saves, loads again and compares.
 
     Args:
-        output: existing folder (`pathlib.Path`) for `detections.png`, `model.keras` and one picture per drawn example.
-        seed: of pictures, weights, order and augmentation.
+        output: folder for `detections.png`, `model.keras` and one image per drawn example; created if absent.
+        seed: of images, weights, order and augmentation.
 
     Returns:
-        Exit status: 0, or 1 if the re-loaded model detects something else.
+        Whether the re-loaded model detects exactly the same.
     """
     started = time.monotonic()
+    output = pathlib.Path(output).expanduser()
+    output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(seed)
     sizes = (128, 192)
-    print(f"1/5 drawing {TRAINING_PICTURES + HELD_OUT_PICTURES} pictures of {', '.join(CLASS_NAMES)}")
+    print(f"1/5 drawing {TRAINING_IMAGES + HELD_OUT_IMAGES} images of {', '.join(CLASS_NAMES)}")
     settings = {"image_size": sizes, "class_names": CLASS_NAMES, "max_objects": 4}
-    training = shapes_dataset(TRAINING_PICTURES, seed=2 * seed, **settings)
-    held_out = shapes_dataset(HELD_OUT_PICTURES, seed=2 * seed + 1, **settings)
+    training = shapes_dataset(TRAINING_IMAGES, seed=2 * seed, **settings)
+    held_out = shapes_dataset(HELD_OUT_IMAGES, seed=2 * seed + 1, **settings)
 
     model = _model()
     before = evaluate_coco(model, held_out, progress=False)["map_50"]
@@ -51,12 +54,12 @@ def run_demo(output, seed=0):
     print(f"2/5 fine-tuning {PRESET} on them: {RECIPE.epochs} epochs of {len(batches)} steps")
     RECIPE.compile(model, steps_per_epoch=len(batches)).fit(batches, epochs=RECIPE.epochs, verbose=2)
 
-    print(f"3/5 COCO metrics on {len(held_out)} held-out pictures")
+    print(f"3/5 COCO metrics on {len(held_out)} held-out images")
     result = evaluate_coco(model, held_out, progress=False)
     print(f"    AP50 {before:.3f} before, {result['map_50']:.3f} after; AP {result['map']:.3f}")
     print("    AP of " + "   ".join(f"{name} {ap:.3f}" for name, ap in result["map_per_class"].items()))
 
-    print(f"4/5 drawing truth beside detections: {output / 'detections.png'}")
+    print(f"4/5 drawing ground truth beside detections: {output / 'detections.png'}")
     _draw(model, held_out, output)
 
     path = output / "model.keras"
@@ -65,12 +68,12 @@ def run_demo(output, seed=0):
     os.replace(part, path)
     same = _detects_the_same(model, keras.saving.load_model(path), held_out)
     print(f"5/5 saved {path}; loaded again, it detects {'exactly the same' if same else 'SOMETHING ELSE'}")
-    print(f"done in {time.monotonic() - started:.0f} s. Now with your own pictures: keras-detect train --help")
-    return 0 if same else 1
+    print(f"done in {time.monotonic() - started:.0f} s. Now with your own images: keras-detect train --help")
+    return same
 
 
 def _model():
-    """The preset with new heads, for small pictures with few objects; as it is, a step would take six times as long."""
+    """The preset with new heads, for small images with few objects; as it is, a step would take six times as long."""
     model = DetectionModel.from_preset(PRESET, class_names=CLASS_NAMES)
     model.resizer = KeepAspectRatioResizer(
         min_dimension=IMAGE_SIZE, max_dimension=IMAGE_SIZE, pad_to_max_dimension=True
@@ -80,8 +83,8 @@ def _model():
 
 
 def _draw(model, dataset, output):
-    """Each of the first pictures with objects as a file, and all of them on one sheet."""
-    examples = [example for example in dataset[: 3 * DRAWN_PICTURES] if len(example[schema.LABELS])][:DRAWN_PICTURES]
+    """Each of the first images with objects as a file, and all of them on one sheet."""
+    examples = [example for example in dataset[: 3 * DRAWN_IMAGES] if len(example[schema.LABELS])][:DRAWN_IMAGES]
     found = model.detect([example["image"] for example in examples], score_threshold=0.3)
     sheets = [
         draw_side_by_side(example["image"], example, detections, CLASS_NAMES)

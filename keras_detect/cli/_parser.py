@@ -1,0 +1,47 @@
+"""`argparse` with one line per error, and with the near name for what it does not know."""
+
+import argparse
+import difflib
+
+from absl.flags import argparse_flags
+
+
+class Parser(argparse_flags.ArgumentParser):
+    """An argument parser that names the option nearest to an unknown one."""
+
+    def __init__(self, **kwargs):
+        self._options, self._offered = set(), []
+        super().__init__(**kwargs)
+
+    def add_argument(self, *names, **kwargs):
+        self._options |= set(names)
+        if kwargs.get("help") != argparse.SUPPRESS:  # absl's own flags work, and are not offered
+            self._offered += [name for name in names if name.startswith("--")]
+        return super().add_argument(*names, **kwargs)
+
+    def check_options(self, arguments):
+        """Ends the process if an option is unknown; `argparse` itself would name a missing one first."""
+        for argument in arguments:
+            option = argument.split("=")[0]
+            if option.startswith("--") and option not in self._options:
+                self.error(f"unknown option {option}. {did_you_mean(option, self._offered)}")
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def choice(*names):
+    """The `type=` of an option that takes one of these names."""
+
+    def check(value):
+        if value not in names:
+            raise argparse.ArgumentTypeError(f"unknown value '{value}'. {did_you_mean(value, names)}")
+        return value
+
+    return check
+
+
+def did_you_mean(given, known):
+    """The names near to `given`, else all of them, as a sentence."""
+    near = difflib.get_close_matches(given, list(known), n=3, cutoff=0.5)
+    return f"Did you mean {', '.join(near)}?" if near else f"Known: {', '.join(known)}."

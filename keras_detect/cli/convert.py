@@ -1,0 +1,19 @@
+"""`keras-detect convert`: covers `keras_detect.tf_od_api.convert`."""
+
+HELP = "a model of the TensorFlow Object Detection API as a .keras file"
+EXAMPLE = "--pipeline_config old/pipeline.config --checkpoint old --output model.keras"
+
+
+def add_arguments(parser):
+    parser.add_argument("--pipeline_config", required=True, help="the model's pipeline.config, or its folder")
+    parser.add_argument("--checkpoint", required=True, help="prefix, folder or .tar.gz of its TF2 checkpoint")
+    parser.add_argument("--output", required=True, help="the .keras file to write")
+
+
+def run(arguments):
+    from keras_detect.tf_od_api.convert import convert
+
+    model, report = convert(arguments.pipeline_config, arguments.checkpoint, arguments.output)
+    classes = f"{model.num_classes} classes, {model.count_params():,} parameters"
+    print(f"{len(report.restored)} variables restored, {classes}: {arguments.output}")
+    return 0

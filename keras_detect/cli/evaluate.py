@@ -1,0 +1,37 @@
+"""`keras-detect evaluate`: covers `keras_detect.evaluation.evaluate`."""
+
+import pathlib
+
+from keras_detect.cli._metrics import print_metrics
+from keras_detect.training.run import load_model
+
+HELP = "metrics of a model on annotated images, and a report"
+EXAMPLE = "--model runs/cells/model.keras --data cells --split test --output runs/cells/test"
+
+
+def add_arguments(parser):
+    parser.add_argument("--model", required=True, help=".keras file or preset")
+    parser.add_argument("--data", required=True, help="folder or file with annotated images")
+    parser.add_argument("--split", help="split to evaluate; default: everything")
+    parser.add_argument("--batch_size", type=int, default=8, help="(%(default)s)")
+    parser.add_argument("--output", help="folder for a report (page, images, JSON), or a .json file for the numbers")
+    parser.add_argument("--score_threshold", type=float, default=0.3, help="of the confusion matrix (%(default)s)")
+
+
+def run(arguments):
+    from keras_detect.evaluation.run import check_output, evaluate
+
+    check_output(arguments.output)  # refused before the model is loaded
+    metrics = evaluate(
+        load_model(arguments.model),
+        arguments.data,
+        arguments.split,
+        output=arguments.output,
+        batch_size=arguments.batch_size,
+        score_threshold=arguments.score_threshold,
+        details={"model": arguments.model},
+    )
+    print_metrics(metrics)
+    if arguments.output is not None and pathlib.Path(arguments.output).suffix != ".json":
+        print(f"report: {pathlib.Path(arguments.output) / 'index.html'}")
+    return 0

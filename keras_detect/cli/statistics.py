@@ -1,0 +1,30 @@
+"""`keras-detect statistics`: covers `keras_detect.data.write_statistics`."""
+
+import pathlib
+
+from keras_detect.cli._data import add_data
+from keras_detect.training.run import load_model
+
+HELP = "classes, sizes and anchors of a data set"
+EXAMPLE = "--data cells --split train --output cells_statistics"
+
+
+def add_arguments(parser):
+    add_data(parser)
+    parser.add_argument("--split", help="default: everything")
+    parser.add_argument("--model", help=".keras file or preset whose anchors are compared")
+    parser.add_argument("--num_anchors", type=int, default=9, help="shapes to propose (%(default)s)")
+    parser.add_argument("--output", required=True, help="folder for statistics.json, statistics.png, gallery.png")
+
+
+def run(arguments):
+    from keras_detect.data import load_dataset, write_statistics
+    from keras_detect.data.statistics import statistics_table
+
+    model = load_model(arguments.model) if arguments.model else None
+    names = getattr(model, "class_names", None)
+    dataset = load_dataset(arguments.data, arguments.split, class_names=names, format=arguments.from_format)
+    print(statistics_table(write_statistics(dataset, arguments.output, model, arguments.num_anchors)))
+    files = ("statistics.json", "statistics.png", "gallery.png")
+    print(f"written: {', '.join(str(pathlib.Path(arguments.output) / name) for name in files)}")
+    return 0

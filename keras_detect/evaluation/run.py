@@ -1,0 +1,68 @@
+"""One whole evaluation: data, metrics, and a report or a file with the numbers."""
+
+import json
+import os
+import pathlib
+
+from keras_detect.data.load import load_dataset
+from keras_detect.data.writing import replace_file
+from keras_detect.evaluation.callback import collect_detections, evaluate_coco
+from keras_detect.evaluation.collected import Collected
+from keras_detect.evaluation.report import report_folder, write_report
+
+
+def evaluate(
+    model,
+    data,
+    split: str | None = None,
+    *,
+    output: str | os.PathLike | None = None,
+    batch_size: int = 8,
+    score_threshold: float = 0.3,
+    details: dict[str, str] | None = None,
+    progress: bool = True,
+) -> dict:
+    """COCO's metrics of a detector on annotated images, and a report of them; `keras-detect evaluate` is this function.
+
+    Args:
+        model: a detector; see `evaluate_coco`.
+        data: a `DetectionDataset`, or a folder or file for `load_dataset`.
+        split: split of the folder; None for everything.
+        output: a folder for the report of `write_report`, a `.json` file for the numbers alone, or None.
+        batch_size: images per batch.
+        score_threshold: of the report's confusion matrix.
+        details: texts shown in the report, beside the data and the split.
+        progress: whether to show a progress bar.
+
+    Returns:
+        `{name: float}` of COCO's metrics and `"map_per_class"` `{class name: float}`, as `COCOEvaluator.result`.
+
+    Raises:
+        FileNotFoundError: no such data.
+        ValueError: unusable data, class names that the model does not have, or an `output` that is no report.
+    """
+    check_output(output)
+    dataset = data
+    if not hasattr(data, "batches"):
+        dataset = load_dataset(data, split, class_names=getattr(model, "class_names", None))
+    if not _is_report(output):
+        metrics = evaluate_coco(model, dataset, batch_size=batch_size, progress=progress)
+        if output is not None:
+            replace_file(pathlib.Path(output).expanduser(), json.dumps(metrics, indent=1) + "\n")
+        return metrics
+    collected = Collected(dataset.class_names)
+    collect_detections(model, dataset, collected, batch_size=batch_size, progress=progress)
+    details = {**(details or {}), "data": str(data), "split": split or "everything"}
+    report = write_report(collected, output, "Evaluation", details, score_threshold)
+    per_class = {name: values["map"] for name, values in report["coco_per_class"].items()}
+    return {**report["coco"], "map_per_class": per_class}
+
+
+def check_output(output):
+    """Raises `ValueError` where `evaluate` could not write its report."""
+    if _is_report(output):
+        report_folder(output)
+
+
+def _is_report(output):
+    return output is not None and pathlib.Path(output).suffix != ".json"

@@ -1,0 +1,38 @@
+"""From a pipeline config and its checkpoint to a model file."""
+
+import os
+import pathlib
+
+from keras_detect.tf_od_api.build import from_pipeline_config
+
+
+def convert(pipeline_config, checkpoint, output):
+    """Builds the model of a `pipeline.config`, restores its checkpoint and saves it; `keras-detect convert`.
+
+    Args:
+        pipeline_config: the file, or its folder.
+        checkpoint: prefix, folder or `.tar.gz` of its TF2 checkpoint.
+        output: the `.keras` file to write; it appears whole or not at all.
+
+    Returns:
+        `(model, RestoreReport)`.
+
+    Raises:
+        FileNotFoundError: no such config or checkpoint.
+        ValueError: `output` is no `.keras` file; a config that cannot be built; a checkpoint that does not fit.
+    """
+    path = pathlib.Path(output).expanduser()
+    if path.suffix != ".keras":
+        raise ValueError(f"output must name a .keras file. Received: {output}")
+    if path.is_dir():  # found out before the conversion, which takes a while
+        raise ValueError(f"output must name a file. Received a folder: {output}")
+    model = from_pipeline_config(pipeline_config)
+    report = model.restore(checkpoint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"part_of_{path.name}")
+    try:
+        model.save(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return model, report
