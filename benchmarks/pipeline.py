@@ -37,7 +37,7 @@ def main(argv=None):
     """Parses arguments, times everything and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--pictures", type=int, default=128)
+    parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=8)
     arguments = parser.parse_args(argv)
@@ -55,7 +55,7 @@ def drawn(folder, arguments):
     rng = np.random.default_rng(0)
     (folder / "drawn").mkdir()
     examples = []
-    for number in range(arguments.pictures):
+    for number in range(arguments.images):
         small = rng.normal(128, 60, (height // 16, width // 16, 3)).clip(0, 255).astype(np.uint8)
         pixels = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC), np.int16)
         pixels = (pixels + rng.normal(0, 8, pixels.shape)).clip(0, 255).astype(np.uint8)
@@ -109,7 +109,7 @@ def report(found, arguments):
                 speed[name].append(pictures / (time.perf_counter() - clock))
                 cost[name].append(1e3 * (processor_seconds() - used) / pictures)
     width, height = arguments.side
-    print(f"{arguments.pictures} pictures of {width} x {height}, batches of {arguments.batch_size}, {machine()}\n")
+    print(f"{arguments.images} pictures of {width} x {height}, batches of {arguments.batch_size}, {machine()}\n")
     print(f"{'':>24}{'images/s':>10}{'of decoding':>13}{'of train_step':>15}{'CPU ms an image':>17}{'CPU ratio':>11}")
     first, last = (np.array(speed[name]) for name in (next(iter(streams)), "train_step"))
     for name in speed:
@@ -123,10 +123,10 @@ def report(found, arguments):
 def _one_epoch(stream, name, arguments):
     """Takes one epoch's pictures; the iterator is new, so its start counts."""
     single = name == "JPEG decoding alone"
-    steps = arguments.pictures if single else -(-arguments.pictures // arguments.batch_size)
+    steps = arguments.images if single else -(-arguments.pictures // arguments.batch_size)
     for _ in stream.take(steps):
         pass
-    return arguments.pictures
+    return arguments.images
 
 
 def _steps(step, arguments, count=3):

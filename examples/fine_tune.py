@@ -29,14 +29,14 @@ def parse():
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--pictures", type=int, default=120, help="how many pictures to draw")
+    parser.add_argument("--images", type=int, default=120, help="how many pictures to draw")
     return parser.parse_args()
 
 
 def read(arguments):
     """Pictures to train on and pictures to measure on."""
     if arguments.data is None:
-        count, held_out = arguments.pictures, max(arguments.pictures // 5, 1)
+        count, held_out = arguments.images, max(arguments.pictures // 5, 1)
         return shapes_dataset(count, seed=0), shapes_dataset(held_out, seed=1)
     return (
         keras_detect.load_dataset(arguments.data, arguments.train_split),

@@ -2,7 +2,7 @@
 
 
 def print_metrics(metrics):
-    """One line per number of what `keras_detect.evaluation.evaluate_coco` returns; -1 means that there was no object."""
+    """One line per number of what `evaluation.evaluate_coco` returns; -1 means that there was no object."""
     per_class = {f"map of {name}": value for name, value in metrics["map_per_class"].items()}
     numbers = {name: value for name, value in metrics.items() if name != "map_per_class"}
     for name, value in {**numbers, **per_class}.items():

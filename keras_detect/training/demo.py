@@ -1,4 +1,4 @@
-"""`keras-detect demo`: fine-tunes the packaged detector, from data to a saved model, offline, in minutes on two CPU cores."""
+"""`keras-detect demo`: fine-tunes the packaged detector on drawn shapes, offline, in minutes on two CPU cores."""
 
 import dataclasses
 import os

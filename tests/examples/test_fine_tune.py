@@ -39,7 +39,7 @@ def test_the_notebook_runs_from_the_first_cell_to_the_last(tmp_path, monkeypatch
 
 def test_the_script_leaves_pictures_and_a_model(tmp_path):
     output = tmp_path / "run"
-    command = [sys.executable, EXAMPLES / "fine_tune.py", "--output", output, "--pictures", "8", "--epochs", "1"]
+    command = [sys.executable, EXAMPLES / "fine_tune.py", "--output", output, "--images", "8", "--epochs", "1"]
     command += ["--batch_size", "4"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
