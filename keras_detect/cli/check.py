@@ -1,6 +1,5 @@
 """`keras-detect check`: covers `keras_detect.check_dataset`."""
 
-import json
 import pathlib
 
 from keras_detect.cli._data import add_data
@@ -20,7 +19,7 @@ def add_arguments(parser):
 def run(arguments):
     """Prints the table of a check; 0 if a training would start, else 1."""
     from keras_detect.data.check import check_dataset
-    from keras_detect.data.writing import replace_file
+    from keras_detect.files import write_json
 
     model = load_model(arguments.model) if arguments.model else None
     report = check_dataset(
@@ -32,5 +31,5 @@ def run(arguments):
     )
     print(report)
     if arguments.output:
-        replace_file(pathlib.Path(arguments.output).expanduser(), json.dumps(report.to_dict(), indent=1) + "\n")
+        write_json(pathlib.Path(arguments.output).expanduser(), report.to_dict())
     return 0 if report.ok else 1

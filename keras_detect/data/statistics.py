@@ -1,11 +1,11 @@
 """What a data set looks like in numbers: classes, sizes, aspect ratios, and anchors that would fit its objects."""
 
-import json
 import pathlib
 
 import numpy as np
 
 from keras_detect import schema
+from keras_detect.files import write_json
 from keras_detect.visualization import draw_dataset, draw_statistics
 
 # COCO's bounds between small, medium and large objects: areas in pixels.
@@ -237,5 +237,5 @@ def write_statistics(dataset, output, model=None, num_anchors=9):
     draw_statistics(found, output / "statistics.png")
     draw_dataset(dataset).save(output / "gallery.png")
     plain = {key: value for key, value in found.items() if not isinstance(value, np.ndarray)}
-    (output / "statistics.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    write_json(output / "statistics.json", plain)
     return found

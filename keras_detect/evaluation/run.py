@@ -1,14 +1,13 @@
 """One whole evaluation: data, metrics, and a report or a file with the numbers."""
 
-import json
 import os
 import pathlib
 
 from keras_detect.data.load import load_dataset
-from keras_detect.data.writing import replace_file
 from keras_detect.evaluation.callback import collect_detections, evaluate_coco
 from keras_detect.evaluation.collected import Collected
 from keras_detect.evaluation.report import report_folder, write_report
+from keras_detect.files import write_json
 
 
 def evaluate(
@@ -48,7 +47,7 @@ def evaluate(
     if not _is_report(output):
         metrics = evaluate_coco(model, dataset, batch_size=batch_size, progress=progress)
         if output is not None:
-            replace_file(pathlib.Path(output).expanduser(), json.dumps(metrics, indent=1) + "\n")
+            write_json(pathlib.Path(output).expanduser(), metrics)
         return metrics
     collected = Collected(dataset.class_names)
     collect_detections(model, dataset, collected, batch_size=batch_size, progress=progress)

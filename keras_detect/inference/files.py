@@ -1,6 +1,5 @@
 """Detection in files: every image is drawn, and what was found is written to one JSON file."""
 
-import json
 import os
 import pathlib
 from collections.abc import Iterable
@@ -8,7 +7,7 @@ from collections.abc import Iterable
 from tqdm import tqdm
 
 from keras_detect.data.image import is_picture_name, read_picture
-from keras_detect.data.writing import replace_file
+from keras_detect.files import write_json
 from keras_detect.visualization import draw_boxes
 
 
@@ -64,7 +63,7 @@ def detect_files(
     if not found:
         raise unreadable[0]
     content = {"boxes": "ymin, xmin, ymax, xmax, 0 to 1", "images": found}
-    replace_file(output / "detections.json", json.dumps(content, indent=1) + "\n")
+    write_json(output / "detections.json", content)
     return found, unreadable
 
 

@@ -1,8 +1,8 @@
 """From a pipeline config and its checkpoint to a model file."""
 
-import os
 import pathlib
 
+from keras_detect.files import replacing_file
 from keras_detect.tf_od_api.build import from_pipeline_config
 
 
@@ -28,11 +28,6 @@ def convert(pipeline_config, checkpoint, output):
         raise ValueError(f"output must name a file. Received a folder: {output}")
     model = from_pipeline_config(pipeline_config)
     report = model.restore(checkpoint)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"part_of_{path.name}")
-    try:
+    with replacing_file(path) as part:
         model.save(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return model, report

@@ -1,9 +1,10 @@
 """Keeps the best model of a training run on disk, whole at every moment."""
 
-import os
 import pathlib
 
 import keras
+
+from keras_detect.files import replacing_file
 
 
 class BestModel(keras.callbacks.Callback):
@@ -31,6 +32,5 @@ class BestModel(keras.callbacks.Callback):
                 return
             self.best = float(value)
         self.best_epoch = epoch
-        part = self.path.with_name(f"part_of_{self.path.name}")
-        self.model.save(part)
-        os.replace(part, self.path)
+        with replacing_file(self.path) as part:
+            self.model.save(part)

@@ -11,6 +11,7 @@ import numpy as np
 from keras_detect import schema
 from keras_detect.data.shapes import shapes_dataset
 from keras_detect.evaluation.callback import evaluate_coco
+from keras_detect.files import replacing_file
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.training.recipe import Recipe
 from keras_detect.transforms import RandomHorizontalFlip, RandomVerticalFlip
@@ -63,9 +64,8 @@ def run_demo(output: str | os.PathLike, seed: int = 0) -> bool:
     _draw(model, held_out, output)
 
     path = output / "model.keras"
-    part = output / "part_of_model.keras"
-    model.save(part)
-    os.replace(part, path)
+    with replacing_file(path) as part:
+        model.save(part)
     same = _detects_the_same(model, keras.saving.load_model(path), held_out)
     print(f"5/5 saved {path}; loaded again, it detects {'exactly the same' if same else 'SOMETHING ELSE'}")
     print(f"done in {time.monotonic() - started:.0f} s. Now with your own images: keras-detect train --help")

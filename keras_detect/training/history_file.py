@@ -1,10 +1,11 @@
 """The logs of every epoch in a CSV file."""
 
 import csv
-import os
 import pathlib
 
 import keras
+
+from keras_detect.files import replacing_file
 
 
 class HistoryFile(keras.callbacks.Callback):
@@ -25,9 +26,7 @@ class HistoryFile(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.rows.append({"epoch": epoch, **{name: float(value) for name, value in (logs or {}).items()}})
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        part = self.path.with_name(f"part_of_{self.path.name}")
-        with open(part, "w", newline="") as file:
+        with replacing_file(self.path) as part, open(part, "w", newline="") as file:
             writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(part, self.path)

@@ -1,7 +1,6 @@
 """One whole training run: data, model, recipe, evaluation, and the best model with its history on disk."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import time
@@ -12,8 +11,8 @@ from keras_detect.backbones.backbone import backbone_names
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.load import load_dataset
 from keras_detect.data.record import REFUSED
-from keras_detect.data.writing import replace_file
 from keras_detect.evaluation.callback import COCOEvaluation, evaluate_coco
+from keras_detect.files import write_json
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.registry import unknown_name
@@ -220,5 +219,5 @@ def load_model(name):
 
 def _measure(model, validation, path, verbose):
     metrics = evaluate_coco(model, validation, progress=verbose > 0)
-    replace_file(path, json.dumps(metrics, indent=1) + "\n")
+    write_json(path, metrics)
     return metrics
