@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from keras_detect import schema
+from keras_detect.data.image import as_pixels
 
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _GROUND = (24, 24, 24)
@@ -35,7 +36,8 @@ def draw_boxes(image, boxes, labels, scores=None, class_names=None, score_thresh
     room. A picture smaller than 320 pixels is enlarged by a whole factor so that the names can be read.
 
     Args:
-        image: uint8 or float [H, W, 3] in 0...255, a Pillow picture, or a path.
+        image: what `keras_detect.data.image.as_pixels` reads: an array [H, W, 3] in 0...255, a Pillow image, a path,
+            bytes or an open file, turned upright as its EXIF orientation says.
         boxes: [n, 4] normalised yxyx.
         labels: [n] int; rows below 0 are padding and left out.
         scores: [n] float, or None.
@@ -253,16 +255,9 @@ def _read_history(path):
 
 
 def _to_picture(image):
-    """A new RGB Pillow picture."""
-    if isinstance(image, Image.Image):
-        return image.convert("RGB").copy()
-    if isinstance(image, str | os.PathLike):
-        with Image.open(image) as opened:
-            return opened.convert("RGB")
-    pixels = np.asarray(image)
-    if pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise ValueError(f"A picture is [H, W, 3] in 0...255. Received: an array of shape {pixels.shape}")
-    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    """A new RGB Pillow image, upright."""
+    pixels = as_pixels(image)
+    return Image.fromarray(pixels if pixels.dtype == np.uint8 else np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
 def _line_width(picture):

@@ -127,8 +127,8 @@ def test_errors():
         draw_boxes(grey(9, 9), [[0, 0, 1, 1]], [0, 1])
     with pytest.raises(ValueError, match="1 labels, 2 scores"):
         draw_boxes(grey(9, 9), [[0, 0, 1, 1]], [0], [0.5, 0.5])
-    with pytest.raises(ValueError, match=r"shape \(9, 9\)"):
-        draw_boxes(np.zeros((9, 9)), [], [])
+    with pytest.raises(ValueError, match=r"shape \(1, 9, 9, 3\)"):
+        draw_boxes(np.zeros((1, 9, 9, 3)), [], [])
     with pytest.raises(ValueError, match="at least one picture"):
         draw_gallery([])
     with pytest.raises(ValueError, match="One caption"):

@@ -1,9 +1,10 @@
 """What a picture is before the model: readers and writers, the data set, its check and statistics, the pipeline."""
 
-from keras_detect.data.check import CheckReport, check_dataset
+from keras_detect.data.check import check_dataset
 from keras_detect.data.coco_json import write_coco
 from keras_detect.data.convert import convert_dataset, write_dataset
 from keras_detect.data.dataset import DetectionDataset
+from keras_detect.data.inspection import CheckReport
 from keras_detect.data.label_map import LabelMap, read_label_map, write_label_map
 from keras_detect.data.load import load_dataset
 from keras_detect.data.shapes import shapes_dataset

@@ -1,79 +1,10 @@
 """Everything that is wrong with a data set, in one table, before any training starts."""
 
-import collections
-import hashlib
-import io
 import pathlib
 
-import numpy as np
-from PIL import ExifTags, Image
-
-from keras_detect.data import statistics
+from keras_detect.data.inspection import CheckReport, inspect, inspection
 from keras_detect.data.load import reader
-from keras_detect.data.record import KEPT, REFUSED, REPAIRED, Defects, one_line
-
-# A class with less than this share of the most frequent one's objects is named.
-_RARE = 1 / 50
-_PLACES_SHOWN = 3
-_PLACE_LENGTH = 40
-
-_MODES = {
-    "L": "grey pictures, repeated into three channels",
-    "1": "black-and-white pictures, repeated into three channels",
-    "CMYK": "CMYK pictures, converted to RGB",
-    "YCbCr": "pictures in another colour space, converted to RGB",
-    "LAB": "pictures in another colour space, converted to RGB",
-    "HSV": "pictures in another colour space, converted to RGB",
-    "P": "palette pictures, converted to RGB",
-    "RGBA": "pictures with transparency, which is left out",
-    "LA": "pictures with transparency, which is left out",
-    "PA": "pictures with transparency, which is left out",
-    "La": "pictures with transparency, which is left out",
-    "RGBa": "pictures with transparency, which is left out",
-}
-_DEEP = "pictures of 16 bits or more, of which the high byte is taken"
-_ENDINGS = {"JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "TIFF": (".tif", ".tiff"), "MPO": (".jpg", ".jpeg", ".mpo")}
-
-
-class CheckReport:
-    """What a check found.
-
-    Attributes:
-        source: what was checked, in words.
-        pictures: number of pictures that can be used.
-        defects: the `Defects` with every count.
-    """
-
-    def __init__(self, source, pictures, defects):
-        self.source = str(source)
-        self.pictures = pictures
-        self.defects = defects
-
-    @property
-    def ok(self):
-        """Whether a training would start: there are pictures and nothing is refused."""
-        return self.pictures > 0 and not any(row[0] == REFUSED for row in self.rows())
-
-    def rows(self):
-        """[(action, kind, count, places)], the worst action first."""
-        return self.defects.rows()
-
-    def to_dict(self):
-        """The report for JSON."""
-        entries = [
-            {"what": kind, "count": count, "loader": action, "where": list(places)}
-            for action, kind, count, places in self.rows()
-        ]
-        return {"source": self.source, "pictures": self.pictures, "training_would_start": self.ok, "found": entries}
-
-    def __str__(self):
-        rows = [(action, str(count), kind, _shown(places)) for action, kind, count, places in self.rows()]
-        head = ("loader", "count", "what", "where")
-        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(3)]
-        lines = [f"{a:<{widths[0]}}  {n:>{widths[1]}}  {k:<{widths[2]}}  {w}" for a, n, k, w in [head, *rows]]
-        table = lines if rows else ["nothing is wrong"]
-        end = "training would start" if self.ok else "training would not start: correct what is refused"
-        return "\n".join([f"{self.source}: {self.pictures} pictures", *table, end])
+from keras_detect.data.record import REFUSED, Defects, one_line
 
 
 def check_dataset(data, split=None, class_names=None, format=None, model=None, decode=True):
@@ -93,24 +24,12 @@ def check_dataset(data, split=None, class_names=None, format=None, model=None, d
     Returns:
         `CheckReport`; `print` shows its table, `ok` says whether a training would start.
     """
-    names = getattr(model, "class_names", None)
-    defects = Defects(collect=True)
     if hasattr(data, "records"):
-        dataset, source = data, repr(data)
-        defects.merge(data.defects)
-    else:
-        path, source = pathlib.Path(data).expanduser(), str(data)
-        dataset = _read(path, split, class_names or names, format, defects)
-    usable = 0
-    if dataset is not None:
-        usable = _check_pictures(dataset, defects, decode)
-        _check_truth(dataset, defects)
-        if names and list(names) != dataset.class_names:
-            differing = sorted({*names} ^ {*dataset.class_names}) or ["the same in another order"]
-            defects.add(REFUSED, "class names that are not the model's", ", ".join(differing))
-        if model is not None:
-            _check_anchors(dataset, model, defects)
-    return CheckReport(source, usable, defects)
+        return inspection(data, model=model, decode=decode)
+    path, defects = pathlib.Path(data).expanduser(), Defects(collect=True)
+    dataset = _read(path, split, class_names or getattr(model, "class_names", None), format, defects)
+    usable = 0 if dataset is None else inspect(dataset, defects, model, decode)
+    return CheckReport(str(data), usable, defects)
 
 
 def _read(path, split, class_names, format, defects):
@@ -121,107 +40,3 @@ def _read(path, split, class_names, format, defects):
         if not any(action == REFUSED for (action, _), _ in defects):
             defects.add(REFUSED, f"data set: {one_line(error)}", path.name)
         return None
-
-
-def _check_pictures(dataset, defects, decode):
-    """Counts what is wrong with single pictures and which are there twice; returns how many can be used."""
-    from tqdm import tqdm
-
-    usable, seen, names, ids = 0, {}, {}, {}
-    for record in tqdm(dataset.records, desc="check", unit="picture", disable=len(dataset) < 500):
-        name = str(record.file_name)
-        try:
-            content = record.picture.encoded() if hasattr(record.picture, "encoded") else None
-            if content is not None:
-                _check_header(content, record, defects)
-            if decode:
-                record.picture.read()
-                _check_masks(record, defects)
-        except (ValueError, OSError):
-            defects.add(REFUSED, "pictures that cannot be decoded: damaged or cut off", name)
-            continue
-        usable += 1
-        digest = hashlib.sha256(record.picture.pixels.tobytes() if content is None else content).digest()
-        if digest in seen:
-            defects.add(KEPT, "duplicate pictures", f"{name} = {seen[digest]}")
-        for table, key, kind in ((names, name, "names"), (ids, str(record.image_id), "ids")):
-            if key in table:
-                defects.add(KEPT, f"duplicate {kind} of pictures", key)
-            table[key] = True
-        seen.setdefault(digest, name)
-    return usable
-
-
-def _check_masks(record, defects):
-    """Decodes the masks that are pictures; the others were looked at when they were read."""
-    try:
-        if any(isinstance(mask, bytes) for mask in record.masks or ()):
-            record.read_masks()
-    except ValueError:
-        defects.add(REFUSED, "masks that cannot be decoded: damaged or cut off", record.file_name)
-
-
-def _check_header(content, record, defects):
-    """Counts what the header of a picture's bytes says: format, orientation, mode."""
-    name = str(record.file_name)
-    with Image.open(io.BytesIO(content)) as image:
-        ending = pathlib.PurePosixPath(name).suffix.lower()
-        if ending and ending not in _ENDINGS.get(image.format, (f".{(image.format or '').lower()}",)):
-            defects.add(KEPT, "pictures whose ending is not their format, read by their content", name)
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            if record.picture.upright:
-                defects.add(REPAIRED, "pictures with an EXIF rotation, turned upright", name)
-            else:
-                defects.add(KEPT, "pictures with an EXIF rotation that their boxes do not follow, not turned", name)
-        if image.mode.startswith("I") or _bits_of_png(content) == 16:
-            defects.add(REPAIRED, _DEEP, name)
-        if image.mode in _MODES:
-            defects.add(REPAIRED, _MODES[image.mode], name)
-        elif image.mode == "RGB" and "transparency" in image.info:
-            defects.add(REPAIRED, _MODES["RGBA"], name)
-
-
-def _bits_of_png(content):
-    """Bits a channel, as a PNG's header says (ISO 15948, 11.2.2), else None: Pillow shows 16 bits of RGB as 8."""
-    return content[24] if content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) > 24 else None
-
-
-def _check_truth(dataset, defects):
-    """Counts empty pictures, boxes drawn twice, classes without or with few objects."""
-    for record in dataset.records:
-        if not len(record.boxes):
-            defects.add(KEPT, "pictures without objects, taken as background", record.file_name)
-        rows = collections.Counter(zip(record.labels.tolist(), map(tuple, record.boxes.tolist()), strict=True))
-        twice = sum(count - 1 for count in rows.values())
-        if twice:
-            defects.add(KEPT, "duplicate boxes of one class", record.file_name, twice)
-    counts = np.zeros(len(dataset.class_names), np.int64)
-    for record in dataset.records:
-        np.add.at(counts, record.labels, 1)
-    for label, name in enumerate(dataset.class_names):
-        if not counts[label]:
-            defects.add(KEPT, "classes without objects", name)
-        elif counts[label] < _RARE * counts.max():
-            defects.add(KEPT, f"classes with fewer than 1/{round(1 / _RARE)} of the most frequent one's objects", name)
-    points = {r.keypoints.shape[1] for r in dataset.records if r.keypoints is not None}
-    if len(points) > 1:
-        listed = ", ".join(map(str, sorted(points)))
-        kind = f"objects with different numbers of keypoints, filled up with invisible ones: {listed}"
-        defects.add(KEPT, kind, "all pictures")
-    if not counts.sum():
-        defects.add(REFUSED, "data sets without any object", "all pictures")
-
-
-def _check_anchors(dataset, model, defects):
-    """Counts objects that overlap no anchor of the model enough."""
-    threshold = statistics.matched_threshold(model)
-    for record, overlaps in statistics.best_overlaps(dataset, model):
-        missed = int((overlaps < threshold).sum())
-        if missed:
-            kind = f"objects that no anchor overlaps by {threshold:g}: they get their best one, or none"
-            defects.add(KEPT, kind, record.file_name, missed)
-
-
-def _shown(places):
-    places = [place if len(place) <= _PLACE_LENGTH else f"...{place[3 - _PLACE_LENGTH :]}" for place in places]
-    return ", ".join(places[:_PLACES_SHOWN]) + (f", ... ({len(places)})" if len(places) > _PLACES_SHOWN else "")

@@ -12,7 +12,8 @@ from keras_detect.data.image import is_picture_name
 from keras_detect.data.reading import picture_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
 from keras_detect.data.splits import is_named_after, read_split
-from keras_detect.data.writing import PictureFolder, as_dataset, replace_file
+from keras_detect.data.writing import PictureFolder, as_dataset
+from keras_detect.files import write_file
 from keras_detect.registry import unknown_name
 
 # COCO's other annotation files, which hold no boxes of their own.
@@ -74,7 +75,7 @@ def write_coco(dataset, folder, split=None):
             annotations.append(ids | _annotation(record, row, height, width))
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(dataset.class_names)]
     text = json.dumps({"images": images, "annotations": annotations, "categories": categories})
-    return replace_file(folder / (f"instances_{split}.json" if split else "instances.json"), text)
+    return write_file(folder / (f"instances_{split}.json" if split else "instances.json"), text)
 
 
 write = write_coco

@@ -17,7 +17,8 @@ from keras_detect.data.label_map import find_label_map, read_label_map, write_la
 from keras_detect.data.reading import index_pictures, label_finder, picture_or_refuse
 from keras_detect.data.record import KEPT, Defects, make_record
 from keras_detect.data.splits import is_named_after, read_split
-from keras_detect.data.writing import PictureFolder, as_dataset, replace_file
+from keras_detect.data.writing import PictureFolder, as_dataset
+from keras_detect.files import write_file
 from keras_detect.registry import unknown_name
 
 # our name -> names that mean it, in lower case and without spaces and underscores
@@ -119,7 +120,7 @@ def write(dataset, folder, split=None):
             rest = [_cell(getattr(record, key), row) for key in columns]
             table.writerow([*start, dataset.class_names[record.labels[row]], xmin, ymin, xmax, ymax, *rest])
     write_label_map(folder / "label_map.json", dataset.class_names)
-    return replace_file(folder / (f"{split}.csv" if split else "annotations.csv"), text.getvalue())
+    return write_file(folder / (f"{split}.csv" if split else "annotations.csv"), text.getvalue())
 
 
 def _has(record, key):

@@ -1,8 +1,6 @@
 """The data set every reader returns: annotated pictures, decoded when they are needed."""
 
-import collections
 import numbers
-import re
 
 import numpy as np
 
@@ -10,9 +8,6 @@ from keras_detect import schema
 from keras_detect.data import pipeline
 from keras_detect.data.in_memory import record_of_example
 from keras_detect.data.record import OPTIONAL_ROWS, Defects
-
-# Control characters, and halves of a character as damaged JSON can hold them: not every file takes them.
-_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 class DetectionDataset:
@@ -32,22 +27,16 @@ class DetectionDataset:
         defects: the `Defects` that a reader counted, or None.
 
     Raises:
-        ValueError: a label outside [0, K), or no records.
+        ValueError: a label outside [0, K), no records, or class names that `schema.check_class_names` refuses.
     """
 
     def __init__(self, records, class_names, split=None, defects=None):
         self.records = list(records)
-        self.class_names = [str(name) for name in class_names]
+        self.class_names = list(schema.check_class_names(class_names))
         self.split = split
         self.defects = Defects() if defects is None else defects
         if not self.records:
             raise ValueError("A data set needs at least one picture. Received none.")
-        unwritable = [name for name in self.class_names if _UNWRITABLE.search(name)]
-        if unwritable:
-            raise ValueError(f"Class names are text that can be written. Received: {ascii(unwritable[0])[:100]}")
-        repeated = sorted(name for name, count in collections.Counter(self.class_names).items() if count > 1)
-        if repeated:
-            raise ValueError(f"Class names must differ from one another. Received repeated: {_listed(repeated)}")
         for record in self.records:
             wrong = record.labels[(record.labels < 0) | (record.labels >= len(self.class_names))]
             if len(wrong):
@@ -151,9 +140,9 @@ class DetectionDataset:
         Returns:
             `CheckReport`; `print` shows its table, `ok` says whether a training would start.
         """
-        from keras_detect.data.check import check_dataset
+        from keras_detect.data.inspection import inspection
 
-        return check_dataset(self, model=model, decode=decode)
+        return inspection(self, model=model, decode=decode)
 
     @property
     def max_boxes(self):

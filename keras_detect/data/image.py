@@ -3,10 +3,12 @@
 import dataclasses
 import io
 import os
+import re
 import struct
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from absl import logging
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 # The decoders, numbered as the pipeline's switch wants them.
 TF_JPEG, TF_PNG, PYTHON = 0, 1, 2
@@ -146,9 +148,9 @@ def _facts(source, name, annotated_size):
 
 
 def read_picture(path, upright=True, name=None):
-    """Reads a picture file as uint8 [H, W, 3] RGB.
+    """Reads an image file as uint8 [H, W, 3] RGB.
 
-    Grey, palette, CMYK and 16-bit pictures are converted (16 bits by their high byte); an alpha channel is dropped.
+    Grey, palette, CMYK and 16-bit images are converted (16 bits by their high byte); an alpha channel is dropped.
 
     Args:
         path: the file, anything Pillow reads; or an open file.
@@ -157,20 +159,23 @@ def read_picture(path, upright=True, name=None):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a picture, or a damaged one.
+        ValueError: not an image, or a damaged one.
     """
     name = path if name is None else name
     if not hasattr(path, "read") and not os.path.isfile(path):
         raise FileNotFoundError(f"Picture not found: {path}")
     try:
         with Image.open(path) as image:
-            if upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-                from PIL import ImageOps
-
-                image = ImageOps.exif_transpose(image)
-            image.load()
+            return _decoded(image, upright, name)
     except UNREADABLE as error:
         raise _unreadable(name, error) from None
+
+
+def _decoded(image, upright, name):
+    """The pixels of an opened Pillow image, turned as its EXIF orientation says if they shall be upright."""
+    if upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    image.load()
     return to_rgb(image, name=name)
 
 
@@ -216,24 +221,67 @@ def _unreadable(name, error):
     return ValueError(f"Not a readable picture: {name} ({reason}). Replace the file, or remove it with its annotation.")
 
 
-def as_pixels(picture):
-    """A path, a Pillow picture or an array `[H, W, 3]`, `[H, W, 4]`, `[H, W, 1]` or `[H, W]` -> uint8 or float RGB.
+def encode_png(pixels):
+    """The bytes of a PNG image of uint8 [H, W, 3] or [H, W]."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def as_pixels(image):
+    """Any image as RGB pixels [H, W, 3], upright: the one function that drawing, inference and examples read with.
+
+    Args:
+        image: a path, the bytes of an image file, an open binary file, a Pillow image, or an array `[H, W, 3]`,
+            `[H, W, 4]` (alpha is dropped), `[H, W, 1]` or `[H, W]` in 0...255. An EXIF orientation is applied; of
+            several frames the first is taken, with a warning.
+
+    Returns:
+        uint8, or float32 where an array of another dtype was given.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a picture, a batch, or an array with another number of channels.
+        IsADirectoryError: the path of a folder.
+        ValueError: not an image, a URL, a batch, or an array with another number of channels.
     """
-    if isinstance(picture, str | os.PathLike):
-        return read_picture(os.fspath(picture))
-    if isinstance(picture, Image.Image):
-        return to_rgb(picture)
-    pixels = np.asarray(picture)
+    if isinstance(image, str | os.PathLike):
+        return _pixels_of_file(_local_file(image), image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _pixels_of_file(io.BytesIO(bytes(image)), f"{len(image)} bytes")
+    if hasattr(image, "read"):
+        return _pixels_of_file(image, getattr(image, "name", type(image).__name__))
+    if isinstance(image, Image.Image):
+        return _decoded(image, upright=True, name="the image")
+    pixels = np.asarray(image)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4) or not pixels.size:
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4) or not pixels.size or pixels.dtype.kind not in "biuf":
         raise ValueError(
-            "A picture is a path, a Pillow picture, or an array [H, W, 3] in 0...255. "
-            f"Received: {type(picture).__name__} of shape {pixels.shape}. Pass several pictures as a list."
+            "An image is a path, bytes, an open file, a Pillow image, or an array [H, W, 3] in 0...255. "
+            f"Received: {type(image).__name__} of shape {pixels.shape}. Pass several images as a list."
         )
     pixels = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
     return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+
+
+def _local_file(path):
+    """The path of a file as a string. Raises for a URL or a folder, and where there is none."""
+    path = os.fspath(path)
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path):
+        raise ValueError(f"URLs are not fetched. Received: {path!r}. Download the image and pass its path or bytes.")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"An image is a file. Received a folder: {path!r}. Pass its images as a list.")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"Picture not found: {path}")
+    return path
+
+
+def _pixels_of_file(source, name):
+    try:
+        with Image.open(source) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":  # photographs with a preview, one image to everybody
+                logging.warning("%s has %d frames; the first one is used.", name, frames)
+            return _decoded(image, upright=True, name=name)
+    except UNREADABLE as error:
+        raise _unreadable(name, error) from None

@@ -1,25 +1,14 @@
-"""Label maps: which id an annotation gives to which class, in JSON, in the original's `.pbtxt`, or one name a line."""
+"""Label maps: which id an annotation gives to which class, in JSON, in upstream's `.pbtxt`, or one name a line."""
 
 import collections
 import dataclasses
 import json
 import pathlib
-import re
 
-from keras_detect.data.writing import replace_file
+from keras_detect.files import write_file
+from keras_detect.text_proto import parser as text_proto
 
 MAX_BYTES = 2 * 2**20
-
-_TOKEN = re.compile(
-    r"""(?P<blank>[\s,;]+|\#[^\n]*)
-      | (?P<name>[A-Za-z_]\w*)
-      | (?P<number>[-+]?\.?[0-9][\w.+-]*)
-      | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
-      | (?P<symbol>[{}<>:])""",
-    re.VERBOSE,
-)
-_ESCAPE = re.compile(r"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.)", re.DOTALL)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +36,7 @@ class LabelMap:
 
 
 def read_label_map(path):
-    """Reads a label map: `.pbtxt` of the original, `.json`, or text with a name a line (ids from 1).
+    """Reads a label map: upstream's `.pbtxt`, `.json`, or text with a name a line (ids from 1).
 
     JSON is `{"1": "cat", ...}`, `["cat", ...]` (ids from 1), or `{"class_names": [...]}` as presets have it.
 
@@ -65,8 +54,10 @@ def read_label_map(path):
         if path.suffix.lower() == ".json":
             return _from_json(json.loads(text))
         if path.suffix.lower() in (".pbtxt", ".prototxt"):
-            return _from_items(_parse(text))
+            return _from_node(text_proto.parse(text, str(path)))
         return _checked({number + 1: line.strip() for number, line in enumerate(text.splitlines()) if line.strip()})
+    except text_proto.PipelineConfigError as error:
+        raise ValueError(f"{error}. This is not a label map: correct it or write it again.") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a label map ({error}). Correct it or write it again.") from None
 
@@ -81,7 +72,7 @@ def write_label_map(path, class_names):
         text = "".join(f'item {{\n  id: {key}\n  name: "{_escaped(name)}"\n}}\n' for key, name in items.items())
     else:
         text = "".join(f"{name}\n" for name in items.values())
-    return replace_file(path, text)
+    return write_file(path, text)
 
 
 def find_label_map(folders):
@@ -105,21 +96,24 @@ def _from_json(content):
     return _checked({int(key): name for key, name in content.items()})
 
 
-def _from_items(items):
+def _from_node(root):
+    """The map of a parsed text; `root` is the top `Node`. Fields that say nothing about names are passed over."""
+    for name in root.names():
+        if name != "item":
+            raise root.error(name, "a label map consists of item {...}")
     names, shown, keypoints = {}, {}, ()
-    for item in items:
-        if "id" not in item or not ("name" in item or "display_name" in item):
-            raise ValueError(f"an item needs an id and a name, received {sorted(item)}")
-        key = item["id"]
-        if not isinstance(key, int) or key in names:
-            raise ValueError(f"an item's id is an integer of its own, received {key}")
-        names[key] = str(item.get("name", item.get("display_name")))
-        if item.get("display_name", names[key]) != names[key]:
-            shown[key] = str(item["display_name"])
-        points = item.get("keypoints", ())
-        points = [point for point in points if "label" in point] if isinstance(points, list) else []
-        keypoints = keypoints or tuple(str(point["label"]) for point in points)
-    # The original gives id 0 to the background where a map lists it.
+    for item in root.repeated("item"):
+        key, name, display = item.scalar("id", int), item.scalar("name", str), item.scalar("display_name", str)
+        if key is None or (name is None and display is None):
+            raise item.error(None, f"an item needs an id and a name, received {sorted(item.names())}")
+        if key in names:
+            raise item.error("id", f"an item's id is an integer of its own, received {key} twice")
+        names[key] = display if name is None else name
+        if display is not None and display != names[key]:
+            shown[key] = display
+        points = [point.scalar("label", str) for point in item.repeated("keypoints")]
+        keypoints = keypoints or tuple(point for point in points if point is not None)
+    # Upstream gives id 0 to the background where a map lists it.
     background = names.pop(0, None) if names.get(0) == "background" else None
     if background:
         shown.pop(0, None)
@@ -133,71 +127,6 @@ def _checked(names, shown=None, keypoints=()):
     if repeated:
         raise ValueError(f"the name {repeated[0]!r} stands for two classes")
     return LabelMap({key: names[key] for key in sorted(names)}, shown or {}, keypoints)
-
-
-def _parse(text):
-    """The `item` messages as dicts: scalars by name, `keypoints` as a list of dicts; other messages are passed over."""
-    items, stack, position = [], [], 0
-    pending, expects_value = None, False
-    line = 1
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise ValueError(f"line {line}: unexpected {text[position : position + 10]!r}")
-        position, kind, token = match.end(), match.lastgroup, match.group()
-        if kind == "blank":
-            line += token.count("\n")
-            continue
-        if kind == "symbol" and token in "{<":
-            if pending is None or len(stack) > 20:
-                raise ValueError(f"line {line}: unexpected {token!r}")
-            message = {}
-            if not stack and pending == "item":
-                items.append(message)
-            elif len(stack) == 1 and pending == "keypoints":
-                stack[-1].setdefault("keypoints", []).append(message)
-            elif not stack:
-                raise ValueError(f"line {line}: a label map consists of item {{...}}, received {pending!r}")
-            stack.append(message)
-            pending, expects_value = None, False
-        elif kind == "symbol" and token in "}>":
-            if not stack or pending is not None:
-                raise ValueError(f"line {line}: unexpected {token!r}")
-            stack.pop()
-        elif kind == "symbol":
-            expects_value = pending is not None
-        elif expects_value:
-            if not stack:
-                raise ValueError(f"line {line}: a label map consists of item {{...}}, received {pending!r}")
-            stack[-1][pending] = _value(kind, token, line)
-            pending, expects_value = None, False
-        elif kind == "name" and pending is None:
-            pending = token
-        else:
-            raise ValueError(f"line {line}: unexpected {token!r}")
-    if stack or pending:
-        raise ValueError("the text ends inside an item")
-    return items
-
-
-def _value(kind, token, line):
-    if kind == "string":
-        # Escapes stand for bytes, which together must be UTF-8: protobuf writes \303\251 for an e with an accent.
-        return _ESCAPE.sub(_unescaped, token[1:-1]).encode("utf-8", "surrogateescape").decode("utf-8")
-    if kind == "number":
-        try:
-            return int(token)
-        except ValueError:
-            return token
-    return token
-
-
-def _unescaped(match):
-    code = match[1]
-    if (code[0] in "xX" and len(code) > 1) or code[0].isdigit():
-        byte = int(code[1:], 16) if code[0] in "xX" else int(code, 8) & 255
-        return bytes([byte]).decode("utf-8", "surrogateescape")
-    return _ESCAPES.get(code, code)
 
 
 def _escaped(name):

@@ -10,7 +10,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from keras_detect.data.image import UNREADABLE
+from keras_detect.data.image import UNREADABLE, encode_png
 
 # A polygon's corners lie within so many sides of the picture: drawing walks along every edge.
 FARTHEST = 10
@@ -121,11 +121,9 @@ def stack(masks, size):
 
 def to_png(mask, size):
     """A mask as the bytes of a grey PNG picture, 1 on the object, as the original's tools write it."""
-    from keras_detect.data.writing import png
-
     if isinstance(mask, bytes):
         return mask
-    return png(pixels(mask, size))
+    return encode_png(pixels(mask, size))
 
 
 def _text(counts):

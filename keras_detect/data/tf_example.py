@@ -11,8 +11,7 @@ import hashlib
 import numpy as np
 
 from keras_detect.data import masks
-from keras_detect.data.image import TF_JPEG, TF_PNG
-from keras_detect.data.writing import png
+from keras_detect.data.image import TF_JPEG, TF_PNG, encode_png
 
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
 _FLAGS = {"is_crowd": "is_crowd", "is_difficult": "difficult", "is_group_of": "group_of"}
@@ -121,7 +120,7 @@ def _encoded(picture):
     """`(bytes, format)` of a picture that the original's tools read."""
     if picture.decoder in (TF_JPEG, TF_PNG):
         return picture.encoded(), b"jpeg" if picture.decoder == TF_JPEG else b"png"
-    return png(picture.read()), b"png"
+    return encode_png(picture.read()), b"png"
 
 
 def _feature(values):

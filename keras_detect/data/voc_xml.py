@@ -10,7 +10,8 @@ from keras_detect.data.label_map import find_label_map, read_label_map, write_la
 from keras_detect.data.reading import index_pictures, label_finder, picture_or_refuse
 from keras_detect.data.record import KEPT, Defects, make_record
 from keras_detect.data.splits import read_split
-from keras_detect.data.writing import PictureFolder, as_dataset, replace_file
+from keras_detect.data.writing import PictureFolder, as_dataset
+from keras_detect.files import write_file
 from keras_detect.registry import unknown_name
 
 _ANNOTATIONS = ("Annotations", "annotations")
@@ -63,9 +64,9 @@ def write(dataset, folder, split=None):
     names = [pictures.add(record) for record in dataset.records]  # all of them first: a broken one leaves no annotation
     stems = [name.rsplit(".", 1)[0] for name in names]
     for record, name, stem in zip(dataset.records, names, stems, strict=True):
-        replace_file(folder / "Annotations" / f"{stem}.xml", _xml(record, name, dataset.class_names))
+        write_file(folder / "Annotations" / f"{stem}.xml", _xml(record, name, dataset.class_names))
     if split:
-        replace_file(folder / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in stems))
+        write_file(folder / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in stems))
     write_label_map(folder / "label_map.json", dataset.class_names)
     return folder
 

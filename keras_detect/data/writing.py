@@ -1,13 +1,13 @@
-"""What the writers share: pictures into a folder under names of their own, and files that appear only when whole."""
+"""What the writers share: any data as a data set, and images copied into a folder under names of their own."""
 
 import io
-import os
 import pathlib
 
 from PIL import Image
 
 from keras_detect.data.dataset import DetectionDataset
-from keras_detect.data.image import is_picture_name
+from keras_detect.data.image import encode_png, is_picture_name
+from keras_detect.files import write_file
 
 
 def as_dataset(data):
@@ -47,7 +47,7 @@ class PictureFolder:
             stem = f"{base.stem}_{number}"
             name = f"{stem}{suffix}"
         self._names[stem] = name
-        replace_file(self.folder / name, content)
+        write_file(self.folder / name, content)
         return name
 
     def _differs(self, name, content):
@@ -61,29 +61,9 @@ def encoded(picture, file_name):
     if hasattr(picture, "encoded") and picture.upright:
         content = picture.encoded()
         return content, suffix if is_picture_name(f"a{suffix}") else f".{_format(content)}"
-    return png(picture.read()), ".png"
-
-
-def png(pixels):
-    """The bytes of a PNG picture of uint8 [H, W, 3] or [H, W]."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode_png(picture.read()), ".png"
 
 
 def _format(content):
     with Image.open(io.BytesIO(content)) as image:
         return {"jpeg": "jpg"}.get(image.format.lower(), image.format.lower())
-
-
-def replace_file(path, content):
-    """Writes text or bytes so that the file is either whole or as it was before."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"part_of_{path.name}")
-    try:
-        part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path

@@ -9,6 +9,7 @@ import pathlib
 import re
 
 import numpy as np
+import yaml
 
 from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
@@ -16,12 +17,15 @@ from keras_detect.data.image import is_picture_name
 from keras_detect.data.reading import picture_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
 from keras_detect.data.splits import read_split
-from keras_detect.data.writing import PictureFolder, as_dataset, replace_file
-from keras_detect.data.yaml_subset import parse_yaml
+from keras_detect.data.writing import PictureFolder, as_dataset
+from keras_detect.files import write_file
 
 _NAMES = ("classes.txt", "obj.names")
 _SPLITS = ("train", "val", "test")
 _MAX_CLASS = 99_999
+_MAX_YAML = 4 * 2**20
+# PyYAML's loader that makes nothing but texts, lists and dicts, of C where PyYAML was built with it
+_TEXTS_ONLY = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 def recognises(path):
@@ -34,17 +38,17 @@ def recognises(path):
 def read(path, split=None, class_names=None, defects=None):
     """Reads a YOLO data set; `keras_detect.load_dataset` documents the arguments and errors."""
     defects = Defects() if defects is None else defects
-    yaml = path if path.is_file() else _yaml(path)
+    yaml_file = path if path.is_file() else _yaml(path)
     root = path.parent if path.is_file() else path
-    content = {} if yaml is None else _content(yaml)
-    stored = _stored_names(root, content, yaml)
+    content = {} if yaml_file is None else _content(yaml_file)
+    stored = _stored_names(root, content, yaml_file)
     if class_names is None and stored is None:
         raise ValueError(f"{root} names no classes. Wanted: names in data.yaml, or classes.txt, or class_names=[...].")
     names = list(class_names) if class_names is not None else stored
     positions = {name: label for label, name in enumerate(names)}
     # The numbers in the files follow the stored list; without one they are labels.
     labels = {number: positions.get(name) for number, name in enumerate(stored if stored is not None else names)}
-    pictures = _pictures(root, content, split, yaml)
+    pictures = _pictures(root, content, split, yaml_file)
     if not pictures:
         raise ValueError(
             f"No pictures found in {root}. Wanted: images/ and labels/, or the folders that data.yaml names."
@@ -71,21 +75,21 @@ def write(dataset, folder, split=None):
         ValueError: a `data.yaml` with other classes is there already.
     """
     dataset, folder, split = as_dataset(dataset), pathlib.Path(folder), split or "train"
-    yaml = folder / "data.yaml"
+    yaml_file = folder / "data.yaml"
     splits = {split: f"images/{split}"}
-    if yaml.is_file():
-        before = _content(yaml)
-        if _stored_names(folder, before, yaml) != dataset.class_names:
-            raise ValueError(f"{yaml} lists other classes. Write into another folder.")
+    if yaml_file.is_file():
+        before = _content(yaml_file)
+        if _stored_names(folder, before, yaml_file) != dataset.class_names:
+            raise ValueError(f"{yaml_file} lists other classes. Write into another folder.")
         splits = {key: before[key] for key in _SPLITS if isinstance(before.get(key), str)} | splits
     pictures = PictureFolder(folder / "images" / split)
     for record in dataset.records:
         stem = pictures.add(record).rsplit(".", 1)[0]
-        replace_file(folder / "labels" / split / f"{stem}.txt", _lines(record))
+        write_file(folder / "labels" / split / f"{stem}.txt", _lines(record))
     lines = ["path: .", *(f"{key}: {place}" for key, place in splits.items())]
     lines += [f"nc: {len(dataset.class_names)}", "names:"]
     lines += [f"  {number}: {_quoted(name)}" for number, name in enumerate(dataset.class_names)]
-    return replace_file(yaml, "\n".join(lines) + "\n")
+    return write_file(yaml_file, "\n".join(lines) + "\n")
 
 
 def _lines(record):
@@ -112,27 +116,45 @@ def _start(file):
         return opened.read(1_000_000)
 
 
-def _content(yaml):
+def _content(file):
+    """The dict of a YAML file; scalars stay texts, so that a class called `no` or `007` keeps its name."""
     try:
-        content = parse_yaml(yaml.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{yaml} is not readable as data.yaml ({error}). Correct it.") from None
+        if file.stat().st_size > _MAX_YAML:
+            raise ValueError(f"{file.stat().st_size} bytes are more than {_MAX_YAML}")
+        documents = list(yaml.load_all(file.read_text(encoding="utf-8-sig"), Loader=_TEXTS_ONLY))
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = f"line {mark.line + 1}: {error.problem}" if mark is not None else " ".join(str(error).split())
+        raise ValueError(f"{file} is not readable as data.yaml ({reason}). Correct it.") from None
+    documents = [document for document in documents if document not in (None, "")]
+    if not all(isinstance(document, dict) for document in documents):
+        raise ValueError(f"{file} is not readable as data.yaml (no keys such as train and names). Correct it.")
+    pairs = [pair for document in documents for pair in document.items()]
+    content = {key: None if value in ("", "~", "null") else value for key, value in pairs}
+    for key in (*_SPLITS, "valid", "path"):
+        places = content.get(key)
+        places = places if isinstance(places, list) else [places or ""]
+        if not all(isinstance(place, str) for place in places):
+            raise ValueError(f"{key} in {file} wants a folder, a file or a list of them. Received: {str(places)[:80]}")
     return content
 
 
-def _stored_names(root, content, yaml):
+def _stored_names(root, content, yaml_file):
     """The list of class names in the order of the numbers, or None."""
     names = content.get("names")
+    texts = list(names.values()) if isinstance(names, dict) else names if isinstance(names, list) else []
+    if not all(isinstance(name, str) for name in texts):
+        raise ValueError(f"names in {yaml_file} wants one text per class. Received: {str(names)[:80]}")
     if isinstance(names, dict):
         try:
-            names = {int(key): str(name) for key, name in names.items()}
-        except ValueError:
-            raise ValueError(f"names in {yaml} wants numbers before the names.") from None
+            names = {int(key): name for key, name in names.items()}
+        except (TypeError, ValueError):
+            raise ValueError(f"names in {yaml_file} wants numbers before the names.") from None
         if min(names, default=0) < 0 or max(names, default=0) > _MAX_CLASS:
-            raise ValueError(f"names in {yaml} wants numbers from 0 to {_MAX_CLASS}. Received: {max(names)}")
+            raise ValueError(f"names in {yaml_file} wants numbers from 0 to {_MAX_CLASS}. Received: {max(names)}")
         return [names.get(number, f"class_{number}") for number in range(max(names, default=-1) + 1)]
     if isinstance(names, list):
-        return [str(name) for name in names]
+        return list(names)
     for name in _NAMES:
         if (root / name).is_file():
             lines = (root / name).read_text(encoding="utf-8").splitlines()
@@ -140,7 +162,7 @@ def _stored_names(root, content, yaml):
     return None
 
 
-def _pictures(root, content, split, yaml):
+def _pictures(root, content, split, yaml_file):
     """Paths of the pictures of a split, or of all, in the order of their names."""
     named = {key: content[key] for key in (*_SPLITS, "valid") if content.get(key)}
     if named:
@@ -149,10 +171,10 @@ def _pictures(root, content, split, yaml):
         elif split in named or (split == "val" and "valid" in named):
             chosen = [named.get(split, named.get("valid"))]
         else:
-            raise ValueError(f"{yaml} has no split '{split}'. Available: {', '.join(named)}.")
+            raise ValueError(f"{yaml_file} has no split '{split}'. Available: {', '.join(named)}.")
         places = [place for value in chosen for place in (value if isinstance(value, list) else [value])]
         base = root / str(content.get("path") or ".")
-        files = [file for place in places for file in _at(place, [base, root], yaml)]
+        files = [file for place in places for file in _at(place, [base, root], yaml_file)]
         return list(dict.fromkeys(files))
     folders = [root / "images", root] if split is None else [root / "images" / split, root / split / "images"]
     for folder in folders:
@@ -165,16 +187,16 @@ def _pictures(root, content, split, yaml):
     if names is None:
         raise ValueError(f"{root} has no split '{split}'. Available: {', '.join(listed) or 'none'}.")
     wanted = {pathlib.PurePosixPath(name).stem for name in names}
-    return [file for file in _pictures(root, {}, None, yaml) if file.stem in wanted]
+    return [file for file in _pictures(root, {}, None, yaml_file) if file.stem in wanted]
 
 
-def _at(place, bases, yaml):
+def _at(place, bases, yaml_file):
     """The pictures that one entry of `data.yaml` means: a folder, or a text file that lists pictures."""
     # Some exports say "../train/images" where they mean "train/images".
     texts = [str(place), re.sub(r"^(\.\./)+", "", str(place))]
     path = next((base / text for text in texts for base in bases if (base / text).exists()), None)
     if path is None:
-        raise FileNotFoundError(f"{yaml} names {place}, which is neither under {bases[0]} nor under {bases[-1]}.")
+        raise FileNotFoundError(f"{yaml_file} names {place}, which is neither under {bases[0]} nor under {bases[-1]}.")
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if is_picture_name(file.name))
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -79,7 +79,7 @@ class Collected:
     """
 
     def __init__(self, class_names):
-        self.class_names = [str(name) for name in class_names]
+        self.class_names = list(schema.check_class_names(class_names))
         if not self.class_names:
             raise ValueError("Detection metrics need the class names. Received an empty list.")
         self.reset()

@@ -2,16 +2,14 @@
 
 import base64
 import html
-import json
-import os
 import pathlib
-import shutil
 
 from keras_detect.evaluation import plots
 from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator
 from keras_detect.evaluation.confusion import ConfusionMatrix
 from keras_detect.evaluation.errors import ERROR_KINDS, ErrorBreakdown
 from keras_detect.evaluation.pascal_voc import OpenImagesEvaluator, PascalVOCEvaluator
+from keras_detect.files import replacing_folder, write_json
 
 REPORT, PAGE = "report.json", "index.html"
 
@@ -39,22 +37,11 @@ def write_report(collected, folder, title="Evaluation", details=None, score_thre
     folder = report_folder(folder)
     report, figures = _measure(collected, score_threshold)
     report = {"title": title, "details": dict(details or {}), **report}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (folder.parent / f"{prefix}_of_{folder.name}" for prefix in ("part", "old"))
-    for left in (part, old):  # of a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    try:
-        part.mkdir()
-        (part / REPORT).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with replacing_folder(folder) as part:
+        write_json(part / REPORT, report)
         for name, draw in figures.items():
             draw(part / name)
         (part / PAGE).write_text(_page(report, [part / name for name in figures]), encoding="utf-8")
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     return report
 
 

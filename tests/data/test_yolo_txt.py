@@ -5,7 +5,6 @@ import pytest
 
 from keras_detect.data import check_dataset, load_dataset
 from keras_detect.data.record import DROPPED, KEPT
-from keras_detect.data.yaml_subset import parse_yaml
 from tests.data.test_load import picture
 
 
@@ -98,8 +97,14 @@ def test_yaml_and_splits_that_are_wrong(tmp_path):
     with pytest.raises(ValueError, match=r"no split 'test'. Available: train"):
         load_dataset(tmp_path, "test")
     for text, message in (
-        ("names: &a [x]\n", "line 1"),
-        ("a: b: c\n- 3 }\nnames", "line"),
+        ("names: [x\n", "line 2: did not find expected"),
+        ("a: b: c\n- 3 }\nnames", "line 1: mapping values are not allowed"),
+        ("[" * 100_000, "is not readable as data.yaml"),
+        ("- a\n- b\n", "no keys such as train"),
+        ("names: [{a: b}]\n", "one text per class"),
+        ("names: {0: [a]}\n", "one text per class"),
+        ("names: {x: a}\n", "numbers before the names"),
+        ("train: {a: b}\nnames: [a]\n", "train in .* wants a folder"),
         ("train: nowhere\nnames: [a]\n", "names nowhere"),
         ("train: images/train\n", "names no classes"),
     ):
@@ -108,11 +113,28 @@ def test_yaml_and_splits_that_are_wrong(tmp_path):
             load_dataset(tmp_path / "data.yaml")
 
 
-def test_yaml_values():
-    assert parse_yaml("a: 1\nb: 'it''s'\nc:\nd: [1, \"x, y\"]\ne: {k: v}\n") == {
-        "a": 1,
-        "b": "it's",
-        "c": None,
-        "d": [1, "x, y"],
-        "e": {"k": "v"},
-    }
+def test_class_names_stay_as_written(tmp_path):
+    """YAML 1.1 reads `no` as false, 007 and 1_0 as numbers, ~ as nothing; class names are texts."""
+    names = "names: [no, 007, 1_0, 'it''s', \"x, y\", 1.50, 2020-01-01]\nval: ~\npath: null\n"
+    expected = ["no", "007", "1_0", "it's", "x, y", "1.50", "2020-01-01"]
+    assert load_dataset(yolo(tmp_path, "", names)).class_names == expected
+
+
+def test_what_other_programs_need_is_passed_over(tmp_path):
+    """The block of a download script and nested entries, as in Ultralytics' own files."""
+    names = """names:
+  0: cat  # the first
+  1: dog
+nc: 2
+roboflow: {workspace: x, license: [CC, BY]}
+kpt:
+  shape: [17, 3]
+  flip:
+    - [0, 1]
+download: |
+  import os  # a: b
+  names: ['other']
+
+  print("- done: yes")
+"""
+    assert load_dataset(yolo(tmp_path, "", names)).class_names == ["cat", "dog"]
