@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import numbers
+import typing
 
 import keras
 
@@ -94,6 +95,7 @@ def _origin(builder):
     return f"{getattr(builder, '__module__', '?')}.{getattr(builder, '__qualname__', repr(builder))}"
 
 
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True)
 def part(cls):
     """Class decorator: a frozen, keyword-only dataclass that Keras can serialise.
 

@@ -65,7 +65,7 @@ class Backbone(keras.Model):
     """
 
     #: names the family in the tables of checkpoints that restore into it ("mobilenet_v2"); None: there is none
-    checkpoint_family = None
+    checkpoint_family: str | None = None
 
     #: the level at which a two-stage detector takes proposals and RoI features, unless it is told otherwise
     split_level = "C4"

@@ -18,7 +18,7 @@ class BoxPredictor(keras.layers.Layer):
         background: whether the class logits have a background column at index 0.
     """
 
-    settings = ()
+    settings: tuple[str, ...] = ()
     background = True
 
     def __init__(self, *, hyperparams=None, **kwargs):

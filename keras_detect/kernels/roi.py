@@ -124,7 +124,7 @@ class _Axis(NamedTuple):
 
     first: Any
     step: Any
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody asks
     size: Any
 
 
@@ -194,7 +194,7 @@ class _Picks(NamedTuple):
 
     offset: int
     stride: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody asks
 
     def number(self, index):
         """The sample's number on the axis; index -1 for the last."""

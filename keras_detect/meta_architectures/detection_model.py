@@ -39,10 +39,10 @@ class DetectionModel(keras.Model):
     """
 
     #: names the architecture in the tables of checkpoints that restore into it ("ssd"); None: there is none
-    checkpoint_family = None
+    checkpoint_family: str | None = None
 
     #: names of the scalars that `compute_losses` returns; each becomes a column of the progress bar and of `History`
-    loss_names = ()
+    loss_names: tuple[str, ...] = ()
 
     def __init__(self, *, resizer, class_names=None, **kwargs):
         super().__init__(**kwargs)
