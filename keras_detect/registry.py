@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import numbers
 import typing
 
@@ -63,6 +64,54 @@ class Registry:
 
         return decorate
 
+    def register_class(self, name, **settings):
+        """Decorator that files a class under `name` and makes it serialisable.
+
+        Args:
+            name: what `from_backbone` knows the class by.
+            **settings: constructor arguments that the name stands for, so that one class may have several names.
+
+        A class without `get_config` and without `__init__` becomes a `part`: its annotated fields are its settings.
+
+        Raises:
+            ValueError: if another class holds the name, or the class cannot be saved: it has an `__init__` and no
+                `get_config`.
+        """
+
+        def decorate(cls):
+            builder = functools.partial(cls, **settings) if settings else cls
+            # a row is known by its class: running the same file twice must not look like two owners of one name
+            self.register(name)(functools.update_wrapper(builder, cls, updated=()) if settings else cls)
+            if hasattr(cls, "get_config"):
+                return serializable(cls)
+            if "__init__" in cls.__dict__:
+                raise ValueError(
+                    f"A {self.kind} is saved with the model, by what `get_config` returns. Received: {cls.__name__} "
+                    "with `__init__` and without `get_config`. Return the arguments of `__init__` from `get_config`, "
+                    "or replace `__init__` by annotated fields (`depth: int = 64`)."
+                )
+            return part(cls)
+
+        return decorate
+
+    def create(self, name, context=None):
+        """A part registered under `name`, with its settings.
+
+        Args:
+            name: a registered name.
+            context: dict for the classmethod `for_context(**context, **settings)` of a class that follows what it is
+                built for (a neck follows the levels of the backbone); a class without it is built from its settings.
+        """
+        builder = self.get(name)
+        cls, settings = getattr(builder, "func", builder), getattr(builder, "keywords", {})
+        if context is not None and hasattr(cls, "for_context"):
+            return cls.for_context(**context, **settings)
+        return builder()
+
+    def resolve(self, value, context=None):
+        """`create(value, context)` for a name; any other value is a finished part and returned as it is."""
+        return self.create(value, context) if isinstance(value, str) else value
+
     def get(self, name):
         """The builder filed under `name`. Raises `ValueError` with the near names if there is none."""
         if name not in self._entries:
@@ -75,6 +124,24 @@ class Registry:
 
     def __contains__(self, name):
         return name in self._entries
+
+
+#: parts that `from_backbone` takes by name
+NECKS = Registry("neck")
+ANCHOR_GENERATORS = Registry("anchor generator")
+MATCHERS = Registry("matcher")
+HEADS = Registry("head")
+ROI_HEADS = Registry("RoI head")
+CLASSIFICATION_LOSSES = Registry("classification loss")
+LOCALIZATION_LOSSES = Registry("localization loss")
+
+register_neck = NECKS.register_class
+register_anchor_generator = ANCHOR_GENERATORS.register_class
+register_matcher = MATCHERS.register_class
+register_head = HEADS.register_class
+register_roi_head = ROI_HEADS.register_class
+register_classification_loss = CLASSIFICATION_LOSSES.register_class
+register_localization_loss = LOCALIZATION_LOSSES.register_class
 
 
 def check_num_classes(num_classes, whose):

@@ -30,13 +30,18 @@ class TinyBackbone(Backbone):
 def tiny_ssd(num_classes=3, **options):
     """An SSD of a few thousand weights for 64 x 64 pictures, the same weights every time."""
     keras.utils.set_random_seed(0)
-    return SSD.from_backbone("tests_tiny", num_classes=num_classes, image_size=IMAGE_SIZE, **options)
+    return SSD.from_backbone("tests_tiny", num_classes=num_classes, **_sized(options))
 
 
 def tiny_faster_rcnn(num_classes=3, **options):
     """A Faster R-CNN of some ten thousand weights for 64 x 64 pictures, the same weights every time."""
     keras.utils.set_random_seed(0)
-    return FasterRCNN.from_backbone("tests_tiny", num_classes=num_classes, image_size=IMAGE_SIZE, **options)
+    return FasterRCNN.from_backbone("tests_tiny", num_classes=num_classes, **_sized(options))
+
+
+def _sized(options):
+    """A resizer states the size itself."""
+    return options if "resizer" in options else {"image_size": IMAGE_SIZE, **options}
 
 
 #: every meta-architecture that the contract tests run over: name -> builder of a small model

@@ -1,11 +1,10 @@
 """The contract of a backbone: a picture goes in, named feature levels come out."""
 
-import functools
 import math
 
 import keras
 
-from keras_detect.registry import Registry, deserialize, serializable
+from keras_detect.registry import Registry, deserialize
 
 _BACKBONES = Registry("backbone")
 
@@ -22,13 +21,7 @@ def register_backbone(name, **settings):
         ValueError: if another class holds the name.
     """
 
-    def decorate(cls):
-        builder = functools.partial(cls, **settings) if settings else cls
-        # a row is known by its class: running the same file twice must not look like two owners of one name
-        _BACKBONES.register(name)(functools.update_wrapper(builder, cls, updated=()) if settings else cls)
-        return serializable(cls)
-
-    return decorate
+    return _BACKBONES.register_class(name, **settings)
 
 
 def backbone_names():

@@ -17,7 +17,9 @@ import numbers
 import keras
 import numpy as np
 
-from keras_detect.registry import part
+from keras_detect.registry import part, register_anchor_generator
+
+ANCHOR_SHARE = 0.4  # side of an anchor of scale 1 on a single map, in shares of the image's shorter side
 
 
 class AnchorGenerator(abc.ABC):
@@ -58,6 +60,17 @@ class AnchorGenerator(abc.ABC):
     def num_anchors_per_location(self):
         """Anchors per cell, one integer per level."""
 
+    @classmethod
+    def for_context(cls, strides, image_size, **settings):
+        """The generator for feature maps of these strides; a subclass whose settings follow them overrides it.
+
+        Args:
+            strides: one int per feature map, finest first.
+            image_size: `(height, width)` of the preprocessed image, or `None` where it varies.
+            **settings: constructor arguments.
+        """
+        return cls(**settings)
+
     def _all_levels(self, xp, shapes, image):
         return [_tile(xp, shape, *self._grid(xp, level, shape, image)) for level, shape in enumerate(shapes)]
 
@@ -66,6 +79,7 @@ class AnchorGenerator(abc.ABC):
         """Sizes in a cell, cell size, first centre: `((height, width), ...)`, `(y, x)`, `(y, x)`, all normalised."""
 
 
+@register_anchor_generator("grid", scales=(0.25, 0.5, 1.0, 2.0))
 @part
 class GridAnchorGenerator(AnchorGenerator):
     """One feature map with every combination of scales and aspect ratios (Faster R-CNN without FPN).
@@ -84,6 +98,27 @@ class GridAnchorGenerator(AnchorGenerator):
     anchor_stride: tuple = (16.0, 16.0)
     anchor_offset: tuple = (0.0, 0.0)
 
+    @classmethod
+    def for_context(cls, strides, image_size, **settings):
+        """An anchor of scale 1 is 0.4 of the shorter side of the image: 256 pixels of 640. See the base class.
+
+        Raises:
+            ValueError: several feature maps, or an image size that varies without a `base_anchor_size`.
+        """
+        if len(strides) != 1:
+            raise ValueError(
+                f"GridAnchorGenerator is for one feature map. Received: strides={tuple(strides)}. Use "
+                "'multiscale_grid' for a pyramid."
+            )
+        if image_size is None and "base_anchor_size" not in settings:
+            raise ValueError(
+                "The anchors of one feature map follow the image size, which this resizer does not state. Pass "
+                "anchor_generator=GridAnchorGenerator(base_anchor_size=...)."
+            )
+        stride = (float(strides[0]),) * 2
+        side = (ANCHOR_SHARE * min(image_size),) * 2 if image_size else None
+        return cls(**{"base_anchor_size": side, "anchor_stride": stride, **settings})
+
     def __post_init__(self):
         _freeze(self, "scales", "aspect_ratios", "base_anchor_size", "anchor_stride", "anchor_offset")
 
@@ -95,6 +130,7 @@ class GridAnchorGenerator(AnchorGenerator):
         return _normalised(image, sizes, self.anchor_stride, self.anchor_offset)
 
 
+@register_anchor_generator("ssd", min_scale=0.1, reduce_boxes_in_lowest_layer=False)
 @part
 class SsdAnchorGenerator(AnchorGenerator):
     """The anchors of SSD (Liu et al. 2016, section 2.2): scales grow from level to level.
@@ -126,6 +162,11 @@ class SsdAnchorGenerator(AnchorGenerator):
     reduce_boxes_in_lowest_layer: bool = True
     anchor_strides: tuple | None = None
     anchor_offsets: tuple | None = None
+
+    @classmethod
+    def for_context(cls, strides, image_size, **settings):
+        """One level per stride. See the base class."""
+        return cls(**{"num_layers": len(strides), **settings})
 
     def __post_init__(self):
         _freeze(self, "scales", "aspect_ratios", "base_anchor_size", "anchor_strides", "anchor_offsets")
@@ -161,6 +202,7 @@ class SsdAnchorGenerator(AnchorGenerator):
         return _normalised(image, sizes, stride, offset)
 
 
+@register_anchor_generator("multiscale_grid")
 @part
 class MultiscaleGridAnchorGenerator(AnchorGenerator):
     """The anchors of RetinaNet and EfficientDet (Lin et al. 2017, section 4): level l has stride 2^l.
@@ -180,6 +222,21 @@ class MultiscaleGridAnchorGenerator(AnchorGenerator):
     anchor_scale: float = 4.0
     aspect_ratios: tuple = (1.0, 2.0, 0.5)
     scales_per_octave: int = 2
+
+    @classmethod
+    def for_context(cls, strides, image_size, **settings):
+        """The levels of these strides. See the base class.
+
+        Raises:
+            ValueError: strides that do not double from map to map.
+        """
+        levels = [int(stride).bit_length() - 1 for stride in strides]
+        if [2**level for level in range(levels[0], levels[0] + len(levels))] != list(strides):
+            raise ValueError(
+                "MultiscaleGridAnchorGenerator is for maps whose stride doubles from one to the next. Received: "
+                f"strides={tuple(strides)}"
+            )
+        return cls(**{"min_level": levels[0], "max_level": levels[-1], **settings})
 
     def __post_init__(self):
         _freeze(self, "aspect_ratios")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_detect.kernels.top_k import top_k
-from keras_detect.registry import part
+from keras_detect.registry import part, register_matcher
 
 _NEVER = float("-inf")
 
@@ -22,6 +22,7 @@ class Match(NamedTuple):
     ignored: Any  # [..., A] bool, never together with positive
 
 
+@register_matcher("argmax", matched_threshold=0.5, force_match_for_each_row=True)
 @part
 class ArgMaxMatcher:
     """Every anchor takes the truth most similar to it, if that is similar enough.
@@ -91,6 +92,7 @@ class ArgMaxMatcher:
         return best < lower
 
 
+@register_matcher("bipartite")
 @part
 class BipartiteMatcher:
     """Each valid truth gets one anchor of its own, greedily: the most similar pair first, then without those two.

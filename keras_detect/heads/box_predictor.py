@@ -2,7 +2,9 @@
 
 import keras
 
-from keras_detect.layers.conv_blocks import ConvHyperparams
+from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
+
+SMALL_NORMAL = ConvHyperparams(kernel_initializer=initializer("random_normal", stddev=0.01))
 
 
 class BoxPredictor(keras.layers.Layer):

@@ -4,11 +4,16 @@ import keras
 from keras import ops
 
 from keras_detect import schema
-from keras_detect.heads.box_predictor import BoxPredictor, check_map_count, checked_num_classes
+from keras_detect.heads.box_predictor import SMALL_NORMAL, BoxPredictor, check_map_count, checked_num_classes
 from keras_detect.layers.conv_blocks import conv
-from keras_detect.registry import serializable
+from keras_detect.registry import register_head, serializable
 
 
+@register_head(
+    "convolutional",
+    kernel_size=3,
+    hyperparams=SMALL_NORMAL,
+)
 @serializable
 class ConvolutionalBoxPredictor(BoxPredictor):
     """Feature maps -> box codes and class logits for every anchor.

@@ -6,11 +6,12 @@ from keras import ops
 from keras_detect import schema
 from keras_detect.heads.box_predictor import BoxPredictor, checked_num_classes
 from keras_detect.layers.conv_blocks import ConvHyperparams, Initializer
-from keras_detect.registry import serializable
+from keras_detect.registry import register_roi_head, serializable
 
 SCALED_UNIFORM = Initializer(name="variance_scaling", settings=(("distribution", "uniform"), ("mode", "fan_avg")))
 
 
+@register_roi_head("mask_rcnn")
 @serializable
 class MaskRCNNBoxPredictor(BoxPredictor):
     """Features of a proposal, averaged over their cells, -> box codes and class logits by one dense layer each.

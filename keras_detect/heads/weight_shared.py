@@ -4,12 +4,17 @@ import keras
 from keras import ops
 
 from keras_detect import schema
-from keras_detect.heads.box_predictor import BoxPredictor, check_map_count, checked_num_classes
+from keras_detect.heads.box_predictor import SMALL_NORMAL, BoxPredictor, check_map_count, checked_num_classes
 from keras_detect.heads.convolutional import anchors_first
 from keras_detect.layers.conv_blocks import batch_norm, conv, separable
-from keras_detect.registry import serializable
+from keras_detect.registry import register_head, serializable
 
 
+@register_head(
+    "weight_shared",
+    background=False,
+    hyperparams=SMALL_NORMAL,
+)
 @serializable
 class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
     """Feature maps -> box codes and class logits for every anchor, by the same convolutions on each map.

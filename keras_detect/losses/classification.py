@@ -7,9 +7,10 @@ are finite for logits of any finite size.
 
 from keras import ops
 
-from keras_detect.registry import part
+from keras_detect.registry import part, register_classification_loss
 
 
+@register_classification_loss("sigmoid_cross_entropy")
 @part
 class SigmoidCrossEntropyLoss:
     """Cross entropy of each class on its own (a sigmoid per class); `[B, A, K]`."""
@@ -19,6 +20,7 @@ class SigmoidCrossEntropyLoss:
         return weights * _sigmoid_cross_entropy(logits, targets)
 
 
+@register_classification_loss("sigmoid_focal")
 @part
 class SigmoidFocalLoss:
     """Cross entropy that counts what is already right less, by `(1 - p_t) ** gamma`; `[B, A, K]`.
@@ -53,6 +55,7 @@ class SigmoidFocalLoss:
         return loss
 
 
+@register_classification_loss("softmax_cross_entropy")
 @part
 class SoftmaxCrossEntropyLoss:
     """Cross entropy over classes that exclude one another; `[B, A]`. An anchor's weight is the mean of its weights.
@@ -99,6 +102,7 @@ class SoftmaxAgainstLogitsLoss:
         )
 
 
+@register_classification_loss("bootstrapped_sigmoid")
 @part
 class BootstrappedSigmoidLoss:
     """Sigmoid cross entropy against a mixture of the label and the model's own opinion, for noisy labels; `[B, A, K]`.

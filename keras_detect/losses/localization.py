@@ -8,9 +8,10 @@ float32; values and gradients are finite, for boxes without area too.
 from keras import ops
 
 from keras_detect.boxes import box_ops
-from keras_detect.registry import part
+from keras_detect.registry import part, register_localization_loss
 
 
+@register_localization_loss("l2")
 @part
 class L2Loss:
     """Half the sum of squared differences, each multiplied by its anchor's weight before it is squared."""
@@ -20,6 +21,7 @@ class L2Loss:
         return ops.square(weights) * 0.5 * _over_code(ops.square(difference), weights)
 
 
+@register_localization_loss("smooth_l1")
 @part
 class SmoothL1Loss:
     """Huber loss: half the squared difference up to `delta`, `delta * (|difference| - delta / 2)` beyond it.
@@ -47,6 +49,7 @@ class SmoothL1Loss:
         return weights * _over_code(parabola * (distance - 0.5 * parabola), weights)
 
 
+@register_localization_loss("l1")
 @part
 class L1Loss:
     """Sum of absolute differences. Predictions of the weights' shape are compared value by value, without a sum."""
@@ -56,6 +59,7 @@ class L1Loss:
         return weights * _over_code(ops.abs(difference), weights)
 
 
+@register_localization_loss("iou")
 @part
 class IouLoss:
     """1 - IoU of each predicted box with its target. Boxes that do not meet have loss 1 and no gradient."""
@@ -64,6 +68,7 @@ class IouLoss:
         return ops.cast(weights, "float32") * (1.0 - box_ops.matched_iou(predictions, targets))
 
 
+@register_localization_loss("giou")
 @part
 class GiouLoss:
     """1 - generalised IoU of each predicted box with its target, in [0, 2] (Rezatofighi et al., 2019, algorithm 1)."""

@@ -104,58 +104,32 @@ class FasterRCNN(DetectionModel):
         return 1 if self.number_of_stages == 1 else self.box_predictor.num_classes
 
     @classmethod
-    def from_backbone(
-        cls,
-        backbone,
-        *,
-        num_classes=None,
-        image_size=640,
-        class_names=None,
-        neck=None,
-        split=None,
-        preprocess=None,
-        **parts,
-    ):
+    def from_backbone(cls, backbone=None, *, num_classes=None, image_size=None, class_names=None, neck=None, **parts):
         """A Faster R-CNN with default parts around a backbone.
 
         Args:
             backbone: a registered name ("resnet_v1_50"), a `Backbone`, the name of a network in
                 `keras.applications`, or a functional Keras model, as in `SSD.from_backbone`.
-            num_classes: K; may be left out when `class_names` is given.
-            image_size: int, the side of the square into which pictures are fitted, aspect ratio kept and padded; or
-                `(height, width)` to which they are stretched.
+            num_classes: K; may be left out when `class_names` or a finished `box_predictor` is given.
+            image_size: int, the side of the square into which images are fitted, aspect ratio kept and padded; or
+                `(height, width)` to which they are stretched; default: 640.
             class_names: sequence of K strings.
-            neck: `None` takes proposals and RoI features from one level of the backbone and runs the rest of
-                it on the RoI features; "fpn" does
-                so on a feature pyramid, with two dense layers behind; or a neck part.
-            split: the level of a backbone without neck; `None` for the backbone's own choice.
-            preprocess: pixel scaling of a wrapped Keras model.
-            **parts: any argument of the constructor, instead of the default part.
+            neck: `None` takes proposals and RoI features from one level of the backbone and runs the rest of the
+                backbone on the RoI features. A registered name ("fpn", "bifpn") or a neck part takes both from a
+                pyramid, from P2 on where the backbone has C2, else from P3, with two dense layers on the RoI features.
+            **parts: any argument of the constructor, instead of the default part; `box_predictor` may be a registered
+                name. Further: `split`, the level of a backbone without neck (default: the backbone's `split_level`);
+                `preprocess`, pixel scaling of a wrapped Keras model; `anchor_generator`, a part or a registered name,
+                for the default `proposal_stage`; `classification_loss` and `localization_loss`, likewise, for the
+                default `box_stage`.
 
         Raises:
-            ValueError: an unknown backbone or neck, neither `num_classes` nor `class_names`, a backbone without the
-                split level.
+            TypeError: an unknown argument; the near names are listed.
+            ValueError: an unknown name of a part, an argument that another one leaves without effect, neither
+                `num_classes` nor `class_names`, a backbone without the split level.
         """
-        if num_classes is None and class_names is None:
-            raise ValueError("from_backbone needs num_classes or class_names. Received neither.")
-        num_classes = len(class_names) if num_classes is None else num_classes
-        stages = parts.get("number_of_stages", 2)
-        if stages == 1 and num_classes != 1:
-            raise ValueError(f"One stage finds objects of one class. Received: num_classes={num_classes}. Pass 1.")
-        cropper = parts.pop("cropper", None) or defaults.cropper()
-        extractor = parts.pop("feature_extractor", None) or defaults.feature_extractor(
-            backbone, neck, split, preprocess, cropper.output_size
-        )
-        first = parts.pop("proposal_stage", None) or defaults.proposal_stage(extractor, image_size)
-        built = {
-            "resizer": defaults.resizer(image_size),
-            "region_predictor": defaults.region_predictor(first.anchor_generator),
-        }
-        if stages == 2:
-            built["cropper"] = cropper
-            built["box_predictor"] = defaults.box_predictor(num_classes)
-            built["box_stage"] = defaults.box_stage()
-        return cls(feature_extractor=extractor, proposal_stage=first, class_names=class_names, **{**built, **parts})
+        own = {"backbone": backbone, "num_classes": num_classes, "image_size": image_size, "neck": neck}
+        return cls(**defaults.complete(cls, {**own, "class_names": class_names, **parts}))
 
     def preprocess(self, images, true_image_shapes=None):
         """Resizes and pads, then scales the pixels.

@@ -4,7 +4,6 @@ import keras
 from keras import ops
 
 from keras_detect import schema
-from keras_detect.losses.one_stage import OneStageLoss
 from keras_detect.meta_architectures import ssd_defaults
 from keras_detect.meta_architectures.detection_model import DetectionModel, split_inputs, true_window
 from keras_detect.registry import serializable
@@ -87,9 +86,7 @@ class SSD(DetectionModel):
         return self.target_assigner.box_coder
 
     @classmethod
-    def from_backbone(
-        cls, backbone, *, num_classes=None, image_size=320, class_names=None, neck="ssd", preprocess=None, **parts
-    ):
+    def from_backbone(cls, backbone=None, *, num_classes=None, image_size=None, class_names=None, neck=None, **parts):
         """An SSD with default parts around a backbone.
 
         The anchors follow the neck's levels and the predictor follows the anchors, so that any backbone fits.
@@ -98,37 +95,23 @@ class SSD(DetectionModel):
             backbone: a registered name ("mobilenet_v2"), a `Backbone`, the name of a network in `keras.applications`
                 ("MobileNetV3Small", random weights), or a functional Keras model of keras.applications, KerasCV,
                 KerasHub or your own, which `backbones.keras_models.from_keras_model` wraps.
-            num_classes: K; may be left out when `class_names` is given.
-            image_size: int or `(height, width)` the pictures are resized to.
+            num_classes: K; may be left out when `class_names` or a finished `box_predictor` is given.
+            image_size: int or `(height, width)` to which images are resized; default: 320.
             class_names: sequence of K strings.
-            neck: "ssd" (C3 to C5 and coarser maps, a head on each), "fpn" (feature pyramid P3 to P7 with shared
-                heads: RetinaNet), or a neck part.
-            preprocess: pixel scaling of a wrapped Keras model, as in `from_keras_model`.
-            **parts: any argument of the constructor, instead of the default part.
+            neck: a registered name or a neck part; default: "ssd" (C3 to C5 and coarser maps, a head on each). "fpn"
+                is a feature pyramid P3 to P7 with shared heads (RetinaNet), "bifpn" EfficientDet's.
+            **parts: any argument of the constructor, instead of the default part; `anchor_generator` and
+                `box_predictor` may be registered names. Further: `preprocess`, pixel scaling of a wrapped Keras model
+                as in `from_keras_model`; `matcher`, `classification_loss` and `localization_loss`, a part or a
+                registered name each, for the default `target_assigner` and `loss`.
 
         Raises:
-            ValueError: an unknown backbone or neck, neither `num_classes` nor `class_names`, a Keras model that
-                cannot be a backbone.
+            TypeError: an unknown argument; the near names are listed.
+            ValueError: an unknown name of a part, an argument that another one leaves without effect, neither
+                `num_classes` nor `class_names`, a Keras model that cannot be a backbone.
         """
-        if num_classes is None and class_names is None:
-            raise ValueError("from_backbone needs num_classes or class_names. Received neither.")
-        num_classes = len(class_names) if num_classes is None else num_classes
-        extractor = parts.pop("feature_extractor", None) or ssd_defaults.feature_extractor(backbone, neck, preprocess)
-        anchors = parts.pop("anchor_generator", None) or ssd_defaults.anchor_generator(extractor)
-        predictor = parts.pop("box_predictor", None) or ssd_defaults.box_predictor(extractor, anchors, num_classes)
-        defaults = {
-            "resizer": ssd_defaults.resizer(image_size),
-            "target_assigner": ssd_defaults.target_assigner(),
-            "loss": OneStageLoss(normalize_localization_by_code_size=True),
-            "postprocessor": ssd_defaults.postprocessor(predictor.background),
-        }
-        return cls(
-            feature_extractor=extractor,
-            box_predictor=predictor,
-            anchor_generator=anchors,
-            class_names=class_names,
-            **{**defaults, **parts},
-        )
+        own = {"backbone": backbone, "num_classes": num_classes, "image_size": image_size, "neck": neck}
+        return cls(**ssd_defaults.complete(cls, {**own, "class_names": class_names, **parts}))
 
     def preprocess(self, images, true_image_shapes=None):
         """Scales the pixels, then resizes and pads: padding is 0 in network units.

@@ -4,35 +4,100 @@ import re
 
 import keras
 
+from keras_detect import heads, necks  # noqa: F401 (importing them registers their classes)
 from keras_detect.backbones.backbone import Backbone, backbone_names, get_backbone
 from keras_detect.backbones.keras_models import application_names, from_keras_model
-from keras_detect.boxes.anchor_generators import MultiscaleGridAnchorGenerator, SsdAnchorGenerator
+from keras_detect.boxes import anchor_generators, matchers  # noqa: F401 (as above)
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
-from keras_detect.boxes.matchers import ArgMaxMatcher
 from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.boxes.postprocessing import Postprocessor
 from keras_detect.boxes.similarity import IouSimilarity
 from keras_detect.boxes.target_assigner import TargetAssigner
-from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
-from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
-from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
-from keras_detect.necks.fpn import FeaturePyramid
+from keras_detect.losses.one_stage import OneStageLoss
+from keras_detect.meta_architectures import arguments
 from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
-from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
-from keras_detect.registry import unknown_name
+from keras_detect.registry import (
+    ANCHOR_GENERATORS,
+    CLASSIFICATION_LOSSES,
+    HEADS,
+    LOCALIZATION_LOSSES,
+    MATCHERS,
+    NECKS,
+    unknown_name,
+)
 from keras_detect.transforms.resizers import FixedShapeResizer
 
-HEADS = ConvHyperparams(kernel_initializer=initializer("random_normal", stddev=0.01))
 LAST_LEVEL = 7  # of a feature pyramid: P7 has stride 128
+IMAGE_SIZE = 320
+#: what `from_backbone` takes beside the constructor's arguments
+OWN_ARGUMENTS = (
+    "backbone",
+    "num_classes",
+    "image_size",
+    "neck",
+    "preprocess",
+    "matcher",
+    "classification_loss",
+    "localization_loss",
+)
+#: (argument, the one that takes its place)
+IGNORED = (
+    ("backbone", "feature_extractor"),
+    ("neck", "feature_extractor"),
+    ("preprocess", "feature_extractor"),
+    ("image_size", "resizer"),
+    ("matcher", "target_assigner"),
+    ("classification_loss", "loss"),
+    ("localization_loss", "loss"),
+)
+
+
+def complete(cls, given):
+    """The constructor's arguments of an SSD.
+
+    Args:
+        cls: `SSD` or a subclass.
+        given: arguments of `from_backbone` by name; `None` is not given.
+
+    Returns:
+        dict for the constructor of `cls`.
+
+    Raises:
+        TypeError: an unknown argument.
+        ValueError: an argument that would be ignored, or as `SSD.from_backbone`.
+    """
+    arguments.check_known(cls, OWN_ARGUMENTS, given)
+    arguments.refuse_ignored(given, IGNORED)
+    given = {name: value for name, value in given.items() if value is not None}
+    own = {name: given.pop(name) for name in OWN_ARGUMENTS if name in given}
+    num_classes = arguments.count_classes(own.get("num_classes"), given.get("class_names"), given.get("box_predictor"))
+    resizer = given.get("resizer") or default_resizer(own.get("image_size", IMAGE_SIZE))
+    extractor = given.get("feature_extractor") or feature_extractor(
+        own.get("backbone"), own.get("neck", "ssd"), own.get("preprocess")
+    )
+    anchors = anchor_generator(extractor, resizer, given.get("anchor_generator"))
+    predictor = box_predictor(extractor, anchors, num_classes, given.get("box_predictor"))
+    loss = {
+        "classification": CLASSIFICATION_LOSSES.resolve(own.get("classification_loss", "sigmoid_focal")),
+        "localization": LOCALIZATION_LOSSES.resolve(own.get("localization_loss", "smooth_l1")),
+    }
+    return {
+        "target_assigner": target_assigner(own.get("matcher", "argmax")),
+        "loss": OneStageLoss(normalize_localization_by_code_size=True, **loss),
+        "postprocessor": postprocessor(predictor.background),
+        **given,
+        "resizer": resizer,
+        "feature_extractor": extractor,
+        "anchor_generator": anchors,
+        "box_predictor": predictor,
+    }
 
 
 def feature_extractor(backbone, neck, preprocess=None):
     """`SSDFeatureExtractor` of what `SSD.from_backbone` accepts as backbone and as neck."""
     backbone = as_backbone(backbone, preprocess)
     if isinstance(neck, str):
-        if neck not in NECKS:
-            raise ValueError(f"{unknown_name('neck', neck, NECKS)} Or pass a neck part such as FeaturePyramid().")
-        neck = NECKS[neck](backbone)
+        neck = NECKS.create(neck, {"levels": levels_of(backbone), "last_level": LAST_LEVEL})
     return SSDFeatureExtractor(backbone=backbone, neck=neck, name="feature_extractor")
 
 
@@ -74,21 +139,6 @@ def levels_of(backbone):
     return tuple(levels)
 
 
-def ssd_feature_maps(backbone):
-    """C3, C4, C5 and three coarser maps: strides 8...256."""
-    levels = levels_of(backbone)
-    return SsdFeatureMaps(levels=levels, extra_depths=(512, 256, 256, 128)[: 6 - len(levels)])
-
-
-def feature_pyramid(backbone):
-    """P3 to P7 with 256 channels (Lin et al. 2017, arXiv:1708.02002)."""
-    levels = levels_of(backbone)
-    return FeaturePyramid(levels=levels, coarse_levels=LAST_LEVEL - int(levels[-1][1:]))
-
-
-NECKS = {"ssd": ssd_feature_maps, "fpn": feature_pyramid}
-
-
 def pyramid_levels(extractor):
     """Numbers of the maps if they are a pyramid's, P3, P4, ...; else an empty list."""
     names = extractor.level_names
@@ -96,56 +146,43 @@ def pyramid_levels(extractor):
     return numbers if numbers and numbers == list(range(numbers[0], numbers[0] + len(names))) else []
 
 
-def anchor_generator(extractor):
-    """Anchors for the extractor's maps: RetinaNet's for a pyramid, else SSD's.
+def anchor_generator(extractor, resizer, given=None):
+    """The anchor generator for the extractor's maps: `given` part or name; else RetinaNet's for a pyramid, or SSD's.
 
     SSD's scales go from 0.1 (finest map) to 0.95 with ratios 1, 2, 1/2, 3, 1/3 (Liu et al. 2016, section 2.2).
     """
-    levels = pyramid_levels(extractor)
-    if levels:
-        return MultiscaleGridAnchorGenerator(min_level=levels[0], max_level=levels[-1])
-    return SsdAnchorGenerator(
-        num_layers=len(extractor.outputs), min_scale=0.1, max_scale=0.95, reduce_boxes_in_lowest_layer=False
-    )
+    given = given or ("multiscale_grid" if pyramid_levels(extractor) else "ssd")
+    context = {"strides": extractor.strides, "image_size": arguments.image_size_of(resizer)}
+    return ANCHOR_GENERATORS.resolve(given, context)
 
 
-def box_predictor(extractor, anchors, num_classes):
-    """Shared heads for a pyramid, else a 3x3 convolution on each map."""
+def box_predictor(extractor, anchors, num_classes, given=None):
+    """The box predictor: `given` layer or name; else shared heads for a pyramid, or a 3x3 convolution on each map."""
     per_location = anchors.num_anchors_per_location()
-    if pyramid_levels(extractor) and len(set(per_location)) == 1:
-        return WeightSharedConvolutionalBoxPredictor(
-            num_classes=num_classes,
-            num_anchors_per_location=per_location,
-            background=False,
-            hyperparams=HEADS,
-            name="box_predictor",
-        )
-    return ConvolutionalBoxPredictor(
-        num_classes=num_classes,
-        num_anchors_per_location=per_location,
-        kernel_size=3,
-        hyperparams=HEADS,
-        name="box_predictor",
-    )
+    shared = pyramid_levels(extractor) and len(set(per_location)) == 1
+    given = given or ("weight_shared" if shared else "convolutional")
+    if not isinstance(given, str):
+        return given
+    return HEADS.get(given)(num_classes=num_classes, num_anchors_per_location=per_location, name="box_predictor")
 
 
-def resizer(image_size):
+def default_resizer(image_size):
     """Resizes to `image_size`, an int or `(height, width)`."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     return FixedShapeResizer(height=height, width=width)
 
 
-def target_assigner():
-    """IoU of at least 0.5 is a match, and every object gets its best anchor."""
+def target_assigner(matcher="argmax"):
+    """IoU of at least 0.5 is a match, and every object gets its best anchor; or another matcher, a part or a name."""
     return TargetAssigner(
         similarity=IouSimilarity(),
-        matcher=ArgMaxMatcher(matched_threshold=0.5, force_match_for_each_row=True),
+        matcher=MATCHERS.resolve(matcher),
         box_coder=FasterRcnnBoxCoder(scale_factors=(10.0, 10.0, 5.0, 5.0)),
     )
 
 
 def postprocessor(has_background):
-    """Sigmoid scores above 0.01, at most 100 a picture; boxes of one class suppress each other at IoU 0.6."""
+    """Sigmoid scores above 0.01, at most 100 per image; boxes of one class suppress each other at IoU 0.6."""
     return Postprocessor(
         nms=MulticlassNonMaxSuppression(
             score_threshold=0.01, iou_threshold=0.6, max_detections_per_class=100, max_total_detections=100

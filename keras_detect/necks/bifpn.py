@@ -49,6 +49,7 @@ class Node:
     inputs: tuple
 
 
+@registry.register_neck("bifpn")
 @registry.part
 class BiFPN:
     """Backbone levels and coarser maps, fused top-down and bottom-up several times; `num_filters` channels each.
@@ -99,6 +100,11 @@ class BiFPN:
         if size not in SIZES:
             raise ValueError(registry.unknown_name("EfficientDet size", size, SIZES))
         return cls(**{**dataclasses.asdict(SIZES[size]), **settings})
+
+    @classmethod
+    def for_context(cls, levels, last_level, **settings):
+        """The neck on backbone `levels`, finest first; its coarsest map is P`last_level`, an int."""
+        return cls(**{"levels": levels, "max_level": last_level, **settings})
 
     def nodes(self):
         """All nodes in the order in which they are computed (figure 2d), first those that add the coarser levels."""

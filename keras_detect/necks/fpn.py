@@ -9,6 +9,7 @@ from keras_detect import registry
 from keras_detect.layers.conv_blocks import ConvHyperparams, conv, conv_bn_act, separable_bn_act
 
 
+@registry.register_neck("fpn")
 @registry.part
 class FeaturePyramid:
     """Backbone levels C*n* -> maps P*n* of one depth: top-down sums, then coarser maps below them.
@@ -41,6 +42,11 @@ class FeaturePyramid:
                 "FeaturePyramid takes backbone levels that halve their size from one to the next, such as "
                 f"('C3', 'C4', 'C5'). Received: levels={self.levels}"
             )
+
+    @classmethod
+    def for_context(cls, levels, last_level, **settings):
+        """The neck on backbone `levels`, finest first; its coarsest map is P`last_level`, an int."""
+        return cls(**{"levels": levels, "coarse_levels": max(last_level - int(levels[-1][1:]), 0), **settings})
 
     @property
     def map_names(self):

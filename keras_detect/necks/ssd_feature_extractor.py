@@ -1,8 +1,13 @@
 """Backbone and neck as one feature extractor for one-stage detectors."""
 
+import math
+import re
+
 import keras
 
 from keras_detect.registry import serializable
+
+PROBE = 512  # side of the image whose map sizes tell the strides
 
 
 @serializable
@@ -21,6 +26,14 @@ class SSDFeatureExtractor(keras.Model):
         super().__init__(inputs=inputs, outputs=list(feature_maps.values()), **kwargs)
         self.backbone, self.neck = backbone, neck
         self.level_names = tuple(feature_maps)
+
+    @property
+    def strides(self):
+        """One int per feature map: 2**n for a map called C*n* or P*n*, else as its size tells."""
+        if all(re.fullmatch(r"[CP]\d+", name) for name in self.level_names):
+            return tuple(2 ** int(name[1:]) for name in self.level_names)
+        shapes = self.compute_output_shape((1, PROBE, PROBE, 3))
+        return tuple(2 ** round(math.log2(PROBE / max(shape[1], 1))) for shape in shapes)
 
     def preprocess(self, images):
         """The backbone's pixel scaling: float 0...255 `[B, H, W, 3]` -> network input."""

@@ -4,6 +4,7 @@ from keras_detect import registry
 from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act
 
 
+@registry.register_neck("ssd")
 @registry.part
 class SsdFeatureMaps:
     """Backbone levels as they are, then ever coarser maps by a 1x1 and a 3x3 stride-2 convolution each.
@@ -23,6 +24,11 @@ class SsdFeatureMaps:
     min_depth: int = 16
     depth_multiplier: float = 1.0
     hyperparams: ConvHyperparams = ConvHyperparams()
+
+    @classmethod
+    def for_context(cls, levels, last_level, **settings):
+        """The neck on backbone `levels`, finest first, and as many extra maps as make six, whatever `last_level`."""
+        return cls(**{"levels": levels, "extra_depths": (512, 256, 256, 128)[: 6 - len(levels)], **settings})
 
     def __call__(self, features):
         """Dict of Keras tensors -> dict of `len(levels) + len(extra_depths)` Keras tensors, finest first.

@@ -198,7 +198,7 @@ def test_stages_and_parts_must_fit():
         )
     with pytest.raises(ValueError, match="agree on the anchors per location"):
         tiny.tiny_faster_rcnn(region_predictor=defaults.region_predictor(GridAnchorGenerator(scales=(1.0,))))
-    with pytest.raises(ValueError, match="split, or has a neck"):
+    with pytest.raises(ValueError, match="'split' would be ignored"):
         tiny.tiny_faster_rcnn(neck="fpn", split="C4")
     with pytest.raises(ValueError, match="'bpn'"):
         tiny.tiny_faster_rcnn(neck="bpn")

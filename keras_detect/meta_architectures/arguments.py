@@ -1,0 +1,78 @@
+"""Arguments of `from_backbone`: unknown ones, ones that would be ignored, and parts given by name."""
+
+import inspect
+
+import keras
+
+from keras_detect.registry import unknown_name
+
+
+def check_known(cls, own, parts):
+    """Raises `TypeError` for a name in `parts` that the constructor of `cls` and its bases do not know.
+
+    Args:
+        cls: class of the model.
+        own: names of the arguments that its `from_backbone` adds.
+        parts: iterable of the names that were received.
+    """
+    known = set(own) | {"name", "dtype", "trainable"}
+    for base in cls.__mro__:
+        if base is keras.Model:
+            break
+        if "__init__" in base.__dict__:
+            known.update(
+                parameter.name
+                for parameter in inspect.signature(base.__init__).parameters.values()
+                if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.name != "self"
+            )
+    for name in parts:
+        if name not in known:
+            raise TypeError(unknown_name(f"argument of {cls.__name__}.from_backbone", name, known))
+
+
+def refuse_ignored(arguments, rules):
+    """Raises `ValueError` for an argument that another one leaves without effect.
+
+    Args:
+        arguments: dict name -> value; `None` is not given.
+        rules: `((ignored, by), ...)`.
+    """
+    for ignored, by in rules:
+        if arguments.get(ignored) is not None and arguments.get(by) is not None:
+            raise ValueError(
+                f"'{ignored}' would be ignored, because '{by}' takes its place. Received: "
+                f"{ignored}={_short(arguments[ignored])} and {by}={_short(arguments[by])}. Leave one of them out."
+            )
+
+
+def count_classes(num_classes, class_names, predictor):
+    """K of what was given: a number, names, or the head of a finished predictor (`None` or a name: no such head).
+
+    Raises `ValueError` if nothing tells, or if the predictor was built for another number.
+    """
+    built_for = getattr(predictor, "num_classes", None)
+    if num_classes is None:
+        num_classes = len(class_names) if class_names is not None else built_for
+    if num_classes is None:
+        raise ValueError("from_backbone needs num_classes or class_names. Received neither.")
+    if built_for is not None and built_for != num_classes:
+        raise ValueError(
+            f"The box_predictor was built for {built_for} classes. Received: num_classes={num_classes}. Leave "
+            "num_classes out, or build the predictor for as many."
+        )
+    return num_classes
+
+
+def image_size_of(resizer):
+    """`(height, width)` that `resizer` states, of the shorter side where it keeps the aspect ratio; else `None`."""
+    if hasattr(resizer, "min_dimension"):
+        return (resizer.min_dimension, resizer.min_dimension)
+    if hasattr(resizer, "height"):
+        return (resizer.height, resizer.width)
+    return None
+
+
+def _short(value):
+    if isinstance(value, str | int | float | tuple | list):
+        return repr(value)
+    return f"a {type(value).__name__}"
