@@ -25,7 +25,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_detect.meta_architectures.detection_model import DetectionModel, clean_truth
+from keras_detect.meta_architectures.detection_model import DetectionModel
+from keras_detect.meta_architectures.ground_truth import clean_truth
 
 PASSING, THRESHOLD = 200, 0.05  # pairs of anchor and class that pass, an image
 EVERYTHING = 1e-8  # the original's threshold

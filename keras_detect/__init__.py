@@ -1,6 +1,6 @@
 """keras_detect: object detection models for Keras 3, on TensorFlow, JAX and PyTorch."""
 
-from keras_detect import training
+from keras_detect import inference, training  # noqa: F401 - inference provides `detect`
 from keras_detect.backbones.backbone import Backbone, backbone_names, register_backbone
 from keras_detect.backbones.efficientnet import EfficientNet
 from keras_detect.backbones.inception_v100 import InceptionV100
@@ -15,6 +15,8 @@ from keras_detect.evaluation import callback as callbacks
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.ssd import SSD
+from keras_detect.presets import store  # noqa: F401 - provides `load_preset` and `save_preset`
+from keras_detect.tf_od_api import restore_model  # noqa: F401 - provides `restore_checkpoint`
 from keras_detect.tf_od_api.build import from_pipeline_config
 
 Model = DetectionModel

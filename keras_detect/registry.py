@@ -144,6 +144,34 @@ register_classification_loss = CLASSIFICATION_LOSSES.register_class
 register_localization_loss = LOCALIZATION_LOSSES.register_class
 
 
+_PROVIDED = {}
+
+
+def provide(service):
+    """Decorator: the function is what lower levels get under the name `service`.
+
+    A lower level must not import a higher one, yet offers something of it: `DetectionModel.detect` opens image files,
+    `DetectionModel.from_preset` reads presets. The higher level provides the function, the lower one asks for it with
+    `provided`.
+    """
+
+    def decorate(function):
+        _PROVIDED[service] = function
+        return function
+
+    return decorate
+
+
+def provided(service):
+    """The function that a higher level has provided as `service`. Raises `ValueError` if none has."""
+    if service not in _PROVIDED:
+        raise ValueError(
+            f"'{service}' is provided by a package that has not been imported yet. Received a call before "
+            "`import keras_detect` was finished: import keras_detect first."
+        )
+    return _PROVIDED[service]
+
+
 def check_num_classes(num_classes, whose):
     """Raises `ValueError` unless `num_classes` is a positive integer, or None for that of `whose` ("the config's")."""
     if num_classes is not None and (not isinstance(num_classes, numbers.Integral) or num_classes < 1):

@@ -29,12 +29,7 @@ BESIDE_MAY_IMPORT = {"schema", "registry", "compat", "files", "kernels", "text_p
 MAY_IMPORT_BESIDE = {"training", "export", "inference", "cli", "__init__"}
 
 # (file, imported module): imports upward that are still to go (issue 10)
-EXCEPTIONS = {
-    ("meta_architectures/detection_model.py", "keras_detect.presets"),
-    ("meta_architectures/detection_model.py", "keras_detect.presets.directory"),
-    ("meta_architectures/detection_model.py", "keras_detect.tf_od_api.restore_model"),
-    ("meta_architectures/detection_model.py", "keras_detect.data.image"),
-}
+EXCEPTIONS = set()
 
 # TensorFlow, and what imports it, may be imported in these packages only, and never when the package is imported
 TENSORFLOW_PACKAGES = {"data", "transforms", "kernels", "tf_od_api", "weights", "export", "training", "inference"}

@@ -7,7 +7,8 @@ from keras import ops
 
 from keras_detect import schema
 from keras_detect.boxes.anchor_generators import GridAnchorGenerator
-from keras_detect.meta_architectures.detection_model import REGULARIZATION_LOSS, clean_truth
+from keras_detect.meta_architectures.ground_truth import clean_truth
+from keras_detect.meta_architectures.training_hooks import REGULARIZATION_LOSS
 from keras_detect.meta_architectures.two_stage import ProposalStage
 from tests import goldens, whole_models
 

@@ -10,7 +10,8 @@ from PIL import Image
 import keras_detect
 from keras_detect import schema
 from keras_detect.layers.drop_connect import DropConnect
-from keras_detect.meta_architectures.detection_model import REGULARIZATION_LOSS, clean_truth
+from keras_detect.meta_architectures.ground_truth import clean_truth
+from keras_detect.meta_architectures.training_hooks import REGULARIZATION_LOSS
 from keras_detect.tf_od_api import name_maps
 from tests import goldens
 from tests.networks import undrawn

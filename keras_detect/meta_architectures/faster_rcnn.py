@@ -5,7 +5,8 @@ from keras import ops
 
 from keras_detect import schema
 from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
-from keras_detect.meta_architectures.detection_model import DetectionModel, split_inputs, true_window
+from keras_detect.meta_architectures.detection_model import DetectionModel
+from keras_detect.meta_architectures.ground_truth import split_inputs, true_window
 from keras_detect.meta_architectures.two_stage import Truth
 from keras_detect.registry import serializable
 

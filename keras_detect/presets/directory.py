@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_detect.presets.download import PRESET_FILES
+from keras_detect.registry import provide
 from keras_detect.weights.restore import RestoreReport
 
 CONFIG, WEIGHTS, LABEL_MAP, METADATA = PRESET_FILES
@@ -35,6 +36,7 @@ def _is_original(directory):
     return any((pathlib.Path(directory) / name).exists() for name in ("pipeline.config", "checkpoint"))
 
 
+@provide("save_preset")
 def save_preset(model, directory, metadata=None, weights_dtype="float32"):
     """Writes `model` as a preset; the folder appears, or replaces an older preset, only when it is whole.
 
@@ -118,6 +120,7 @@ def read_preset(directory, num_classes=None, load_weights=True):
     return model, copy_weights(original, model, str(directory))
 
 
+@provide("copy_weights")
 def copy_weights(source, target, name):
     """Copies the weights of `source` into its twin `target` where the shapes agree; returns a `RestoreReport`.
 

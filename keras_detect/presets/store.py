@@ -8,7 +8,7 @@ from absl import logging
 
 from keras_detect.presets import cache, directory, download, packaged, preset, zoo
 from keras_detect.presets.directory import PresetError, save_preset
-from keras_detect.registry import check_num_classes, unknown_name
+from keras_detect.registry import check_num_classes, provide, unknown_name
 
 __all__ = ["PresetError", "find_preset", "load_preset", "names", "save_preset"]
 
@@ -18,6 +18,7 @@ def names():
     return sorted([*packaged.names(), *preset.names()])
 
 
+@provide("load_preset")
 def load_preset(name, num_classes=None, load_weights=True, progress=True):
     """Builds the model of a preset.
 

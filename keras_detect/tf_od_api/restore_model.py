@@ -2,6 +2,7 @@
 
 from absl import logging
 
+from keras_detect.registry import provide
 from keras_detect.tf_od_api import name_maps
 from keras_detect.weights.restore import restore
 from keras_detect.weights.tf2_object_checkpoint import open_checkpoint
@@ -10,6 +11,7 @@ KINDS = ("detection", "classification")
 OTHER_PARTS = "not part of the backbone"
 
 
+@provide("restore_checkpoint")
 def restore_model(model, checkpoint, kind="detection"):
     """Restores a TF2 object checkpoint of the original API.
 

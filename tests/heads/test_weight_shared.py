@@ -6,7 +6,7 @@ import pytest
 
 from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
 from keras_detect.layers.conv_blocks import ConvHyperparams
-from keras_detect.meta_architectures.detection_model import _collect
+from keras_detect.meta_architectures.serialization import _collect
 from tests import goldens
 
 EPSILON = 0.001

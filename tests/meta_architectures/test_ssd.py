@@ -15,7 +15,7 @@ from keras_detect.losses.classification import SigmoidFocalLoss, SoftmaxCrossEnt
 from keras_detect.losses.hard_example_miner import HardExampleMiner
 from keras_detect.losses.localization import GiouLoss, SmoothL1Loss
 from keras_detect.losses.one_stage import OneStageLoss
-from keras_detect.meta_architectures.detection_model import clean_truth, true_window
+from keras_detect.meta_architectures.ground_truth import clean_truth, true_window
 from keras_detect.transforms.resizers import KeepAspectRatioResizer
 from tests import tiny
 

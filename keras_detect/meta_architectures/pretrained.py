@@ -1,0 +1,100 @@
+"""Weights from elsewhere: presets, checkpoints, and the same model for other classes."""
+
+from absl import logging
+
+from keras_detect import registry
+from keras_detect.weights import keras_applications
+from keras_detect.weights.restore import restore
+
+
+class Pretrained:
+    """What `DetectionModel` inherits for presets and checkpoints. Higher levels know their formats."""
+
+    def save_to_preset(self, directory, metadata=None):
+        """Writes the preset directory `config.json`, `model.weights.h5`, `label_map.json`, `metadata.json`.
+
+        Args:
+            directory: the folder to write; it appears whole or not at all.
+            metadata: dict added to `metadata.json` (source, licence, measured metric, ...).
+        """
+        registry.provided("save_preset")(self, directory, metadata)
+
+    @classmethod
+    def from_preset(cls, name, num_classes=None, load_weights=True, class_names=None):
+        """A model from a built-in name, a preset directory or a URI.
+
+        Args:
+            name: built-in name, directory, or `hf://`, `kaggle://`, `https://`, `file://` address.
+            num_classes: re-head for another number of classes: all other weights are kept, and the log says which
+                were not.
+            load_weights: `False` builds the architecture only, without network.
+            class_names: names for the new head; sets `num_classes`.
+
+        Raises:
+            ValueError: an unknown name (the near ones are listed), a preset of another model class.
+        """
+        if class_names is not None:
+            num_classes = len(class_names) if num_classes is None else num_classes
+        model = registry.provided("load_preset")(name, num_classes=num_classes, load_weights=load_weights)
+        if not isinstance(model, cls):
+            raise ValueError(
+                f"The preset '{name}' holds a {type(model).__name__}. Received a call of {cls.__name__}.from_preset; "
+                f"use {type(model).__name__}.from_preset or DetectionModel.from_preset."
+            )
+        if class_names is not None:
+            model.class_names = tuple(str(name) for name in class_names)
+            model._check_class_names()
+        return model
+
+    def re_head(self, num_classes=None, class_names=None):
+        """A new model for other classes: the same architecture, every weight but the class head's copied.
+
+        Args:
+            num_classes: K of the new model; may be left out when `class_names` is given.
+            class_names: sequence of K strings.
+
+        Returns:
+            The new, uncompiled model; the log says which weights are new.
+        """
+        if num_classes is None and class_names is None:
+            raise ValueError("re_head needs num_classes or class_names. Received neither.")
+        config = self.with_num_classes(self.get_config(), len(class_names) if num_classes is None else num_classes)
+        model = type(self).from_config({**config, "class_names": class_names})
+        report = registry.provided("copy_weights")(self, model, self.name)
+        logging.warning("%s", report.summary())
+        return model
+
+    def restore(self, checkpoint, kind="detection"):
+        """Restores weights, strictly: of a TensorFlow Object Detection API checkpoint, or of keras.applications.
+
+        Args:
+            checkpoint: prefix, folder, or `.tar.gz` of a TF2 object checkpoint; with `kind="classification"` also a
+                network of keras.applications, or a classifier around the same backbone, as a Keras model, a `.keras`
+                file or a `.weights.h5` file.
+            kind: "detection" (everything, or all but the class head where the number of classes differs) or
+                "classification" (the backbone alone).
+
+        Returns:
+            `RestoreReport`: what was restored, kept and ignored, and why.
+
+        Raises:
+            ValueError: model and checkpoint do not fit; every leftover is listed and nothing was restored. Weights of
+                keras.applications do not fit a backbone that computes something else (`weights.keras_applications`).
+        """
+        if keras_applications.is_keras_source(checkpoint):
+            return self._restore_keras_weights(checkpoint, kind)
+        return registry.provided("restore_checkpoint")(self, checkpoint, kind)
+
+    def _restore_keras_weights(self, source, kind):
+        if kind != "classification":
+            raise ValueError(
+                "A Keras model or weights file restores into the backbone alone: pass kind='classification'. Received: "
+                f"kind={kind!r}. A whole detector saved by Keras is loaded by keras.models.load_model or load_weights."
+            )
+        (backbone,) = self._weight_groups()["backbone"]
+        reader = keras_applications.weights_source(backbone, source)
+        skip = ((r"(?!backbone/).*", "not part of the backbone"),)
+        report = restore(self.named_weights(), reader.key, reader, skip=skip, ignore=reader.ignore)
+        logging.info("%s", report.summary())
+        reader.log_notes()
+        return report

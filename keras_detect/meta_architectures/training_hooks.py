@@ -1,0 +1,120 @@
+"""Keras' hooks: how `compile`, `fit`, `evaluate` and the `_on_batch` methods reach a detector's four methods."""
+
+import contextlib
+
+import keras
+from keras import ops
+
+from keras_detect import schema
+from keras_detect.kernels import dispatch
+from keras_detect.meta_architectures.ground_truth import check_host_truth, clean_truth, split_images
+
+REGULARIZATION_LOSS = "regularization_loss"
+
+
+class TrainingHooks:
+    """What `DetectionModel` inherits for training, on TensorFlow, JAX and PyTorch alike.
+
+    The data are the last positional argument of a step; JAX passes its state first.
+    """
+
+    def train_step(self, *args):
+        with self._kernels():
+            return super().train_step(*args[:-1], self._preprocess_data(args[-1]))
+
+    def test_step(self, *args):
+        with self._kernels():
+            return super().test_step(*args[:-1], self._preprocess_data(args[-1]))
+
+    def _kernels(self):
+        """XLA cannot compile all of TensorFlow's own kernels."""
+        compiled = dispatch.running("tensorflow") and self.jit_compile
+        return dispatch.portable_kernels() if compiled else contextlib.nullcontext()
+
+    def _preprocess_data(self, data):
+        """Always a 3-tuple: with `y=None`, Keras' own packing would return a bare dict."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        images, shapes = split_images(x)
+        return self.preprocess(images, shapes), y, sample_weight
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Sums `compute_losses` and the regularisation losses; one Mean tracker per name keeps the parts."""
+        truth = clean_truth(y, sample_weight)
+        losses = self.compute_losses(truth, y_pred, x, training=training)
+        regularization = [ops.cast(ops.sum(value), "float32") for value in self.losses]
+        losses[REGULARIZATION_LOSS] = sum(regularization) if regularization else ops.zeros(())
+        batch_size = ops.shape(x[schema.IMAGES])[0]
+        total = 0.0
+        for name, value in losses.items():
+            self.loss_trackers[name].update_state(value, sample_weight=batch_size)
+            total = total + value
+        # Under a strategy (TensorFlow only), Keras sums the gradients of the replicas and logs loss x replicas.
+        strategy = getattr(self, "distribute_strategy", None)
+        return total if strategy is None else total / strategy.num_replicas_in_sync
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        """Keras would build with the raw batch. Ours is built since `__init__`; only the optimizer is not."""
+        if self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        self._post_build()
+
+    # --- compile ---------------------------------------------------------------------------------------------------
+
+    def compile(self, optimizer="auto", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
+        """Keras' `compile`, without `loss` and `metrics`: a detector brings its own.
+
+        Args:
+            optimizer: a Keras optimizer or its name; "auto" is AdamW at 1e-3 with gradients clipped at norm 10.
+            loss, loss_weights: must stay `None`; weights of the losses belong to the loss part of the model.
+            metrics, weighted_metrics: must stay `None`; `keras_detect.callbacks.COCOEvaluation` measures mAP in `fit`.
+            **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile`, `auto_scale_loss` as in Keras.
+
+        Raises:
+            ValueError: if `loss`, `loss_weights`, `metrics` or `weighted_metrics` is given.
+        """
+        if loss is not None or loss_weights is not None:
+            raise ValueError(
+                "A detector computes its own losses. Received: loss="
+                f"{loss!r}, loss_weights={loss_weights!r}. Leave them out; give the model another loss part instead."
+            )
+        if metrics or weighted_metrics:
+            raise ValueError(
+                f"A detector takes no Keras metrics. Received: metrics={metrics or weighted_metrics!r}. "
+                "For mAP during fit pass callbacks=[keras_detect.callbacks.COCOEvaluation(validation_data)]."
+            )
+        if isinstance(optimizer, str) and optimizer == "auto":
+            optimizer = keras.optimizers.AdamW(learning_rate=1e-3, weight_decay=1e-4, global_clipnorm=10.0)
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return None
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "run_eagerly": self.run_eagerly,
+            "steps_per_execution": self.steps_per_execution,
+            "jit_compile": self.jit_compile,
+        }
+
+    def compile_from_config(self, config):
+        config = dict(config)
+        self.compile(optimizer=keras.saving.deserialize_keras_object(config.pop("optimizer")), **config)
+        self.optimizer.build(self.trainable_variables)
+
+    # --- truth on the host ------------------------------------------------------------------------------------------
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        check_host_truth(y, self.num_classes)
+        return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        check_host_truth(y, self.num_classes)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        check_host_truth(y, self.num_classes)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        check_host_truth(y, self.num_classes)
+        return super().test_on_batch(x, y, *args, **kwargs)
