@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_detect import schema
 from keras_detect.meta_architectures.detection import Detection
 from keras_detect.meta_architectures.pretrained import Pretrained
 from keras_detect.meta_architectures.serialization import Serialization
@@ -41,7 +42,7 @@ class DetectionModel(TrainingHooks, Detection, Pretrained, Serialization, keras.
     def __init__(self, *, resizer, class_names=None, **kwargs):
         super().__init__(**kwargs)
         self.resizer = resizer
-        self.class_names = None if class_names is None else tuple(str(name) for name in class_names)
+        self.class_names = None if class_names is None else schema.check_class_names(class_names)
 
     def _finish_init(self):
         """Checks that the parts agree and marks the model built. The last line of a subclass' `__init__`."""
@@ -58,16 +59,8 @@ class DetectionModel(TrainingHooks, Detection, Pretrained, Serialization, keras.
                 layer.trainable = False
 
     def _check_class_names(self):
-        if self.class_names is None:
-            return
-        if len(set(self.class_names)) < len(self.class_names):
-            repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
-            raise ValueError(f"Class names must differ from one another. Received repeated: {repeated[:5]}")
-        if len(self.class_names) != self.num_classes:
-            raise ValueError(
-                f"class_names must name each of the {self.num_classes} classes. Received {len(self.class_names)}: "
-                f"{list(self.class_names)[:5]}. Pass num_classes={len(self.class_names)} or the matching names."
-            )
+        if self.class_names is not None:
+            self.class_names = schema.check_class_names(self.class_names, self.num_classes)
 
     @property
     def num_classes(self):

@@ -2,7 +2,7 @@
 
 from absl import logging
 
-from keras_detect import registry
+from keras_detect import registry, schema
 from keras_detect.weights import keras_applications
 from keras_detect.weights.restore import restore
 
@@ -42,8 +42,7 @@ class Pretrained:
                 f"use {type(model).__name__}.from_preset or DetectionModel.from_preset."
             )
         if class_names is not None:
-            model.class_names = tuple(str(name) for name in class_names)
-            model._check_class_names()
+            model.class_names = schema.check_class_names(class_names, model.num_classes)
         return model
 
     def re_head(self, num_classes=None, class_names=None):

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_detect.registry import deserialize
+
 
 class Serialization:
     """What `DetectionModel` inherits for `save`, `load_model`, presets and checkpoints."""
@@ -36,18 +38,12 @@ class Serialization:
         """Builds the model under the dtype policy it was saved with, whatever the global one is now."""
         config = dict(config)
         before = keras.config.dtype_policy()
-        policy = _deserialize(config.get("dtype")) or before
+        policy = deserialize(config.get("dtype")) or before
         keras.config.set_dtype_policy(policy)
         try:
-            return cls(**{key: _deserialize(value) for key, value in config.items()})
+            return cls(**{key: deserialize(value) for key, value in config.items()})
         finally:
             keras.config.set_dtype_policy(before)
-
-
-def _deserialize(value):
-    if isinstance(value, dict) and "class_name" in value and "config" in value:
-        return keras.saving.deserialize_keras_object(value)
-    return value
 
 
 def _collect(layer, prefix, names):
