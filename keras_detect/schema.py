@@ -225,6 +225,7 @@ for _field in (
     ObjectField(key=IS_GROUP_OF, singular="group_of", dtype="bool", padding=False, default=False, occurs=GROUND_TRUTH),
     ObjectField(key=AREAS, singular="area", occurs=GROUND_TRUTH, moves=OF_STORED_IMAGE),
     ObjectField(key=MASKS, singular="mask", shape=("H", "W"), dtype="uint8", default=0, moves=AS_RASTER),
+    ObjectField(key="mask_weights", singular="mask_weight", default=1.0, occurs=GROUND_TRUTH),
     ObjectField(
         key=KEYPOINTS,
         singular="keypoints",

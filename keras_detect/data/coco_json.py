@@ -6,11 +6,13 @@ import re
 
 import numpy as np
 
+from keras_detect import schema
 from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import is_picture_name
+from keras_detect.data.object_rows import json_value
 from keras_detect.data.reading import picture_or_refuse
-from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
+from keras_detect.data.record import DROPPED, KEPT, Defects, join_values, make_record
 from keras_detect.data.splits import is_named_after, read_split
 from keras_detect.data.writing import PictureFolder, as_dataset
 from keras_detect.files import write_file
@@ -50,8 +52,9 @@ def read(path, split=None, class_names=None, defects=None):
 def write_coco(dataset, folder, split=None):
     """Writes a data set as a COCO folder: `images/` and `instances.json` (or `instances_<split>.json`).
 
-    Everything an example holds is kept. What COCO has no key for stands under `"difficult"`, `"group_of"` and
-    `"weight"`, which other readers pass over. A picture that comes from a file keeps its bytes, one in memory becomes a
+    Everything an example holds is kept. What COCO has no key for stands under the `singular` of
+    `schema.object_fields`, such as `"difficult"`, `"group_of"` and `"weight"`, and per-image entries under their keys;
+    other readers pass over them. A picture that comes from a file keeps its bytes, one in memory becomes a
     PNG.
 
     Args:
@@ -69,6 +72,7 @@ def write_coco(dataset, folder, split=None):
     for number, record in enumerate(dataset.records):
         height, width = record.picture.height, record.picture.width
         entry = {"id": number + 1, "file_name": pictures.add(record), "height": height, "width": width}
+        entry |= {key: values.tolist() for key, values in record.entries.items()}
         images.append(entry | ({"split": split} if split else {}))
         for row in range(len(record.boxes)):
             ids = {"id": len(annotations) + 1, "image_id": number + 1, "category_id": int(record.labels[row]) + 1}
@@ -81,23 +85,44 @@ def write_coco(dataset, folder, split=None):
 write = write_coco
 
 
+def holds(field):
+    """Whether the format holds a per-object field: every one."""
+    return True
+
+
+# COCO's own names of per-object fields; others stand under the `singular` of the table.
+_NAMES = {schema.IS_CROWD: "iscrowd", schema.MASKS: "segmentation"}
+
+
+def _name(field):
+    return _NAMES.get(field.key, field.singular)
+
+
+def _further_fields():
+    """The rows of the table that stand in an annotation as they are: no box, no class, no visibility of points."""
+    fields = schema.object_fields(schema.GROUND_TRUTH)
+    companions = {schema.BOXES, schema.LABELS, *(field.visibility for field in fields)}
+    return [field for field in fields if field.key not in companions]
+
+
 def _annotation(record, row, height, width):
     """One object's entries, without the ids."""
     ymin, xmin, ymax, xmax = (record.boxes[row] * np.array([height, width] * 2, np.float64)).tolist()
-    entry = {"bbox": [xmin, ymin, xmax - xmin, ymax - ymin], "iscrowd": int(record.is_crowd[row])}
-    entry["area"] = (xmax - xmin) * (ymax - ymin) if record.areas is None else float(record.areas[row])
-    if record.masks is not None and record.masks[row] is not None:
-        entry["segmentation"] = masks.to_coco(record.masks[row], (height, width))
-    if record.keypoints is not None:
-        y, x = (record.keypoints[row] * np.array([height, width], np.float64)).T
-        seen = record.visibility()[row]
-        points = np.where(seen[:, None] > 0, np.stack([x, y, seen], axis=1), 0.0)
-        entry |= {"keypoints": points.reshape(-1).tolist(), "num_keypoints": int((seen > 0).sum())}
-    for name, flags in (("difficult", record.is_difficult), ("group_of", record.is_group_of)):
-        if flags is not None:
-            entry[name] = int(flags[row])
-    if record.weights is not None:
-        entry["weight"] = float(record.weights[row])
+    entry = {"bbox": [xmin, ymin, xmax - xmin, ymax - ymin], "area": (xmax - xmin) * (ymax - ymin)}
+    for field in _further_fields():
+        values = record.get(field.key)
+        if values is None or (field.moves == schema.AS_RASTER and values[row] is None):
+            continue
+        if field.moves == schema.AS_RASTER:
+            entry[_name(field)] = masks.to_coco(values[row], (height, width))
+        elif field.moves == schema.AS_POINTS and field.visibility is not None:
+            y, x = (values[row] * np.array([height, width], np.float64)).T
+            seen = record.get(field.visibility)[row]
+            points = np.where(seen[:, None] > 0, np.stack([x, y, seen], axis=1), 0.0)
+            entry |= {_name(field): points.reshape(-1).tolist(), f"num_{_name(field)}": int((seen > 0).sum())}
+        else:
+            value = json_value(field, values[row])
+            entry[_name(field)] = int(value) if isinstance(value, bool) else value
     return entry
 
 
@@ -313,22 +338,30 @@ def _record(entry, annotations, folder, label_of, file, defects):
         row["label"] = label_of(annotation)
         if row["label"] is not None:
             rows.append(row)
-    columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
+    fields = schema.object_fields(schema.GROUND_TRUTH)
+    values = {field.key: join_values(field, [row.get(field.key) for row in rows]) for field in fields}
+    values = {key: column for key, column in values.items() if key not in (schema.BOXES, schema.LABELS)}
     return make_record(
         picture=picture,
         file_name=entry["file_name"],
         image_id=entry["id"],
-        boxes_abs=columns.get("box", []),
-        labels=columns.get("label", []),
-        is_crowd=columns.get("crowd", []),
+        boxes_abs=[row["box"] for row in rows],
+        labels=[row["label"] for row in rows],
         defects=defects,
-        areas=_all_or_none(columns.get("area", [])),
-        weights=_some_or_none(columns.get("weight", []), 1.0),
-        is_difficult=_some_or_none(columns.get("difficult", []), False),
-        is_group_of=_some_or_none(columns.get("group_of", []), False),
-        masks=columns["mask"] if any(mask is not None for mask in columns.get("mask", ())) else None,
-        **_keypoints(columns.get("keypoints", []), shape),
+        entries=_image_entries(entry),
+        **values,
     )
+
+
+def _image_entries(entry):
+    """The annotated per-image entries that an entry of "images" holds."""
+    entries = {}
+    for field in schema.image_fields():
+        if field.annotated and entry.get(field.key) is not None:
+            values = np.asarray(entry[field.key], field.dtype)
+            if values.ndim == len(field.shape):
+                entries[field.key] = values
+    return entries
 
 
 def _row(annotation, shape, file, defects):
@@ -341,53 +374,50 @@ def _row(annotation, shape, file, defects):
             f'Annotation {annotation.get("id")} in {file} needs "bbox": [x, y, width, height] in pixels. '
             f"Received: {str(box)[:100]}"
         ) from None
-    place = f"annotation {annotation.get('id')}"
-    row = {"box": (y, x, y + height, x + width), "crowd": bool(annotation.get("iscrowd", 0))}
-    for key in ("area", "weight", "difficult", "group_of"):
-        row[key] = annotation.get(key)
-        if row[key] is not None and not isinstance(row[key], int | float):
-            defects.add(DROPPED, f'values of "{key}" that are no number', place)
-            row[key] = None
-        elif row[key] is not None and not abs(row[key]) < _LARGEST:
-            row[key] = float("nan")
-    try:
-        row["mask"] = masks.from_coco(annotation.get("segmentation"), shape)
-    except ValueError:
-        defects.add(DROPPED, "masks that cannot be used", place)
-        row["mask"] = None
-    row["keypoints"] = annotation.get("keypoints") or None
-    if row["keypoints"] is not None and not _are_points(row["keypoints"]):
-        defects.add(DROPPED, "keypoints that cannot be used", place)
-        row["keypoints"] = None
+    row = {"box": (y, x, y + height, x + width)}
+    for field in _further_fields():
+        try:
+            value = annotation.get(_name(field))
+            if field.moves == schema.AS_POINTS and field.visibility is not None:
+                row[field.key], row[field.visibility] = _points(value, shape)
+            else:
+                row[field.key] = _value(field, value, shape)
+        except (TypeError, ValueError, OverflowError):
+            what = "masks that cannot be used" if field.moves == schema.AS_RASTER else None
+            what = what or (f"{field.key} that cannot be used" if field.shape else None)
+            what = what or f'values of "{_name(field)}" that are no number'
+            defects.add(DROPPED, what, f"annotation {annotation.get('id')}")
+            row[field.key] = None
     return row
+
+
+def _value(field, value, shape):
+    """One object's value in an annotation, None where there is none. Raises for what is none of its kind."""
+    if field.moves == schema.AS_RASTER:
+        return masks.from_coco(value, shape)
+    if value is None:
+        return None
+    if not field.shape:
+        if not isinstance(value, int | float):
+            raise ValueError
+        return bool(value) if field.dtype == "bool" else value if abs(value) < _LARGEST else float("nan")
+    array = np.asarray(value, field.dtype)
+    fixed = [side if isinstance(side, int) else array.shape[axis] for axis, side in enumerate(field.shape)]
+    return array.reshape(fixed)
+
+
+def _points(values, shape):
+    """`([N, 2] normalised yx, NaN where not annotated, [N])` from x, y, v in pixels; `(None, None)` without any."""
+    if not values:
+        return None, None
+    if not _are_points(values):
+        raise ValueError("no x, y, v")
+    table = np.reshape(np.asarray(values, np.float64), (-1, 3))
+    seen = table[:, 2].astype(np.int32)
+    return np.where(seen[:, None] > 0, table[:, 1::-1] / np.array(shape, np.float64), np.nan), seen
 
 
 def _are_points(points):
     """Whether these are numbers x, y, v, as many as make up whole points."""
     numbers = isinstance(points, list) and all(isinstance(value, int | float) for value in points)
     return numbers and len(points) % 3 == 0 and all(abs(value) < _LARGEST for value in points)
-
-
-def _all_or_none(values):
-    return None if any(value is None for value in values) else values
-
-
-def _some_or_none(values, default):
-    """The values with the missing ones filled in, or None if all are missing."""
-    if all(value is None for value in values):
-        return None
-    return [default if value is None else value for value in values]
-
-
-def _keypoints(points, shape):
-    """`{"keypoints" [n, N, 2], "keypoint_visibility" [n, N]}` from rows x, y, v in pixels, or {} without any."""
-    count = max((len(row) // 3 for row in points if row is not None), default=0)
-    if not count:
-        return {}
-    table = np.zeros((len(points), count, 3))
-    for number, row in enumerate(points):
-        if row is not None:
-            table[number, : len(row) // 3] = np.reshape(np.asarray(row, np.float64), (-1, 3))
-    seen = table[:, :, 2].astype(np.int32)
-    places = np.where(seen[..., None] > 0, table[:, :, 1::-1] / np.array(shape, np.float64), np.nan)
-    return {"keypoints": places, "keypoint_visibility": seen}

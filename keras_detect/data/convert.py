@@ -4,26 +4,17 @@ import pathlib
 
 import numpy as np
 
+from keras_detect import schema
 from keras_detect.data.load import FORMATS, load_dataset
 from keras_detect.data.record import box_areas
 
-# What a format holds besides pictures, boxes and class names.
-_EVERYTHING = {"is_crowd", "is_difficult", "is_group_of", "areas", "weights", "masks", "keypoints"}
-HOLDS = {
-    "coco": _EVERYTHING,
-    "voc": {"is_difficult"},
-    "yolo": set(),
-    "csv": _EVERYTHING - {"masks", "keypoints"},
-    "tfrecord": _EVERYTHING,
-}
+# What is lost, in words; of other fields the key.
 _WORDS = {
-    "is_crowd": "crowds, now ordinary boxes",
-    "is_difficult": "marks of difficult objects",
-    "is_group_of": "marks of groups",
-    "areas": "annotated areas other than the box's",
-    "weights": "weights",
-    "masks": "masks",
-    "keypoints": "objects' keypoints",
+    schema.IS_CROWD: "crowds, now ordinary boxes",
+    schema.IS_DIFFICULT: "marks of difficult objects",
+    schema.IS_GROUP_OF: "marks of groups",
+    schema.AREAS: "annotated areas other than the box's",
+    schema.KEYPOINTS: "objects' keypoints",
 }
 
 
@@ -51,26 +42,29 @@ def write_dataset(dataset, folder, format, split=None):
 def lost(dataset, format):
     """`{what: how many}` of the entries of a data set that a format cannot hold."""
     counts = {}
-    for record in dataset.records:
-        for key in _EVERYTHING - HOLDS[format]:
-            counts[key] = counts.get(key, 0) + _number(record, key)
-    words = _WORDS | ({"is_crowd": "crowds, now marked as difficult"} if format == "voc" else {})
-    return {words[key]: counts[key] for key in _WORDS if counts.get(key)}
+    companions = {field.visibility for field in schema.object_fields()}
+    words = _WORDS | ({schema.IS_CROWD: "crowds, now marked as difficult"} if format == "voc" else {})
+    for field in schema.object_fields(schema.GROUND_TRUTH):
+        if field.key not in companions and not FORMATS[format].holds(field):
+            count = sum(_number(record, field) for record in dataset.records)
+            counts |= {words.get(field.key, field.key.replace("_", " ")): count} if count else {}
+    return counts
 
 
-def _number(record, key):
-    """How many boxes of a record say something under a key."""
-    values = getattr(record, key)
-    if values is None:
+def _number(record, field):
+    """How many objects of a record say something in a field."""
+    values = record.get(field.key)
+    if values is None or not len(values):
         return 0
-    if key == "masks":
+    if field.moves == schema.AS_RASTER:
         return sum(mask is not None for mask in values)
-    if key == "keypoints":
-        return int(np.isfinite(values).any(axis=(1, 2)).sum())
-    if key == "areas":
+    if field.key == schema.AREAS:
         boxes = box_areas(record.boxes.astype(np.float64)) * record.picture.height * record.picture.width
         return int((np.abs(values - boxes) > 1e-3 * boxes + 0.01).sum())
-    return int((values != (1.0 if key == "weights" else False)).sum())
+    silent = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+    if field.default is not None:
+        silent |= values == field.default
+    return int((~silent).reshape(len(values), -1).any(axis=1).sum())
 
 
 def convert_dataset(data, output, to, from_format=None, splits=()):

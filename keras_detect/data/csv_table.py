@@ -1,7 +1,8 @@
 """CSV with one box a row and the names of the columns in the first row.
 
 Columns of ours: `filename, width, height, class, xmin, ymin, xmax, ymax` in pixels, as the scripts around the original
-API write them, and where the data has them `is_crowd, difficult, group_of, area, weight, split`. A picture without
+API write them, and where the data has them `is_crowd, difficult, group_of, area, weight` and every other field of one
+number per object, and `split`. A picture without
 objects is a row with an empty class. Other names that are common are understood, Open Images' normalised columns too.
 """
 
@@ -11,11 +12,12 @@ import pathlib
 
 import numpy as np
 
+from keras_detect import schema
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import is_picture_name
 from keras_detect.data.label_map import find_label_map, read_label_map, write_label_map
 from keras_detect.data.reading import index_pictures, label_finder, picture_or_refuse
-from keras_detect.data.record import KEPT, Defects, make_record
+from keras_detect.data.record import KEPT, Defects, join_values, make_record
 from keras_detect.data.splits import is_named_after, read_split
 from keras_detect.data.writing import PictureFolder, as_dataset
 from keras_detect.files import write_file
@@ -31,15 +33,24 @@ _COLUMNS = {
     "ymax": ("ymax", "y2", "bottom"),
     "width": ("width", "imagewidth"),
     "height": ("height", "imageheight"),
-    "is_crowd": ("iscrowd", "crowd"),
-    "is_difficult": ("difficult", "isdifficult"),
-    "is_group_of": ("groupof", "isgroupof"),
-    "areas": ("area",),
-    "weights": ("weight",),
+    "is_crowd": ("crowd",),
+    "is_difficult": ("isdifficult",),
+    "is_group_of": ("isgroupof",),
     "split": ("split", "set", "subset"),
 }
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
-_OPTIONAL = ("is_crowd", "is_difficult", "is_group_of", "areas", "weights")
+
+
+def holds(field):
+    """Whether the format holds a per-object field: one number per object, besides box and class."""
+    return not field.shape or field.key == schema.BOXES
+
+
+def _optional():
+    """The rows of the table that have a column of their own."""
+    return [
+        field for field in schema.object_fields(schema.GROUND_TRUTH) if not field.shape and field.key != schema.LABELS
+    ]
 
 
 def recognises(path):
@@ -86,8 +97,8 @@ def read(path, split=None, class_names=None, defects=None):
 def write(dataset, folder, split=None):
     """Writes a data set as `images/`, `annotations.csv` (or `<split>.csv`) and `label_map.json` with the class names.
 
-    A row holds a box, its class, and whether it is a crowd, difficult, or a group; area and weight. Masks and keypoints
-    are not kept.
+    A row holds a box, its class, and every field of one number per object (crowd, difficult, group, area, weight, ...).
+    Masks and keypoints are not kept.
 
     Args:
         dataset: `DetectionDataset`, or any iterable of its examples with `class_names`.
@@ -104,12 +115,11 @@ def write(dataset, folder, split=None):
     if not all(name.strip() for name in dataset.class_names):
         raise ValueError("In a CSV table a row without a class is a picture without objects. Received a blank class.")
     pictures = PictureFolder(folder / "images")
-    columns = [key for key in _OPTIONAL if any(_has(record, key) for record in dataset.records)]
-    headings = {"is_difficult": "difficult", "is_group_of": "group_of", "areas": "area", "weights": "weight"}
+    columns = [field for field in _optional() if any(_has(record, field) for record in dataset.records)]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     head = ["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"]
-    table.writerow(head + [headings.get(key, key) for key in columns])
+    table.writerow(head + [field.singular for field in columns])
     for record in dataset.records:
         height, width = record.picture.height, record.picture.width
         start = [pictures.add(record), width, height]
@@ -117,21 +127,21 @@ def write(dataset, folder, split=None):
             table.writerow(start + [""] * (5 + len(columns)))
         for row, box in enumerate(record.boxes * np.array([height, width] * 2, np.float64)):
             ymin, xmin, ymax, xmax = (f"{side:.10g}" for side in box.tolist())
-            rest = [_cell(getattr(record, key), row) for key in columns]
+            rest = [_cell(record.get(field.key), row) for field in columns]
             table.writerow([*start, dataset.class_names[record.labels[row]], xmin, ymin, xmax, ymax, *rest])
     write_label_map(folder / "label_map.json", dataset.class_names)
     return write_file(folder / (f"{split}.csv" if split else "annotations.csv"), text.getvalue())
 
 
-def _has(record, key):
-    values = getattr(record, key)
-    return values is not None and (key in ("areas", "weights") or values.any())
+def _has(record, field):
+    values = record.get(field.key)
+    return values is not None and (field.dtype != "bool" or values.any())
 
 
 def _cell(values, row):
     if values is None:
         return ""
-    return int(values[row]) if values.dtype == bool else f"{float(values[row]):.9g}"
+    return int(values[row]) if values.dtype.kind in "bi" else f"{float(values[row]):.9g}"
 
 
 def _files(folder):
@@ -150,7 +160,8 @@ def _heads(file):
 
 def _columns(line):
     """Our names of the columns of a heading row; "" for others."""
-    meanings = {name: ours for ours, names in _COLUMNS.items() for name in names}
+    meanings = {field.singular.replace("_", ""): field.key for field in _optional()}
+    meanings |= {name: ours for ours, names in _COLUMNS.items() for name in names}
     try:
         titles = next(csv.reader([line]), [])
     except csv.Error:
@@ -201,9 +212,9 @@ def _rows(file, defects):
             row["box"] = tuple(float(corner) for corner in corners) if row.get("class") or any(corners) else None
             if not row.get("file") or len(line) > len(columns) or (row["box"] and not row.get("class")):
                 raise ValueError
-            for key in _OPTIONAL:
-                if row["box"] is not None and key in row:
-                    row[key] = _number(row[key], key)
+            for field in _optional():
+                if row["box"] is not None and field.key in row:
+                    row[field.key] = _number(row[field.key], field)
         except ValueError:
             message = f"{file}, line {number} is not a box. Received: {','.join(line)[:100]}"
             defects.refuse("lines that are no box", f"{file.name}, line {number}", message)
@@ -214,11 +225,11 @@ def _rows(file, defects):
     return rows, bool(len(boxes)) and bool(np.nanmax(boxes, initial=0.0) <= 1.0)
 
 
-def _number(text, key):
+def _number(text, field):
     """A cell of an optional column: a flag, or a number; None where it is empty."""
-    if key in ("areas", "weights"):
-        return float(text) if text else None
-    return text.lower() in ("1", "true", "yes", "1.0")
+    if field.dtype == "bool":
+        return text.lower() in ("1", "true", "yes", "1.0")
+    return float(text) if text else None
 
 
 def _names(rows, others, class_names, folders, file):
@@ -272,12 +283,7 @@ def _record(name, rows, file, pictures, names, label_of, normalised, defects):
             defects.refuse("unknown class names", name, message)
     rows = [row for row in rows if label_of(row["class"]) is not None]
     boxes = np.array([row["box"] for row in rows], np.float64).reshape(-1, 4)
-    columns = {key: [row.get(key) for row in rows] for key in _OPTIONAL}
-    columns = {key: values for key, values in columns.items() if any(value is not None for value in values)}
-    if None in columns.get("areas", ()):
-        del columns["areas"]
-    if "weights" in columns:
-        columns["weights"] = [1.0 if weight is None else weight for weight in columns["weights"]]
+    columns = {field.key: join_values(field, [row.get(field.key) for row in rows]) for field in _optional()}
     return make_record(
         picture=picture,
         file_name=found.name,

@@ -7,7 +7,7 @@ import numpy as np
 from keras_detect import schema
 from keras_detect.data import pipeline
 from keras_detect.data.in_memory import record_of_example
-from keras_detect.data.record import OPTIONAL_ROWS, Defects
+from keras_detect.data.record import Defects, raster_keys
 
 
 class DetectionDataset:
@@ -16,9 +16,10 @@ class DetectionDataset:
     `len(dataset)` counts pictures; `dataset[i]` and iteration give single examples, decoded when asked for; a slice or
     a list of indices gives a smaller `DetectionDataset`; `batches` gives what `fit` takes. An example is a dict:
     `"image"` uint8 [H, W, 3], `"boxes"` [n, 4] float32 normalised yxyx, `"labels"` [n] int32, `"is_crowd"` [n] bool,
-    `"image_id"`, `"file_name"`, and where the data has them `"areas"` [n] (pixels, as annotated), `"weights"` [n],
-    `"is_difficult"`, `"is_group_of"` [n] bool, `"masks"` [n, H, W] uint8 (1 on the object), `"keypoints"` [n, N, 2]
-    normalised yx (NaN where not annotated) with `"keypoint_visibility"` [n, N].
+    `"image_id"`, `"file_name"`, and where the data has them the other rows of `schema.object_fields`: `"areas"` [n]
+    (pixels, as annotated), `"weights"` [n], `"is_difficult"`, `"is_group_of"` [n] bool, `"masks"` [n, H, W] uint8 (1 on
+    the object), `"keypoints"` [n, N, 2] normalised yx (NaN where not annotated) with `"keypoint_visibility"` [n, N],
+    and of `schema.image_fields`.
 
     Args:
         records: list of `keras_detect.data.record.Record`.
@@ -57,7 +58,8 @@ class DetectionDataset:
             is_crowd: per picture [n] bool, or None.
             weights: per picture [n] float, or None.
             file_names: a name per picture, or None for `image_000000`, ...
-            **rows: per picture `areas`, `is_difficult`, `is_group_of`, `masks` or `keypoints`, see `from_examples`.
+            **rows: per image the values of other per-object fields (`schema.object_fields`) or per-image entries
+                (`schema.image_fields`), see `from_examples`.
 
         Raises:
             ValueError: lengths that differ, or an image that is not uint8 [H, W, 3].
@@ -85,9 +87,9 @@ class DetectionDataset:
         Args:
             examples: sequence of dicts. `"image"`: uint8 [H, W, 3], or the path of a picture. `"boxes"`: [n, 4]
                 normalised yxyx, or instead `"boxes_abs"`: [n, 4] yxyx in pixels. `"labels"`: [n] int in [0, K), or
-                [n] class names. Optional: `"file_name"`, `"image_id"`, `"is_crowd"`, `"is_difficult"`, `"is_group_of"`
-                [n] bool, `"weights"`, `"areas"` [n], `"masks"` [n, H, W], `"keypoints"` [n, N, 2] normalised yx with
-                `"keypoint_visibility"` [n, N].
+                [n] class names. Optional: `"file_name"`, `"image_id"`, and every other row of `schema.object_fields`
+                and annotated row of `schema.image_fields`, such as `"is_crowd"` [n] bool, `"weights"`, `"areas"` [n],
+                `"masks"` [n, H, W], `"keypoints"` [n, N, 2] normalised yx with `"keypoint_visibility"` [n, N].
             class_names: K names; None: the names found in the labels, sorted.
 
         Raises:
@@ -159,7 +161,7 @@ class DetectionDataset:
         drop_remainder=False,
         max_boxes=None,
         cache=False,
-        masks=False,
+        masks=None,
         shard=None,
     ):
         """Batches for `fit`, `evaluate` and the COCO callback, on every backend: a `tf.data.Dataset` of `(x, y)`.
@@ -169,7 +171,8 @@ class DetectionDataset:
         Args:
             model: what will read the batches; its `resizer` sizes the pictures. A resizer itself is accepted.
             batch_size: pictures in a batch.
-            augment: None, an augmentation of `keras_detect.transforms`, or a sequence of them, applied in order.
+            augment: None, an augmentation of `keras_detect.transforms`, or a sequence of them, applied in order. One
+                that takes several images (`num_examples`) gets the further ones at random from the whole data set.
             shuffle: a new order every epoch.
             seed: int that makes order and augmentation the same on every run (and still different in every epoch).
                 TensorFlow mixes the program's own seed in, so let `keras.utils.set_random_seed` be the same too.
@@ -178,23 +181,25 @@ class DetectionDataset:
                 with a warning, so leave it None for evaluation.
             cache: keep decoded pictures in memory after the first epoch (resized where nothing is augmented).
                 Left out, with a log line, when they would take more than 4 GiB.
-            masks: put the objects' masks into y, resized with the picture.
+            masks: put the objects' masks (and other rasters) into y, resized with the image; default: where the data
+                set has some and the model asks for them (`"masks"` in its `ground_truth_keys`). They take
+                h * w bytes per object, padding rows included.
             shard: `(index, count)` where several hosts train together: host `index` of `count` gets its part of every
                 epoch, and all hosts together get every picture once (with `drop_remainder`, as many on each host, so
                 up to `count - 1` fewer in all). Batches have the same shapes on all hosts. Needs a seed where it
                 shuffles, the same on all hosts, as the program's own.
 
         Returns:
-            Dataset of `(x, y)`. x: `images` uint8 [B, h, w, 3], or, where the resizer pads, the dict of
-            `"images"` and `"true_image_shapes"` int32 [B, 3]. y: `"boxes"` [B, M, 4] float32 normalised to the true
-            image, zeros in padding rows; `"labels"` [B, M] int32, -1 in padding rows; `"image_size"` [B, 2] int32,
-            height and width of the picture as stored (for evaluation by object size); `"is_crowd"` [B, M] bool
-            where a picture of the data set has a crowd (and in the same way `"is_difficult"`, `"is_group_of"`),
-            `"weights"` [B, M] float32 where it has weights, and, without
-            augmentation, `"areas"` [B, M] float32 in pixels where the annotation has them; where it has keypoints,
-            `"keypoints"` [B, M, N, 2] float32 normalised (y, x) and `"keypoint_visibility"` [B, M, N] int32, both 0 for
-            a point that is not annotated or has left the picture; if asked for, `"masks"` [B, M, h, w] uint8 in the
-            frame of the pictures, 1 on the object, all 0 for an object without a mask.
+            Dataset of `(x, y)`. x: `images` uint8 [B, h, w, 3], or, where the resizer pads or the data set has
+            per-image inputs (`schema.image_fields`), a dict of `"images"`, `"true_image_shapes"` int32 [B, 3] and
+            these. y: `"boxes"` [B, M, 4] float32 normalised to the true image, zeros in padding rows; `"labels"` [B, M]
+            int32, -1 in padding rows; `"image_size"` [B, 2] int32, height and width of the image as stored (for
+            evaluation by object size); and every other row of `schema.object_fields` and `schema.image_fields` that the
+            data set has: flags such as `"is_crowd"` [B, M] bool where one object has it, `"weights"` [B, M] float32,
+            without augmentation `"areas"` [B, M] float32 in pixels, `"keypoints"` [B, M, N, 2] float32 normalised
+            (y, x) with `"keypoint_visibility"` [B, M, N] int32, both 0 for a point that is not annotated or has left
+            the image; where asked for, `"masks"` [B, M, h, w] uint8 in the frame of the images, 1 on the object, all 0
+            for an object without a mask.
 
         Raises:
             ValueError: the batch size is not positive, the model has other class names, or a shard that is none.
@@ -220,9 +225,19 @@ class DetectionDataset:
             drop_remainder=drop_remainder,
             max_boxes=max_boxes or self.max_boxes,
             cache=cache,
-            masks=masks,
+            raster_keys=self._raster_keys(model, masks),
             shard=shard,
         )
+
+    def _raster_keys(self, model, masks):
+        """The rasters that batches shall have."""
+        if masks:
+            return [key for key in raster_keys() if key == schema.MASKS or self._has(key)]
+        wanted = getattr(model, "ground_truth_keys", ()) if masks is None else ()
+        return [key for key in raster_keys() if key in wanted and self._has(key)]
+
+    def _has(self, key):
+        return any(record.get(key) is not None for record in self.records)
 
 
 def _check_shard(shard, pictures, shuffle, seed):
@@ -234,20 +249,9 @@ def _check_shard(shard, pictures, shuffle, seed):
 
 
 def _example(record):
-    example = {
-        "image": record.picture.read(),
-        schema.BOXES: record.boxes,
-        schema.LABELS: record.labels,
-        schema.IS_CROWD: record.is_crowd,
-        "image_id": record.image_id,
-        "file_name": record.file_name,
-    }
-    for key in OPTIONAL_ROWS:
-        if getattr(record, key) is not None:
-            example[key] = getattr(record, key)
-    if record.masks is not None:
-        example["masks"] = record.read_masks()
-    return example
+    example = {"image": record.picture.read(), "image_id": record.image_id, "file_name": record.file_name}
+    example |= record.objects | record.entries
+    return example | {key: record.read_raster(key) for key in raster_keys() if record.get(key) is not None}
 
 
 def _listed(names):

@@ -7,7 +7,7 @@ import numpy as np
 from keras_detect import schema
 from keras_detect.data import masks
 from keras_detect.data.image import ArrayPicture, find_picture
-from keras_detect.data.record import OPTIONAL_ROWS, make_record
+from keras_detect.data.record import make_record
 from keras_detect.registry import unknown_name
 
 # Normalised boxes may leave their picture, but not by more than this; boxes in pixels do.
@@ -27,17 +27,11 @@ def record_of_example(example, number, class_names, defects):
     labels = _labels(example[schema.LABELS], number, class_names)
     if len(labels) != len(boxes):
         raise ValueError(f"Image {number} has {len(boxes)} boxes and {len(labels)} labels.")
-    rows = {key: example[key] for key in (*OPTIONAL_ROWS, "masks", schema.IS_CROWD) if example.get(key) is not None}
-    for key, values in rows.items():
-        if np.ndim(values) == 0:
-            raise ValueError(f"The {key} of an example have a row a box. Received in example {number}: {values!r}")
-        if len(values) != len(boxes):
-            raise ValueError(f"Image {number} has {len(boxes)} boxes and {len(values)} {key}.")
-    for key in ("keypoints", "keypoint_visibility"):
-        if key in rows:
-            rows[key] = _points(rows[key], rows, key, number)
-    if "masks" in rows:
-        rows["masks"] = tuple(_mask(mask, picture, number) for mask in rows["masks"])
+    rows = {}
+    for field in schema.object_fields(schema.GROUND_TRUTH):
+        if field.key not in (schema.BOXES, schema.LABELS) and example.get(field.key) is not None:
+            rows[field.key] = _rows(field, example, len(boxes), picture, number)
+    given = [field.key for field in schema.image_fields() if field.annotated and example.get(field.key) is not None]
     return make_record(
         picture=picture,
         file_name=str(example.get("file_name") or getattr(picture, "path", "") or f"image_{number:06d}"),
@@ -45,6 +39,7 @@ def record_of_example(example, number, class_names, defects):
         boxes_abs=boxes,
         labels=labels,
         defects=defects,
+        entries={key: np.asarray(example[key]) for key in given},
         **rows,
     )
 
@@ -88,15 +83,32 @@ def _labels(labels, number, class_names):
     return labels
 
 
-def _points(values, rows, key, number):
-    """`"keypoints"` [n, N, 2] or `"keypoint_visibility"` [n, N]; None where there is no object to have any."""
-    points, values = np.shape(rows.get("keypoints", ())), np.asarray(values)
-    if not len(values):
+def _rows(field, example, count, picture, number):
+    """The values of one per-object field; None where there is no object to have any."""
+    key, values = field.key, example[field.key]
+    if np.ndim(values) == 0:
+        raise ValueError(f"The {key} of an example have a row a box. Received in example {number}: {values!r}")
+    if len(values) != count:
+        raise ValueError(f"Image {number} has {count} boxes and {len(values)} {key}.")
+    if field.moves == schema.AS_RASTER:
+        return tuple(_mask(mask, picture, number) for mask in values)
+    if not count and field.shape:
         return None
-    wanted = "[n, N, 2] (y, x)" if key == "keypoints" else "[n, N] beside keypoints [n, N, 2]"
-    fits = len(points) == 3 and points[2] == 2 and (key == "keypoints" or values.shape == points[:2])
+    values = np.asarray(values)
+    values = values if field.shape else values.reshape(-1)
+    wanted = (count, *field.shape)
+    fits = values.ndim == len(wanted) and all(
+        isinstance(side, str) or side == values.shape[axis] for axis, side in enumerate(wanted)
+    )
+    owner = next((other for other in schema.object_fields() if other.visibility == key), None)
+    beside = f" beside {owner.key} [n, {', '.join(map(str, owner.shape))}]" if owner is not None else ""
+    if owner is not None:
+        fits = fits and np.shape(example.get(owner.key, ()))[:2] == values.shape
     if not fits:
-        raise ValueError(f"The {key} of an example are {wanted}. Received in example {number}: {list(values.shape)}")
+        shape = ", ".join(["n", *map(str, field.shape)])
+        raise ValueError(
+            f"The {key} of an example are [{shape}]{beside}. Received in example {number}: {list(values.shape)}"
+        )
     return values
 
 

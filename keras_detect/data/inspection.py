@@ -8,8 +8,9 @@ import pathlib
 import numpy as np
 from PIL import ExifTags, Image
 
+from keras_detect import schema
 from keras_detect.data import statistics
-from keras_detect.data.record import KEPT, REFUSED, REPAIRED, Defects
+from keras_detect.data.record import KEPT, REFUSED, REPAIRED, Defects, raster_keys
 
 # A class with less than this share of the most frequent one's objects is named.
 _RARE = 1 / 50
@@ -137,8 +138,9 @@ def _check_pictures(dataset, defects, decode):
 def _check_masks(record, defects):
     """Decodes the masks that are pictures; the others were looked at when they were read."""
     try:
-        if any(isinstance(mask, bytes) for mask in record.masks or ()):
-            record.read_masks()
+        for key in raster_keys():
+            if any(isinstance(mask, bytes) for mask in record.get(key) or ()):
+                record.read_raster(key)
     except ValueError:
         defects.add(REFUSED, "masks that cannot be decoded: damaged or cut off", record.file_name)
 
@@ -185,7 +187,8 @@ def _check_truth(dataset, defects):
             defects.add(KEPT, "classes without objects", name)
         elif counts[label] < _RARE * counts.max():
             defects.add(KEPT, f"classes with fewer than 1/{round(1 / _RARE)} of the most frequent one's objects", name)
-    points = {r.keypoints.shape[1] for r in dataset.records if r.keypoints is not None}
+    keypoints = [record.get(schema.KEYPOINTS) for record in dataset.records]
+    points = {rows.shape[1] for rows in keypoints if rows is not None and len(rows)}
     if len(points) > 1:
         listed = ", ".join(map(str, sorted(points)))
         kind = f"objects with different numbers of keypoints, filled up with invisible ones: {listed}"

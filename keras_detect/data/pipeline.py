@@ -1,46 +1,61 @@
-"""Records to batches: read, decode, augment and resize each picture in parallel, pad the truth, batch, prefetch.
+"""Records to batches: read, decode, augment and resize each image in parallel, pad the ground truth, batch, prefetch.
 
 TensorFlow's `tf.data` does the work under every backend; it is imported when the first batches are asked for.
 """
-
-import dataclasses
 
 import numpy as np
 from absl import logging
 
 from keras_detect import schema
+from keras_detect.data import rasters
+from keras_detect.data.columns import image_columns, object_columns
 from keras_detect.data.image import TF_JPEG, TF_PNG, FilePicture
+from keras_detect.transforms.augmentation import num_examples
 
 CACHE_LIMIT_BYTES = 4 * 2**30
 
-_FLAGS = (schema.IS_CROWD, "is_difficult", "is_group_of")
-# The value a padding row holds, per row-wise entry of an example.
-_ROW_PADDING = {schema.BOXES: 0.0, schema.LABELS: schema.PADDING_LABEL, "areas": 0.0, schema.WEIGHTS: 0.0}
-_ROW_PADDING |= dict.fromkeys(_FLAGS, False) | {"masks": 0, "keypoints": 0.0, "keypoint_visibility": 0}
-
 # Sizes (height, width) that show what a resizer does with square, wide and tall pictures.
 _PROBES = ((96, 96), (96, 160), (160, 96))
+# Numbers the random draws of further examples apart from those that an operation makes.
+_FURTHER = 1 << 20
 
 
 def build_batches(
-    records, *, resizer, batch_size, augment, shuffle, seed, drop_remainder, max_boxes, cache, masks=False, shard=None
+    records,
+    *,
+    resizer,
+    batch_size,
+    augment,
+    shuffle,
+    seed,
+    drop_remainder,
+    max_boxes,
+    cache,
+    raster_keys=(),
+    shard=None,
 ):
-    """The `tf.data.Dataset` behind `DetectionDataset.batches`, which documents the arguments and what comes out."""
+    """The `tf.data.Dataset` behind `DetectionDataset.batches`, which documents the arguments and what comes out.
+
+    `raster_keys`: keys of the per-object rasters that y shall have.
+    """
     import tensorflow as tf
 
     augmentations = _as_sequence(augment)
     canvas, pads = _canvas(records, resizer, augmentations)
-    load = _loader(records, with_areas=not augmentations, with_masks=masks)
+    load = _loader(records, stored_frame=not augmentations)
     _warn_of_lost_rows(records, max_boxes)
     cache = cache and _fits_in_memory(records, canvas=None if augmentations else canvas)
 
     def finish(example):
+        size = tf.shape(example["image"])[:2]
+        if raster_keys:
+            example = rasters.attach_resized(example, size, records, raster_keys, resizer, canvas, max_boxes)
         return _resize(example, resizer, canvas)
 
     def augment_and_finish(example, number):
-        seed_pair = tf.stack([number, example.pop("index")])
-        for position, operation in enumerate(augmentations):
-            example = operation(example, tf.random.experimental.stateless_fold_in(seed_pair, position))
+        example = _augmented(example, number, augmentations, records, load, raster_keys)
+        for key in raster_keys:
+            example[key] = rasters.pack(rasters.resize(example[key], resizer, canvas), canvas)
         return _resize(example, resizer, canvas)
 
     def parallel(dataset, function):
@@ -64,10 +79,45 @@ def build_batches(
         dataset = parallel(dataset, lambda index: finish(load(index)))
     dataset = parallel(dataset, lambda example: _split_xy(example, max_boxes, pads))
     dataset = dataset.batch(batch_size, drop_remainder=drop_remainder).prefetch(tf.data.AUTOTUNE)
+    if raster_keys:  # after the prefetching, so that one batch at a time holds pixels
+        dataset = dataset.map(lambda x, y: rasters.unpack_batch(x, y, raster_keys, canvas))
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.with_options(options)
+
+
+def _augmented(example, number, augmentations, records, load, raster_keys):
+    """The example after all augmentations.
+
+    An operation that wants several examples gets further ones, drawn at random from all records, each augmented by the
+    operations before it with randomness of its own.
+
+    Args:
+        example: dict of tensors with the `"index"` of its record.
+        number: int64, random, another one for every example of every epoch.
+    """
+    import tensorflow as tf
+
+    fold = tf.random.experimental.stateless_fold_in
+
+    def apply(example, seed, operations):
+        example = rasters.attach(example, records, raster_keys)
+        del example["index"]
+        for position, operation in enumerate(operations):
+            own = fold(seed, position)
+            if (count := num_examples(operation)) > 1:
+                seeds = [fold(own, _FURTHER + other) for other in range(1, count)]
+                example = operation((example, *(another(seed, operations[:position]) for seed in seeds)), own)
+            else:
+                example = operation(example, own)
+        return dict(example)
+
+    def another(seed, operations):
+        index = tf.random.stateless_uniform((), seed, maxval=len(records), dtype=tf.int64)
+        return apply(load(index), seed, operations)
+
+    return apply(example, tf.stack([number, example["index"]]), augmentations)
 
 
 def _part(dataset, shard, drop_remainder):
@@ -79,66 +129,21 @@ def _part(dataset, shard, drop_remainder):
     return dataset.shard(count, index)
 
 
-def _loader(records, with_areas, with_masks):
-    """A function from an index to an example of tensors, the picture decoded and not yet resized."""
+def _loader(records, stored_frame):
+    """A function from an index to an example of tensors, the image decoded and not yet resized; no rasters."""
     import tensorflow as tf
 
-    has_weights = any(record.weights is not None for record in records)
-    has_areas = with_areas and all(record.areas is not None or not len(record.boxes) for record in records)
-    has_areas = has_areas and any(record.areas is not None for record in records)
-    columns = {
-        schema.BOXES: np.concatenate([record.boxes for record in records]),
-        schema.LABELS: np.concatenate([record.labels for record in records]),
-    }
-    for flag in _FLAGS:
-        values = [_or(getattr(record, flag), record, False) for record in records]
-        if any(rows.any() for rows in values):
-            columns[flag] = np.concatenate(values)
-    if has_weights:
-        columns[schema.WEIGHTS] = np.concatenate([_or(record.weights, record, np.float32(1)) for record in records])
-    if has_areas:
-        columns["areas"] = np.concatenate([_or(record.areas, record, np.float32(1)) for record in records])
-    columns = {key: tf.constant(value) for key, value in (columns | _keypoints(records)).items()}
-    ends = np.cumsum([0] + [len(record.boxes) for record in records])
-    ends = tf.constant(ends, tf.int64)
+    of_objects = {key: tf.constant(column) for key, column in object_columns(records, stored_frame).items()}
+    of_images = {key: tf.constant(column) for key, column in image_columns(records).items()}
+    ends = tf.constant(np.cumsum([0] + [len(record.boxes) for record in records]), tf.int64)
     decode = _decoder(records)
 
-    def stack(index):
-        return records[int(index)].read_masks()
-
     def load(index):
-        example = {key: column[ends[index] : ends[index + 1]] for key, column in columns.items()}
-        example["image"] = decode(index)
-        example["index"] = index
-        if with_masks:
-            masks = tf.numpy_function(stack, [index], tf.uint8, stateful=False)
-            example["masks"] = tf.ensure_shape(masks, [None, None, None])
-        return example
+        example = {key: column[ends[index] : ends[index + 1]] for key, column in of_objects.items()}
+        example |= {key: column[index] for key, column in of_images.items()}
+        return example | {"image": decode(index), "index": index}
 
     return load
-
-
-def _keypoints(records):
-    """`"keypoints"` [n, N, 2] normalised yx and `"keypoint_visibility"` [n, N] of the n objects of all pictures.
-
-    N is the largest number that an object has; the places that another one lacks are NaN and not visible.
-    """
-    counts = [record.keypoints.shape[1] for record in records if record.keypoints is not None]
-    if not counts:
-        return {}
-    most, points, visibility = max(counts), [], []
-    for record in records:
-        rows = (len(record.boxes), most)
-        points.append(np.full((*rows, 2), np.nan, np.float32))
-        visibility.append(np.zeros(rows, np.int32))
-        if record.keypoints is not None:
-            own = record.keypoints.shape[1]
-            points[-1][:, :own], visibility[-1][:, :own] = record.keypoints, record.visibility()
-    return {"keypoints": np.concatenate(points), "keypoint_visibility": np.concatenate(visibility)}
-
-
-def _or(rows, record, default):
-    return np.full(len(record.boxes), default) if rows is None else rows
 
 
 def _decoder(records):
@@ -178,60 +183,53 @@ def _decoder(records):
 
 
 def _resize(example, resizer, canvas):
-    """Resizes the picture; adds the sizes before (`image_size`) and after (`true_shape`), drops the index."""
+    """Resizes the image; adds the sizes before (`image_size`) and after (`true_shape`), drops the index."""
     import tensorflow as tf
 
     image = example["image"]
     example = {key: value for key, value in example.items() if key != "index"}
-    example["image_size"] = tf.shape(image)[:2]
+    example[schema.IMAGE_SIZE] = tf.shape(image)[:2]
     resized, true_shape = resizer.resize_tf(image)
     # A resizer that does not pad by itself leaves sizes that differ; a batch has one.
     resized = tf.pad(resized, [[0, canvas[0] - tf.shape(resized)[0]], [0, canvas[1] - tf.shape(resized)[1]], [0, 0]])
     channels = 1 if getattr(resizer, "convert_to_grayscale", False) else 3
     example["image"] = tf.ensure_shape(resized, [*canvas, channels])
     example["true_shape"] = tf.ensure_shape(tf.cast(true_shape, tf.int32), [3])
-    if "masks" in example:
-        example["masks"] = _resize_masks(example["masks"], resizer, canvas)
     return example
 
 
-def _resize_masks(masks, resizer, canvas):
-    """[n, H, W] -> [n, h, w]: the picture's sampling positions, nearest pixel, 0 outside the picture."""
-    import tensorflow as tf
-
-    settings = {"method": "nearest", "convert_to_grayscale": False, "per_channel_pad_value": (0.0,)}
-    own = {field.name for field in dataclasses.fields(resizer)}
-    nearest = dataclasses.replace(resizer, **{key: settings[key] for key in own & settings.keys()})
-    # A plane more, because a picture without channels cannot be resized.
-    planes, _ = nearest.resize_tf(tf.pad(tf.transpose(masks, (1, 2, 0)), [[0, 0], [0, 0], [0, 1]]))
-    room = [[0, canvas[0] - tf.shape(planes)[0]], [0, canvas[1] - tf.shape(planes)[1]], [0, 0]]
-    return tf.ensure_shape(tf.transpose(tf.pad(planes, room), (2, 0, 1))[:-1], [None, *canvas])
-
-
 def _split_xy(example, max_boxes, pads):
-    """One example as `(x, y)`, its rows cut or padded to `max_boxes`."""
+    """One example as `(x, y)`, its objects cut or padded to `max_boxes`."""
     import tensorflow as tf
 
-    y = {"image_size": example["image_size"]}
-    if "keypoints" in example:
-        example = example | _visible_keypoints(example["keypoints"], example["keypoint_visibility"])
-    for key, padding in _ROW_PADDING.items():
-        if key in example:
-            rows = example[key][:max_boxes]
+    fields = schema.object_fields(schema.GROUND_TRUTH)
+    for field in fields:
+        if field.moves == schema.AS_POINTS and field.key in example:
+            example = example | _visible_points(example, field)
+    y = {}
+    for field in fields:
+        if field.key in example:
+            rows = example[field.key][:max_boxes]
             margin = [[0, max_boxes - tf.shape(rows)[0]]] + [[0, 0]] * (rows.shape.rank - 1)
-            padded = tf.pad(rows, margin, constant_values=tf.constant(padding, rows.dtype))
-            y[key] = tf.ensure_shape(padded, [max_boxes, *rows.shape[1:]])
-    x = {schema.IMAGES: example["image"], schema.TRUE_IMAGE_SHAPES: example["true_shape"]} if pads else example["image"]
-    return x, y
+            padded = tf.pad(rows, margin, constant_values=tf.constant(field.padding, rows.dtype))
+            y[field.key] = tf.ensure_shape(padded, [max_boxes, *rows.shape[1:]])
+    y |= {field.key: example[field.key] for field in schema.image_fields(schema.GROUND_TRUTH) if field.key in example}
+    x = {schema.IMAGES: example["image"]} | ({schema.TRUE_IMAGE_SHAPES: example["true_shape"]} if pads else {})
+    x |= {field.key: example[field.key] for field in schema.image_fields(schema.INPUT) if field.key in example}
+    return (x if len(x) > 1 else example["image"]), y
 
 
-def _visible_keypoints(points, visibility):
-    """`points [n, N, 2]`, normalised yx, and `visibility [n, N]`: 0 where not annotated (NaN) or outside."""
+def _visible_points(example, field):
+    """The points of a field, 0 where they are not finite; and where it has a visibility, both 0 for points outside."""
     import tensorflow as tf
 
-    inside = tf.reduce_all((points >= 0.0) & (points <= 1.0), axis=-1) & (visibility > 0)
+    points, visibility = example[field.key], example.get(field.visibility)
+    inside = tf.reduce_all(tf.math.is_finite(points), axis=-1)
+    if visibility is None:
+        return {field.key: tf.where(inside[..., None], points, 0.0)}
+    inside &= tf.reduce_all((points >= 0.0) & (points <= 1.0), axis=-1) & (visibility > 0)
     points = tf.where(inside[..., None], points, 0.0)
-    return {"keypoints": points, "keypoint_visibility": tf.where(inside, visibility, 0)}
+    return {field.key: points, field.visibility: tf.where(inside, visibility, 0)}
 
 
 def _canvas(records, resizer, augmentations):

@@ -1,10 +1,11 @@
-"""One annotated picture, the cleaning every reader applies to the boxes it found, and the count of what was wrong."""
+"""One annotated image, the cleaning every reader applies to the boxes it found, and the count of what was wrong."""
 
 import dataclasses
 
 import numpy as np
 from absl import logging
 
+from keras_detect import schema
 from keras_detect.data import masks as instance_masks
 
 # A coordinate may lie this far outside the picture, in pixels, before the clipping is reported: COCO's boxes are
@@ -18,57 +19,88 @@ REFUSED, DROPPED, REPAIRED, KEPT = "refused", "dropped", "repaired", "kept"
 ACTIONS = (REFUSED, DROPPED, REPAIRED, KEPT)
 
 
-# Entries of a record and of an example that not every data set has, one row a box; masks are decoded apart.
-OPTIONAL_ROWS = ("areas", "weights", "is_difficult", "is_group_of", "keypoints", "keypoint_visibility")
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Record:
-    """An annotated picture whose pixels are not decoded yet.
+    """An annotated image whose pixels are not decoded yet.
 
     Attributes:
         picture: `FilePicture`, `ArrayPicture` or `RecordPicture`.
         file_name: its name in the annotation, unique in a data set.
         image_id: the annotation's own id (int or str).
-        boxes: [n, 4] float32, normalised yxyx, inside the picture, with an area.
-        labels: [n] int32.
-        is_crowd: [n] bool.
-        areas: [n] float32, the annotated area in pixels, where the annotation has it (COCO: the mask's), else None.
-        weights: [n] float32 or None.
-        is_difficult: [n] bool or None: hard to see, as Pascal VOC marks it.
-        is_group_of: [n] bool or None: a box around several objects, as Open Images marks it.
-        masks: tuple of n masks as annotated (see `keras_detect.data.masks`; None for an object without), or None.
-        keypoints: [n, N, 2] float32, normalised (y, x), NaN where a point is not annotated, or None.
-        keypoint_visibility: [n, N] int32 as in COCO, 0 not annotated, 1 hidden, 2 visible, or None.
+        objects: `{key: [n, ...]}`, arrays as the rows of `schema.object_fields` say; boxes lie inside the image and
+            have an area. `"boxes"`, `"labels"` and `"is_crowd"` are always there, others where the annotation has them.
+            Rasters are a tuple of n masks as annotated (see `keras_detect.data.masks`; None for an object without).
+        entries: `{key: array}` of the annotated rows of `schema.image_fields` that the image has.
     """
 
     picture: object
     file_name: str
     image_id: object
-    boxes: np.ndarray
-    labels: np.ndarray
-    is_crowd: np.ndarray
-    areas: np.ndarray | None = None
-    weights: np.ndarray | None = None
-    is_difficult: np.ndarray | None = None
-    is_group_of: np.ndarray | None = None
-    masks: tuple | None = None
-    keypoints: np.ndarray | None = None
-    keypoint_visibility: np.ndarray | None = None
+    objects: dict
+    entries: dict = dataclasses.field(default_factory=dict)
 
-    def visibility(self):
-        """int32 [n, N], of records with keypoints: as annotated, else 2 where a point has a place."""
-        if self.keypoint_visibility is not None:
-            return self.keypoint_visibility
-        return np.where(np.isfinite(self.keypoints).all(axis=-1), 2, 0).astype(np.int32)
+    @property
+    def boxes(self):
+        """[n, 4] float32, normalised yxyx."""
+        return self.objects[schema.BOXES]
 
-    def read_masks(self):
-        """uint8 [n, H, W], all 0 for an object without a mask. Raises `ValueError` naming the picture."""
+    @property
+    def labels(self):
+        """[n] int32."""
+        return self.objects[schema.LABELS]
+
+    @property
+    def is_crowd(self):
+        """[n] bool."""
+        return self.objects[schema.IS_CROWD]
+
+    def get(self, key):
+        """The values of the n objects under a key of `schema.object_fields`, None where they are not annotated."""
+        return self.objects.get(key)
+
+    @property
+    def size(self):
+        """`(height, width)` of the image in pixels."""
+        return self.picture.height, self.picture.width
+
+    def read_raster(self, key=schema.MASKS):
+        """uint8 [n, H, W], all 0 for an object without a mask. Raises `ValueError` naming the image."""
         try:
-            masks = self.masks or (None,) * len(self.boxes)
-            return instance_masks.stack(masks, (self.picture.height, self.picture.width))
+            return instance_masks.stack(self.get(key) or (None,) * len(self.boxes), self.size)
         except ValueError as error:
             raise ValueError(f"{self.file_name}: {error}") from None
+
+
+def raster_keys():
+    """Keys of the per-object fields that are kept as masks until somebody asks for their pixels."""
+    return [field.key for field in schema.object_fields(schema.GROUND_TRUTH) if field.moves == schema.AS_RASTER]
+
+
+def join_values(field, values):
+    """What an annotation says about each object of an image -> the values of `make_record`.
+
+    Args:
+        field: row of `schema.object_fields`.
+        values: n values, None where the annotation is silent.
+
+    Returns:
+        [n, ...] array (rasters: tuple), gaps filled with the field's default and axes with a letter to the largest;
+        None where nothing is said, or where something is missing that has no default.
+    """
+    known = [value for value in values if value is not None]
+    if not known or (field.default is None and len(known) < len(values)):
+        return None
+    if field.moves == schema.AS_RASTER:
+        return tuple(values)
+    known = [np.asarray(value, field.dtype) for value in known]
+    shape = tuple(max(array.shape[axis] for array in known) for axis in range(len(field.shape)))
+    joined = np.full((len(values), *shape), field.padding if field.default is None else field.default, field.dtype)
+    arrays = iter(known)
+    for row, value in enumerate(values):
+        if value is not None:
+            array = next(arrays)
+            joined[(row, *(slice(side) for side in array.shape))] = array
+    return joined
 
 
 def one_line(text, length=_MESSAGE_LENGTH):
@@ -132,7 +164,7 @@ class Defects:
             logging.warning("%s: %s", source, summary)
 
 
-def make_record(picture, file_name, image_id, boxes_abs, labels, defects=None, is_crowd=None, **rows):
+def make_record(picture, file_name, image_id, boxes_abs, labels, defects=None, entries=None, **rows):
     """A `Record` from pixel boxes, clipped to the picture.
 
     Dropped and counted: boxes with NaN, reversed or without an area, boxes outside the picture, boxes whose weight is
@@ -145,8 +177,8 @@ def make_record(picture, file_name, image_id, boxes_abs, labels, defects=None, i
         boxes_abs: [n, 4] yxyx in pixels of the picture.
         labels: [n] int.
         defects: the `Defects` that counts what was repaired.
-        is_crowd: [n] bool, default all False.
-        **rows: further entries of `Record`, [n] each, or None.
+        entries: annotated per-image entries, see `Record`.
+        **rows: further per-object fields (`schema.object_fields`), n values each, or None.
     """
     defects = Defects() if defects is None else defects
     boxes_abs = np.asarray(boxes_abs, np.float64).reshape(-1, 4)
@@ -159,7 +191,8 @@ def make_record(picture, file_name, image_id, boxes_abs, labels, defects=None, i
     has_area = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)
     reversed_ = finite & (known[:, 2:] < known[:, :2]).any(axis=1)
     flat = finite & ~reversed_ & (known[:, 2:] == known[:, :2]).any(axis=1)
-    weights = None if rows.get("weights") is None else np.asarray(rows["weights"], np.float32).reshape(-1)
+    weights = rows.get(schema.WEIGHTS)
+    weights = None if weights is None else np.asarray(weights, np.float32).reshape(-1)
     light = np.zeros(count, bool) if weights is None else ~(np.isfinite(weights) & (weights >= 0))
     keep = finite & has_area & ~light
     moved = (np.abs(clipped - known) > _ROUNDING).any(axis=1) & keep
@@ -173,40 +206,40 @@ def make_record(picture, file_name, image_id, boxes_abs, labels, defects=None, i
     ):
         if where.any():
             defects.add(action, kind, file_name, int(where.sum()))
-    kept = {name: _kept(name, values, keep) for name, values in rows.items() if values is not None}
-    if "areas" in kept and (wrong := ~(np.isfinite(kept["areas"]) & (kept["areas"] >= 0))).any():
+    objects = {schema.BOXES: boxes[keep], schema.LABELS: np.asarray(labels, np.int32).reshape(-1)[keep]}
+    objects[schema.IS_CROWD] = np.zeros(int(keep.sum()), bool)
+    objects |= _kept(rows, keep)
+    areas = objects.get(schema.AREAS)
+    if areas is not None and (wrong := ~(np.isfinite(areas) & (areas >= 0))).any():
         defects.add(REPAIRED, "areas that are no number from 0, replaced by the box's", file_name, int(wrong.sum()))
-        kept["areas"] = np.where(wrong, box_areas(clipped[keep]), kept["areas"]).astype(np.float32)
-    return Record(
-        picture=picture,
-        file_name=file_name,
-        image_id=image_id,
-        boxes=boxes[keep],
-        labels=np.asarray(labels, np.int32).reshape(-1)[keep],
-        is_crowd=np.zeros(int(keep.sum()), bool) if is_crowd is None else _kept("is_crowd", is_crowd, keep),
-        **kept,
-    )
+        objects[schema.AREAS] = np.where(wrong, box_areas(clipped[keep]), areas).astype(np.float32)
+    return Record(picture, file_name, image_id, objects, dict(entries or {}))
+
+
+def _kept(rows, keep):
+    """`{key: values}` of the rows kept, in the table's dtypes and shapes, and the visibility of points without one."""
+    fields = {field.key: field for field in schema.object_fields(schema.GROUND_TRUTH)}
+    kept = {}
+    for key, values in rows.items():
+        if values is None:
+            continue
+        field = fields[key]
+        if field.moves == schema.AS_RASTER:
+            kept[key] = tuple(mask for mask, wanted in zip(values, keep, strict=True) if wanted)
+            continue
+        values = np.asarray(values, field.dtype)
+        if values.ndim != 1 + len(field.shape):
+            if not len(keep) and field.shape:
+                continue  # no object, so nothing says how large an axis with a letter is
+            values = values.reshape(len(keep), *field.shape)
+        kept[key] = values[keep]
+    for field in fields.values():
+        if field.visibility is not None and field.key in kept and field.visibility not in kept:
+            seen = np.isfinite(kept[field.key]).all(axis=-1)
+            kept[field.visibility] = np.where(seen, 2, 0).astype(fields[field.visibility].dtype)
+    return {key: kept[key] for key in fields if key in kept}
 
 
 def box_areas(boxes):
     """[n] areas of [n, 4] yxyx boxes, in their own units."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-_DTYPES = {
-    "is_crowd": bool,
-    "areas": np.float32,
-    "weights": np.float32,
-    "is_difficult": bool,
-    "is_group_of": bool,
-    "keypoints": np.float32,
-    "keypoint_visibility": np.int32,
-}
-
-
-def _kept(name, values, keep):
-    """The values of the rows kept; masks stay a tuple."""
-    if name == "masks":
-        return tuple(mask for mask, wanted in zip(values, keep, strict=True) if wanted)
-    values = np.asarray(values, _DTYPES[name])
-    return (values if name.startswith("keypoint") else values.reshape(-1))[keep]

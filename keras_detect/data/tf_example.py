@@ -7,15 +7,17 @@ or the pixels of all masks as numbers); `image/object/keypoint/{x,y,visibility}`
 """
 
 import hashlib
+import math
 
 import numpy as np
 
+from keras_detect import schema
 from keras_detect.data import masks
 from keras_detect.data.image import TF_JPEG, TF_PNG, encode_png
 
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
-_FLAGS = {"is_crowd": "is_crowd", "is_difficult": "difficult", "is_group_of": "group_of"}
-_NUMBERS = {"areas": "area", "weights": "weight", "mask_weights": "mask/weight"}
+# Upstream's names of per-object fields, behind "image/object/"; others stand under the `singular` of the table.
+_NAMES = {"mask_weights": "mask/weight"}
 _OF_IMAGE = {
     "image_classes": "image/class/label",
     "image_confidences": "image/class/confidence",
@@ -63,11 +65,9 @@ def parse_example(serialized):
     }
     if count and not len(found["class_ids"]):
         found["class_ids"] = None
-    rows = {key: np.array(_values(features, f"image/object/{name}"), bool) for key, name in _FLAGS.items()}
-    rows |= {key: np.array(_values(features, f"image/object/{name}"), np.float32) for key, name in _NUMBERS.items()}
-    rows |= {"class texts": found["texts"] or (), "class labels": _values(features, "image/object/class/label")}
+    rows = {"class texts": found["texts"] or (), "class labels": _values(features, "image/object/class/label")}
     _check_lengths({key: values for key, values in rows.items() if len(values)}, count)
-    found |= {key: rows[key] for key in (*_FLAGS, *_NUMBERS) if len(rows[key])}
+    found |= _columns(features, count)
     found |= {key: np.array(_values(features, name)) for key, name in _OF_IMAGE.items() if _values(features, name)}
     return found | _masks(features, count, size) | _keypoints(features, count)
 
@@ -98,22 +98,51 @@ def build_example(record, class_names):
     }
     for side, column in zip(_CORNERS, record.boxes.T, strict=True):
         features[f"image/object/bbox/{side}"] = column.astype(float).tolist()
-    for key, name in _FLAGS.items():
-        if getattr(record, key) is not None:
-            features[f"image/object/{name}"] = [int(flag) for flag in getattr(record, key)]
-    for key, name in (("areas", "area"), ("weights", "weight")):
-        if getattr(record, key) is not None:
-            features[f"image/object/{name}"] = getattr(record, key).astype(float).tolist()
-    if record.masks is not None:
-        features["image/object/mask"] = [b"" if mask is None else masks.to_png(mask, size) for mask in record.masks]
-    if record.keypoints is not None:
-        known = np.isfinite(record.keypoints).all(axis=-1)
-        places = np.where(known[..., None], record.keypoints, 0.0).astype(float)
+    for field in _further_fields():
+        values = record.get(field.key)
+        if values is None:
+            continue
+        if field.moves == schema.AS_RASTER:
+            values = [b"" if mask is None else masks.to_png(mask, size) for mask in values]
+        else:
+            values = values.reshape(-1).astype(int if values.dtype.kind in "bi" else float).tolist()
+        features[f"image/object/{_name(field)}"] = values
+    points = record.get(schema.KEYPOINTS)
+    if points is not None:
+        known = np.isfinite(points).all(axis=-1)
+        places = np.where(known[..., None], points, 0.0).astype(float)
         features["image/object/keypoint/y"] = places[..., 0].reshape(-1).tolist()
         features["image/object/keypoint/x"] = places[..., 1].reshape(-1).tolist()
-        features["image/object/keypoint/visibility"] = [int(value) for value in record.visibility().reshape(-1)]
+        seen = record.get(schema.KEYPOINT_VISIBILITY)
+        features["image/object/keypoint/visibility"] = seen.reshape(-1).astype(int).tolist()
     made = {key: _feature(values) for key, values in features.items()}
     return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString(deterministic=True)
+
+
+def _name(field):
+    return _NAMES.get(field.key, field.singular)
+
+
+def _further_fields():
+    """The rows of the table that are written as they are: no box, no class, no keypoints, whose x and y stand apart."""
+    apart = (schema.BOXES, schema.LABELS, schema.KEYPOINTS, schema.KEYPOINT_VISIBILITY)
+    return [field for field in schema.object_fields(schema.GROUND_TRUTH) if field.key not in apart]
+
+
+def _columns(features, count):
+    """`{key: [count, ...]}` of the further fields that the example has; no rasters."""
+    found = {}
+    for field in _further_fields():
+        values = [] if field.moves == schema.AS_RASTER else _values(features, f"image/object/{_name(field)}")
+        if not values:
+            continue
+        fixed = math.prod(side for side in field.shape if isinstance(side, int))
+        one_length = all(isinstance(side, int) for side in field.shape)
+        if not count or len(values) % (count * fixed) or (one_length and len(values) != count * fixed):
+            raise ValueError(f"it has {count} boxes (ymin) and {len(values)} {field.key}")
+        shape = [side if isinstance(side, int) else -1 for side in field.shape]
+        found[field.key] = np.array(values, field.dtype).reshape(count, *shape)
+    return found
 
 
 def _encoded(picture):

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 
+from keras_detect import schema
 from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import picture_in_record
@@ -24,6 +25,11 @@ _SUFFIX = re.compile(r"\.(tf)?records?(-\d{5}-of-\d{5})?$|-\d{5}-of-\d{5}(\.(tf)
 # Around the bytes of a record stand its length with a checksum, and a checksum.
 _HEAD, _FOOT = 12, 4
 PICTURES_PER_SHARD = 1000
+
+
+def holds(field):
+    """Whether the format holds a per-object field: those of at most one axis without a fixed size, and masks."""
+    return field.moves == schema.AS_RASTER or sum(isinstance(side, str) for side in field.shape) <= 1
 
 
 def recognises(path):
@@ -257,9 +263,12 @@ def _record(place, picture, entry, label_of, seen, defects):
         name = texts[first] if texts[first] else ids[first]
         message = f"{picture.name}: {unknown_name('class', name, ())} Add it to the label map or to class_names."
         defects.refuse("unknown class names", place, message)
-    rows = {key: _select(entry[key], known) for key in _ROWS if key in entry}
-    if "masks" in rows:
-        rows["masks"] = tuple(_mask(mask, picture, place, defects) for mask in rows["masks"])
+    rows = {}
+    for field in schema.object_fields(schema.GROUND_TRUTH):
+        if field.key in entry and field.key != schema.BOXES:
+            rows[field.key] = _select(entry[field.key], known)
+            if field.moves == schema.AS_RASTER:
+                rows[field.key] = tuple(_mask(mask, picture, place, defects) for mask in rows[field.key])
     name = entry["file_name"] or f"record_{len(seen):06d}"
     if name in seen:
         defects.add(KEPT, "duplicate names of pictures", place)
@@ -271,20 +280,24 @@ def _record(place, picture, entry, label_of, seen, defects):
         boxes_abs=boxes[known],
         labels=[label for label in labels if label is not None],
         defects=defects,
+        entries=_image_labels(entry, label_of),
         **rows,
     )
 
 
-_ROWS = (
-    "is_crowd",
-    "is_difficult",
-    "is_group_of",
-    "areas",
-    "weights",
-    "masks",
-    "keypoints",
-    "keypoint_visibility",
-)
+def _image_labels(entry, label_of):
+    """The classes that the whole image is said to have, and those that were looked for, as per-image entries."""
+
+    def labels(*keys):
+        ids = [int(key) for name in keys for key in entry.get(name, ())]
+        return np.array([label for key in ids if (label := label_of(None, key)) is not None], np.int32)
+
+    entries = {}
+    if "image_classes" in entry:
+        entries["image_labels"] = labels("image_classes")
+    if "verified_neg_classes" in entry:
+        entries[schema.VERIFIED_LABELS] = labels("image_classes", "verified_neg_classes")
+    return entries
 
 
 def _mask(mask, picture, place, defects):

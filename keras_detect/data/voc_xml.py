@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 
+from keras_detect import schema
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.label_map import find_label_map, read_label_map, write_label_map
 from keras_detect.data.reading import index_pictures, label_finder, picture_or_refuse
@@ -16,6 +17,11 @@ from keras_detect.registry import unknown_name
 
 _ANNOTATIONS = ("Annotations", "annotations")
 _PICTURES = ("JPEGImages", "images", "Images")
+
+
+def holds(field):
+    """Whether the format holds a per-object field."""
+    return field.key in (schema.BOXES, schema.LABELS, schema.IS_DIFFICULT)
 
 
 def recognises(path):
@@ -78,7 +84,8 @@ def _xml(record, name, class_names):
     size = ElementTree.SubElement(root, "size")
     for key, value in (("width", width), ("height", height), ("depth", 3)):
         ElementTree.SubElement(size, key).text = str(value)
-    hard = record.is_crowd if record.is_difficult is None else record.is_crowd | record.is_difficult
+    difficult = record.get(schema.IS_DIFFICULT)
+    hard = record.is_crowd if difficult is None else record.is_crowd | difficult
     for row, box in enumerate(record.boxes * np.array([height, width] * 2, np.float64)):
         item = ElementTree.SubElement(root, "object")
         ElementTree.SubElement(item, "name").text = class_names[record.labels[row]]

@@ -11,6 +11,7 @@ import re
 import numpy as np
 import yaml
 
+from keras_detect import schema
 from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import is_picture_name
@@ -26,6 +27,11 @@ _MAX_CLASS = 99_999
 _MAX_YAML = 4 * 2**20
 # PyYAML's loader that makes nothing but texts, lists and dicts, of C where PyYAML was built with it
 _TEXTS_ONLY = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
+
+def holds(field):
+    """Whether the format, as it is written, holds a per-object field."""
+    return field.key in (schema.BOXES, schema.LABELS)
 
 
 def recognises(path):

@@ -2,7 +2,7 @@
 
 from keras_detect import schema
 from keras_detect.registry import part
-from keras_detect.transforms.augmentation import check_probability, draw, keep_rows
+from keras_detect.transforms.augmentation import check_probability, draw, keep_rows, move_objects
 
 
 @part
@@ -33,15 +33,15 @@ class RandomHorizontalFlip:
         import tensorflow as tf
 
         example = _mirror_columns(example)
-        names = [name for name in ("keypoints", "keypoint_visibility") if name in example]
-        if self.keypoint_permutation and names:
-            order, count = list(self.keypoint_permutation), example[names[0]].shape[1]
+        keys = [field.key for field in schema.object_fields() if field.shape[:1] == ("N",) and field.key in example]
+        if self.keypoint_permutation and keys:
+            order, count = list(self.keypoint_permutation), example[keys[0]].shape[1]
             if count not in (None, len(order)):
                 raise ValueError(
                     f"keypoint_permutation orders all keypoints of an object. Received {len(order)} places for "
                     f"{count} keypoints."
                 )
-            example |= {name: tf.gather(example[name], order, axis=1) for name in names}
+            example |= {key: tf.gather(example[key], order, axis=1) for key in keys}
         return example
 
 
@@ -172,17 +172,18 @@ def cut_out(example, patch):
     image = example["image"]
     shape = tf.shape(image)[:2]
     window = tf.cast(patch, tf.float32) / tf.cast(tf.concat([shape, shape], 0), tf.float32)
-    boxes = example[schema.BOXES]
-    keep = _centre_inside(boxes, window[None])[0]
+    keep = _centre_inside(example[schema.BOXES], window[None])[0]
     corner, size = window[:2], window[2:] - window[:2]
-    moved = (boxes - tf.concat([corner, corner], 0)) / tf.concat([size, size], 0)
     cropped = tf.ensure_shape(image[patch[0] : patch[2], patch[1] : patch[3]], [None, None, image.shape[2]])
-    example = example | {"image": cropped, schema.BOXES: tf.clip_by_value(moved, 0.0, 1.0)}
-    if "masks" in example:
-        example["masks"] = example["masks"][:, patch[0] : patch[2], patch[1] : patch[3]]
-    if "keypoints" in example:
-        example["keypoints"] = (example["keypoints"] - corner) / size
-    return keep_rows(example, keep)
+
+    def point(y, x):
+        return (y - corner[0]) / size[0], (x - corner[1]) / size[1]
+
+    def box(ymin, xmin, ymax, xmax):
+        return [tf.clip_by_value(side, 0.0, 1.0) for side in (*point(ymin, xmin), *point(ymax, xmax))]
+
+    raster = lambda raster: raster[:, patch[0] : patch[2], patch[1] : patch[3]]  # noqa: E731
+    return keep_rows(move_objects(example, box, point, raster) | {"image": cropped}, keep)
 
 
 def _sometimes(probability, seed, function, example):
@@ -197,42 +198,38 @@ def _sometimes(probability, seed, function, example):
 def _mirror_columns(example):
     import tensorflow as tf
 
-    ymin, xmin, ymax, xmax = tf.unstack(example[schema.BOXES], axis=1)
-    boxes = tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], axis=1)
-    example = example | {"image": tf.reverse(example["image"], [1]), schema.BOXES: boxes}
-    return _move_instances(example, lambda masks: tf.reverse(masks, [2]), lambda y, x: (y, 1.0 - x))
+    example = example | {"image": tf.reverse(example["image"], [1])}
+    return move_objects(
+        example,
+        box=lambda ymin, xmin, ymax, xmax: (ymin, 1.0 - xmax, ymax, 1.0 - xmin),
+        point=lambda y, x: (y, 1.0 - x),
+        raster=lambda raster: tf.reverse(raster, [2]),
+    )
 
 
 def _mirror_rows(example):
     import tensorflow as tf
 
-    ymin, xmin, ymax, xmax = tf.unstack(example[schema.BOXES], axis=1)
-    boxes = tf.stack([1.0 - ymax, xmin, 1.0 - ymin, xmax], axis=1)
-    example = example | {"image": tf.reverse(example["image"], [0]), schema.BOXES: boxes}
-    return _move_instances(example, lambda masks: tf.reverse(masks, [1]), lambda y, x: (1.0 - y, x))
+    example = example | {"image": tf.reverse(example["image"], [0])}
+    return move_objects(
+        example,
+        box=lambda ymin, xmin, ymax, xmax: (1.0 - ymax, xmin, 1.0 - ymin, xmax),
+        point=lambda y, x: (1.0 - y, x),
+        raster=lambda raster: tf.reverse(raster, [1]),
+    )
 
 
 def _quarter_turn(example):
     """To the left: the right edge becomes the top."""
     import tensorflow as tf
 
-    ymin, xmin, ymax, xmax = tf.unstack(example[schema.BOXES], axis=1)
-    boxes = tf.stack([1.0 - xmax, ymin, 1.0 - xmin, ymax], axis=1)
-    example = example | {"image": tf.reverse(tf.transpose(example["image"], (1, 0, 2)), [0]), schema.BOXES: boxes}
-    turn = lambda masks: tf.reverse(tf.transpose(masks, (0, 2, 1)), [1])  # noqa: E731
-    return _move_instances(example, turn, lambda y, x: (1.0 - x, y))
-
-
-def _move_instances(example, move_masks, move_points):
-    """The example with its masks and keypoints moved, where it has them."""
-    import tensorflow as tf
-
-    example = dict(example)
-    if "masks" in example:
-        example["masks"] = move_masks(example["masks"])
-    if "keypoints" in example:
-        example["keypoints"] = tf.stack(move_points(*tf.unstack(example["keypoints"], axis=-1)), axis=-1)
-    return example
+    example = example | {"image": tf.reverse(tf.transpose(example["image"], (1, 0, 2)), [0])}
+    return move_objects(
+        example,
+        box=lambda ymin, xmin, ymax, xmax: (1.0 - xmax, ymin, 1.0 - xmin, ymax),
+        point=lambda y, x: (1.0 - x, y),
+        raster=lambda raster: tf.reverse(tf.transpose(raster, (0, 2, 1)), [1]),
+    )
 
 
 def _centre_inside(boxes, windows):

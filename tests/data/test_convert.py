@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 
+from keras_detect import schema
 from keras_detect.data import DetectionDataset, load_dataset, masks, read_label_map, write_dataset
-from keras_detect.data.convert import HOLDS
 from keras_detect.data.load import FORMATS
 from keras_detect.data.record import box_areas
 from tests import goldens
@@ -72,23 +72,26 @@ def assert_same(first, second, held):
         np.testing.assert_allclose(other.boxes, record.boxes, atol=1e-6)
         np.testing.assert_array_equal(other.labels, record.labels)
         for key in held & set(ROWS):
-            values, missing = getattr(record, key), 1.0 if key == "weights" else False
-            got = getattr(other, key)
+            values, missing = record.get(key), 1.0 if key == "weights" else False
+            got = other.get(key)
             if key == "areas" and values is None:
                 values = box_areas(record.boxes) * np.prod(size)
             values = np.full(len(record.boxes), missing) if values is None else values
             got = np.full(len(record.boxes), missing) if got is None else got
             np.testing.assert_allclose(got, values, rtol=1e-6, err_msg=key)
-        if "masks" in held and record.masks is not None:
-            np.testing.assert_array_equal(masks.stack(other.masks or (), size), masks.stack(record.masks, size))
-        if "keypoints" in held and record.keypoints is not None and len(record.boxes):
-            np.testing.assert_allclose(other.keypoints, record.keypoints, atol=1e-6)
-            np.testing.assert_array_equal(other.keypoint_visibility, record.keypoint_visibility)
+        if "masks" in held and record.get("masks") is not None:
+            np.testing.assert_array_equal(
+                masks.stack(other.get("masks") or (), size), masks.stack(record.get("masks"), size)
+            )
+        if "keypoints" in held and record.get("keypoints") is not None and len(record.boxes):
+            np.testing.assert_allclose(other.get("keypoints"), record.get("keypoints"), atol=1e-6)
+            np.testing.assert_array_equal(other.get("keypoint_visibility"), record.get("keypoint_visibility"))
 
 
 def kept(*formats):
     """What all formats hold; of VOC not the difficult ones, because crowds are marked as difficult too."""
-    held = set.intersection(*(set(HOLDS[name]) for name in formats))
+    fields = schema.object_fields(schema.GROUND_TRUTH)
+    held = {field.key for field in fields if all(FORMATS[name].holds(field) for name in formats)}
     return held - {"is_difficult"} if "voc" in formats else held
 
 
@@ -115,7 +118,7 @@ def test_pictures_keep_their_pixels(photos, name):
 def test_what_a_format_cannot_hold_is_counted(photos):
     data, written = photos
     objects = sum(len(record.boxes) for record in data.records)
-    with_mask = sum(mask is not None for record in data.records for mask in record.masks or ())
+    with_mask = sum(mask is not None for record in data.records for mask in record.get("masks") or ())
     assert written["coco"][1] == written["tfrecord"][1] == {}
     assert written["voc"][1]["crowds, now marked as difficult"] == 5
     assert written["yolo"][1]["crowds, now ordinary boxes"] == 5
@@ -133,7 +136,7 @@ def test_flags_masks_keypoints_and_difficult_names(everything, tmp_path, first, 
     again = load_dataset(tmp_path / "two")
     assert_same(everything, again, kept(first, second))
     if first == second == "voc":
-        assert by_stem(again)["a"].is_difficult.tolist() == [True, True]
+        assert by_stem(again)["a"].get("is_difficult").tolist() == [True, True]
 
 
 def test_everything_lost_is_counted(everything, tmp_path):

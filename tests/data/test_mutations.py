@@ -177,7 +177,7 @@ def assert_usable(data):
         assert ((labels >= 0) & (labels < len(data.class_names))).all()
         assert example["image"].dtype == np.uint8
         assert all(np.isfinite(example[key]).all() for key in ("areas", "weights") if key in example)
-    masks = any(record.masks is not None for record in data.records)
+    masks = any(record.get("masks") is not None for record in data.records)
     for _, y in data.batches(FixedShapeResizer(height=32, width=32), 2, masks=masks):
         assert all(np.isfinite(value).all() for value in keras.tree.map_structure(np.asarray, y).values())
 
