@@ -1,6 +1,6 @@
-"""Detection in files, images and arrays."""
+"""Detection in images, files and folders."""
 
-from keras_detect.inference.detect import detect
 from keras_detect.inference.files import detect_files, image_files
+from keras_detect.inference.images import detect, detect_each
 
-__all__ = ["detect", "detect_files", "image_files"]
+__all__ = ["detect", "detect_each", "detect_files", "image_files"]

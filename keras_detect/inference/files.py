@@ -1,13 +1,17 @@
 """Detection in files: every image is drawn, and what was found is written to one JSON file."""
 
+import math
 import os
 import pathlib
 from collections.abc import Iterable
 
 from tqdm import tqdm
 
-from keras_detect.data.image import is_picture_name, read_picture
+from keras_detect import schema
+from keras_detect.data.image import as_pixels, is_picture_name
+from keras_detect.data.masks import encode
 from keras_detect.files import write_json
+from keras_detect.inference.images import CLASS_NAMES, detect
 from keras_detect.visualization import draw_boxes
 
 
@@ -32,8 +36,9 @@ def detect_files(
 
     Returns:
         `(images, errors)`: what `detections.json` holds under `"images"`, `{name of the drawn image: {"image" (path),
-        "boxes" (normalised yxyx), "scores", "labels", "class_names"}}`; and the error of each image that could not be
-        read, which does not stop the others.
+        "boxes" (normalised yxyx), "scores", "labels", "class_names"}}` with every further
+        per-object field of `schema` that the model outputs (masks as COCO's run lengths); and the error of each image
+        that could not be read, which does not stop the others.
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -43,28 +48,55 @@ def detect_files(
     output = pathlib.Path(output).expanduser()
     output.mkdir(parents=True, exist_ok=True)
     found, unreadable = {}, []
-    for path in tqdm(paths, desc="predict", unit="image", disable=not progress):
-        try:
-            image = read_picture(path)
-        except (OSError, ValueError) as error:  # the other images are not lost for it
-            unreadable.append(error)
-            continue
-        result = model.detect(image, score_threshold=score_threshold)
-        drawn = draw_boxes(image, result["boxes"], result["labels"], result["scores"], model.class_names)
-        name = f"{path.stem}.jpg" if f"{path.stem}.jpg" not in found else f"{path.stem}_{len(found)}.jpg"
-        drawn.save(output / name, quality=92)
-        found[name] = {
-            "image": str(path),
-            "boxes": [[round(float(side), 5) for side in box] for box in result["boxes"]],
-            "scores": [round(float(score), 5) for score in result["scores"]],
-            "labels": [int(label) for label in result["labels"]],
-            "class_names": result["class_names"],
-        }
+    with tqdm(total=len(paths), desc="predict", unit="image", disable=not progress) as bar:
+        for start in range(0, len(paths), batch_size):
+            readable, errors = _read(paths[start : start + batch_size])
+            unreadable += errors
+            results = detect(model, [image for _, image in readable], score_threshold, batch_size)
+            for (path, image), result in zip(readable, results, strict=True):
+                name = f"{path.stem}.jpg" if f"{path.stem}.jpg" not in found else f"{path.stem}_{len(found)}.jpg"
+                drawn = draw_boxes(image, result["boxes"], result["labels"], result["scores"], model.class_names)
+                drawn.save(output / name, quality=92)
+                found[name] = {"image": str(path), **_plain(result)}
+            bar.update(min(batch_size, len(paths) - start))
     if not found:
         raise unreadable[0]
     content = {"boxes": "ymin, xmin, ymax, xmax, 0 to 1", "images": found}
     write_json(output / "detections.json", content)
     return found, unreadable
+
+
+def _read(paths):
+    """`([(path, pixels)], [error])`: one file that cannot be read does not stop the others."""
+    readable, errors = [], []
+    for path in paths:
+        try:
+            readable.append((path, as_pixels(path)))
+        except (OSError, ValueError) as error:
+            errors.append(error)
+    return readable, errors
+
+
+def _plain(result):
+    """The detections of one image as JSON holds them; masks as COCO's run lengths."""
+    plain = {}
+    for field in schema.object_fields(schema.DETECTIONS):
+        if field.key in result:
+            values = result[field.key]
+            if field.moves == schema.AS_RASTER:
+                plain[field.key] = [encode(mask) for mask in values]
+            else:
+                plain[field.key] = [_rounded(value.tolist()) for value in values]
+    return {**plain, CLASS_NAMES: result[CLASS_NAMES]}
+
+
+def _rounded(value):
+    """Five digits of a float, `None` for one that is not finite, and the same inside lists."""
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 5) if math.isfinite(value) else None
+    return value
 
 
 def image_files(names: str | os.PathLike | Iterable[str | os.PathLike]) -> list[pathlib.Path]:
