@@ -13,6 +13,7 @@ from keras_detect import schema
 from keras_detect.data.image import as_pixels
 
 CLASS_NAMES = "class_names"
+_MOST_PIXELS = 2**24  # of a batch that the network resizes: it holds them as float32
 ImageLike = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 
 
@@ -29,6 +30,10 @@ def detect(
         score_threshold: detections below it are left out.
         batch_size: how many images of a list the network sees at once, at most. Images whose canvas has another
             size after the model's resizing are not in one batch. No more images than these are in memory.
+
+    One image, or images of one size, reach the network as they reach it in `predict`, with the same numbers. Images of
+    several sizes are resized first, so that they share batches; so are all where XLA compiles, since it would compile
+    the network for each size. The numbers are then the same up to the rounding of float32.
 
     Returns:
         For one image a dict of numpy arrays, best first: `{"boxes" [n, 4] float32, normalised yxyx, "scores" [n]
@@ -52,47 +57,68 @@ def detect_each(
     """The detections of each image in turn; any iterable will do, also an endless one. See `detect`."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
-    waiting, largest = [], {}
+    window, largest = _Window(model), {}
     for image in images:
-        waiting.append(_resized(model, image))
-        if len(waiting) == batch_size:
-            yield from _detect_some(model, waiting, score_threshold, largest)
-            waiting = []
-    yield from _detect_some(model, waiting, score_threshold, largest)
+        window.add(_pixels(image))
+        if len(window.images) == batch_size:
+            yield from _detect_window(model, window, score_threshold, largest)
+            window = _Window(model)
+    yield from _detect_window(model, window, score_threshold, largest)
 
 
-def _resized(model, image):
-    """`(pixels [h, w, 3] float32, true shape [3] int32)` in the size that the model works in.
-
-    Resizing floats, not whole numbers: the model's own resizer in `predict` rounds nothing either.
-    """
+def _pixels(image):
+    """The pixels [H, W, 3], uint8 or float32, with a warning where they seem to be scaled already."""
     pixels = as_pixels(image)
     if pixels.dtype != np.uint8 and 0.0 < pixels.max() <= 1.0:
         logging.warning(
             "The pixels of a floating-point image lie in 0...1, and are taken as 0...255: nearly black. Multiply them "
             "by 255 if they were divided."
         )
-    pixels, shape = model.resizer.resize_image(pixels.astype(np.float32))
-    return pixels, np.asarray(shape, np.int32)
+    return pixels
 
 
-def _detect_some(model, images, score_threshold, largest):
-    """The detections of some resized images, in order; `largest` keeps the largest batch so far of each canvas."""
+class _Window:
+    """Images that wait for the network: as they are while they have one size, else resized and with true shapes."""
+
+    def __init__(self, model):
+        self.images, self.shapes = [], []
+        self._resizer, self._resized = model.resizer, model.jit_compile
+
+    def add(self, pixels):
+        if not self._resized and self.images:
+            first, count = self.images[0], len(self.images) + 1
+            if pixels.shape != first.shape or pixels.dtype != first.dtype or count * first.size > 3 * _MOST_PIXELS:
+                self._resized = True
+                waiting, self.images, self.shapes = self.images, [], []
+                for other in waiting:
+                    self.add(other)
+        if self._resized:
+            # floats, which are not rounded: the model's own resizing in `predict` rounds nothing either
+            pixels, shape = self._resizer.resize_image(pixels.astype(np.float32))
+            self.shapes.append(np.asarray(shape, np.int32))
+        self.images.append(pixels)
+
+    def batch(self, indices):
+        """x of the images with these indices."""
+        images = np.stack([self.images[index] for index in indices])
+        if not self._resized:
+            return images
+        return {schema.IMAGES: images, schema.TRUE_IMAGE_SHAPES: np.stack([self.shapes[index] for index in indices])}
+
+
+def _detect_window(model, window, score_threshold, largest):
+    """The detections of the images, in order; `largest` keeps the largest batch so far of each canvas."""
     canvases = {}
-    for index, (pixels, _) in enumerate(images):
+    for index, pixels in enumerate(window.images):
         canvases.setdefault(pixels.shape, []).append(index)
-    results = [None] * len(images)
+    results = [None] * len(window.images)
     for canvas, indices in canvases.items():
         # Each batch size may be compiled for itself: fill smaller ones up by repeating an image, at most twofold.
         size = len(indices)
         if size < largest.get(canvas, 0):
             size = min(largest[canvas], 1 << (size - 1).bit_length())
         largest[canvas] = max(size, largest.get(canvas, 0))
-        chosen = indices + indices[-1:] * (size - len(indices))
-        x = {
-            schema.IMAGES: np.stack([images[index][0] for index in chosen]),
-            schema.TRUE_IMAGE_SHAPES: np.stack([images[index][1] for index in chosen]),
-        }
+        x = window.batch(indices + indices[-1:] * (size - len(indices)))
         detections = keras.tree.map_structure(np.asarray, model.predict_on_batch(x))
         for row, index in enumerate(indices):
             results[index] = _result(model, detections, row, score_threshold)
