@@ -11,12 +11,14 @@ from PIL import Image
 
 from keras_detect import schema
 from keras_detect.data.image import as_pixels
+from keras_detect.registry import provide
 
 CLASS_NAMES = "class_names"
 _MOST_PIXELS = 2**24  # of a batch that the network resizes: it holds them as float32
 ImageLike = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 
 
+@provide("detect")
 def detect(
     model, images: ImageLike | Sequence[ImageLike], score_threshold: float = 0.3, batch_size: int = 8
 ) -> dict[str, Any] | list[dict[str, Any]]:

@@ -15,20 +15,24 @@ class Detection:
                 return self.postprocess(outputs[0], shapes), *outputs[1:]
             return self.postprocess(outputs, shapes)
 
-    def detect(self, pictures, score_threshold=0.3):
-        """Detects in a picture, or in a list of pictures, of any size.
+    def detect(self, images, score_threshold=0.3, batch_size=8):
+        """Detects in an image, or in a list of images, of any size.
 
         Args:
-            pictures: a path, a Pillow picture, an array `[H, W, 3]` (uint8 or 0...255) or `[H, W]` (grey), or a list
-                of these.
+            images: a path, the bytes of an image file, an open binary file, a Pillow image, an array `[H, W, 3]`
+                (uint8, or float in 0...255) or `[H, W]` (grey), or a list or tuple of these.
             score_threshold: detections below it are left out.
+            batch_size: how many images of a list the network sees at once, at most.
 
         Returns:
-            For one picture a dict of numpy arrays `{"boxes" [n, 4] float32, "scores" [n] float32, "labels" [n] int32,
-            "class_names"}`, best first, boxes normalised yxyx; for a list, a list of such dicts. `"class_names"` is a
-            list of n strings, `None` if the model has no class names.
+            For one image a dict of numpy arrays, best first: `{"boxes" [n, 4] float32, normalised yxyx, "scores" [n]
+            float32, "labels" [n] int32, "class_names"}`, and every further per-object field of `schema` that the model
+            outputs; for a list, a list of such dicts. `"class_names"` is a list of n strings, `None` if the model has
+            no class names.
 
         Raises:
-            FileNotFoundError, ValueError: a path that does not exist, a file that is no picture, a wrong shape.
+            FileNotFoundError: no such file.
+            IsADirectoryError: the path of a folder.
+            ValueError: not an image, a URL, an array of another shape, or a `batch_size` below 1.
         """
-        return registry.provided("detect")(self, pictures, score_threshold)
+        return registry.provided("detect")(self, images, score_threshold, batch_size)
