@@ -22,7 +22,7 @@ import tensorflow as tf
 from keras_detect import schema
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
-from keras_detect.meta_architectures.ground_truth import true_window
+from keras_detect.transforms.resizing import true_window
 
 PYRAMID = "faster_rcnn_fpn"  # no preset: the zoo has none
 SMALL_WORK = ("proposals", "crops", "post-processing")

@@ -191,7 +191,7 @@ class DetectionDataset:
 
         Returns:
             Dataset of `(x, y)`. x: `images` uint8 [B, h, w, 3], or, where the resizer pads or the data set has
-            per-image inputs (`schema.image_fields`), a dict of `"images"`, `"true_image_shapes"` int32 [B, 3] and
+            per-image inputs (`schema.image_fields`), a dict of `"images"`, `"resized_image_shapes"` int32 [B, 3] and
             these. y: `"boxes"` [B, M, 4] float32 normalised to the true image, zeros in padding rows; `"labels"` [B, M]
             int32, -1 in padding rows; `"image_size"` [B, 2] int32, height and width of the image as stored (for
             evaluation by object size); and every other row of `schema.object_fields` and `schema.image_fields` that the

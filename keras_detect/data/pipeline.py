@@ -189,9 +189,7 @@ def _resize(example, resizer, canvas):
     image = example["image"]
     example = {key: value for key, value in example.items() if key != "index"}
     example[schema.IMAGE_SIZE] = tf.shape(image)[:2]
-    resized, true_shape = resizer.resize_tf(image)
-    # A resizer that does not pad by itself leaves sizes that differ; a batch has one.
-    resized = tf.pad(resized, [[0, canvas[0] - tf.shape(resized)[0]], [0, canvas[1] - tf.shape(resized)[1]], [0, 0]])
+    resized, true_shape = resizer.resize_tf(image, canvas)
     channels = 1 if getattr(resizer, "convert_to_grayscale", False) else 3
     example["image"] = tf.ensure_shape(resized, [*canvas, channels])
     example["true_shape"] = tf.ensure_shape(tf.cast(true_shape, tf.int32), [3])
@@ -214,7 +212,8 @@ def _split_xy(example, max_boxes, pads):
             padded = tf.pad(rows, margin, constant_values=tf.constant(field.padding, rows.dtype))
             y[field.key] = tf.ensure_shape(padded, [max_boxes, *rows.shape[1:]])
     y |= {field.key: example[field.key] for field in schema.image_fields(schema.GROUND_TRUTH) if field.key in example}
-    x = {schema.IMAGES: example["image"]} | ({schema.TRUE_IMAGE_SHAPES: example["true_shape"]} if pads else {})
+    # So marked, the images are not resampled once more by the model.
+    x = {schema.IMAGES: example["image"]} | ({schema.RESIZED_IMAGE_SHAPES: example["true_shape"]} if pads else {})
     x |= {field.key: example[field.key] for field in schema.image_fields(schema.INPUT) if field.key in example}
     return (x if len(x) > 1 else example["image"]), y
 

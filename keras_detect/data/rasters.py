@@ -4,8 +4,6 @@ A hundred masks of 800 x 1333 pixels are 107 MB as uint8 and 13 MB as bits, and 
 at the size of the stored image.
 """
 
-import dataclasses
-
 import numpy as np
 
 from keras_detect.data import masks
@@ -38,10 +36,10 @@ def attach_resized(example, size, records, keys, resizer, canvas, max_boxes):
     """
     import tensorflow as tf
 
-    # What the resizer does with a picture of its own coordinates says where every pixel comes from; 0 is outside.
+    # What the resizer does with an image of its own coordinates says where every pixel comes from; 0 is outside.
     y, x = (tf.range(1, size[axis] + 1, dtype=tf.float32) for axis in (0, 1))
     places = tf.stack(tf.meshgrid(y, x, indexing="ij"), axis=-1)
-    places = tf.cast(_padded(nearest(resizer).resize_tf(places)[0], canvas), tf.int32)
+    places = tf.cast(resizer.tf_resizing(*tf.unstack(size), canvas).for_rasters().tf_image(places), tf.int32)
     rows, columns = places[:, 0, 0], places[0, :, 1]
     example = dict(example)
     for key in keys:
@@ -74,22 +72,8 @@ def resize(raster, resizer, canvas):
     """[n, H, W] -> [n, h, w]: the image's sampling positions, nearest pixel, 0 outside the image."""
     import tensorflow as tf
 
-    # A plane more, because an image without channels cannot be resized.
-    planes, _ = nearest(resizer).resize_tf(tf.pad(tf.transpose(raster, (1, 2, 0)), [[0, 0], [0, 0], [0, 1]]))
-    return tf.ensure_shape(tf.transpose(_padded(planes, canvas), (2, 0, 1))[:-1], [None, *canvas])
-
-
-def _padded(planes, canvas):
-    import tensorflow as tf
-
-    return tf.pad(planes, [[0, canvas[0] - tf.shape(planes)[0]], [0, canvas[1] - tf.shape(planes)[1]], [0, 0]])
-
-
-def nearest(resizer):
-    """The resizer that takes the same positions and the nearest pixel, with zeros outside."""
-    settings = {"method": "nearest", "convert_to_grayscale": False, "per_channel_pad_value": (0.0,)}
-    own = {field.name for field in dataclasses.fields(resizer)}
-    return dataclasses.replace(resizer, **{key: settings[key] for key in own & settings.keys()})
+    resizing = resizer.tf_resizing(tf.shape(raster)[1], tf.shape(raster)[2], canvas)
+    return tf.ensure_shape(resizing.tf_rasters(raster), [None, *canvas])
 
 
 def pack(raster, canvas):

@@ -150,8 +150,9 @@ def _fill(rows, count):
 def _sizes(x):
     """[B, 2] true sizes in the network's input."""
     if isinstance(x, dict):
-        if schema.TRUE_IMAGE_SHAPES in x:
-            return x[schema.TRUE_IMAGE_SHAPES][:, :2]
+        for key in (schema.RESIZED_IMAGE_SHAPES, schema.TRUE_IMAGE_SHAPES):
+            if key in x:
+                return x[key][:, :2]
         x = x[schema.IMAGES]
     return np.tile(np.asarray(x.shape[1:3]), (len(x), 1))
 

@@ -250,34 +250,3 @@ def tf_resize(images, size, method, kernel):
         half_pixel_centers=kernel == "half_pixel",
         align_corners=kernel == "align_corners",
     )
-
-
-def tf_resize_image(image, method_and_kernel, true_size, padded_side, pad_value, finish):
-    """One image of unknown size, resized and padded in a TensorFlow graph.
-
-    Args:
-        image: `[H, W, C]` uint8 or float tensor.
-        method_and_kernel: as in `tf_resize`.
-        true_size: `(tf, height, width) -> (height, width)` on float32 scalars.
-        padded_side: side of the resized image -> side of the canvas, on int32 scalars.
-        pad_value: numbers, one or one per channel.
-        finish: applied to the padded float32 image.
-
-    Returns:
-        `(image [h, w, C] of the same dtype, its true shape [3] int32)`; integers are rounded.
-    """
-    import tensorflow as tf
-
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-    size = tf.cast(tf.stack(true_size(tf, height, width)), tf.int32)
-    resized = tf.cast(tf_resize(image[None], size, *method_and_kernel)[0], tf.float32)
-    bottom, right = (padded_side(side) - side for side in tf.unstack(size))
-    padding = [[0, bottom], [0, right], [0, 0]]
-    resized = tf.pad(resized, padding)
-    if any(pad_value):
-        outside = 1.0 - tf.pad(tf.ones([size[0], size[1], 1]), padding)
-        resized = resized + outside * tf.constant(pad_value, tf.float32)
-    resized = finish(resized)
-    if image.dtype.is_integer:
-        resized = tf.round(resized)
-    return tf.saturate_cast(resized, image.dtype), tf.concat([size, tf.shape(resized)[-1:]], axis=0)

@@ -15,7 +15,8 @@ class DetectionModel(TrainingHooks, Detection, Pretrained, Serialization, keras.
     A subclass gives four of the verbs; the fifth, restoring weights, is `from_preset` and `restore`:
 
     - `preprocess(images, true_image_shapes=None)` -> `{"images" [B, h, w, 3] float, "true_image_shapes" [B, 3] int32}`,
-      shapes in the preprocessed frame;
+      shapes in the preprocessed frame; batches that the data pipeline has resized and padded come with the third,
+      `resized=True`;
     - `call(inputs, training=None)` -> dict of raw prediction tensors, the anchors and the padded size among them;
     - `compute_losses(y, predictions, inputs, training)` -> dict of named scalars;
     - `postprocess(predictions, true_image_shapes)` -> detections, normalised to the true image.

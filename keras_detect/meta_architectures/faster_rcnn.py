@@ -6,9 +6,10 @@ from keras import ops
 from keras_detect import schema
 from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
 from keras_detect.meta_architectures.detection_model import DetectionModel
-from keras_detect.meta_architectures.ground_truth import split_inputs, true_window
+from keras_detect.meta_architectures.ground_truth import split_inputs
 from keras_detect.meta_architectures.two_stage import Truth
 from keras_detect.registry import serializable
+from keras_detect.transforms.resizing import true_window
 
 VALIDATION_SEED = 0  # validation losses use the same sample every time
 
@@ -132,17 +133,18 @@ class FasterRCNN(DetectionModel):
         own = {"backbone": backbone, "num_classes": num_classes, "image_size": image_size, "neck": neck}
         return cls(**defaults.complete(cls, {**own, "class_names": class_names, **parts}))
 
-    def preprocess(self, images, true_image_shapes=None):
+    def preprocess(self, images, true_image_shapes=None, resized=False):
         """Resizes and pads, then scales the pixels.
 
         Args:
             images: `[B, H, W, 3]` uint8 or float in 0...255.
-            true_image_shapes: `[B, 3]` int32, or `None` where no picture is padded.
+            true_image_shapes: `[B, 3]` int32, or `None` where no image is padded.
+            resized: whether the resizer has resized and padded them already.
 
         Returns:
             `{"images" [B, h, w, 3] float32, "true_image_shapes" [B, 3] int32}`.
         """
-        images, true_image_shapes = self.resizer(ops.cast(images, "float32"), true_image_shapes)
+        images, true_image_shapes = self.resizer(ops.cast(images, "float32"), true_image_shapes, resized=resized)
         return {schema.IMAGES: self.feature_extractor.preprocess(images), schema.TRUE_IMAGE_SHAPES: true_image_shapes}
 
     def call(self, inputs, training=None):

@@ -7,15 +7,24 @@ from keras_detect import schema
 
 
 def split_images(x):
-    """`x` as the laws of `schema` allow it -> `(images [B, H, W, 3], true_image_shapes [B, 3] or None)`."""
+    """`x` as `schema` allows it -> `(images [B, H, W, 3], true_image_shapes [B, 3] or None, resized)`.
+
+    `resized` says that the shapes come as `"resized_image_shapes"`: of images that the model's resizer has resized.
+    """
     if not isinstance(x, dict):
-        return x, None
+        return x, None, False
     if schema.IMAGES not in x:
         raise ValueError(
             f"x must be an image batch or a dict with '{schema.IMAGES}' and optionally '{schema.TRUE_IMAGE_SHAPES}'. "
             f"Received a dict with: {sorted(x)}."
         )
-    return x[schema.IMAGES], x.get(schema.TRUE_IMAGE_SHAPES)
+    if schema.RESIZED_IMAGE_SHAPES in x and schema.TRUE_IMAGE_SHAPES in x:
+        raise ValueError(
+            f"x has either '{schema.TRUE_IMAGE_SHAPES}' or, for images that the model's resizer has resized, "
+            f"'{schema.RESIZED_IMAGE_SHAPES}'. Received both."
+        )
+    resized = schema.RESIZED_IMAGE_SHAPES in x
+    return x[schema.IMAGES], x.get(schema.RESIZED_IMAGE_SHAPES if resized else schema.TRUE_IMAGE_SHAPES), resized
 
 
 def split_inputs(inputs):
@@ -23,12 +32,6 @@ def split_inputs(inputs):
     if isinstance(inputs, dict):
         return inputs[schema.IMAGES], inputs[schema.TRUE_IMAGE_SHAPES]
     return inputs, None
-
-
-def true_window(true_image_shapes, image_shape):
-    """The true image in the padded one: `[B, 4]` yxyx, `[0, 0, true_height / height, true_width / width]`."""
-    extent = ops.cast(true_image_shapes[:, :2], "float32") / image_shape
-    return ops.concatenate([ops.zeros_like(extent), extent], axis=-1)
 
 
 def clean_truth(y, sample_weight=None):

@@ -6,8 +6,9 @@ from keras import ops
 from keras_detect import schema
 from keras_detect.meta_architectures import ssd_defaults
 from keras_detect.meta_architectures.detection_model import DetectionModel
-from keras_detect.meta_architectures.ground_truth import split_inputs, true_window
+from keras_detect.meta_architectures.ground_truth import split_inputs
 from keras_detect.registry import serializable
+from keras_detect.transforms.resizing import true_window
 
 
 @serializable
@@ -114,18 +115,21 @@ class SSD(DetectionModel):
         own = {"backbone": backbone, "num_classes": num_classes, "image_size": image_size, "neck": neck}
         return cls(**ssd_defaults.complete(cls, {**own, "class_names": class_names, **parts}))
 
-    def preprocess(self, images, true_image_shapes=None):
+    def preprocess(self, images, true_image_shapes=None, resized=False):
         """Scales the pixels, then resizes and pads: padding is 0 in network units.
 
         Args:
             images: `[B, H, W, 3]` uint8 or float in 0...255.
-            true_image_shapes: `[B, 3]` int32, or `None` where no picture is padded.
+            true_image_shapes: `[B, 3]` int32, or `None` where no image is padded.
+            resized: whether the resizer has resized them already: padding is set to 0, nothing is resampled.
 
         Returns:
             `{"images" [B, h, w, 3] float32, "true_image_shapes" [B, 3] int32}`.
         """
         images = self.feature_extractor.preprocess(ops.cast(images, "float32"))
-        images, true_image_shapes = self.resizer(images, true_image_shapes)
+        images, true_image_shapes = self.resizer(images, true_image_shapes, resized=resized)
+        if resized:  # padded before the scaling
+            images = self.resizer.filled(images, true_image_shapes)
         return {schema.IMAGES: images, schema.TRUE_IMAGE_SHAPES: true_image_shapes}
 
     def call(self, inputs, training=None):

@@ -34,8 +34,10 @@ class TrainingHooks:
     def _preprocess_data(self, data):
         """Always a 3-tuple: with `y=None`, Keras' own packing would return a bare dict."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        images, shapes = split_images(x)
-        return self.preprocess(images, shapes), y, sample_weight
+        images, shapes, resized = split_images(x)
+        # `resized` is passed for marked batches only, so that a `preprocess` of two arguments takes all others
+        inputs = self.preprocess(images, shapes, resized=True) if resized else self.preprocess(images, shapes)
+        return inputs, y, sample_weight
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Sums `compute_losses` and the regularisation losses; one Mean tracker per name keeps the parts."""

@@ -1,10 +1,9 @@
-"""From pictures of any size to the size a model works in: the original's five image resizers.
+"""From images of any size to the size a model works in: upstream's five image resizers.
 
-One `ImageResizer` serves the model (`__call__`, Keras tensors), the data pipeline (`resize_image`, numpy) and a
-`tf.data` graph (`resize_tf`): same sizes, same sampling positions. Resizing what has its size already changes no bit,
-so that a picture resized by the pipeline passes the model's resizer untouched.
+A resizer is the rule for sizes; what follows from it is a `Resizing` (`transforms.resizing`). One `ImageResizer` serves
+the model (`__call__`, Keras tensors), numpy (`resize_image`) and a `tf.data` graph (`resize_tf`).
 
-Boxes need nothing: they are normalised to the true picture (`keras_detect.schema`), which resizing does not move.
+Normalised boxes need nothing: they refer to the true image (`keras_detect.schema`), which resizing does not move.
 """
 
 import abc
@@ -15,6 +14,7 @@ from keras import ops
 from keras_detect.kernels import resize
 from keras_detect.kernels.resize import NUMPY
 from keras_detect.registry import part
+from keras_detect.transforms.resizing import Resizing
 
 _GRAY = (0.2989, 0.587, 0.114)  # ITU-R BT.601 luma, to the digits that TensorFlow's rgb_to_grayscale has
 
@@ -26,7 +26,7 @@ class ImageResizer(abc.ABC):
     kernel = "half_pixel"
     convert_to_grayscale = False
     per_channel_pad_value = (0.0,)
-    only_pads = False  # whether a picture always keeps its size
+    only_pads = False  # whether an image always keeps its size
 
     def __post_init__(self):
         if self.method not in resize.METHODS:
@@ -34,18 +34,18 @@ class ImageResizer(abc.ABC):
         if self.kernel not in resize.KERNELS:
             raise ValueError(f"The kernel is one of {resize.KERNELS}. Received: kernel={self.kernel!r}")
         if self.method == "area" and self.kernel == "align_corners":
-            raise ValueError("Area averaging knows no corners. Received: method='area', kernel='align_corners'")
+            raise ValueError("Area averaging has no corners to align. Received: method='area', kernel='align_corners'")
 
     @abc.abstractmethod
     def _true_size(self, xp, height, width):
         """Float32 sizes before resizing -> float32 sizes after it (without padding), as arrays of library `xp`."""
 
     def _padded_side(self, side):
-        """A side of the canvas from the side of the resized picture (int or integer tensor)."""
+        """A side of the canvas from the side of the resized image (int or integer tensor)."""
         return side
 
     def _common_canvas(self, height, width):
-        """A canvas that holds every picture whose true region lies on a canvas of `height` x `width`."""
+        """A canvas that holds every image whose true region lies on a canvas of `height` x `width`."""
         return self._padded_side(height), self._padded_side(width)
 
     def output_shape(self, height, width, padded=False):
@@ -54,7 +54,7 @@ class ImageResizer(abc.ABC):
         Args:
             height: int.
             width: int.
-            padded: whether true shapes come along, so that a picture may be smaller than the canvas.
+            padded: whether true shapes come along, so that an image may be smaller than the canvas.
 
         Raises:
             ValueError: if no size is large enough for every true shape on that canvas.
@@ -64,86 +64,99 @@ class ImageResizer(abc.ABC):
         return tuple(self._padded_side(side) for side in self.resized_size(height, width))
 
     def resized_size(self, height, width):
-        """The size `(h, w)` of a picture of `height` x `width` pixels after resizing, before any padding (ints)."""
-        # Arrays, not scalars: numpy 1 would compute scalars in float64, and the original rounds float32 numbers.
+        """The size `(h, w)` of an image of `height` x `width` pixels after resizing, before any padding (ints)."""
+        # Arrays, not scalars: numpy 1 would compute scalars in float64, and upstream rounds float32 numbers.
         sizes = self._true_size(NUMPY, np.asarray([height], "float32"), np.asarray([width], "float32"))
         return tuple(int(size[0]) for size in sizes)
 
-    def __call__(self, images, true_image_shapes=None):
+    def resizing(self, height, width, canvas=None):
+        """The `Resizing` of one image of `height` x `width` pixels (ints), on its own canvas or a given `(h, w)`."""
+        after = self.resized_size(height, width)
+        return self._resizing(NUMPY, (height, width), after, canvas or tuple(map(self._padded_side, after)))
+
+    def _resizing(self, xp, before, after, canvas):
+        return Resizing(
+            before=before,
+            after=after,
+            canvas=tuple(canvas),
+            method=self.method,
+            kernel=self.kernel,
+            pad_value=self.per_channel_pad_value,
+            resamples=not self.only_pads,
+            xp=xp,
+        )
+
+    def __call__(self, images, true_image_shapes=None, resized=False):
         """Resizes a batch.
 
         Args:
             images: `[B, H, W, C]` float32; on TensorFlow B, H and W may be unknown until run time.
-            true_image_shapes: `[B, 3]` int32 when pictures are padded at the right and the bottom: each one's true
-                region is resized by its own factor. `None`: every picture fills the canvas.
+            true_image_shapes: `[B, 3]` int32 when images are padded at the right and the bottom: each one's true
+                region is resized by its own factor. `None`: every image fills the canvas.
+            resized: whether they are results of this resizer, which the data pipeline has used: they are returned as
+                they come, with the exact pad value where rounding has changed it.
 
         Returns:
             `(images [B, h, w, C] float32, true_image_shapes [B, 3] int32)`. Pixels outside the true region have the
             resizer's pad value, 0 where it has none.
 
         Raises:
-            ValueError: for true shapes with a resizer whose result has no fixed canvas (see `output_shape`).
+            ValueError: for true shapes with a resizer whose result has no fixed canvas (see `output_shape`); for
+                `resized` images on a canvas that this resizer does not make.
         """
         batch, height, width, _ = ops.shape(images)
+        if resized:
+            self._check_resized(images, true_image_shapes)
+            rounded = any(float(value) % 1.0 for value in self.per_channel_pad_value)
+            return self.filled(images, true_image_shapes) if rounded else images, true_image_shapes
         if true_image_shapes is None:
-            size = self._size_of_all(height, width)
-            images = self._resize_all(images, size)
-            sizes = [ops.broadcast_to(ops.cast(length, "int32"), (batch,)) for length in size]
+            resizing = self._resizing_of_all(height, width)
+            sizes = [ops.broadcast_to(ops.cast(length, "int32"), (batch,)) for length in resizing.after]
         else:
-            given = [ops.maximum(ops.cast(true_image_shapes[:, axis], "float32"), 1.0) for axis in (0, 1)]
-            wanted = self._true_size(ops, *given)
-            canvas = self._common_canvas(height, width)
-            images = ops.cast(images, "float32")
-            if self.only_pads:
-                images = ops.pad(images, [[0, 0], [0, canvas[0] - height], [0, canvas[1] - width], [0, 0]])
-            else:
-                images = resize.resize_each(images, given, wanted, canvas, self.method, self.kernel)
-            sizes = [ops.cast(size, "int32") for size in wanted]
-            images = self._fill_outside(images, sizes, canvas)
-        images = self._to_gray(images)
+            resizing = self.batch_resizing(true_image_shapes, height, width)
+            sizes = [ops.cast(size, "int32") for size in resizing.after]
+        images = self._to_gray(resizing.batch(images))
         channels = ops.broadcast_to(ops.convert_to_tensor(images.shape[-1], dtype="int32"), (batch,))
         return images, ops.stack([*sizes, channels], axis=-1)
 
-    def _size_of_all(self, height, width):
-        """The resized size of pictures that fill a canvas: ints, or int32 scalars where the canvas is not static."""
+    def batch_resizing(self, true_image_shapes, height, width):
+        """The `Resizing` of a batch of padded images, in the model.
+
+        Args:
+            true_image_shapes: `[B, 3]` int32.
+            height: of the canvas the images come on.
+            width: of that canvas.
+        """
+        given = [ops.maximum(ops.cast(true_image_shapes[:, axis], "float32"), 1.0) for axis in (0, 1)]
+        return self._resizing(ops, given, self._true_size(ops, *given), self._common_canvas(height, width))
+
+    def _resizing_of_all(self, height, width):
+        """For images that fill their canvas, whose sides are ints, or int32 scalars where they are not static."""
         if isinstance(height, int) and isinstance(width, int):
-            return self.resized_size(height, width)
-        sizes = self._true_size(ops, ops.cast(height, "float32"), ops.cast(width, "float32"))
-        return tuple(ops.cast(size, "int32") for size in sizes)
+            size = self.resized_size(height, width)
+        else:
+            sizes = self._true_size(ops, ops.cast(height, "float32"), ops.cast(width, "float32"))
+            size = tuple(ops.cast(side, "int32") for side in sizes)
+        return self._resizing(ops, (height, width), size, map(self._padded_side, size))
 
-    def _resize_all(self, images, size):
-        static = all(isinstance(length, int) for length in size)
-        if not static or size != tuple(images.shape[1:3]):
-            images = ops.cast(images, "float32")
-            images = resize.resize_batch(images, size, self.method, self.kernel)
-        canvas = tuple(self._padded_side(length) for length in size)
-        if static and canvas == size:
-            return images
-        images = ops.pad(images, [[0, 0], [0, canvas[0] - size[0]], [0, canvas[1] - size[1]], [0, 0]])
-        if all(isinstance(length, int) for length in canvas):  # known, though the picture's size was not
-            images = ops.reshape(images, (-1, *canvas, images.shape[-1]))
-        if not any(self.per_channel_pad_value):
-            return images
-        return self._fill_outside(images, [ops.reshape(length, (1,)) for length in size], canvas)
+    def filled(self, images, true_image_shapes):
+        """`images [B, h, w, C]` with the pad value outside of the true regions (`[B, 3]` int32)."""
+        sizes = (true_image_shapes[:, 0], true_image_shapes[:, 1])
+        return self._resizing(ops, sizes, sizes, ops.shape(images)[1:3]).filled(images, sizes)
 
-    def _fill_outside(self, images, sizes, canvas):
-        """The pad value wherever a pixel is below or right of its picture's size (`[B]` int32 each)."""
-        inside = [
-            ops.expand_dims(ops.arange(length, dtype="int32"), 0) < ops.expand_dims(size, -1)
-            for length, size in zip(canvas, sizes, strict=True)
-        ]
-        mask = ops.logical_and(ops.expand_dims(inside[0], -1), ops.expand_dims(inside[1], -2))
-        fill = ops.convert_to_tensor(_pad_values(self.per_channel_pad_value, images.shape[-1]), dtype=images.dtype)
-        return ops.where(ops.expand_dims(mask, -1), images, fill)
-
-    def _to_gray(self, images):
-        if not self.convert_to_grayscale or images.shape[-1] == 1:
-            return images
-        red, green, blue = (images[..., index : index + 1] * _GRAY[index] for index in range(3))
-        return red + green + blue
+    def _check_resized(self, images, true_image_shapes):
+        """Raises `ValueError` unless `images [B, H, W, C]` with these true shapes can be a result of this resizer."""
+        canvas = tuple(ops.shape(images)[1:3])
+        static = all(isinstance(side, int) for side in canvas)
+        if true_image_shapes is None or (static and tuple(self._common_canvas(*canvas)) != canvas):
+            raise ValueError(
+                "Images marked as resized ('resized_image_shapes') have a canvas that this model's resizer makes. "
+                f"Received: images {tuple(images.shape)} for {self}. Make the batches with this model's resizer, or "
+                "pass 'true_image_shapes' for images that the model shall resize."
+            )
 
     def resize_image(self, image):
-        """Resizes and pads one numpy picture for the data pipeline.
+        """Resizes and pads one numpy image.
 
         Args:
             image: `[H, W, C]` uint8 or float.
@@ -152,49 +165,58 @@ class ImageResizer(abc.ABC):
             `(image [h, w, C] of the same dtype, true shape (height, width, C))`; integers are rounded.
 
         Raises:
-            ValueError: if the picture has not three axes.
+            ValueError: if the image does not have three axes.
         """
         image = np.asarray(image)
         if image.ndim != 3:
-            raise ValueError(f"A picture is an array [H, W, C]. Received: shape {image.shape}")
-        height, width, channels = image.shape
-        size, canvas = self.resized_size(height, width), self.output_shape(height, width)
-        resized = image
-        if size != (height, width):
-            resized = resize.resize_array(image, size, self.method, self.kernel)
-        if canvas != size:
-            padded = np.empty((*canvas, channels), resized.dtype)
-            padded[:] = _pad_values(self.per_channel_pad_value, channels)
-            padded[: size[0], : size[1]] = resized
-            resized = padded
-        resized = self._to_gray(resized)
-        return _as_dtype(resized, image.dtype), (*size, resized.shape[-1])
+            raise ValueError(f"An image is an array [H, W, C]. Received: shape {image.shape}")
+        resizing = self.resizing(*image.shape[:2])
+        resized = self._to_gray(resizing.array(image))
+        return _as_dtype(resized, image.dtype), (*resizing.after, resized.shape[-1])
 
-    def resize_tf(self, image):
+    def tf_resizing(self, height, width, canvas=None):
+        """`resizing` inside a TensorFlow graph, for an integer tensor `height` and `width`."""
+        import tensorflow as tf
+
+        sizes = self._true_size(tf, tf.cast(height, tf.float32), tf.cast(width, tf.float32))
+        after = tuple(tf.cast(side, tf.int32) for side in sizes)
+        return self._resizing(tf, (height, width), after, canvas or map(self._padded_side, after))
+
+    def resize_tf(self, image, canvas=None):
         """`resize_image` inside a TensorFlow graph: `image` `[H, W, C]` of unknown size.
+
+        Args:
+            image: `[H, W, C]` uint8 or float tensor.
+            canvas: `(h, w)` to pad to instead of the resizer's own.
 
         Returns:
             `(image [h, w, C] of the same dtype, true shape [3] int32)`.
         """
-        return resize.tf_resize_image(
-            image,
-            (self.method, self.kernel),
-            self._true_size,
-            self._padded_side,
-            self.per_channel_pad_value,
-            self._to_gray,
-        )
+        import tensorflow as tf
+
+        resizing = self.tf_resizing(*tf.unstack(tf.shape(image)[:2]), canvas)
+        resized = self._to_gray(resizing.tf_image(image))
+        shape = tf.stack([*resizing.after, tf.shape(resized)[-1]])
+        if image.dtype.is_integer:
+            resized = tf.round(resized)
+        return tf.saturate_cast(resized, image.dtype), shape
+
+    def _to_gray(self, images):
+        if not self.convert_to_grayscale or images.shape[-1] == 1:
+            return images
+        red, green, blue = (images[..., index : index + 1] * _GRAY[index] for index in range(3))
+        return red + green + blue
 
 
 @part
 class FixedShapeResizer(ImageResizer):
-    """Every picture becomes `height` x `width`, whatever its aspect ratio.
+    """Every image becomes `height` x `width`, whatever its aspect ratio.
 
     Args:
         height: int.
         width: int.
         method: `"bilinear"`, `"nearest"`, `"bicubic"` or `"area"`.
-        kernel: `"half_pixel"`, or `"legacy"` for models trained by the original (see `kernels.resize`).
+        kernel: `"half_pixel"`, or `"legacy"` for models trained by upstream (see `kernels.resize`).
         convert_to_grayscale: whether three colour channels become one.
 
     Raises:
@@ -220,14 +242,14 @@ class FixedShapeResizer(ImageResizer):
 
 @part
 class KeepAspectRatioResizer(ImageResizer):
-    """The largest size with the picture's aspect ratio whose short side is at most `min_dimension` and long side at
+    """The largest size with the image's aspect ratio whose short side is at most `min_dimension` and long side at
     most `max_dimension`; enlarges too.
 
     Args:
         min_dimension: pixels of the short side.
         max_dimension: bound of the long side.
         pad_to_max_dimension: whether to pad to `max_dimension` x `max_dimension`. Without it, a padded batch (one with
-            true shapes) gets that canvas all the same: a static shape that holds every picture.
+            true shapes) gets that canvas all the same: a static shape that holds every image.
         per_channel_pad_value: one number per channel.
         method, kernel, convert_to_grayscale: as in `FixedShapeResizer`.
 
@@ -276,13 +298,13 @@ class IdentityResizer(ImageResizer):
 
 @part
 class ConditionalShapeResizer(ImageResizer):
-    """Resizes, with the aspect ratio kept, only pictures that are too large or too small.
+    """Resizes, with the aspect ratio kept, only images that are too large or too small.
 
     Args:
         condition: `"greater"`: a long side above `size_threshold` becomes it; `"smaller"`: a short side below it does.
         size_threshold: pixels.
         method, convert_to_grayscale: as in `FixedShapeResizer`.
-        kernel: `"half_pixel"`, or `"align_corners"` for models trained by the original.
+        kernel: `"half_pixel"`, or `"align_corners"` for models trained by upstream.
 
     Raises:
         ValueError: for another condition, a threshold below 1, an unknown method or kernel.
@@ -305,15 +327,15 @@ class ConditionalShapeResizer(ImageResizer):
             factor = xp.minimum(self.size_threshold / xp.maximum(height, width), 1.0)
         else:
             factor = xp.maximum(self.size_threshold / xp.minimum(height, width), 1.0)
-        # The original cuts the fraction off here, where its aspect-ratio resizer rounds.
+        # Upstream cuts the fraction off here, where its aspect-ratio resizer rounds.
         return tuple(xp.maximum(xp.floor(factor * side), 1.0) for side in (height, width))
 
     def _common_canvas(self, height, width):
         if self.condition == "smaller":
             raise ValueError(
-                "A batch of padded pictures has no fixed canvas when small pictures grow: a narrow one grows without "
+                "A batch of padded images has no fixed canvas when small images grow: a narrow one grows without "
                 "bound. Received: true_image_shapes with ConditionalShapeResizer(condition='smaller'). Use "
-                "KeepAspectRatioResizer, or pictures of one size without true_image_shapes."
+                "KeepAspectRatioResizer, or images of one size without true_image_shapes."
             )
         if isinstance(height, int) and isinstance(width, int):
             return min(height, self.size_threshold), min(width, self.size_threshold)
@@ -322,7 +344,7 @@ class ConditionalShapeResizer(ImageResizer):
 
 @part
 class PadToMultipleResizer(ImageResizer):
-    """Leaves pictures as they are and pads the canvas with zeros to a multiple of `multiple` in both directions.
+    """Leaves images as they are and pads the canvas with zeros to a multiple of `multiple` in both directions.
 
     Args:
         multiple: pixels.
@@ -358,18 +380,6 @@ def _check_positive(**sizes):
     wrong = [f"{name}={value!r}" for name, value in sizes.items() if not value >= 1]
     if wrong:
         raise ValueError(f"A size is 1 pixel or more. Received: {', '.join(wrong)}")
-
-
-def _pad_values(values, channels):
-    """`[channels]` float32; a single number serves all channels."""
-    values = np.asarray(values, "float32").reshape(-1)
-    if len(values) != channels and not np.any(values):
-        values = values[:1]
-    if len(values) not in (1, channels):
-        raise ValueError(
-            f"`per_channel_pad_value` has one number per channel. Received: {len(values)} for {channels} channels"
-        )
-    return np.broadcast_to(values, (channels,))
 
 
 def _as_dtype(image, dtype):

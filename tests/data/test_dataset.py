@@ -153,7 +153,7 @@ def test_padded_pictures_come_with_their_true_shapes(pad):
     resizer = KeepAspectRatioResizer(min_dimension=16, max_dimension=24, pad_to_max_dimension=pad)
     x, _ = collect(data.batches(resizer, 2))[0]
     assert x["images"].shape == (2, 24, 24, 3)
-    np.testing.assert_array_equal(x["true_image_shapes"], [[12, 24, 3], [24, 12, 3]])
+    np.testing.assert_array_equal(x["resized_image_shapes"], [[12, 24, 3], [24, 12, 3]])
     assert (x["images"][0, :12] == 9).all() and (x["images"][0, 12:] == 0).all()
     x, _ = collect(data.batches(IdentityResizer(), 2))[0]
     assert x["images"].shape == (2, 40, 40, 3)

@@ -33,7 +33,7 @@ def test_the_originals_input(case, tmp_path):
     x, y = list(batches.as_numpy_iterator())[int(number)]
     y = {key: value[0] for key, value in y.items()}
     expected = case.outputs
-    true_shape = x["true_image_shapes"][0] if isinstance(x, dict) else np.array([24, 24, 3])
+    true_shape = x["resized_image_shapes"][0] if isinstance(x, dict) else np.array([24, 24, 3])
     image = (x["images"] if isinstance(x, dict) else x)[0]
     np.testing.assert_array_equal(true_shape, expected["true_image_shape"])
     np.testing.assert_array_equal(y["image_size"], expected["original_image_spatial_shape"])

@@ -43,7 +43,7 @@ class Stretch:
 
     resized_size = output_shape
 
-    def resize_tf(self, image):
+    def resize_tf(self, image, canvas=None):
         import tensorflow as tf
 
         return tf.cast(tf.image.resize(image, (8, 8)), tf.uint8), tf.constant([8, 8, 3])

@@ -15,8 +15,9 @@ from keras_detect.losses.classification import SigmoidFocalLoss, SoftmaxCrossEnt
 from keras_detect.losses.hard_example_miner import HardExampleMiner
 from keras_detect.losses.localization import GiouLoss, SmoothL1Loss
 from keras_detect.losses.one_stage import OneStageLoss
-from keras_detect.meta_architectures.ground_truth import clean_truth, true_window
+from keras_detect.meta_architectures.ground_truth import clean_truth
 from keras_detect.transforms.resizers import KeepAspectRatioResizer
+from keras_detect.transforms.resizing import true_window
 from tests import tiny
 
 PADDING = KeepAspectRatioResizer(min_dimension=64, max_dimension=64, pad_to_max_dimension=True)
