@@ -38,7 +38,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().__init__(
             momentum=momentum, epsilon=epsilon, center=center, scale=scale, synchronized=synchronized, **kwargs
         )
-        if self.renorm:
+        if getattr(self, "renorm", False):  # Keras 3.13 does not know it, and refuses it itself
             raise ValueError(
                 "BatchNormalization has no batch renormalisation. Received: renorm=True. Use "
                 "keras.layers.BatchNormalization for it."
