@@ -144,7 +144,7 @@ register_classification_loss = CLASSIFICATION_LOSSES.register_class
 register_localization_loss = LOCALIZATION_LOSSES.register_class
 
 
-_PROVIDED = {}
+_PROVIDED: dict[str, typing.Any] = {}
 
 
 def provide(service):

@@ -247,7 +247,7 @@ for _field in (
 ):
     register_object_field(_field)
 
-for _field in (
+for _image_field in (
     ImageField(key=IMAGES, shape=("H", "W", 3), dtype="uint8"),
     ImageField(key=TRUE_IMAGE_SHAPES, shape=(3,), dtype="int32"),
     ImageField(key=RESIZED_IMAGE_SHAPES, shape=(3,), dtype="int32"),  # of images that need no further resizing
@@ -264,7 +264,7 @@ for _field in (
     ImageField(key="image_id", dtype="object", occurs=EXAMPLE),
     ImageField(key="file_name", dtype="object", occurs=EXAMPLE),
 ):
-    register_image_field(_field)
+    register_image_field(_image_field)
 
 
 # Control characters, and halves of a character as damaged JSON can hold them: not every file takes them.

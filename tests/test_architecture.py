@@ -28,9 +28,6 @@ BESIDE = {"data", "evaluation", "visualization"}
 BESIDE_MAY_IMPORT = {"schema", "registry", "compat", "files", "kernels", "text_proto", "boxes", "transforms", *BESIDE}
 MAY_IMPORT_BESIDE = {"training", "export", "inference", "cli", "__init__"}
 
-# (file, imported module): imports upward that are still to go (issue 10)
-EXCEPTIONS = set()
-
 # TensorFlow, and what imports it, may be imported in these packages only, and never when the package is imported
 TENSORFLOW_PACKAGES = {"data", "transforms", "kernels", "tf_od_api", "weights", "export", "training", "inference"}
 TENSORFLOW_FILES = {"backbones/keras_models.py"}
@@ -80,8 +77,8 @@ def test_imports_point_downward(path):
         if not module.startswith("keras_detect"):
             continue
         target = module.split(".")[1] if "." in module else "__init__"
-        allowed = may_import(package, target) or (relative(path), module) in EXCEPTIONS
-        assert allowed, f"{relative(path)}:{node.lineno} imports {module}, which is not below {package}"
+        where = f"{relative(path)}:{node.lineno} imports {module}"
+        assert may_import(package, target), f"{where}, which is not below {package}"
 
 
 def module_name(path):
@@ -169,7 +166,7 @@ def keras_names():
 
 
 def is_private(name):
-    return name.startswith("_") and not name.startswith("__")
+    return name.startswith("_") and not name.startswith("__") and name not in ("_asdict", "_replace")  # of NamedTuple
 
 
 def defined_names(tree):

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_detect import schema
+from keras_detect import compat, schema
 from keras_detect.meta_architectures.detection import Detection
 from keras_detect.meta_architectures.pretrained import Pretrained
 from keras_detect.meta_architectures.serialization import Serialization
@@ -55,7 +55,7 @@ class DetectionModel(TrainingHooks, Detection, Pretrained, Serialization, keras.
         self.built = True
 
     def _freeze_batchnorm(self):
-        for layer in self._flatten_layers(include_self=False):
+        for layer in compat.inner_layers(self):
             if isinstance(layer, keras.layers.BatchNormalization):  # ours, and Keras' own in wrapped models
                 layer.trainable = False
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_detect import compat
 from keras_detect.registry import deserialize
 
 
@@ -48,10 +49,10 @@ class Serialization:
 
 def _collect(layer, prefix, names):
     """Adds the weights of `layer` and of its sub-layers to `names`, each under its layer's name."""
-    children = layer.layers if isinstance(layer, keras.Model) else layer._layers
+    children = layer.layers if isinstance(layer, keras.Model) else compat.direct_layers(layer)
     inherited = {id(weight) for child in children for weight in child.weights}
     for weight in layer.weights:
         if id(weight) not in inherited:
             names[f"{prefix}/{layer.name}/{weight.name}"] = weight
     for child in children:
-        _collect(child, prefix if not child._layers else f"{prefix}/{child.name}", names)
+        _collect(child, prefix if not compat.direct_layers(child) else f"{prefix}/{child.name}", names)

@@ -5,14 +5,14 @@ import contextlib
 import keras
 from keras import ops
 
-from keras_detect import schema
+from keras_detect import compat, schema
 from keras_detect.kernels import dispatch
 from keras_detect.meta_architectures.ground_truth import check_host_truth, clean_truth, split_images
 
 REGULARIZATION_LOSS = "regularization_loss"
 
 
-class TrainingHooks:
+class TrainingHooks(compat.BuiltByConstructor):
     """What `DetectionModel` inherits for training, on TensorFlow, JAX and PyTorch alike.
 
     The data are the last positional argument of a step; JAX passes its state first.
@@ -53,12 +53,6 @@ class TrainingHooks:
         # Under a strategy (TensorFlow only), Keras sums the gradients of the replicas and logs loss x replicas.
         strategy = getattr(self, "distribute_strategy", None)
         return total if strategy is None else total / strategy.num_replicas_in_sync
-
-    def _symbolic_build(self, iterator=None, data_batch=None):
-        """Keras would build with the raw batch. Ours is built since `__init__`; only the optimizer is not."""
-        if self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
-        self._post_build()
 
     # --- compile ---------------------------------------------------------------------------------------------------
 

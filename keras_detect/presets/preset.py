@@ -8,7 +8,7 @@ from keras_detect.registry import unknown_name
 
 PUBLISHED_ADDRESS = "https://download.tensorflow.org/models/object_detection/tf2/"
 
-_PRESETS = {}
+_PRESETS: dict[str, "Preset"] = {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
