@@ -5,6 +5,7 @@ num_classes=3, neck="fpn")` wraps the model by itself; `from_keras_model` is for
 """
 
 import dataclasses
+import json
 import math
 import re
 
@@ -13,9 +14,10 @@ from keras import ops
 
 from keras_detect import compat
 from keras_detect.backbones.backbone import Backbone
+from keras_detect.backbones.keras_cv_models import PREFIX, describe, is_keras_cv, keras_cv_model, rebuild
 from keras_detect.registry import part, serializable, unknown_name
 
-STRIDES = (8, 16, 32)
+STRIDES = (4, 8, 16, 32)
 PROBE = 512  # side of the picture whose map sizes tell the strides
 
 
@@ -73,14 +75,14 @@ class KerasBackbone(Backbone):
     Args:
         model: functional model `[B, H, W, 3]` -> anything, of no fixed picture size.
         levels: `{"C3": layer name, ...}`, finest first.
-        preprocess: `PixelScaling`.
+        scaling: `PixelScaling`.
         **kwargs: Keras' own `name`, `trainable`.
 
     Raises:
         ValueError: an unknown layer, a level that is no feature map, or whose stride is not what its name says.
     """
 
-    def __init__(self, *, model, levels, preprocess, **kwargs):
+    def __init__(self, *, model, levels, scaling, **kwargs):
         inner = keras.Model(
             model.inputs, {level: layer_output(model, layer) for level, layer in levels.items()}, name=model.name
         )
@@ -93,7 +95,9 @@ class KerasBackbone(Backbone):
             for level in levels
         }
         super().__init__(inputs=inputs, outputs=outputs, strides=strides, **kwargs)
-        self.model, self.levels, self.scaling = inner, dict(levels), preprocess
+        self.model, self.levels, self.scaling = inner, dict(levels), scaling
+        # text, because Keras would track a dict; the layers that no level needs are not kept
+        self._description = json.dumps(describe(model)) if is_keras_cv(model) else None
 
     def preprocess(self, images):
         """Float RGB pixels 0...255 `[B, H, W, 3]` to what the model takes."""
@@ -106,10 +110,23 @@ class KerasBackbone(Backbone):
     def get_config(self):
         return {
             **super().get_config(),
-            "model": keras.saving.serialize_keras_object(self.model),
+            "model": self._model_config(),
             "levels": self.levels,
-            "preprocess": keras.saving.serialize_keras_object(self.scaling),
+            "scaling": keras.saving.serialize_keras_object(self.scaling),
         }
+
+    def _model_config(self):
+        if self._description is None:
+            return keras.saving.serialize_keras_object(self.model)
+        frozen = [layer.name for layer in compat.inner_layers(self.model) if not layer.trainable]
+        return {**json.loads(self._description), "frozen_layers": frozen}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        model = config["model"]
+        if "keras_cv_class" in model:
+            config = {**config, "model": rebuild(model)}
+        return super().from_config(config, custom_objects)
 
 
 def from_keras_model(model, levels=None, preprocess=None, *, weights=None, name="backbone"):
@@ -118,16 +135,17 @@ def from_keras_model(model, levels=None, preprocess=None, *, weights=None, name=
     The wrapped model keeps its layers: training the detector trains it, and its weights are loaded before or after.
 
     Args:
-        model: functional Keras model built with `input_shape=(None, None, 3)`, or the name of one in
-            `keras.applications` ("MobileNetV3Small").
+        model: functional Keras model built with `input_shape=(None, None, 3)`; or the name of one in
+            `keras.applications` ("MobileNetV3Small"), or of a class or preset of KerasCV ("keras_cv/resnet50").
         levels: `{"C3": layer name, ...}` or a list of layer names, finest first. `None` takes what a KerasCV
             (`pyramid_level_inputs`) or KerasHub (`pyramid_outputs`) backbone offers, else the outputs of a model
-            that has several, else the last tensor of stride 8, 16 and 32 through which all that follows passes.
+            that has several, else the last tensor of stride 4, 8, 16 and 32 through which all that follows passes.
         preprocess: how pixels 0...255 become the model's input: "none" (the model scales inside), "unit" (0...1),
             "tf" (-1...1), "torch" (ImageNet's mean and deviation), "caffe" (BGR minus ImageNet's mean), or a
             `PixelScaling`. `None`: "none" for a model that begins with a Rescaling or Normalization layer, else what
             keras.applications' `preprocess_input` of that family does, found by the model's name.
-        weights: for a name only: `None` (random) or what keras.applications takes ("imagenet" is downloaded).
+        weights: for a name in `keras.applications` only: `None` (random) or what that takes ("imagenet" is
+            downloaded).
         name: of the backbone.
 
     Returns:
@@ -138,10 +156,10 @@ def from_keras_model(model, levels=None, preprocess=None, *, weights=None, name=
             stride 8, or a model whose pixel scaling is not known.
     """
     if isinstance(model, str):
-        model = application(model, weights)
+        model = keras_cv_model(model) if model.startswith(PREFIX) else application(model, weights)
     _check_model(model)
     levels = find_levels(model) if levels is None else _named_levels(model, levels)
-    return KerasBackbone(model=model, levels=levels, preprocess=find_scaling(model, preprocess), name=name)
+    return KerasBackbone(model=model, levels=levels, scaling=find_scaling(model, preprocess), name=name)
 
 
 def application_names():
