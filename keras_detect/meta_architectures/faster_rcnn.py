@@ -111,7 +111,7 @@ class FasterRCNN(DetectionModel):
 
         Args:
             backbone: a registered name ("resnet_v1_50"), a `Backbone`, the name of a network in
-                `keras.applications`, or a functional Keras model, as in `SSD.from_backbone`.
+                `keras.applications` or KerasCV, or a functional Keras model, as in `SSD.from_backbone`.
             num_classes: K; may be left out when `class_names` or a finished `box_predictor` is given.
             image_size: int, the side of the square into which images are fitted, aspect ratio kept and padded; or
                 `(height, width)` to which they are stretched; default: 640.

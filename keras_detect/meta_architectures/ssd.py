@@ -95,7 +95,8 @@ class SSD(DetectionModel):
 
         Args:
             backbone: a registered name ("mobilenet_v2"), a `Backbone`, the name of a network in `keras.applications`
-                ("MobileNetV3Small", random weights), or a functional Keras model of keras.applications, KerasCV,
+                ("MobileNetV3Small", random weights), of a class or preset of KerasCV ("keras_cv/resnet50", fetched by
+                KerasCV from Kaggle), or a functional Keras model of keras.applications, KerasCV,
                 KerasHub or your own, which `backbones.keras_models.from_keras_model` wraps.
             num_classes: K; may be left out when `class_names` or a finished `box_predictor` is given.
             image_size: int or `(height, width)` to which images are resized; default: 320.

@@ -6,6 +6,7 @@ import keras
 
 from keras_detect import heads, necks  # noqa: F401 (importing them registers their classes)
 from keras_detect.backbones.backbone import Backbone, backbone_names, get_backbone
+from keras_detect.backbones.keras_cv_models import PREFIX
 from keras_detect.backbones.keras_models import application_names, from_keras_model
 from keras_detect.boxes import anchor_generators, matchers  # noqa: F401 (as above)
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
@@ -102,11 +103,13 @@ def feature_extractor(backbone, neck, preprocess=None):
 
 
 def as_backbone(backbone, preprocess=None):
-    """A `Backbone` from one, from a registered name, or from a Keras model or its name in `keras.applications`."""
-    if isinstance(backbone, str) and (backbone in backbone_names() or backbone not in application_names()):
-        known = (*backbone_names(), *application_names())
-        if backbone not in known:
-            raise ValueError(unknown_name("backbone", backbone, known))
+    """A `Backbone` from one, from a registered name, or from a Keras model or its name.
+
+    Names of Keras models are those of `keras.applications`, and "keras_cv/..." for KerasCV's classes and presets.
+    """
+    if isinstance(backbone, str) and not backbone.startswith(PREFIX) and backbone not in application_names():
+        if backbone not in backbone_names():
+            raise ValueError(unknown_name("backbone", backbone, (*backbone_names(), *application_names())))
         backbone = get_backbone(backbone)(name="backbone")
     if isinstance(backbone, str) or (isinstance(backbone, keras.Model) and not isinstance(backbone, Backbone)):
         return from_keras_model(backbone, preprocess=preprocess)
