@@ -1,6 +1,7 @@
 """Shared by all tests. KERAS_BACKEND chooses the backend; `python tests/run_all.py` runs the suite once per backend."""
 
 import os
+import pathlib
 
 import pytest
 
@@ -11,6 +12,40 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import keras
 
 from tests.goldens import NEEDS_SHARED
+
+TESTS = pathlib.Path(__file__).parent
+
+#: folders and files whose tests `run_all.py` leaves out under JAX and torch: numpy and tf.data, files and texts, and
+#: commands whose library functions are tested on every backend. `EVERY_BACKEND` are exceptions inside them.
+BACKEND_FREE = (
+    "cli",
+    "data",
+    "evaluation",
+    "golden/test_claims.py",
+    "presets/test_cache.py",
+    "presets/test_download.py",
+    "presets/test_zoo.py",
+    "test_architecture.py",
+    "test_schema.py",
+    "test_visualization.py",
+    "text_proto",
+    "tf_od_api/test_build.py",
+    "tf_od_api/test_build_faster_rcnn.py",
+    "transforms/test_geometric.py",
+    "transforms/test_originals_operations.py",
+    "transforms/test_photometric.py",
+    "weights/test_archives.py",
+    "weights/test_tf2_object_checkpoint.py",
+)
+EVERY_BACKEND = ("cli/test_cli.py", "data/test_dataset.py", "data/test_pipeline.py", "evaluation/test_callback.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Marks as `backend_free` what no backend can change."""
+    for item in items:
+        path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else item.path
+        if any(path.is_relative_to(name) for name in BACKEND_FREE) and path.as_posix() not in EVERY_BACKEND:
+            item.add_marker(pytest.mark.backend_free)
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,8 @@
 """All checks of the repository: `python tests/run_all.py [--oldest] [pytest arguments]`.
 
 Lint (ruff), types (mypy), then the test suite once per installed backend: TensorFlow and JAX always, torch where it can
-be imported. Under JAX and torch the tests marked `backend_free` are left out: what they test computes nothing on a
-backend. The closing lines say what each step found and how long it took; the exit status is not zero if one failed.
+be imported. Under JAX and torch the tests marked `backend_free` (`tests/conftest.py`) are left out. The closing lines
+say what each step found and how long it took; the exit status is not zero if one failed.
 
 `--oldest` instead runs the contract tests with the oldest Keras that `pyproject.toml` allows, in an environment of its
 own that it makes and removes.
