@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from keras_detect import schema
 from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator
-from keras_detect.evaluation.collected import IMAGE_SIZE, to_host
+from keras_detect.evaluation.collected import to_host
 
 
 def evaluate_coco(model, data, class_names=None, progress=True, batch_size=8, evaluators=()):
@@ -55,12 +55,8 @@ def collect_detections(model, data, collected, progress=True, batch_size=8):
         # A last batch that is smaller would compile the network once more: repeat its last picture instead.
         filled = keras.tree.map_structure(functools.partial(_fill, count=largest), x)
         detections = model.predict_on_batch(filled)
-        detections = {
-            key: to_host(detections[key])[:count]
-            for key in (schema.BOXES, schema.SCORES, schema.LABELS, schema.NUM_DETECTIONS)
-            if key in detections
-        }
-        collected.update(y, detections, image_sizes=None if IMAGE_SIZE in y else _sizes(x))
+        detections = {key: to_host(rows)[:count] for key, rows in detections.items()}
+        collected.update(y, detections, image_sizes=None if schema.IMAGE_SIZE in y else _sizes(x))
 
 
 def _names(model, data, class_names):

@@ -5,8 +5,9 @@ The counting is faster-coco-eval's; here the house's boxes become COCO's and the
 
 import numpy as np
 
+from keras_detect import schema
 from keras_detect.evaluation.average_precision import UNDEFINED, mean_of_defined
-from keras_detect.evaluation.collected import IMAGE_SIZE, Evaluator
+from keras_detect.evaluation.collected import Evaluator
 
 # name -> (which table, IoU threshold or None for the mean over 0.50...0.95, area range, detections per picture and
 # class), in the order of COCO's printed summary
@@ -54,7 +55,7 @@ class COCOEvaluator(Evaluator):
         Raises:
             ValueError: no image sizes, or what `Collected.update` refuses.
         """
-        if image_sizes is None and IMAGE_SIZE not in truth:
+        if image_sizes is None and schema.IMAGE_SIZE not in truth:
             raise ValueError(_NO_SIZES)
         super().update(truth, detections, image_sizes)
 

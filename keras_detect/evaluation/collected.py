@@ -1,75 +1,22 @@
-"""Truth and detections of many pictures as flat columns: what every metric reads.
+"""Ground truth and detections of many images, collected once for several metrics.
 
-One `Collected` can serve several evaluators, so that a report over ten thousand pictures keeps them once.
+One `Collected` can serve several evaluators, so that a report over ten thousand images keeps them once.
 """
 
 import abc
-import dataclasses
 
 import keras
 import numpy as np
 
 from keras_detect import schema
-
-IMAGE_SIZE, AREAS, IS_DIFFICULT, IS_GROUP_OF, VERIFIED = (
-    "image_size",
-    "areas",
-    "is_difficult",
-    "is_group_of",
-    "verified_labels",
-)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Truth:
-    """True objects of all pictures, in the order of the pictures.
-
-    Attributes:
-        image: [n] int, number of the picture.
-        boxes: [n, 4] float32 normalised yxyx.
-        labels: [n] int.
-        areas: [n] float32 in pixels, NaN where the annotation has none.
-        is_crowd, is_difficult, is_group_of: [n] bool.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    areas: np.ndarray
-    is_crowd: np.ndarray
-    is_difficult: np.ndarray
-    is_group_of: np.ndarray
-
-    def __len__(self):
-        return len(self.labels)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Found:
-    """Detections of all pictures, in the order of the pictures.
-
-    Attributes:
-        image: [n] int, number of the picture.
-        boxes: [n, 4] float32 normalised yxyx.
-        labels: [n] int.
-        scores: [n] float32, finite.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-
-    def __len__(self):
-        return len(self.labels)
-
-    def where(self, keep):
-        """The detections of a boolean mask or of rising indices."""
-        return Found(self.image[keep], self.boxes[keep], self.labels[keep], self.scores[keep])
+from keras_detect.evaluation.objects import joined, objects_of
 
 
 class Collected:
-    """Collects truth and detections batch by batch, without pixels: 36 bytes a detection, 39 a true object.
+    """Collects ground truth and detections batch by batch, without the images.
+
+    A detection with box, label and score takes 36 bytes, a true object up to 39; masks are kept as run lengths, and
+    every other row of `schema.object_fields` that comes along as it is.
 
     Args:
         class_names: the K class names.
@@ -95,11 +42,11 @@ class Collected:
 
         Args:
             truth: `y`: `"boxes"` [B, M, 4] normalised yxyx, `"labels"` [B, M] (rows below 0 are padding); optional
-                `"is_crowd"`, `"is_difficult"`, `"is_group_of"` [B, M] bool, `"areas"` [B, M] in pixels (COCO: the
-                mask's area; default: the box's), `"image_size"` [B, 2], `"verified_labels"` [B, V] int, padded with
-                -1: classes checked for in the whole picture (Open Images).
-            detections: `"boxes"` [B, D, 4] normalised yxyx, `"scores"` [B, D], `"labels"` [B, D], optional
-                `"num_detections"` [B]. Rows past it or with a label below 0 do not count.
+                every other row of `schema.object_fields` [B, M, ...], such as `"is_crowd"`, `"masks"` and `"areas"` in
+                pixels (COCO: the mask's area; default: the box's); `"image_size"` [B, 2]; `"verified_labels"` [B, V]
+                int, padded with -1: classes checked for in the whole image (Open Images).
+            detections: `"boxes"` [B, D, 4] normalised yxyx, `"scores"` [B, D], `"labels"` [B, D], optional every other
+                row of the table and `"num_detections"` [B]. Rows past it or with a label below 0 do not count.
             image_sizes: [B, 2] height and width in pixels; default: `truth["image_size"]`.
 
         Raises:
@@ -108,7 +55,7 @@ class Collected:
         """
         truth, detections = _arrays(truth), _arrays(detections)
         labels = truth[schema.LABELS] if schema.LABELS in truth else truth[schema.CLASSES]
-        sizes = truth.get(IMAGE_SIZE) if image_sizes is None else to_host(image_sizes)
+        sizes = truth.get(schema.IMAGE_SIZE) if image_sizes is None else to_host(image_sizes)
         count = len(labels)
         if len(detections[schema.SCORES]) != count or (sizes is not None and len(sizes) != count):
             raise ValueError(
@@ -122,54 +69,47 @@ class Collected:
         self._found.append(found_rows)
         sizes = np.zeros((count, 2)) if sizes is None else np.asarray(sizes).reshape(count, -1)[:, :2]
         self._sizes.append(sizes.astype(np.int64))
-        verified = truth.get(VERIFIED)
+        verified = truth.get(schema.VERIFIED_LABELS)
         self._verified.append(None if verified is None else verified.astype(np.int64).reshape(count, -1))
         self.count += count
         self.version = object()
 
     def _truth_of(self, truth, labels):
-        """The rows of a batch that are objects, as `Truth`."""
-        keep = labels >= 0
-        boxes, rows = truth[schema.BOXES], labels[keep].astype(np.int64)
-        _check_rows("truth", boxes, labels)
-        boxes, image = boxes[keep].astype(np.float32), np.nonzero(keep)[0]
-        self._check(rows, boxes, image, "truth")
-        areas = truth[AREAS][keep].astype(np.float32) if AREAS in truth else np.full(len(rows), np.nan, np.float32)
-        flags = [
-            truth[key][keep].astype(bool) if key in truth else np.zeros(len(rows), bool)
-            for key in (schema.IS_CROWD, IS_DIFFICULT, IS_GROUP_OF)
-        ]
-        return Truth(image + self.count, boxes, rows, areas, *flags)
+        """The rows of a batch that are objects."""
+        _check_rows("truth", truth[schema.BOXES], labels)
+        rows = objects_of(truth | {schema.LABELS: labels}, schema.GROUND_TRUTH, labels >= 0, self.count)
+        self._check(rows, "truth")
+        return rows
 
     def _found_of(self, detections):
-        """The rows of a batch that are detections, as `Found`."""
+        """The rows of a batch that are detections."""
         scores, labels = detections[schema.SCORES], detections[schema.LABELS]
         _check_rows("detections", detections[schema.BOXES], labels)
         _check_rows("detections", detections[schema.BOXES], scores, "scores")
         keep = labels >= 0
         if schema.NUM_DETECTIONS in detections:
             keep &= np.arange(labels.shape[1]) < np.reshape(detections[schema.NUM_DETECTIONS], (-1, 1))
-        boxes, scores = detections[schema.BOXES][keep].astype(np.float32), scores[keep].astype(np.float32)
-        rows, image = labels[keep].astype(np.int64), np.nonzero(keep)[0]
-        self._check(rows, boxes, image, "detections")
-        _check_finite(scores, image, "score", "detections")
-        return Found(image + self.count, boxes, rows, scores)
+        rows = objects_of(detections, schema.DETECTIONS, keep, self.count)
+        self._check(rows, "detections")
+        _check_finite(rows.scores, rows.image - self.count, "score", "detections")
+        return rows
 
-    def _check(self, labels, boxes, image, what):
+    def _check(self, rows, what):
+        labels = rows.labels
         if len(labels) and labels.max() >= len(self.class_names):
             raise ValueError(
                 f"Labels must lie in [0, {len(self.class_names)}), one per class name. Received label "
                 f"{int(labels.max())} in the {what}."
             )
-        _check_finite(boxes, image, "box", what)
+        _check_finite(rows.boxes, rows.image - self.count, "box", what)
 
     def truth(self):
-        """Every true object as `Truth`."""
-        return _joined(Truth, self._truth)
+        """Every true object, as `Objects`."""
+        return joined(self._truth)
 
     def found(self):
-        """Every detection as `Found`."""
-        return _joined(Found, self._found)
+        """Every detection, as `Objects`."""
+        return joined(self._found)
 
     def image_sizes(self):
         """[N, 2] int heights and widths in pixels; 0 where they were not given."""
@@ -236,7 +176,9 @@ def to_host(tensor):
 
 
 def _arrays(tensors):
-    return {key: to_host(value) for key, value in tensors.items()}
+    """The entries that the tables know, on the host."""
+    known = {field.key for field in (*schema.object_fields(), *schema.image_fields())} | {schema.CLASSES}
+    return {key: to_host(value) for key, value in tensors.items() if key in known and value is not None}
 
 
 def _check_rows(what, boxes, rows, name="labels"):
@@ -256,13 +198,3 @@ def _check_finite(values, image, name, what):
             f"Every {name} in the {what} must be finite. Received {np.asarray(values[wrong]).tolist()} in picture "
             f"{int(image[wrong])} of the batch; {int(np.sum(~finite))} such rows. {advice}"
         )
-
-
-def _joined(kind, parts):
-    empty = {"boxes": np.zeros((0, 4), np.float32), "scores": np.zeros(0, np.float32), "areas": np.zeros(0, np.float32)}
-    flags = ("is_crowd", "is_difficult", "is_group_of")
-    columns = {}
-    for field in dataclasses.fields(kind):
-        first = empty.get(field.name, np.zeros(0, bool if field.name in flags else np.int64))
-        columns[field.name] = np.concatenate([first, *(getattr(part, field.name) for part in parts)])
-    return kind(**columns)

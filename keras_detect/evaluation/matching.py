@@ -33,7 +33,7 @@ def overlapping(truth, found, at_least, truth_rows=None, over="union"):
     """The pairs of one picture whose overlap reaches a positive `at_least`, ordered by detection, then by true object.
 
     Args:
-        truth, found: `Truth` and `Found`, each in the order of the pictures.
+        truth, found: `Objects`, each in the order of the images.
         at_least: smallest overlap, above 0.
         truth_rows: bool mask or rising indices of the true objects that take part; default: all.
         over: "union" (intersection over union), or "found" (over the detection's own area: how much of it lies in

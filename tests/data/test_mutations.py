@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 
 from keras_detect import cli
+from keras_detect.cli import check as check_command
+from keras_detect.cli import predict as predict_command
 from keras_detect.data import load_dataset
 from keras_detect.data.record import ACTIONS
 from keras_detect.transforms.resizers import FixedShapeResizer
@@ -79,7 +81,8 @@ def test_all(base, bases, model, tmp_path, monkeypatch):
 def wrongs(chosen, bases, model, tmp_path, monkeypatch):
     """A line for each mutation that ends in anything but a counted repair or a line that names file and cause."""
     bases, good = bases
-    monkeypatch.setattr(cli, "_load_model", lambda name: model)
+    for command in (predict_command, check_command):
+        monkeypatch.setattr(command, "load_model", lambda name: model)
     wrong, results, memory = [], {}, {}
     for number, mutation in enumerate(chosen):
         folder = tmp_path / f"case_{number}"

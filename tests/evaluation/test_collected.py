@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_detect.data import masks
 from keras_detect.evaluation import Collected, Evaluator, PascalVOCEvaluator
 from tests.evaluation.test_pascal_voc import FAR, LEFT, RIGHT, picture
 
@@ -33,6 +34,39 @@ def test_rows_and_flags_are_kept_in_the_order_of_the_pictures():
     assert (detections.image.tolist(), detections.labels.tolist()) == ([0, 1, 2], [0, 1, 1])
     assert detections.scores.tolist() == [0.5, 0.25, 0.75]
     np.testing.assert_array_equal(collected.image_sizes(), [[0, 0], [0, 0], [30, 40]])
+
+
+def test_masks_keypoints_and_further_fields_are_collected():
+    """Two batches of one image: the first has masks and 1 keypoint per object, the second 2 keypoints and no masks."""
+    truth, found = picture([LEFT, RIGHT], [0, 0]), picture([LEFT], [0], [0.5])
+    truth["masks"] = np.zeros((1, 2, 4, 6), np.uint8)
+    truth["masks"][0, 0, 1:3, 2:5] = 1
+    truth["keypoints"] = np.array([[[[0.25, 0.5]], [[0.0, 0.0]]]])
+    truth["keypoint_visibility"] = np.array([[[2], [0]]])
+    truth["track_ids"] = np.array([[7, 8]])
+    truth["pixels"] = np.zeros((1, 4, 6, 3))  # no row of the table
+    found["masks"] = np.full((1, 1, 4, 6), 0.6, np.float32)
+    found["keypoint_scores"] = np.array([[[0.75]]])
+    collected = Collected(["a"])
+    collected.update(truth, found)
+    more = picture([FAR], [0]) | {"keypoints": np.array([[[[0.1, 0.2], [0.3, 0.4]]]])}
+    collected.update(more, picture([], [], []))
+    rows, detections = collected.truth(), collected.found()
+    planes = [np.zeros((4, 6), np.uint8) if runs is None else masks.pixels(runs, (4, 6)) for runs in rows["masks"]]
+    np.testing.assert_array_equal(planes[:2], truth["masks"][0])
+    assert [runs is None for runs in rows["masks"]] == [False, False, True]
+    assert [plane.sum() for plane in planes] == [6, 0, 0]
+    assert masks.pixels(detections["masks"][0], (4, 6)).sum() == 24
+    nan = np.nan
+    expected = np.array([[[0.25, 0.5], [nan, nan]], [[0, 0], [nan, nan]], [[0.1, 0.2], [0.3, 0.4]]], np.float32)
+    np.testing.assert_array_equal(rows["keypoints"], expected)
+    np.testing.assert_array_equal(rows["keypoint_visibility"], [[2], [0], [0]])
+    assert rows["track_ids"].tolist() == [7, 8, -1]
+    assert detections["keypoint_scores"].tolist() == [[0.75]]
+    assert "pixels" not in rows
+    assert len(rows.where(np.array([True, False, True]))["masks"]) == 2
+    with pytest.raises(ValueError, match=r"track_ids need one row per object: \[1, 2, ...\]. Received: \[1, 3\]"):
+        collected.update(truth | {"track_ids": np.zeros((1, 3))}, found)
 
 
 def test_kerascvs_name_for_labels_is_taken():

@@ -4,20 +4,19 @@ import numpy as np
 import pytest
 
 from keras_detect.evaluation import matching
-from keras_detect.evaluation.collected import Found, Truth
+from keras_detect.evaluation.objects import Objects
 
 
 def tables(rng, pictures=7, most=6):
-    """Random `Truth` and `Found`, some pictures without one or the other."""
+    """Random true objects and detections, some images without one or the other."""
     made = []
-    for kind in (Truth, Found):
+    for scored in (False, True):
         image = np.repeat(np.arange(pictures), rng.integers(0, most, pictures))
         corner = rng.uniform(0, 0.5, (len(image), 2))
         boxes = np.concatenate([corner, corner + rng.uniform(0.1, 0.5, corner.shape)], axis=1).astype(np.float32)
         labels = rng.integers(0, 2, len(image))
-        flag = np.zeros(len(image), bool)
-        more = (labels.astype(np.float32), flag, flag, flag) if kind is Truth else (rng.uniform(size=len(image)),)
-        made.append(kind(image, boxes, labels, *more))
+        scores = {"scores": rng.uniform(size=len(image)).astype(np.float32)} if scored else {}
+        made.append(Objects(image, {"boxes": boxes, "labels": labels} | scores))
     return made
 
 
