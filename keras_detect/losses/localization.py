@@ -1,8 +1,11 @@
 """Localisation losses: parts that map predictions, targets and weights to one loss per anchor.
 
-Predictions and targets `[B, A, code]`, weights `[B, A]`, result `[B, A]` float32. `L2Loss`, `SmoothL1Loss` and `L1Loss`
-compare box codes and sum over the code; `IouLoss` and `GiouLoss` compare decoded boxes `[B, A, 4]`. All arithmetic is
-float32; values and gradients are finite, for boxes without area too.
+Predictions and targets `[B, A, code]`, weights `[B, A]`, result `[B, A]` float32. All arithmetic is float32; values and
+gradients are finite, for boxes without area too.
+
+A loss states in its attribute `compares` what it is called with: `"codes"`, the box codes as the box coder makes them
+(`L2Loss`, `SmoothL1Loss` and `L1Loss`, which sum over the code), or `"boxes"`, the decoded boxes `[B, A, 4]` (`IouLoss`
+and `GiouLoss`). A loss of your own states it too; one that does not is refused when the model is built.
 """
 
 from keras import ops
@@ -10,11 +13,46 @@ from keras import ops
 from keras_detect.boxes import box_ops
 from keras_detect.registry import part, register_localization_loss
 
+CODES, BOXES = "codes", "boxes"
+
+
+def check_compares(loss):
+    """Raises `ValueError` unless the localisation loss states what it compares. Returns the loss."""
+    compares = getattr(loss, "compares", None)
+    if compares not in (CODES, BOXES):
+        name = getattr(loss, "__name__", type(loss).__name__)
+        raise ValueError(
+            f"A localization loss states what it compares: `compares = '{CODES}'` for box codes, "
+            f"`compares = '{BOXES}'` for decoded boxes, as an IoU loss needs. Received: {name} with "
+            f"compares={compares!r}. Set the attribute in the class, without a type annotation."
+        )
+    return loss
+
+
+def localization_losses(loss, encodings, targets, weights, decode):
+    """The localisation loss of each anchor, on what the loss compares.
+
+    Args:
+        loss: a localisation loss.
+        encodings: `[B, A, code]` predicted box codes.
+        targets: `[B, A, code]` wanted box codes.
+        weights: `[B, A]`.
+        decode: function, box codes `[B, A, code]` -> boxes `[B, A, 4]`; called only for a loss that compares boxes.
+
+    Returns:
+        `[B, A]` float32.
+    """
+    if loss.compares == BOXES:
+        encodings, targets = decode(encodings)[..., :4], decode(targets)[..., :4]
+    return loss(encodings, targets, weights)
+
 
 @register_localization_loss("l2")
 @part
 class L2Loss:
     """Half the sum of squared differences, each multiplied by its anchor's weight before it is squared."""
+
+    compares = CODES
 
     def __call__(self, predictions, targets, weights):
         difference, weights = _difference(predictions, targets, weights)
@@ -35,6 +73,8 @@ class SmoothL1Loss:
     Girshick, 2015 (arXiv:1504.08083), eq. 3, is `delta=1`.
     """
 
+    compares = CODES
+
     delta: float = 1.0
 
     def __post_init__(self):
@@ -54,6 +94,8 @@ class SmoothL1Loss:
 class L1Loss:
     """Sum of absolute differences. Predictions of the weights' shape are compared value by value, without a sum."""
 
+    compares = CODES
+
     def __call__(self, predictions, targets, weights):
         difference, weights = _difference(predictions, targets, weights)
         return weights * _over_code(ops.abs(difference), weights)
@@ -64,6 +106,8 @@ class L1Loss:
 class IouLoss:
     """1 - IoU of each predicted box with its target. Boxes that do not meet have loss 1 and no gradient."""
 
+    compares = BOXES
+
     def __call__(self, predictions, targets, weights):
         return ops.cast(weights, "float32") * (1.0 - box_ops.matched_iou(predictions, targets))
 
@@ -72,6 +116,8 @@ class IouLoss:
 @part
 class GiouLoss:
     """1 - generalised IoU of each predicted box with its target, in [0, 2] (Rezatofighi et al., 2019, algorithm 1)."""
+
+    compares = BOXES
 
     def __call__(self, predictions, targets, weights):
         return ops.cast(weights, "float32") * (1.0 - box_ops.matched_giou(predictions, targets))

@@ -5,7 +5,7 @@ from typing import Any
 from keras import ops
 
 from keras_detect.losses.classification import SigmoidFocalLoss
-from keras_detect.losses.localization import GiouLoss, IouLoss, SmoothL1Loss
+from keras_detect.losses.localization import SmoothL1Loss, check_compares, localization_losses
 from keras_detect.registry import part
 
 
@@ -18,7 +18,7 @@ class OneStageLoss:
 
     Args:
         classification: part `(logits, targets, weights) -> [B, A, C] or [B, A]`.
-        localization: part `(box codes, targets, weights) -> [B, A]`.
+        localization: part `(predictions, targets, weights) -> [B, A]`, of box codes or of boxes (its `compares`).
         classification_weight: factor of the classification loss.
         localization_weight: factor of the localisation loss.
         normalize_by_num_matches: divide by the number of matches as above; otherwise the plain sums.
@@ -26,6 +26,9 @@ class OneStageLoss:
         background_as_zeros: an unmatched anchor's target is all zeros; `False` sets its background column to 1, which
             softmax needs.
         hard_example_miner: part that picks the anchors that count, or `None` for all (focal loss).
+
+    Raises:
+        ValueError: a localisation loss that does not state what it compares.
     """
 
     classification: Any = SigmoidFocalLoss(gamma=2.0, alpha=0.25)
@@ -37,12 +40,15 @@ class OneStageLoss:
     background_as_zeros: bool = True
     hard_example_miner: Any = None
 
-    def __call__(self, logits, encodings, targets, decode):
+    def __post_init__(self):
+        check_compares(self.localization)
+
+    def __call__(self, encodings, logits, targets, decode):
         """Losses of one batch.
 
         Args:
-            logits: `[B, A, C]` float32, C counts the background column where there is one.
             encodings: `[B, A, code]` float32 predicted box codes.
+            logits: `[B, A, C]` float32, C counts the background column where there is one.
             targets: `Targets` of the target assigner.
             decode: function box codes `[B, A, code]` -> boxes `[B, A, 4]`.
 
@@ -52,11 +58,9 @@ class OneStageLoss:
         classification = self.classification(logits, targets.class_targets, targets.class_weights)
         if len(classification.shape) == 3:
             classification = ops.sum(classification, axis=-1)
-        if isinstance(self.localization, IouLoss | GiouLoss):
-            predicted, wanted = decode(encodings), decode(targets.box_targets)
-        else:
-            predicted, wanted = encodings, targets.box_targets
-        localization = self.localization(predicted, wanted, targets.box_weights)
+        localization = localization_losses(
+            self.localization, encodings, targets.box_targets, targets.box_weights, decode
+        )
         if self.hard_example_miner is not None:
             localization, classification = self.hard_example_miner(
                 localization, classification, decode(encodings), targets.match

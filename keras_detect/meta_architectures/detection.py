@@ -1,19 +1,58 @@
 """From images to detections: what `DetectionModel` inherits for prediction."""
 
+import keras
+
 from keras_detect import registry, schema
+from keras_detect.meta_architectures.ground_truth import split_images
 
 
 class Detection:
-    """What `DetectionModel` inherits for `predict` and `detect`."""
+    """What `DetectionModel` inherits for `predict`, `detect` and export."""
+
+    def deployable(self, images, true_image_shapes=None, resized=False):
+        """From pixels to detections: the one forward path, which `predict`, `detect` and export take.
+
+        Args:
+            images: `[B, H, W, 3]` uint8 or float in 0...255.
+            true_image_shapes: `[B, 3]` int32 where images are padded at the right and the bottom, else `None`.
+            resized: whether the data pipeline has resized them for this model already.
+
+        Returns:
+            Detections (`schema`), normalised to the true image.
+        """
+        inputs = self._preprocess(images, true_image_shapes, resized)
+        return self.postprocess(self(inputs, training=False), inputs[schema.TRUE_IMAGE_SHAPES])
+
+    def _preprocess(self, images, true_image_shapes, resized):
+        """`resized` is passed for marked batches only, so that a `preprocess` of two arguments takes all others."""
+        marks = {"resized": True} if resized else {}
+        return self.preprocess(images, true_image_shapes, **marks)
 
     def predict_step(self, *args):
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(args[-1])
+        images = split_images(x)
         with self._kernels():
-            data = self._preprocess_data(args[-1])
-            outputs = super().predict_step(*args[:-1], data)
-            shapes = data[0][schema.TRUE_IMAGE_SHAPES]
-            if isinstance(outputs, tuple):  # JAX: (predictions, non-trainable variables)
-                return self.postprocess(outputs[0], shapes), *outputs[1:]
-            return self.postprocess(outputs, shapes)
+            if len(args) == 1:
+                return self.deployable(*images)
+            trainable, non_trainable = args[0]  # JAX: values of the variables, and what changed of them in return
+            values = zip(
+                (*self.trainable_variables, *self.non_trainable_variables), (*trainable, *non_trainable), strict=True
+            )
+            with keras.StatelessScope(state_mapping=list(values)) as scope:
+                detections = self.deployable(*images)
+            return detections, [scope.get_current_value(variable) for variable in self.non_trainable_variables]
+
+    def export(self, *args, **kwargs):
+        """Not available yet: Keras' own export would write raw box codes and logits instead of detections.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            "A detector is exported with its preprocessing and post-processing. Keras' export would write the raw "
+            f"outputs of {type(self).__name__}.call. Received a call of export(). Save with save('model.keras') and "
+            "load with keras.models.load_model, or trace `model.deployable(images)`, which returns detections."
+        )
 
     def detect(self, images, score_threshold=0.3, batch_size=8):
         """Detects in an image, or in a list of images, of any size.

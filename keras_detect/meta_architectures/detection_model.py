@@ -3,13 +3,14 @@
 import keras
 
 from keras_detect import compat, schema
+from keras_detect.meta_architectures.batch_checks import ChecksBatches
 from keras_detect.meta_architectures.detection import Detection
 from keras_detect.meta_architectures.pretrained import Pretrained
 from keras_detect.meta_architectures.serialization import Serialization
 from keras_detect.meta_architectures.training_hooks import REGULARIZATION_LOSS, TrainingHooks
 
 
-class DetectionModel(TrainingHooks, Detection, Pretrained, Serialization, keras.Model):
+class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Serialization, keras.Model):
     """A detector that `compile`, `fit`, `evaluate`, `predict` and `save` treat like any Keras model.
 
     A subclass gives four of the verbs; the fifth, restoring weights, is `from_preset` and `restore`:
@@ -40,6 +41,9 @@ class DetectionModel(TrainingHooks, Detection, Pretrained, Serialization, keras.
     #: names of the scalars that `compute_losses` returns; each becomes a column of the progress bar and of `History`
     loss_names: tuple[str, ...] = ()
 
+    #: names of further scalars that `compute_losses` returns: shown beside the losses, not part of their sum
+    reported_names: tuple[str, ...] = ()
+
     def __init__(self, *, resizer, class_names=None, **kwargs):
         super().__init__(**kwargs)
         self.resizer = resizer
@@ -48,7 +52,8 @@ class DetectionModel(TrainingHooks, Detection, Pretrained, Serialization, keras.
     def _finish_init(self):
         """Checks that the parts agree and marks the model built. The last line of a subclass' `__init__`."""
         self._check_class_names()
-        self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in (*self.loss_names, REGULARIZATION_LOSS)}
+        scalars = (*self.loss_names, REGULARIZATION_LOSS, *self.reported_names)
+        self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in scalars}
         self.build((None, None, None, 3))
 
     def build(self, input_shape):
@@ -67,6 +72,11 @@ class DetectionModel(TrainingHooks, Detection, Pretrained, Serialization, keras.
     def num_classes(self):
         """K, background not counted."""
         raise AttributeError(f"{type(self).__name__} must define the property `num_classes`.")
+
+    @property
+    def num_detections(self):
+        """D, the rows of `postprocess`."""
+        raise AttributeError(f"{type(self).__name__} must define the property `num_detections`.")
 
     def preprocess(self, images, true_image_shapes=None):
         """uint8 or float 0...255 pixels -> what the network takes. See the class docstring."""

@@ -6,7 +6,7 @@ from keras import ops
 from keras_detect import schema
 from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
 from keras_detect.meta_architectures.detection_model import DetectionModel
-from keras_detect.meta_architectures.ground_truth import split_inputs
+from keras_detect.meta_architectures.ground_truth import NUM_POSITIVES, in_padded_frame, split_inputs
 from keras_detect.meta_architectures.two_stage import Truth
 from keras_detect.registry import serializable
 from keras_detect.transforms.resizing import true_window
@@ -42,6 +42,17 @@ class FasterRCNN(DetectionModel):
     """
 
     checkpoint_family = "faster_rcnn"
+    parts = (
+        "resizer",
+        "feature_extractor",
+        "region_predictor",
+        "proposal_stage",
+        "cropper",
+        "box_predictor",
+        "box_stage",
+    )
+    settings = ("number_of_stages", "freeze_batchnorm", "seed")
+    reported_names = (NUM_POSITIVES,)
 
     def __init__(
         self,
@@ -104,6 +115,11 @@ class FasterRCNN(DetectionModel):
     @property
     def num_classes(self):
         return 1 if self.number_of_stages == 1 else self.box_predictor.num_classes
+
+    @property
+    def num_detections(self):
+        stage = self.proposal_stage if self.number_of_stages == 1 else self.box_stage
+        return stage.postprocessor.nms.max_total_detections
 
     @classmethod
     def from_backbone(cls, backbone=None, *, num_classes=None, image_size=None, class_names=None, neck=None, **parts):
@@ -189,13 +205,14 @@ class FasterRCNN(DetectionModel):
         return self.box_predictor(features, training=training)
 
     def compute_losses(self, y, predictions, inputs, training=True):
-        """One float32 scalar for each of `loss_names`; `y` is what `clean_truth` returned.
+        """One float32 scalar for each of `loss_names`, and `"num_positives"`; `y` is what `clean_truth` returned.
 
+        Positives are the sampled proposals that learn a box, per image; with one stage, the sampled anchors.
         In training, the second stage runs here, on a sample of the proposals.
         """
         truth = self._truth(y, predictions, inputs)
         seed = self.sample_seed if training else VALIDATION_SEED
-        losses = list(self.proposal_stage.losses(predictions, truth, seed))
+        *losses, positives = self.proposal_stage.losses(predictions, truth, seed)
         if self.number_of_stages == 2:
             proposals, number = predictions[schema.PROPOSALS], predictions[schema.NUM_PROPOSALS]
             if training:
@@ -203,17 +220,17 @@ class FasterRCNN(DetectionModel):
                 proposals = ops.stop_gradient(proposals)
                 image_shape = tuple(ops.shape(inputs[schema.IMAGES])[1:3])
                 predictions = self.classify(predictions[schema.FEATURES_TO_CROP], proposals, image_shape, training)
-            losses += self.box_stage.losses(predictions, proposals, number, truth)
-        return dict(zip(self.loss_names, losses, strict=True))
+            *second, positives = self.box_stage.losses(predictions, proposals, number, truth)
+            losses += second
+        return {**dict(zip(self.loss_names, losses, strict=True)), NUM_POSITIVES: positives}
 
     def _truth(self, y, predictions, inputs):
         """Truth in the frame of the preprocessed image."""
-        window = true_window(inputs[schema.TRUE_IMAGE_SHAPES], predictions[schema.IMAGE_SHAPE])
-        boxes = y[schema.BOXES] * ops.expand_dims(ops.tile(window[:, 2:], (1, 2)), 1)
+        y = in_padded_frame(y, inputs[schema.TRUE_IMAGE_SHAPES], predictions[schema.IMAGE_SHAPE])
         labels = ops.zeros_like(y[schema.LABELS]) if self.number_of_stages == 1 else y[schema.LABELS]
         targets = ops.one_hot(labels + 1, self.num_classes + 1, dtype="float32")
         targets = ops.where(y["valid"][..., None], targets, 0.0)
-        return Truth(boxes=boxes, class_targets=targets, weights=y[schema.WEIGHTS], valid=y["valid"])
+        return Truth(boxes=y[schema.BOXES], class_targets=targets, weights=y[schema.WEIGHTS], valid=y["valid"])
 
     def postprocess(self, predictions, true_image_shapes):
         """Detections (`schema`), normalised to the true image. One stage finds objects of class 0."""
@@ -236,32 +253,3 @@ class FasterRCNN(DetectionModel):
     def load_own_variables(self, store):
         if "sample_seed" in store.keys():  # noqa: SIM118 (Keras' store has no `in` of its own)
             self.sample_seed.state.assign(store["sample_seed"])
-
-    def _weight_groups(self):
-        groups = {**self.feature_extractor.weight_groups(), "region_predictor": [self.region_predictor]}
-        return groups if self.number_of_stages == 1 else {**groups, "box_predictor": [self.box_predictor]}
-
-    def get_config(self):
-        parts = {
-            name: getattr(self, name)
-            for name in (
-                "feature_extractor",
-                "region_predictor",
-                "proposal_stage",
-                "cropper",
-                "box_predictor",
-                "box_stage",
-            )
-        }
-        serialized = {key: keras.saving.serialize_keras_object(value) for key, value in parts.items()}
-        settings = {name: getattr(self, name) for name in ("number_of_stages", "freeze_batchnorm", "seed")}
-        return {**super().get_config(), **serialized, **settings}
-
-    @classmethod
-    def with_num_classes(cls, config, num_classes):
-        """A copy of a `get_config()` dict for another number of classes: a new class head, no class names."""
-        predictor = config["box_predictor"]
-        if predictor is None:
-            raise ValueError("A detector of one stage has no class head. Received: number_of_stages=1.")
-        predictor = {**predictor, "config": {**predictor["config"], "num_classes": int(num_classes)}}
-        return {**config, "box_predictor": predictor, "class_names": None}

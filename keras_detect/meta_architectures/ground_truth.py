@@ -1,9 +1,11 @@
 """What a detector is fed: inputs `x` and ground truth `y` checked, cleaned and brought into the preprocessed frame."""
 
-import numpy as np
 from keras import ops
 
 from keras_detect import schema
+from keras_detect.transforms.resizing import true_window
+
+NUM_POSITIVES = "num_positives"
 
 
 def split_images(x):
@@ -34,13 +36,50 @@ def split_inputs(inputs):
     return inputs, None
 
 
-def clean_truth(y, sample_weight=None):
-    """The one door of the truth: `y` -> `{"boxes" [B, M, 4], "labels" [B, M], "weights" [B, M], "valid" [B, M]}`.
+def in_padded_frame(y, true_image_shapes, image_shape):
+    """Ground truth normalised to the true image -> to the padded image, which anchors and raw boxes refer to.
 
-    Rows with a negative label, and rows whose box is not finite, are padding: their box is zeroed, their weight is 0.
-    One padding row is added, so that M is never 0, not even where a compiled graph learns M when it runs.
-    Crowd rows are kept with weight 0, so that their anchors are neither positive nor negative. `sample_weight [B]`
-    multiplies the weights.
+    Args:
+        y: what `clean_truth` returned.
+        true_image_shapes: `[B, 3]`, of the preprocessed images.
+        image_shape: `[2]` float32, height and width of the preprocessed images.
+
+    Returns:
+        `y` with every field that moves as box or as points (`schema.object_fields`) scaled.
+    """
+    extent = true_window(true_image_shapes, image_shape)[:, 2:]
+    moved = dict(y)
+    for field in schema.object_fields(schema.GROUND_TRUTH):
+        if field.key in y and field.moves in (schema.AS_BOX, schema.AS_POINTS):
+            scale = ops.tile(extent, (1, 2)) if field.moves == schema.AS_BOX else extent
+            shape = (-1, *(1,) * (len(y[field.key].shape) - 2), scale.shape[-1])
+            moved[field.key] = y[field.key] * ops.reshape(scale, shape)
+    return moved
+
+
+def positives_per_image(box_weights):
+    """How many anchors or proposals learn a box, per image: float32 scalar of weights `[B, A]`."""
+    return ops.mean(ops.sum(ops.cast(box_weights > 0.0, "float32"), axis=1))
+
+
+def clean_truth(y, sample_weight=None):
+    """`y` as `fit` receives it -> as `compute_losses` receives it.
+
+    Rows with a negative label, and rows whose box is not finite, are padding: they hold each field's padding value,
+    their weight is 0 and `"valid" [B, M]` is False. One padding row is added, so that M is never 0, not even where a
+    compiled graph learns M when it runs. Crowd rows are kept with weight 0, so that their anchors are neither positive
+    nor negative. `sample_weight [B]` multiplies the weights.
+
+    Args:
+        y: dict with `"boxes"` and `"labels"` (or `"classes"`) and any other field of `schema.object_fields`.
+        sample_weight: `[B]` or `None`.
+
+    Returns:
+        dict with `"boxes" [B, M + 1, 4]`, `"labels"`, `"weights"` and `"valid"` `[B, M + 1]`, and every other entry of
+        `y`: per-object fields with their row of padding, entries per image as they are.
+
+    Raises:
+        ValueError: `y` is no dict, or lacks boxes or labels.
     """
     if not isinstance(y, dict):
         raise ValueError(
@@ -55,7 +94,6 @@ def clean_truth(y, sample_weight=None):
     boxes = ops.cast(boxes, "float32")
     labels = ops.cast(labels, "int32")
     valid = ops.logical_and(labels >= 0, ops.all(ops.isfinite(boxes), axis=-1))
-    boxes = ops.where(valid[..., None], boxes, 0.0)
     weights = ops.cast(valid, "float32")
     if y.get(schema.WEIGHTS) is not None:
         weights = weights * ops.cast(y[schema.WEIGHTS], "float32")
@@ -63,38 +101,22 @@ def clean_truth(y, sample_weight=None):
         weights = weights * (1.0 - ops.cast(ops.cast(y[schema.IS_CROWD], "bool"), "float32"))
     if sample_weight is not None:
         weights = weights * ops.cast(ops.reshape(sample_weight, (-1, 1)), "float32")
-    return {
-        schema.BOXES: ops.pad(boxes, ((0, 0), (0, 1), (0, 0))),
-        schema.LABELS: ops.pad(labels, ((0, 0), (0, 1)), constant_values=schema.PADDING_LABEL),
-        schema.WEIGHTS: ops.pad(weights, ((0, 0), (0, 1))),
-        "valid": ops.cast(ops.pad(ops.cast(valid, "int32"), ((0, 0), (0, 1))), "bool"),
-    }
+    cleaned = {key: value for key, value in y.items() if key != schema.CLASSES}
+    given = {**cleaned, schema.BOXES: boxes, schema.LABELS: labels, schema.WEIGHTS: weights}
+    for field in schema.object_fields(schema.GROUND_TRUTH):
+        if given.get(field.key) is not None:
+            mask = None if field.key in (schema.LABELS, schema.WEIGHTS) else valid
+            cleaned[field.key] = _with_padding_row(given[field.key], field, mask)
+    cleaned["valid"] = ops.cast(ops.pad(ops.cast(valid, "int32"), ((0, 0), (0, 1))), "bool")
+    return cleaned
 
 
-def check_host_truth(y, num_classes):
-    """Raises `ValueError` for numpy truth that would train silently wrong: labels past K, boxes in pixels, NaN."""
-    if not isinstance(y, dict):
-        return
-    labels = y.get(schema.LABELS, y.get(schema.CLASSES))
-    boxes = y.get(schema.BOXES)
-    if isinstance(labels, np.ndarray) and labels.size and labels.max() >= num_classes:
-        raise ValueError(
-            f"Labels must lie in [0, {num_classes}), -1 for padding. Received a label {labels.max()}. Labels are "
-            "zero-based; build the model with the number of classes of the data, or re-head it "
-            "(`from_preset(..., num_classes=n)`)."
-        )
-    if not isinstance(boxes, np.ndarray) or not isinstance(labels, np.ndarray) or not boxes.size:
-        return
-    if boxes.ndim != 3 or boxes.shape[-1] != 4 or boxes.shape[:2] != labels.shape:
-        raise ValueError(
-            f"y needs boxes [B, M, 4] and labels [B, M]. Received boxes {boxes.shape} and labels {labels.shape}; pad "
-            "each picture's rows to the same M with label -1."
-        )
-    real = boxes[labels >= 0]
-    if not np.isfinite(real).all():
-        raise ValueError("y['boxes'] holds NaN or infinite values in rows that are not padding (label >= 0).")
-    if real.size and np.abs(real).max() > 4.0:
-        raise ValueError(
-            "Boxes are [ymin, xmin, ymax, xmax] normalised to 0...1. Received values up to "
-            f"{np.abs(real).max():g}: divide pixel boxes by the image's height and width."
-        )
+def _with_padding_row(values, field, valid):
+    """`[B, M, ...]` -> `[B, M + 1, ...]` in the field's dtype; `valid [B, M]` says which rows are no padding."""
+    dtype = "int32" if field.dtype == "bool" else field.dtype  # XLA pads no booleans on every backend
+    values = ops.cast(values, dtype)
+    if valid is not None:
+        mask = ops.reshape(valid, (*ops.shape(valid), *(1,) * (len(values.shape) - 2)))
+        values = ops.where(mask, values, ops.cast(field.padding, dtype))
+    widths = ((0, 0), (0, 1), *((0, 0),) * (len(values.shape) - 2))
+    return ops.cast(ops.pad(values, widths, constant_values=field.padding), field.dtype)

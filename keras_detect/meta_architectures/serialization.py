@@ -3,11 +3,21 @@
 import keras
 
 from keras_detect import compat
-from keras_detect.registry import deserialize
+from keras_detect.registry import deserialize, unknown_name
 
 
 class Serialization:
-    """What `DetectionModel` inherits for `save`, `load_model`, presets and checkpoints."""
+    """What `DetectionModel` inherits for `save`, `load_model`, presets and checkpoints.
+
+    Each name in `parts` and `settings` is an argument of the constructor and an attribute of the model. Parts are
+    serialisable objects, layers or weightless; settings are numbers, strings and flags.
+    """
+
+    #: names of the parts that the model is made of
+    parts: tuple[str, ...] = ()
+
+    #: names of the constructor's other arguments, beside `class_names` and Keras' own
+    settings: tuple[str, ...] = ()
 
     def named_weights(self):
         """`{name: variable}` of every weight, by its place in the model: `"backbone/stem_conv/kernel"`.
@@ -23,15 +33,20 @@ class Serialization:
 
     def _weight_groups(self):
         """`{group name: layers}`; together they hold every weight of the model once."""
-        raise TypeError(f"{type(self).__name__} must define `_weight_groups()`.")
+        groups = {}
+        for name in self.parts:
+            groups.update(_weight_groups_of(name, getattr(self, name)))
+        return groups
 
     def get_config(self):
+        """`parts` and `settings` by name, each the constructor's argument and the model's attribute of that name."""
         return {
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
-            "resizer": keras.saving.serialize_keras_object(self.resizer),
             "class_names": None if self.class_names is None else list(self.class_names),
+            **{name: keras.saving.serialize_keras_object(getattr(self, name)) for name in self.parts},
+            **{name: getattr(self, name) for name in self.settings},
         }
 
     @classmethod
@@ -45,6 +60,94 @@ class Serialization:
             return cls(**{key: deserialize(value) for key, value in config.items()})
         finally:
             keras.config.set_dtype_policy(before)
+
+    @classmethod
+    def with_num_classes(cls, config, num_classes):
+        """A copy of a `get_config()` dict for another number of classes: new class heads, no class names.
+
+        The class heads are the parts whose config holds `"num_classes"`.
+
+        Raises:
+            ValueError: there is no such part.
+        """
+        heads = [name for name in cls.parts if "num_classes" in _config_of(config.get(name))]
+        if not heads:
+            raise ValueError(
+                f"A {cls.__name__} gets another number of classes through the parts whose config holds 'num_classes'. "
+                f"Received: none among {', '.join(cls.parts)}. Exchange a part with `with_parts` instead."
+            )
+        changed = {
+            name: {**config[name], "config": {**config[name]["config"], "num_classes": int(num_classes)}}
+            for name in heads
+        }
+        return {**config, **changed, "class_names": None}
+
+    def save(self, filepath, overwrite=True, zipped=None, include_optimizer=True, **kwargs):
+        """Keras' `save`, with a choice.
+
+        Args:
+            filepath: `.keras` file.
+            overwrite, zipped, **kwargs: as in Keras.
+            include_optimizer: `False` leaves out how the model was compiled and the optimizer's state, up to two
+                thirds of the file; the loaded model is not compiled.
+        """
+        if include_optimizer or not self.compiled:
+            super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+            return
+        optimizer = self.optimizer
+        self.optimizer, self.compiled = None, False
+        try:
+            super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+        finally:
+            self.optimizer, self.compiled = optimizer, True
+
+    def with_parts(self, class_names=None, **parts):
+        """A new model with some parts exchanged; the other parts keep their weights.
+
+        Args:
+            class_names: names of the new model's classes; default: this model's, if it has as many classes.
+            **parts: new part by name, out of `parts`.
+
+        Returns:
+            The new, uncompiled model. It shares no weight with this one.
+
+        Raises:
+            TypeError: no part has such a name; the near names are listed.
+            ValueError: the new part does not fit the others, or weights of the others would have another shape.
+        """
+        for name in parts:
+            if name not in self.parts:
+                raise TypeError(unknown_name(f"part of {type(self).__name__}", name, self.parts))
+        model = type(self).from_config({**self.get_config(), "class_names": class_names, **parts})
+        if class_names is None and self.class_names is not None and model.num_classes == self.num_classes:
+            model.class_names = self.class_names
+        new = {id(weight) for name in parts for weight in _weights_of(name, getattr(model, name))}
+        ours, theirs = model.named_weights(), self.named_weights()
+        kept = [name for name, weight in ours.items() if id(weight) not in new]
+        unfit = [name for name in kept if name not in theirs or theirs[name].shape != ours[name].shape]
+        if unfit:
+            raise ValueError(
+                f"Weights of the parts that stay must fit. Received {', '.join(parts)}, with which these have another "
+                f"shape: {', '.join(unfit[:5])}. Exchange their part too."
+            )
+        for name in kept:
+            ours[name].assign(theirs[name])
+        return model
+
+
+def _weight_groups_of(name, part):
+    if hasattr(part, "weight_groups"):
+        return part.weight_groups()
+    return {name: [part]} if isinstance(part, keras.layers.Layer) else {}
+
+
+def _weights_of(name, part):
+    return [weight for layers in _weight_groups_of(name, part).values() for layer in layers for weight in layer.weights]
+
+
+def _config_of(serialized):
+    config = serialized.get("config") if isinstance(serialized, dict) else None
+    return config if isinstance(config, dict) else {}
 
 
 def _collect(layer, prefix, names):

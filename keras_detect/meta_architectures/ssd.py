@@ -1,12 +1,16 @@
 """The single-shot detector: SSD, RetinaNet and EfficientDet are settings of it."""
 
-import keras
 from keras import ops
 
 from keras_detect import schema
 from keras_detect.meta_architectures import ssd_defaults
 from keras_detect.meta_architectures.detection_model import DetectionModel
-from keras_detect.meta_architectures.ground_truth import split_inputs
+from keras_detect.meta_architectures.ground_truth import (
+    NUM_POSITIVES,
+    in_padded_frame,
+    positives_per_image,
+    split_inputs,
+)
 from keras_detect.registry import serializable
 from keras_detect.transforms.resizing import true_window
 
@@ -23,7 +27,7 @@ class SSD(DetectionModel):
         box_predictor: layer, feature maps -> box codes and class logits.
         anchor_generator: part, feature map sizes -> anchors `[A, 4]`.
         target_assigner: part that matches anchors with truth; holds similarity, matcher and box coder.
-        loss: `OneStageLoss`.
+        detection_loss: `OneStageLoss`.
         postprocessor: `Postprocessor`; holds score conversion and non-maximum suppression.
         class_names: sequence of K strings or `None`.
         freeze_batchnorm: batch norm runs in inference mode and does not train: for small batches.
@@ -35,7 +39,18 @@ class SSD(DetectionModel):
 
     checkpoint_family = "ssd"
 
+    parts = (
+        "resizer",
+        "feature_extractor",
+        "box_predictor",
+        "anchor_generator",
+        "target_assigner",
+        "detection_loss",
+        "postprocessor",
+    )
+    settings = ("freeze_batchnorm",)
     loss_names = ("localization_loss", "classification_loss")
+    reported_names = (NUM_POSITIVES,)
 
     def __init__(
         self,
@@ -45,7 +60,7 @@ class SSD(DetectionModel):
         box_predictor,
         anchor_generator,
         target_assigner,
-        loss,
+        detection_loss,
         postprocessor,
         class_names=None,
         freeze_batchnorm=False,
@@ -56,7 +71,7 @@ class SSD(DetectionModel):
         self.box_predictor = box_predictor
         self.anchor_generator = anchor_generator
         self.target_assigner = target_assigner
-        self.detection_loss = loss
+        self.detection_loss = detection_loss
         self.postprocessor = postprocessor
         self.freeze_batchnorm = freeze_batchnorm
         if postprocessor.has_background != box_predictor.background:
@@ -83,6 +98,10 @@ class SSD(DetectionModel):
         return self.box_predictor.num_classes
 
     @property
+    def num_detections(self):
+        return self.postprocessor.nms.max_total_detections
+
+    @property
     def box_coder(self):
         """The target assigner's box coder: encoding and decoding cannot drift apart."""
         return self.target_assigner.box_coder
@@ -106,7 +125,7 @@ class SSD(DetectionModel):
             **parts: any argument of the constructor, instead of the default part; `anchor_generator` and
                 `box_predictor` may be registered names. Further: `preprocess`, pixel scaling of a wrapped Keras model
                 as in `from_keras_model`; `matcher`, `classification_loss` and `localization_loss`, a part or a
-                registered name each, for the default `target_assigner` and `loss`.
+                registered name each, for the default `target_assigner` and `detection_loss`.
 
         Raises:
             TypeError: an unknown argument; the near names are listed.
@@ -149,22 +168,27 @@ class SSD(DetectionModel):
         return predictions
 
     def compute_losses(self, y, predictions, inputs, training=True):
-        """`{"localization_loss", "classification_loss"}`, float32 scalars; `y` is what `clean_truth` returned."""
+        """`{"localization_loss", "classification_loss", "num_positives"}`, float32 scalars.
+
+        `y` is what `clean_truth` returned; positives are the anchors that learn a box, per image.
+        """
         anchors = predictions[schema.ANCHORS]
         targets = self.assign_targets(y, predictions, inputs)
         localization, classification = self.detection_loss(
-            predictions[schema.CLASS_LOGITS],
             predictions[schema.BOX_ENCODINGS],
+            predictions[schema.CLASS_LOGITS],
             targets,
             decode=lambda codes: self.box_coder.decode(codes, anchors),
         )
-        return {"localization_loss": localization, "classification_loss": classification}
+        return {
+            "localization_loss": localization,
+            "classification_loss": classification,
+            NUM_POSITIVES: positives_per_image(targets.box_weights),
+        }
 
     def assign_targets(self, y, predictions, inputs):
         """`Targets` of a batch: class targets `[B, A, C]`, box codes `[B, A, code]`, their weights and the match."""
-        # truth is normalised to the true image, anchors to the padded one
-        window = true_window(inputs[schema.TRUE_IMAGE_SHAPES], predictions[schema.IMAGE_SHAPE])
-        boxes = y[schema.BOXES] * ops.expand_dims(ops.tile(window[:, 2:], (1, 2)), 1)
+        y = in_padded_frame(y, inputs[schema.TRUE_IMAGE_SHAPES], predictions[schema.IMAGE_SHAPE])
         background = int(self.box_predictor.background)
         columns = self.box_predictor.num_columns
         class_targets = ops.one_hot(y[schema.LABELS] + background, columns, dtype="float32")
@@ -173,7 +197,7 @@ class SSD(DetectionModel):
         if background and not self.detection_loss.background_as_zeros:
             unmatched = ops.one_hot(0, columns, dtype="float32")
         return self.target_assigner(
-            predictions[schema.ANCHORS], boxes, class_targets, unmatched, y[schema.WEIGHTS], y["valid"]
+            predictions[schema.ANCHORS], y[schema.BOXES], class_targets, unmatched, y[schema.WEIGHTS], y["valid"]
         )
 
     def postprocess(self, predictions, true_image_shapes):
@@ -185,30 +209,3 @@ class SSD(DetectionModel):
             self.box_coder,
             true_window(true_image_shapes, predictions[schema.IMAGE_SHAPE]),
         )
-
-    def _weight_groups(self):
-        backbone = self.feature_extractor.backbone
-        return {
-            "backbone": [backbone],
-            "neck": [layer for layer in self.feature_extractor.layers if layer is not backbone],
-            "box_predictor": [self.box_predictor],
-        }
-
-    def get_config(self):
-        parts = {
-            "feature_extractor": self.feature_extractor,
-            "box_predictor": self.box_predictor,
-            "anchor_generator": self.anchor_generator,
-            "target_assigner": self.target_assigner,
-            "loss": self.detection_loss,
-            "postprocessor": self.postprocessor,
-        }
-        serialized = {key: keras.saving.serialize_keras_object(value) for key, value in parts.items()}
-        return {**super().get_config(), **serialized, "freeze_batchnorm": self.freeze_batchnorm}
-
-    @classmethod
-    def with_num_classes(cls, config, num_classes):
-        """A copy of a `get_config()` dict for another number of classes: a new class head, no class names."""
-        predictor = config["box_predictor"]
-        predictor = {**predictor, "config": {**predictor["config"], "num_classes": int(num_classes)}}
-        return {**config, "box_predictor": predictor, "class_names": None}

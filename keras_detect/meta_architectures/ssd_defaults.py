@@ -48,8 +48,8 @@ IGNORED = (
     ("preprocess", "feature_extractor"),
     ("image_size", "resizer"),
     ("matcher", "target_assigner"),
-    ("classification_loss", "loss"),
-    ("localization_loss", "loss"),
+    ("classification_loss", "detection_loss"),
+    ("localization_loss", "detection_loss"),
 )
 
 
@@ -84,7 +84,7 @@ def complete(cls, given):
     }
     return {
         "target_assigner": target_assigner(own.get("matcher", "argmax")),
-        "loss": OneStageLoss(normalize_localization_by_code_size=True, **loss),
+        "detection_loss": OneStageLoss(normalize_localization_by_code_size=True, **loss),
         "postprocessor": postprocessor(predictor.background),
         **given,
         "resizer": resizer,

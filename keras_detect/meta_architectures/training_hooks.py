@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_detect import compat, schema
 from keras_detect.kernels import dispatch
-from keras_detect.meta_architectures.ground_truth import check_host_truth, clean_truth, split_images
+from keras_detect.meta_architectures.ground_truth import clean_truth, split_images
 
 REGULARIZATION_LOSS = "regularization_loss"
 
@@ -34,22 +34,24 @@ class TrainingHooks(compat.BuiltByConstructor):
     def _preprocess_data(self, data):
         """Always a 3-tuple: with `y=None`, Keras' own packing would return a bare dict."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        images, shapes, resized = split_images(x)
-        # `resized` is passed for marked batches only, so that a `preprocess` of two arguments takes all others
-        inputs = self.preprocess(images, shapes, resized=True) if resized else self.preprocess(images, shapes)
-        return inputs, y, sample_weight
+        return self._preprocess(*split_images(x)), y, sample_weight
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Sums `compute_losses` and the regularisation losses; one Mean tracker per name keeps the parts."""
+        """Sums the losses of `compute_losses` and regularisation; a Mean tracker per name keeps the parts."""
         truth = clean_truth(y, sample_weight)
         losses = self.compute_losses(truth, y_pred, x, training=training)
         regularization = [ops.cast(ops.sum(value), "float32") for value in self.losses]
-        losses[REGULARIZATION_LOSS] = sum(regularization) if regularization else ops.zeros(())
+        declared = (*self.loss_names, *self.reported_names)
+        if sorted(losses) != sorted(declared):
+            raise ValueError(
+                f"compute_losses returns the scalars that `loss_names` and `reported_names` of {type(self).__name__} "
+                f"state: {', '.join(declared)}. Received: {', '.join(losses)}."
+            )
+        losses = {**losses, REGULARIZATION_LOSS: sum(regularization) if regularization else ops.zeros(())}
         batch_size = ops.shape(x[schema.IMAGES])[0]
-        total = 0.0
         for name, value in losses.items():
             self.loss_trackers[name].update_state(value, sample_weight=batch_size)
-            total = total + value
+        total = sum(losses[name] for name in (*self.loss_names, REGULARIZATION_LOSS))
         # Under a strategy (TensorFlow only), Keras sums the gradients of the replicas and logs loss x replicas.
         strategy = getattr(self, "distribute_strategy", None)
         return total if strategy is None else total / strategy.num_replicas_in_sync
@@ -96,21 +98,3 @@ class TrainingHooks(compat.BuiltByConstructor):
         config = dict(config)
         self.compile(optimizer=keras.saving.deserialize_keras_object(config.pop("optimizer")), **config)
         self.optimizer.build(self.trainable_variables)
-
-    # --- truth on the host ------------------------------------------------------------------------------------------
-
-    def fit(self, x=None, y=None, *args, **kwargs):
-        check_host_truth(y, self.num_classes)
-        return super().fit(x, y, *args, **kwargs)
-
-    def evaluate(self, x=None, y=None, *args, **kwargs):
-        check_host_truth(y, self.num_classes)
-        return super().evaluate(x, y, *args, **kwargs)
-
-    def train_on_batch(self, x, y=None, *args, **kwargs):
-        check_host_truth(y, self.num_classes)
-        return super().train_on_batch(x, y, *args, **kwargs)
-
-    def test_on_batch(self, x, y=None, *args, **kwargs):
-        check_host_truth(y, self.num_classes)
-        return super().test_on_batch(x, y, *args, **kwargs)

@@ -15,7 +15,8 @@ from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
 from keras_detect.kernels.gather import gather_rows
 from keras_detect.kernels.top_k import top_k
 from keras_detect.losses.classification import SoftmaxCrossEntropyLoss
-from keras_detect.losses.localization import SmoothL1Loss
+from keras_detect.losses.localization import SmoothL1Loss, check_compares, localization_losses
+from keras_detect.meta_architectures.ground_truth import positives_per_image
 from keras_detect.registry import part
 
 
@@ -43,12 +44,13 @@ class ProposalStage:
         batch_size: how many of an image.
         clip_anchors: in training, clip anchors to the image; else those that cross its border take no part. At
             inference they are always clipped.
-        localization: part `(box codes, targets, weights) -> [B, A]`.
+        localization: part `(predictions, targets, weights) -> [B, A]`, of box codes or of boxes (its `compares`).
         objectness: part `(logits, targets, weights) -> [B, A]`.
         localization_weight, objectness_weight: factors of the two losses.
 
     Raises:
-        ValueError: a suppression that changes the frame of the boxes.
+        ValueError: a suppression that changes the frame of the boxes; a localisation loss that does not state what it
+            compares.
     """
 
     anchor_generator: Any
@@ -63,6 +65,7 @@ class ProposalStage:
     objectness_weight: float = 1.0
 
     def __post_init__(self):
+        check_compares(self.localization)
         if self.postprocessor.nms.change_coordinate_frame:
             raise ValueError(
                 "Proposals stay in the frame of the preprocessed image, from which they are cropped. Received a "
@@ -109,7 +112,10 @@ class ProposalStage:
         return encodings, logits, anchors, self.target_assigner.box_coder
 
     def losses(self, predictions, truth, seed):
-        """`(localisation loss, objectness loss)`, float32 scalars; `seed` draws the sample."""
+        """`(localisation loss, objectness loss, positives)`, float32 scalars; `seed` draws the sample.
+
+        The positives are the anchors in the sample that learn a box, per image.
+        """
         anchors = predictions[schema.ANCHORS]
         ones = ops.ones_like(truth.weights)[..., None]
         targets = self.target_assigner(anchors, truth.boxes, ones, ops.zeros((1,)), truth.weights, truth.valid)
@@ -117,14 +123,20 @@ class ProposalStage:
         counted = ops.logical_and(targets.class_weights[..., 0] > 0, _takes_part(anchors))
         sampled = ops.cast(self.sampler(counted, positive, self.batch_size, seed), "float32")
         number = ops.maximum(ops.sum(sampled, axis=1), 1.0)
-        localization = self.localization(
-            predictions[schema.RPN_BOX_ENCODINGS], targets.box_targets, sampled * targets.box_weights
+        weights = sampled * targets.box_weights
+        localization = localization_losses(
+            self.localization,
+            predictions[schema.RPN_BOX_ENCODINGS],
+            targets.box_targets,
+            weights,
+            lambda codes: self.target_assigner.box_coder.decode(codes, anchors),
         )
         wanted = ops.one_hot(ops.cast(positive, "int32"), 2, dtype="float32")
         objectness = self.objectness(predictions[schema.RPN_OBJECTNESS], wanted, sampled[..., None])
         return (
             self.localization_weight * ops.mean(ops.sum(localization, axis=1) / number),
             self.objectness_weight * ops.mean(ops.sum(_over_classes(objectness), axis=1) / number),
+            positives_per_image(weights),
         )
 
 
@@ -140,9 +152,12 @@ class BoxStage:
         sampler: chooses the proposals that count in training.
         batch_size: how many of an image.
         classification: part `(logits, targets, weights) -> [B, P]` or `[B, P, K + 1]`.
-        localization: part `(box codes, targets, weights) -> [B, P]`.
+        localization: part `(predictions, targets, weights) -> [B, P]`, of box codes or of boxes (its `compares`).
         classification_weight, localization_weight: factors of the two losses.
         hard_example_miner: part that picks the proposals with the largest losses in place of the sampler, or `None`.
+
+    Raises:
+        ValueError: a localisation loss that does not state what it compares.
     """
 
     target_assigner: Any
@@ -154,6 +169,9 @@ class BoxStage:
     classification_weight: float = 1.0
     localization_weight: float = 1.0
     hard_example_miner: Any = None
+
+    def __post_init__(self):
+        check_compares(self.localization)
 
     def assign(self, proposals, truth):
         """`Targets` of the proposals `[B, P, 4]`."""
@@ -180,7 +198,9 @@ class BoxStage:
         return boxes, number
 
     def losses(self, predictions, proposals, num_proposals, truth):
-        """`(localisation loss, classification loss)`, float32 scalars.
+        """`(localisation loss, classification loss, positives)`, float32 scalars.
+
+        The positives are the proposals that learn a box, per image.
 
         Args:
             predictions: dict with `"box_encodings"` `[B, P, q, code]` and `"class_logits"` `[B, P, K + 1]`.
@@ -193,7 +213,13 @@ class BoxStage:
         number = ops.cast(ops.maximum(num_proposals, 1), "float32")[:, None]
         share = existing / (number * ops.cast(ops.shape(proposals)[0], "float32"))
         encodings = _of_class(predictions[schema.BOX_ENCODINGS], targets.class_targets)
-        localization = share * self.localization(encodings, targets.box_targets, targets.box_weights)
+        localization = share * localization_losses(
+            self.localization,
+            encodings,
+            targets.box_targets,
+            targets.box_weights,
+            lambda codes: self.target_assigner.box_coder.decode(codes, proposals),
+        )
         classification = share * _over_classes(
             self.classification(predictions[schema.CLASS_LOGITS], targets.class_targets, targets.class_weights)
         )
@@ -204,6 +230,7 @@ class BoxStage:
         return (
             self.localization_weight * ops.sum(localization),
             self.classification_weight * ops.sum(classification),
+            positives_per_image(existing * targets.box_weights),
         )
 
 

@@ -39,6 +39,11 @@ class SSDFeatureExtractor(keras.Model):
         """The backbone's pixel scaling: float 0...255 `[B, H, W, 3]` -> network input."""
         return self.backbone.preprocess(images)
 
+    def weight_groups(self):
+        """`{group name: layers}` that together hold every weight once."""
+        neck = [layer for layer in self.layers if layer is not self.backbone]
+        return {"backbone": [self.backbone], "neck": neck}
+
     def get_config(self):
         return {
             "name": self.name,

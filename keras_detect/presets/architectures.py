@@ -283,7 +283,7 @@ def _ssd(resizer, extractor, predictor, anchors, class_names, alpha=0.25, gamma=
         box_predictor=predictor,
         anchor_generator=anchors,
         target_assigner=_iou_targets(0.5, unmatched_threshold=0.5, force_match_for_each_row=True),
-        loss=OneStageLoss(
+        detection_loss=OneStageLoss(
             classification=SigmoidFocalLoss(gamma=gamma, alpha=alpha),
             localization=SmoothL1Loss(delta=1.0),
             normalize_by_num_matches=True,

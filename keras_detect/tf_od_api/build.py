@@ -98,7 +98,7 @@ def _ssd(node, num_classes):
         ),
         anchor_generator=anchors,
         target_assigner=assigner,
-        loss=build_parts.one_stage_loss(node),
+        detection_loss=build_parts.one_stage_loss(node),
         postprocessor=build_parts.postprocessor(node.message("post_processing", required=True), background),
         freeze_batchnorm=node.scalar("freeze_batchnorm", bool, False),
     )

@@ -31,14 +31,15 @@ def test_every_entry_point_works_as_the_very_first_call(build, entry):
     if entry == "fit":
         history = model.fit(x, y, epochs=4, batch_size=2, validation_data=(x, y), verbose=0).history
         parts = [*model.loss_names, "regularization_loss"]
-        assert set(history) == {name for part in [*parts, "loss"] for name in (part, f"val_{part}")}
+        shown = [*parts, *model.reported_names, "loss"]
+        assert set(history) == {name for part in shown for name in (part, f"val_{part}")}
         np.testing.assert_allclose(history["loss"], np.sum([history[part] for part in parts], axis=0), rtol=1e-4)
         assert history["loss"][-1] < history["loss"][0]
     elif entry in ("predict", "predict_on_batch"):
         detections = getattr(model, entry)(x)
-        assert detections[schema.BOXES].shape == (4, 100, 4)
+        assert detections[schema.BOXES].shape == (4, model.num_detections, 4)
         assert detections[schema.LABELS].dtype == np.int32
-        counted = np.arange(100)[None] < detections[schema.NUM_DETECTIONS][:, None]
+        counted = np.arange(model.num_detections)[None] < detections[schema.NUM_DETECTIONS][:, None]
         assert (detections[schema.LABELS] >= 0)[counted].all()
         assert (detections[schema.LABELS] == schema.PADDING_LABEL)[~counted].all()
         assert not detections[schema.BOXES][~counted].any()
@@ -90,7 +91,7 @@ def test_pictures_without_objects_train(build):
     for truth in (y, {schema.BOXES: np.zeros((4, 0, 4), "float32"), schema.LABELS: np.zeros((4, 0), "int32")}):
         logs = model.train_on_batch(x, truth, return_dict=True)
         assert np.isfinite(list(logs.values())).all()
-        assert logs["localization_loss"] == 0
+        assert not any(logs[name] for name in model.reported_names)
     assert all(np.isfinite(weight).all() for weight in tiny.weights_of(model).values())
 
 
@@ -128,7 +129,7 @@ def test_crowds_and_zero_weights_are_neither_positive_nor_negative(build):
     weightless = model.test_on_batch(x, {**y, schema.WEIGHTS: np.zeros((1, 1), "float32")}, return_dict=True)
     by_sample = model.test_on_batch(x, y, sample_weight=np.zeros(1, "float32"), return_dict=True)
     assert crowd == weightless == by_sample
-    assert crowd["localization_loss"] == 0
+    assert not any(crowd[name] for name in model.reported_names)
 
 
 @MODELS
@@ -230,7 +231,8 @@ def test_xla_compiles_whole_steps(build):
     plain, compiled = sgd(build(), jit_compile=False), sgd(build(), jit_compile=True)
     losses = [model.train_on_batch(x, y, return_dict=True)["loss"] for model in (plain, compiled)]
     # under XLA, TensorFlow draws other random numbers, hence other samples of a two-stage detector's proposals
-    tolerance = 1e-2 if hasattr(plain, "sample_seed") and goldens.BACKEND == "tensorflow" else 1e-4
+    draws = len(plain.variables) > len(plain.weights)  # it has a random state
+    tolerance = 1e-2 if draws and goldens.BACKEND == "tensorflow" else 1e-4
     np.testing.assert_allclose(*losses, rtol=tolerance)
     ours, theirs = plain.predict(x, verbose=0), compiled.predict(x, verbose=0)
     np.testing.assert_allclose(ours[schema.SCORES], theirs[schema.SCORES], atol=tolerance)

@@ -69,7 +69,7 @@ def test_a_detector_with_every_part_by_name(tmp_path):
     assert model.anchor_generator == MultiscaleGridAnchorGenerator(min_level=3, max_level=7)
     assert isinstance(model.box_predictor, ConvolutionalBoxPredictor) and model.box_predictor.kernel_size == 3
     assert model.target_assigner.matcher == BipartiteMatcher()
-    loss = model.get_config()["loss"]["config"]
+    loss = model.get_config()["detection_loss"]["config"]
     assert loss["classification"]["class_name"] == "SigmoidCrossEntropyLoss"
     assert loss["localization"]["class_name"] == "GiouLoss"
     x, y = tiny.tiny_batch(batch_size=2)
@@ -173,6 +173,7 @@ def own_parts(monkeypatch):
 
     @registry.register_localization_loss("double_l1")
     class DoubleL1:
+        compares = "codes"
         factor: float = 2.0
 
         def __call__(self, predictions, targets, weights):
@@ -293,14 +294,18 @@ WRONG = [
     (
         SSD,
         "tests_tiny",
-        {"num_classes": 3, "localization_loss": GiouLoss(), "loss": ssd_defaults.OneStageLoss},
+        {"num_classes": 3, "localization_loss": GiouLoss(), "detection_loss": ssd_defaults.OneStageLoss},
         ValueError,
-        "'localization_loss' would be ignored, because 'loss' .*=a GiouLoss",
+        "'localization_loss' would be ignored, because 'detection_loss' .*=a GiouLoss",
     ),
     (
         SSD,
         "tests_tiny",
-        {"num_classes": 3, "classification_loss": SigmoidCrossEntropyLoss(), "loss": ssd_defaults.OneStageLoss},
+        {
+            "num_classes": 3,
+            "classification_loss": SigmoidCrossEntropyLoss(),
+            "detection_loss": ssd_defaults.OneStageLoss,
+        },
         ValueError,
         "'classification_loss' would be ignored",
     ),
@@ -355,7 +360,15 @@ def test_what_would_be_ignored_or_is_unknown_is_an_error(meta, backbone, given, 
         meta.from_backbone(backbone, **given)
 
 
-BUILT = {"feature_extractor", "target_assigner", "loss", "box_stage", "proposal_stage", "box_predictor", "cropper"}
+BUILT = {
+    "feature_extractor",
+    "target_assigner",
+    "detection_loss",
+    "box_stage",
+    "proposal_stage",
+    "box_predictor",
+    "cropper",
+}
 
 
 def test_what_a_finished_part_tells_need_not_be_said():

@@ -70,10 +70,10 @@ def _assigner(matcher=None, coder=None):
 
 
 COMBINATIONS = {
-    "hard examples": {"loss": OneStageLoss(hard_example_miner=MINER)},
-    "softmax": {"loss": OneStageLoss(classification=SoftmaxCrossEntropyLoss(), background_as_zeros=False)},
-    "giou": {"loss": OneStageLoss(classification=SigmoidFocalLoss(gamma=1.5), localization=GiouLoss())},
-    "sums": {"loss": OneStageLoss(localization=SmoothL1Loss(delta=0.5), normalize_by_num_matches=False)},
+    "hard examples": {"detection_loss": OneStageLoss(hard_example_miner=MINER)},
+    "softmax": {"detection_loss": OneStageLoss(classification=SoftmaxCrossEntropyLoss(), background_as_zeros=False)},
+    "giou": {"detection_loss": OneStageLoss(classification=SigmoidFocalLoss(gamma=1.5), localization=GiouLoss())},
+    "sums": {"detection_loss": OneStageLoss(localization=SmoothL1Loss(delta=0.5), normalize_by_num_matches=False)},
     "bipartite": {"target_assigner": _assigner(matcher=BipartiteMatcher())},
     "square coder": {"target_assigner": _assigner(coder=SquareBoxCoder()), "code_size": 3},
     "mean stddev coder": {"target_assigner": _assigner()},
