@@ -1,17 +1,23 @@
 """keras_detect: object detection models for Keras 3, on TensorFlow, JAX and PyTorch."""
 
-from keras_detect import inference, training  # noqa: F401 - inference provides `detect`
-from keras_detect.backbones.backbone import Backbone, backbone_names, register_backbone
-from keras_detect.backbones.efficientnet import EfficientNet
-from keras_detect.backbones.inception_v100 import InceptionV100
-from keras_detect.backbones.mobilenet_v1 import MobileNetV1
-from keras_detect.backbones.mobilenet_v2 import MobileNetV2
-from keras_detect.backbones.resnet_v1 import ResNetV1
-from keras_detect.data.check import check_dataset
-from keras_detect.data.convert import write_dataset
-from keras_detect.data.dataset import DetectionDataset
-from keras_detect.data.load import load_dataset
-from keras_detect.evaluation import callback as callbacks
+from keras_detect import (
+    anchors,
+    backbones,
+    callbacks,
+    data,
+    evaluation,
+    heads,
+    inference,  # provides `DetectionModel.detect`
+    losses,
+    metrics,
+    necks,
+    tf_od_api,
+    training,
+    transforms,
+    visualization,
+)
+from keras_detect.backbones import Backbone, backbone_names, register_backbone
+from keras_detect.data import DetectionDataset, check_dataset, load_dataset, write_dataset
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.ssd import SSD
@@ -27,19 +33,30 @@ __all__ = [
     "Backbone",
     "DetectionDataset",
     "DetectionModel",
-    "EfficientNet",
     "FasterRCNN",
-    "InceptionV100",
-    "MobileNetV1",
-    "MobileNetV2",
     "Model",
-    "ResNetV1",
+    "anchors",
     "backbone_names",
+    "backbones",
     "callbacks",
     "check_dataset",
+    "data",
+    "evaluation",
     "from_pipeline_config",
+    "heads",
+    "inference",
     "load_dataset",
+    "losses",
+    "metrics",
+    "necks",
     "register_backbone",
+    "tf_od_api",
     "training",
+    "transforms",
+    "visualization",
     "write_dataset",
 ]
+
+
+def __dir__():
+    return __all__

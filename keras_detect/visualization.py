@@ -11,6 +11,16 @@ from PIL import Image, ImageDraw, ImageFont
 from keras_detect import schema
 from keras_detect.data.image import as_pixels
 
+__all__ = [
+    "class_color",
+    "draw_boxes",
+    "draw_dataset",
+    "draw_gallery",
+    "draw_learning_curve",
+    "draw_side_by_side",
+    "draw_statistics",
+]
+
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _GROUND = (24, 24, 24)
 # Smaller letters than this cannot be read, so a picture that would need them is enlarged first.
@@ -330,3 +340,7 @@ def _shorten(text, font, width):
 
 def _meet(first, second):
     return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+
+
+def __dir__():
+    return __all__

@@ -21,12 +21,12 @@ LEVELS = {
     "weights": 3,
     "meta_architectures": 4,
     **{name: 5 + order / 10 for order, name in enumerate(("training", "tf_od_api", "presets", "export", "inference"))},
-    **dict.fromkeys(("cli", "__init__", "py.typed"), 6),
+    **dict.fromkeys(("cli", "__init__", "anchors", "callbacks", "metrics", "py.typed"), 6),
 }
 # they meet models through the dicts of `schema` alone
 BESIDE = {"data", "evaluation", "visualization"}
 BESIDE_MAY_IMPORT = {"schema", "registry", "compat", "files", "kernels", "text_proto", "boxes", "transforms", *BESIDE}
-MAY_IMPORT_BESIDE = {"training", "export", "inference", "cli", "__init__"}
+MAY_IMPORT_BESIDE = {"training", "export", "inference", "cli", "__init__", "callbacks", "metrics"}
 
 # TensorFlow, and what imports it, may be imported in these packages only, and never when the package is imported
 TENSORFLOW_PACKAGES = {"data", "transforms", "kernels", "tf_od_api", "weights", "export", "training", "inference"}

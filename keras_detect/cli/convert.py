@@ -1,4 +1,4 @@
-"""`keras-detect convert`: covers `keras_detect.tf_od_api.convert`."""
+"""`keras-detect convert`: covers `keras_detect.tf_od_api.convert_checkpoint`."""
 
 HELP = "a model of the TensorFlow Object Detection API as a .keras file"
 EXAMPLE = "--pipeline_config old/pipeline.config --checkpoint old --output model.keras"
@@ -11,9 +11,9 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from keras_detect.tf_od_api.convert import convert
+    from keras_detect.tf_od_api.convert import convert_checkpoint
 
-    model, report = convert(arguments.pipeline_config, arguments.checkpoint, arguments.output)
+    model, report = convert_checkpoint(arguments.pipeline_config, arguments.checkpoint, arguments.output)
     classes = f"{model.num_classes} classes, {model.count_params():,} parameters"
     print(f"{len(report.restored)} variables restored, {classes}: {arguments.output}")
     return 0

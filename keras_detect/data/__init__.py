@@ -25,3 +25,7 @@ __all__ = [
     "write_label_map",
     "write_statistics",
 ]
+
+
+def __dir__():
+    return __all__

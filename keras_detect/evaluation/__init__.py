@@ -25,3 +25,7 @@ __all__ = [
     "evaluate_coco",
     "write_report",
 ]
+
+
+def __dir__():
+    return __all__

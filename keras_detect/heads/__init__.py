@@ -1,5 +1,22 @@
 """Prediction heads. Importing the package registers them by name."""
 
-from keras_detect.heads import convolutional, mask_rcnn, region_proposal, weight_shared
+from keras_detect.heads.box_predictor import BoxPredictor
+from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
+from keras_detect.heads.mask_rcnn import MaskRCNNBoxPredictor
+from keras_detect.heads.region_proposal import RegionProposalPredictor
+from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
+from keras_detect.registry import register_head, register_roi_head
 
-__all__ = ["convolutional", "mask_rcnn", "region_proposal", "weight_shared"]
+__all__ = [
+    "BoxPredictor",
+    "ConvolutionalBoxPredictor",
+    "MaskRCNNBoxPredictor",
+    "RegionProposalPredictor",
+    "WeightSharedConvolutionalBoxPredictor",
+    "register_head",
+    "register_roi_head",
+]
+
+
+def __dir__():
+    return __all__

@@ -1,5 +1,27 @@
 """Necks and feature extractors. Importing the package registers the necks by name."""
 
-from keras_detect.necks import bifpn, fpn, ssd_feature_maps
+from keras_detect.necks.bifpn import BiFPN
+from keras_detect.necks.faster_rcnn_feature_extractor import (
+    FasterRCNNFeatureExtractor,
+    FPNFeatureExtractor,
+    SplitFeatureExtractor,
+)
+from keras_detect.necks.fpn import FeaturePyramid
+from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
+from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
+from keras_detect.registry import register_neck
 
-__all__ = ["bifpn", "fpn", "ssd_feature_maps"]
+__all__ = [
+    "BiFPN",
+    "FPNFeatureExtractor",
+    "FasterRCNNFeatureExtractor",
+    "FeaturePyramid",
+    "SSDFeatureExtractor",
+    "SplitFeatureExtractor",
+    "SsdFeatureMaps",
+    "register_neck",
+]
+
+
+def __dir__():
+    return __all__

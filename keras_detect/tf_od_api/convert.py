@@ -6,7 +6,7 @@ from keras_detect.files import replacing_file
 from keras_detect.tf_od_api.build import from_pipeline_config
 
 
-def convert(pipeline_config, checkpoint, output):
+def convert_checkpoint(pipeline_config, checkpoint, output):
     """Builds the model of a `pipeline.config`, restores its checkpoint and saves it; `keras-detect convert`.
 
     Args:

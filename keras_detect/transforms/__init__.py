@@ -1,11 +1,30 @@
-"""Augmentations for `DetectionDataset.batches(augment=...)`."""
+"""Augmentations for `DetectionDataset.batches(augment=...)`, and the resizers of models."""
 
-from keras_detect.transforms.geometric import (
-    RandomHorizontalFlip,
-    RandomIoUCrop,
-    RandomRotation90,
-    RandomVerticalFlip,
-)
+from keras_detect.transforms.geometric import RandomHorizontalFlip, RandomIoUCrop, RandomRotation90, RandomVerticalFlip
 from keras_detect.transforms.photometric import RandomColor
+from keras_detect.transforms.resizers import (
+    ConditionalShapeResizer,
+    FixedShapeResizer,
+    IdentityResizer,
+    ImageResizer,
+    KeepAspectRatioResizer,
+    PadToMultipleResizer,
+)
 
-__all__ = ["RandomColor", "RandomHorizontalFlip", "RandomIoUCrop", "RandomRotation90", "RandomVerticalFlip"]
+__all__ = [
+    "ConditionalShapeResizer",
+    "FixedShapeResizer",
+    "IdentityResizer",
+    "ImageResizer",
+    "KeepAspectRatioResizer",
+    "PadToMultipleResizer",
+    "RandomColor",
+    "RandomHorizontalFlip",
+    "RandomIoUCrop",
+    "RandomRotation90",
+    "RandomVerticalFlip",
+]
+
+
+def __dir__():
+    return __all__

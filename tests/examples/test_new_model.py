@@ -45,7 +45,7 @@ def test_the_backbone_of_the_page_is_inception_v100():
         if "shapes_dataset" in block or "class MyInception" in block or block.startswith("def "):
             exec(compile(block.replace('"my_inception"', '"my_inception_again"'), str(PAGE), "exec"), script)
     with networks.undrawn():
-        mine, ours = script["MyInception"](), keras_detect.InceptionV100()
+        mine, ours = script["MyInception"](), keras_detect.backbones.InceptionV100()
     assert [tuple(weight.shape) for weight in mine.weights] == [tuple(weight.shape) for weight in ours.weights]
     assert mine.count_params() == 2_787_432
     rng = np.random.default_rng(0)

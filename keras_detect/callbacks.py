@@ -1,0 +1,17 @@
+"""Callbacks for `fit`."""
+
+from keras_detect.evaluation.callback import COCOEvaluation
+from keras_detect.training.averaged_weights import AveragedWeights
+from keras_detect.training.best_model import BestModel
+from keras_detect.training.history_file import HistoryFile
+
+__all__ = [
+    "AveragedWeights",
+    "BestModel",
+    "COCOEvaluation",
+    "HistoryFile",
+]
+
+
+def __dir__():
+    return __all__

@@ -1,0 +1,79 @@
+"""The public surface: each namespace shows what it lists and nothing else, and every name in the texts resolves."""
+
+import ast
+import importlib
+import pathlib
+import re
+
+import pytest
+
+import keras_detect
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+NAMESPACES = ["keras_detect"] + [
+    f"keras_detect.{name}"
+    for name in (
+        *("anchors", "backbones", "callbacks", "data", "evaluation", "heads", "inference", "losses", "metrics"),
+        *("necks", "tf_od_api", "training", "transforms", "visualization"),
+    )
+]
+TEXTS = [ROOT / "README.md", *(ROOT / "docs").glob("**/*.md"), *(ROOT / "examples").glob("**/*.md")]
+CODE = [*(ROOT / "keras_detect").rglob("*.py"), *(ROOT / "examples").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_a_namespace_shows_what_it_lists(name):
+    namespace = importlib.import_module(name)
+    shown = [entry for entry in dir(namespace) if not entry.startswith("_")]
+    assert shown == sorted(set(namespace.__all__))
+    for entry in shown:
+        value = getattr(namespace, entry)
+        public = name == "keras_detect" and f"keras_detect.{entry}" in NAMESPACES
+        assert public or not isinstance(value, type(ast)), f"{name}.{entry} is a module"
+        assert value.__doc__ or not callable(value), f"{name}.{entry} has no docstring"
+
+
+def test_the_namespaces_are_attributes_of_the_package():
+    for name in NAMESPACES[1:]:
+        assert getattr(keras_detect, name.split(".")[1]) is importlib.import_module(name)
+
+
+def resolves(dotted):
+    """Whether `keras_detect.x.y` is a module, or an attribute of what stands before its last dot."""
+    value, parts = keras_detect, dotted.split(".")[1:]
+    for number, part in enumerate(parts):
+        if not hasattr(value, part):
+            try:
+                importlib.import_module(".".join(["keras_detect", *parts[: number + 1]]))
+            except ImportError:
+                return False
+        value = getattr(value, part)
+    return True
+
+
+def names_in(text):
+    """Every `keras_detect.x.y` of a text that is no file and no path."""
+    found = re.findall(r"(?<![\w/.@-])keras_detect((?:\.[A-Za-z_]\w*)+)(?!/)", text)
+    return {f"keras_detect{name}" for name in found if not name.endswith((".py", ".git", ".md"))}
+
+
+def strings(path):
+    """All string constants of a Python file: docstrings and errors."""
+    tree = ast.parse(path.read_text())
+    nodes = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return "\n".join(value for value in nodes if isinstance(value, str))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_name_in_a_text_resolves(path):
+    assert not [name for name in sorted(names_in(path.read_text())) if not resolves(name)]
+
+
+def test_every_name_in_a_docstring_or_an_error_resolves():
+    missing = {path.name: [name for name in names_in(strings(path)) if not resolves(name)] for path in CODE}
+    assert not {path: names for path, names in missing.items() if names}
+
+
+def test_the_package_says_that_it_has_types():
+    assert (ROOT / "keras_detect" / "py.typed").is_file()
+    assert "py.typed" in (ROOT / "pyproject.toml").read_text()
