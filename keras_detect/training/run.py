@@ -133,10 +133,7 @@ def train(
     )
     recipe.compile(model, steps_per_epoch=len(batches))
     best = BestModel(output / "model.keras", monitor="val_map" if validation is not None else None)
-    callbacks = recipe.callbacks()
-    if validation is not None:
-        callbacks.append(COCOEvaluation(validation, every_n_epochs=evaluate_every))
-    callbacks += [best, HistoryFile(output / "history.csv"), keras.callbacks.TerminateOnNaN()]
+    callbacks = _callbacks(recipe, validation, evaluate_every, best)
     started = time.monotonic()
     history = model.fit(batches, epochs=epochs, callbacks=callbacks, verbose=verbose)
     minutes = (time.monotonic() - started) / 60
@@ -153,6 +150,13 @@ def train(
         presentations=len(history.epoch) * len(batches) * batch_size,
         minutes=minutes,
     )
+
+
+def _callbacks(recipe, validation, evaluate_every, best):
+    callbacks = recipe.callbacks()
+    if validation is not None:
+        callbacks.append(COCOEvaluation(validation, every_n_epochs=evaluate_every))
+    return [*callbacks, best, HistoryFile(best.path.with_name("history.csv")), keras.callbacks.TerminateOnNaN()]
 
 
 def _augmentations(augment):
