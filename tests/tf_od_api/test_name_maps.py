@@ -3,7 +3,8 @@
 import keras
 import pytest
 
-from keras_detect import SSD, MobileNetV2
+from keras_detect import SSD
+from keras_detect.backbones import MobileNetV2
 from keras_detect.backbones.backbone import Backbone, backbone_names
 from keras_detect.tf_od_api import name_maps
 from keras_detect.weights import keras_applications
