@@ -1,4 +1,4 @@
-"""Fine-tunes the detector that ships with keras_detect on your own pictures, from first look to a saved model.
+"""Fine-tunes the detector that ships with keras_detect on your own images, from first look to a saved model.
 
     python examples/fine_tune.py --data cells --train_split train --validation_split val --output runs/cells
     python examples/fine_tune.py --output runs/shapes                 # draws a small data set of its own
@@ -21,22 +21,22 @@ from keras_detect.visualization import draw_dataset, draw_gallery, draw_side_by_
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="folder or file with annotated pictures; without it, pictures are drawn")
+    parser.add_argument("--data", help="folder or file with annotated images; without it, images are drawn")
     parser.add_argument("--train_split", help="name of the part to train on")
     parser.add_argument("--validation_split", help="name of the part to measure on")
     parser.add_argument("--preset", default="frcnn_inception_v100", help="the model to start from")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder for pictures and model")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder for images and model")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--images", type=int, default=120, help="how many pictures to draw")
+    parser.add_argument("--images", type=int, default=120, help="how many images to draw")
     return parser.parse_args()
 
 
 def read(arguments):
-    """Pictures to train on and pictures to measure on."""
+    """Images to train on and images to measure on."""
     if arguments.data is None:
-        count, held_out = arguments.images, max(arguments.pictures // 5, 1)
+        count, held_out = arguments.images, max(arguments.images // 5, 1)
         return shapes_dataset(count, seed=0), shapes_dataset(held_out, seed=1)
     return (
         keras_detect.load_dataset(arguments.data, arguments.train_split),
@@ -51,8 +51,8 @@ def main():
     keras.utils.set_random_seed(0)
 
     train, validation = read(arguments)
-    print(f"{len(train)} pictures to train on, {len(validation)} to measure on: {', '.join(train.class_names)}")
-    draw_dataset(train, count=9).save(output / "pictures.png")
+    print(f"{len(train)} images to train on, {len(validation)} to measure on: {', '.join(train.class_names)}")
+    draw_dataset(train, count=9).save(output / "images.png")
 
     # every weight but the class heads' is kept; the log says which are new
     model = keras_detect.Model.from_preset(arguments.preset, class_names=train.class_names)
@@ -84,7 +84,7 @@ def main():
         for example, detections in zip(examples, found, strict=True)
     ]
     draw_gallery(sheets, columns=2, cell_size=sheets[0].size).save(output / "detections.png")
-    print(f"saved {output / 'model.keras'}; truth beside detections: {output / 'detections.png'}")
+    print(f"saved {output / 'model.keras'}; ground truth beside detections: {output / 'detections.png'}")
 
 
 if __name__ == "__main__":

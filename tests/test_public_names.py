@@ -53,7 +53,7 @@ def resolves(dotted):
 
 def names_in(text):
     """Every `keras_detect.x.y` of a text that is no file and no path."""
-    found = re.findall(r"(?<![\w/.@-])keras_detect((?:\.[A-Za-z_]\w*)+)(?!/)", text)
+    found = re.findall(r"(?<![\w/.@-])(?:keras_detect|kd)((?:\.[A-Za-z_]\w*)+)(?!/)", text)
     return {f"keras_detect{name}" for name in found if not name.endswith((".py", ".git", ".md"))}
 
 

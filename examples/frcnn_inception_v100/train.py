@@ -15,41 +15,43 @@ import keras
 from absl import app, flags
 
 import keras_detect
-from keras_detect.boxes.anchor_generators import GridAnchorGenerator
-from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
-from keras_detect.boxes.matchers import ArgMaxMatcher
+from keras_detect.anchors import (
+    ArgMaxMatcher,
+    BalancedPositiveNegativeSampler,
+    FasterRcnnBoxCoder,
+    GridAnchorGenerator,
+    IouSimilarity,
+    TargetAssigner,
+)
 from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.boxes.postprocessing import Postprocessor
-from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
-from keras_detect.boxes.similarity import IouSimilarity
-from keras_detect.boxes.target_assigner import TargetAssigner
-from keras_detect.evaluation.callback import evaluate_coco
-from keras_detect.heads.region_proposal import RegionProposalPredictor
+from keras_detect.callbacks import BestModel, COCOEvaluation, HistoryFile
+from keras_detect.heads import RegionProposalPredictor
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.meta_architectures.two_stage import BoxStage, ProposalStage
+from keras_detect.metrics import evaluate_coco
 from keras_detect.presets.store import save_preset
-from keras_detect.training.best_model import BestModel
-from keras_detect.training.history_file import HistoryFile
-from keras_detect.training.recipe import Recipe
+from keras_detect.training import Recipe
 from keras_detect.transforms import (
+    FixedShapeResizer,
+    KeepAspectRatioResizer,
     RandomColor,
     RandomHorizontalFlip,
     RandomIoUCrop,
     RandomRotation90,
     RandomVerticalFlip,
 )
-from keras_detect.transforms.resizers import FixedShapeResizer, KeepAspectRatioResizer
 
 DATA = flags.DEFINE_string("data", None, "folder of BCCD", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "folder for models, histories, metrics and the preset", required=True)
 SSD_EPOCHS = flags.DEFINE_integer("ssd_epochs", 50, "epochs of the backbone's training in an SSD")
 EPOCHS = flags.DEFINE_integer("epochs", 80, "epochs of the Faster R-CNN")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "pictures in a step")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "images per step")
 SEED = flags.DEFINE_integer("seed", 0, "of weights, order, augmentation and samplers")
 
 HEIGHT, WIDTH = 336, 448  # 0.7 of BCCD's 480 x 640
-ANCHOR_SIDES = (28.0, 72.0, 140.0)  # platelets, red and white cells in these pictures
-PROPOSALS = 100  # the fullest picture has 30 cells
+ANCHOR_SIDES = (28.0, 72.0, 140.0)  # platelets, red and white cells in these images
+PROPOSALS = 100  # the fullest image has 30 cells
 AUGMENTATION = (
     RandomHorizontalFlip(),
     RandomVerticalFlip(),
@@ -60,7 +62,7 @@ AUGMENTATION = (
 
 
 def build_faster_rcnn(class_names):
-    """The Faster R-CNN that the preset is; pictures are stretched to one size while it trains."""
+    """The Faster R-CNN that the preset is; images are stretched to one size while it trains."""
     coder = FasterRcnnBoxCoder(scale_factors=(10.0, 10.0, 5.0, 5.0))
     anchors = GridAnchorGenerator(
         scales=ANCHOR_SIDES,
@@ -126,7 +128,7 @@ def train(model, training, validation, recipe, folder, every_n_epochs=5):
     best = BestModel(folder / "model.keras")
     callbacks = [
         *recipe.callbacks(),
-        keras_detect.callbacks.COCOEvaluation(validation, every_n_epochs=every_n_epochs),
+        COCOEvaluation(validation, every_n_epochs=every_n_epochs),
         best,
         HistoryFile(folder / "history.csv"),
         keras.callbacks.TerminateOnNaN(),
@@ -134,13 +136,13 @@ def train(model, training, validation, recipe, folder, every_n_epochs=5):
     started = time.monotonic()
     model.fit(batches, epochs=recipe.epochs, callbacks=callbacks, verbose=2)
     minutes = (time.monotonic() - started) / 60
-    pictures = recipe.epochs * len(batches) * recipe.batch_size
-    print(f"{pictures:,} picture presentations in {minutes:.0f} minutes; best of them: epoch {best.best_epoch + 1}")
+    images = recipe.epochs * len(batches) * recipe.batch_size
+    print(f"{images:,} image presentations in {minutes:.0f} minutes; best of them: epoch {best.best_epoch + 1}")
     return keras.models.load_model(folder / "model.keras"), minutes
 
 
 def ship(model, folder, test, minutes):
-    """Writes the preset: pictures keep their aspect ratio, weights are stored as float16. Measures what is stored."""
+    """Writes the preset: images keep their aspect ratio, weights are stored as float16. Measures what is stored."""
     config = model.get_config()
     resizer = KeepAspectRatioResizer(min_dimension=HEIGHT, max_dimension=WIDTH)
     shipped = type(model).from_config({**config, "resizer": keras.saving.serialize_keras_object(resizer)})

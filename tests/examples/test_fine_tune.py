@@ -1,4 +1,4 @@
-"""The notebook and the script that fine-tune, run whole on a few drawn pictures."""
+"""The notebook and the script that fine-tune, run whole on a few drawn images."""
 
 import json
 import os
@@ -32,16 +32,16 @@ def test_the_notebook_runs_from_the_first_cell_to_the_last(tmp_path, monkeypatch
     text = json.dumps([cell.get("outputs", []) for cell in notebook.cells])
     assert "val_map" in text
     assert "('circle', 'square', 'triangle')" in text
-    assert text.count("image/png") >= 4  # data, curves, detections, the last picture
+    assert text.count("image/png") >= 4  # data, curves, detections, the last image
     loaded = keras.saving.load_model(tmp_path / "work" / "detector.keras")
     assert loaded.class_names == ("circle", "square", "triangle")
 
 
-def test_the_script_leaves_pictures_and_a_model(tmp_path):
+def test_the_script_leaves_images_and_a_model(tmp_path):
     output = tmp_path / "run"
     command = [sys.executable, EXAMPLES / "fine_tune.py", "--output", output, "--images", "8", "--epochs", "1"]
     command += ["--batch_size", "4"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "best epoch: AP" in done.stdout
-    assert {path.name for path in output.iterdir()} == {"detections.png", "model.keras", "pictures.png"}
+    assert {path.name for path in output.iterdir()} == {"detections.png", "model.keras", "images.png"}

@@ -17,10 +17,10 @@ def blocks():
 
 
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
-    """With fewer pictures; every other line is executed as it stands."""
+    """With fewer images; every other line is executed as it stands."""
     monkeypatch.chdir(tmp_path)
     code = "\n".join(blocks())
-    small, count = re.subn(r"PICTURES, EPOCHS, SIZE = 400, 10, 160", "PICTURES, EPOCHS, SIZE = 16, 1, 64", code)
+    small, count = re.subn(r"IMAGES, EPOCHS, SIZE = 400, 10, 160", "IMAGES, EPOCHS, SIZE = 16, 1, 64", code)
     assert count == 1
     script = {"__name__": "new_model"}
     exec(compile(small, str(PAGE), "exec"), script)
