@@ -3,8 +3,6 @@
 import keras
 from keras import ops
 
-from keras_detect.kernels import dispatch
-
 
 def batch_norm(inputs, gamma, beta, epsilon, mean, variance, dtype):
     """Normalises with given statistics.
@@ -22,7 +20,7 @@ def batch_norm(inputs, gamma, beta, epsilon, mean, variance, dtype):
         Tensor of the shape of `inputs`.
     """
     if _has_fused_kernel(inputs):
-        fused = _torch_batch_norm if dispatch.running("torch") else _tf_batch_norm
+        fused = _torch_batch_norm if keras.backend.backend() == "torch" else _tf_batch_norm
         return fused(inputs, gamma, beta, epsilon, mean, variance)
     return _normalize(inputs, gamma, beta, epsilon, mean, variance, dtype)
 
@@ -42,7 +40,7 @@ def batch_norm_train(inputs, gamma, beta, epsilon, dtype, synchronized=False):
         `(outputs, mean [C], unbiased variance [C])`. With one value per channel the variance is 0.
     """
     if _has_fused_kernel(inputs) and not synchronized:
-        if dispatch.running("tensorflow"):
+        if keras.backend.backend() == "tensorflow":
             return _tf_batch_norm_train(inputs, gamma, beta, epsilon)
         if inputs.shape[:3].numel() > 1:  # for a single value torch's kernel divides by n - 1 = 0
             return _torch_batch_norm_train(inputs, gamma, beta, epsilon)
@@ -73,7 +71,7 @@ def _normalize(inputs, gamma, beta, epsilon, mean, variance, dtype):
 def _has_fused_kernel(inputs):
     """Whether TensorFlow or torch has its own kernel. XLA compiles TensorFlow's, so `portable_kernels` keeps it."""
     return (
-        (dispatch.running("tensorflow") or dispatch.running("torch"))
+        keras.backend.backend() in ("tensorflow", "torch")
         and len(inputs.shape) == 4
         and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "float16", "bfloat16")
     )
