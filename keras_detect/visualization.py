@@ -1,4 +1,4 @@
-"""Boxes, class names and scores on a picture, readable at any size; truth beside detections."""
+"""Objects on an image, readable at any size: boxes, names, masks, keypoints; ground truth beside detections."""
 
 import colorsys
 import csv
@@ -27,6 +27,7 @@ _GROUND = (24, 24, 24)
 _SMALLEST_FONT = 11
 _SMALLEST_SIDE = 320
 _CLASSES_SHOWN = 30
+_MASK_OPACITY = 0.45
 
 
 def class_color(label):
@@ -40,75 +41,160 @@ def class_color(label):
 
 
 def draw_boxes(image, boxes, labels, scores=None, class_names=None, score_threshold=0.0, enlarge=True):
-    """Draws boxes with their class names and scores.
+    """`draw_objects` of boxes alone.
 
-    Line width and letters grow with the picture; a name never leaves it, and names avoid one another where there is
-    room. A picture smaller than 320 pixels is enlarged by a whole factor so that the names can be read.
+    Args:
+        image: see `draw_objects`.
+        boxes: [n, 4] normalised yxyx.
+        labels: [n] int; rows below 0 are padding and left out.
+        scores: [n] float, or None.
+        class_names, score_threshold, enlarge: see `draw_objects`.
+
+    Returns:
+        A new Pillow image, RGB.
+
+    Raises:
+        ValueError: boxes, labels and scores of different number, or an image that is none.
+    """
+    objects = {schema.BOXES: boxes, schema.LABELS: labels}
+    if scores is not None:
+        objects[schema.SCORES] = scores
+    return draw_objects(image, objects, class_names, score_threshold, enlarge=enlarge)
+
+
+def draw_objects(image, objects, class_names=None, score_threshold=0.0, skeleton=(), enlarge=True):
+    """Draws objects with their class names and scores, and whatever else the tables of `schema` say of their place.
+
+    Boxes are outlined, masks translucent with a contour, keypoints are dots (hollow where the annotation says hidden),
+    joined by the skeleton. Line width and letters grow with the image; a name never leaves it, and names avoid one
+    another where there is room. An image smaller than 320 pixels is enlarged by a whole factor so that the names can be
+    read.
 
     Args:
         image: what `keras_detect.data.image.as_pixels` reads: an array [H, W, 3] in 0...255, a Pillow image, a path,
             bytes or an open file, turned upright as its EXIF orientation says.
-        boxes: [n, 4] normalised yxyx.
-        labels: [n] int; rows below 0 are padding and left out.
-        scores: [n] float, or None.
+        objects: dict of rows of `schema.object_fields`, of an example, of one image of y or of detections: `"boxes"`
+            [n, 4] normalised yxyx, `"labels"` [n] int (rows below 0 are padding and left out), optional `"scores"` [n],
+            `"masks"` [n, h, w] over the image, `"keypoints"` [n, N, 2] normalised yx with `"keypoint_visibility"`
+            [n, N], `"track_ids"` [n]. Other fields are drawn by how they move: as boxes, points or rasters.
+            `"num_detections"` is heeded.
         class_names: names by label; a label without one is written as its number.
         score_threshold: rows with a lower score are left out.
-        enlarge: whether a small picture is enlarged.
+        skeleton: pairs `(first, last)` of keypoints that a line joins, such as a data set's `skeleton`.
+        enlarge: whether a small image is enlarged.
 
     Returns:
-        A new Pillow picture, RGB.
+        A new Pillow image, RGB.
 
     Raises:
-        ValueError: boxes, labels and scores of different number, or an image that is none.
+        ValueError: fields of different numbers of rows, or an image that is none.
     """
     picture = _to_picture(image)
     factor = math.ceil(_SMALLEST_SIDE / max(picture.size)) if enlarge else 1
     if factor > 1:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    boxes, labels = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(labels).reshape(-1)
-    scores = None if scores is None else np.asarray(scores, np.float64).reshape(-1)
-    if len(labels) != len(boxes) or (scores is not None and len(scores) != len(boxes)):
-        counts = f"{len(boxes)} boxes, {len(labels)} labels" + ("" if scores is None else f", {len(scores)} scores")
-        raise ValueError(f"Every box needs a label, and a score where there are scores. Received: {counts}")
-    rows = [i for i in range(len(boxes)) if labels[i] >= 0 and np.isfinite(boxes[i]).all()]
-    if scores is not None:
-        # The best are drawn last, on top of the others.
-        rows = sorted((i for i in rows if scores[i] >= score_threshold), key=lambda i: scores[i])
-    pen = ImageDraw.Draw(picture)
+    fields = {field.key: field for field in schema.object_fields() if objects.get(field.key) is not None}
+    columns = _columns(objects, fields)
+    rows, scores = _shown_rows(columns, score_threshold), columns.get(schema.SCORES)
     line, font = _line_width(picture), _font(picture)
-    corners = {i: _pixel_corners(boxes[i], picture.size) for i in rows}
-    for i in rows:
-        _outline(pen, corners[i], class_color(int(labels[i])), line)
+    colours = {i: class_color(int(columns[schema.LABELS][i])) for i in rows}
+    for key, field in fields.items():
+        if field.moves == schema.AS_RASTER:
+            picture = _with_rasters(picture, columns[key], rows, colours, line)
+    pen = ImageDraw.Draw(picture)
+    corners = {i: _pixel_corners(columns[schema.BOXES][i], picture.size) for i in rows}
+    for key, field in fields.items():
+        for i in rows if field.moves == schema.AS_BOX else ():
+            if np.isfinite(columns[key][i]).all():
+                _outline(pen, _pixel_corners(columns[key][i], picture.size), colours[i], line)
+    for key, field in fields.items():
+        for i in rows if field.moves == schema.AS_POINTS else ():
+            seen = columns[field.visibility][i] if field.visibility in columns else None
+            lines = skeleton if key == schema.KEYPOINTS else ()
+            _points(pen, columns[key][i].reshape(-1, 2), seen, lines, colours[i], line, picture.size)
     taken = []
     for i in reversed(rows):
-        text = _caption(int(labels[i]), None if scores is None else scores[i], class_names)
-        _tag(pen, corners[i], text, class_color(int(labels[i])), font, picture.size, taken)
+        text = _caption(int(columns[schema.LABELS][i]), None if scores is None else scores[i], class_names)
+        track = columns.get(schema.TRACK_IDS)
+        text += f" #{int(track[i])}" if track is not None and track[i] >= 0 else ""
+        _tag(pen, corners[i], text, colours[i], font, picture.size, taken)
     return picture
 
 
-def draw_side_by_side(image, truth, detections, class_names=None, score_threshold=0.3):
-    """The annotated picture with its truth at the left and what a model found at the right, each with a caption.
+def _columns(objects, fields):
+    """The fields as arrays of one length, without the rows past `"num_detections"`."""
+    columns = {key: np.asarray(objects[key]) for key in fields}
+    columns[schema.BOXES] = columns[schema.BOXES].astype(np.float64).reshape(-1, 4)
+    columns[schema.LABELS] = columns[schema.LABELS].reshape(-1)
+    if len({len(column) for column in columns.values()}) > 1:
+        counts = ", ".join(f"{len(column)} {key}" for key, column in columns.items())
+        raise ValueError(f"Every box needs a label, and a row of every further field. Received: {counts}")
+    if schema.NUM_DETECTIONS in objects:
+        count = int(np.reshape(np.asarray(objects[schema.NUM_DETECTIONS]), -1)[0])
+        columns = {key: column[:count] for key, column in columns.items()}
+    return columns
+
+
+def _shown_rows(columns, score_threshold):
+    """Indices of the objects to draw; the best are drawn last, on top of the others."""
+    boxes, labels, scores = (columns.get(key) for key in (schema.BOXES, schema.LABELS, schema.SCORES))
+    rows = [i for i in range(len(boxes)) if labels[i] >= 0 and np.isfinite(boxes[i]).all()]
+    if scores is not None:
+        rows = sorted((i for i in rows if scores[i] >= score_threshold), key=lambda i: scores[i])
+    return rows
+
+
+def _with_rasters(picture, rasters, rows, colours, line):
+    """The image with each mask as a translucent colour within a contour of `line` pixels."""
+    pixels = np.asarray(picture).astype(np.float32)
+    for i in rows:
+        mask = Image.fromarray((rasters[i] >= 0.5).astype(np.uint8) * 255)
+        mask = np.asarray(mask.resize(picture.size, Image.Resampling.NEAREST)) > 0
+        inner = np.pad(mask, 1)
+        for _ in range(line):
+            middle = inner[1:-1, 1:-1]
+            inner[1:-1, 1:-1] = middle & inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+        colour = np.array(colours[i], np.float32)
+        pixels[mask] += _MASK_OPACITY * (colour - pixels[mask])
+        pixels[mask & ~inner[1:-1, 1:-1]] = colour
+    return Image.fromarray(np.rint(pixels).astype(np.uint8))
+
+
+def _points(pen, points, visibility, skeleton, colour, line, size):
+    """Dots at [N, 2] normalised yx points and the lines between them; what is not annotated is left out."""
+    shown = np.isfinite(points).all(axis=1)
+    shown &= True if visibility is None else np.reshape(visibility, -1) > 0
+    places = np.where(shown[:, None], points, 0.0)[:, ::-1] * np.array(size)
+    for first, last in skeleton:
+        if max(first, last) < len(shown) and shown[first] and shown[last]:
+            pen.line([*places[first], *places[last]], fill=colour, width=line)
+    radius = 1.5 * line
+    for i in np.flatnonzero(shown):
+        x, y = places[i]
+        hidden = visibility is not None and np.reshape(visibility, -1)[i] == 1
+        dot = (x - radius, y - radius, x + radius, y + radius)
+        pen.ellipse(dot, fill=None if hidden else colour, outline=colour if hidden else _BLACK)
+
+
+def draw_side_by_side(image, truth, detections, class_names=None, score_threshold=0.3, skeleton=()):
+    """The annotated image with its ground truth at the left and what a model found at the right, each with a caption.
 
     Args:
-        image: see `draw_boxes`.
-        truth: `{"boxes" [n, 4], "labels" [n]}` of one picture, normalised yxyx.
-        detections: `{"boxes" [m, 4], "scores" [m], "labels" [m]}` of one picture; `"num_detections"` is heeded.
+        image: see `draw_objects`.
+        truth: the objects of one image, see `draw_objects`.
+        detections: what was found on it, with `"scores"`; see `draw_objects`.
         class_names: names by label.
         score_threshold: detections below it are left out.
+        skeleton: see `draw_objects`.
 
     Returns:
-        A Pillow picture, RGB.
+        A Pillow image, RGB.
     """
-    found = {key: np.asarray(detections[key]) for key in (schema.BOXES, schema.SCORES, schema.LABELS)}
-    if schema.NUM_DETECTIONS in detections:
-        count = int(np.reshape(np.asarray(detections[schema.NUM_DETECTIONS]), -1)[0])
-        found = {key: rows[:count] for key, rows in found.items()}
-    left = draw_boxes(image, truth[schema.BOXES], truth[schema.LABELS], class_names=class_names)
-    right = draw_boxes(
-        image, found[schema.BOXES], found[schema.LABELS], found[schema.SCORES], class_names, score_threshold
-    )
+    left = draw_objects(image, truth, class_names, skeleton=skeleton)
+    right = draw_objects(image, detections, class_names, score_threshold, skeleton)
+    found = {field.key: field for field in schema.object_fields() if detections.get(field.key) is not None}
     objects = int(np.sum(np.asarray(truth[schema.LABELS]) >= 0))
-    shown = int(np.sum((found[schema.SCORES] >= score_threshold) & (found[schema.LABELS] >= 0)))
+    shown = len(_shown_rows(_columns(detections, found), score_threshold))
     captions = [f"truth: {objects}", f"found: {shown} (score from {score_threshold:g})"]
     return draw_gallery([left, right], captions=captions, columns=2)
 
@@ -172,7 +258,8 @@ def draw_dataset(dataset, count=16, seed=0, cell_size=(480, 360)):
     rng = np.random.default_rng(seed)
     chosen = sorted(rng.choice(len(dataset), min(count, len(dataset)), replace=False).tolist())
     examples = [dataset[i] for i in chosen]
-    drawn = [draw_boxes(e["image"], e[schema.BOXES], e[schema.LABELS], None, dataset.class_names) for e in examples]
+    skeleton = getattr(dataset, "skeleton", ())
+    drawn = [draw_objects(e["image"], e, dataset.class_names, skeleton=skeleton) for e in examples]
     captions = [f"{e['file_name']}: {len(e[schema.BOXES])}" for e in examples]
     return draw_gallery(drawn, captions=captions, cell_size=cell_size)
 

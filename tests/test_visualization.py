@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from keras_detect import visualization
-from keras_detect.visualization import class_color, draw_boxes, draw_gallery, draw_side_by_side
+from keras_detect.visualization import class_color, draw_boxes, draw_gallery, draw_objects, draw_side_by_side
 
 GREY = 128
 
@@ -103,6 +103,47 @@ def test_side_by_side_shows_truth_left_and_detections_right():
 
 def _has(picture, colour):
     return bool(np.all(picture == colour, axis=-1).any())
+
+
+def test_masks_are_translucent_within_a_contour():
+    """A mask over rows 100...299 and columns 100...199 of 400 x 400, given at half the size."""
+    mask = np.zeros((1, 200, 200), np.uint8)
+    mask[0, 50:150, 50:100] = 1
+    objects = {"boxes": [[0.8, 0.8, 0.9, 0.9]], "labels": [0], "masks": mask}
+    drawn = np.asarray(draw_objects(grey(400, 400), objects, [""]))
+    colour = np.array(class_color(0))
+    line = 2  # 400 / 256
+    for y, x in ((100, 150), (101, 150), (299, 150), (200, 100), (200, 199), (298, 150)):
+        np.testing.assert_array_equal(drawn[y, x], colour)
+    for y, x in ((100 + line, 150), (200, 100 + line), (200, 150), (297, 197)):
+        np.testing.assert_allclose(drawn[y, x], GREY + 0.45 * (colour - GREY), atol=0.51)
+    for y, x in ((99, 150), (300, 150), (200, 99), (200, 200)):
+        np.testing.assert_array_equal(drawn[y, x], GREY)
+    below = draw_objects(grey(400, 400), objects | {"scores": [0.2]}, [""], score_threshold=0.3)
+    assert np.all(np.asarray(below) == GREY)
+
+
+def test_keypoints_are_joined_by_the_skeleton():
+    """Points at (100, 100), (100, 300), (300, 300): visible, hidden and not annotated; the lines 0-1 and 1-2."""
+    objects = {
+        "boxes": [[0.8, 0.8, 0.9, 0.9]],
+        "labels": [0],
+        "keypoints": [[[0.25, 0.25], [0.25, 0.75], [0.75, 0.75]]],
+        "keypoint_visibility": [[2, 1, 0]],
+    }
+    drawn = np.asarray(draw_objects(grey(400, 400), objects, [""], skeleton=[(0, 1), (1, 2)]))
+    colour = class_color(0)
+    assert tuple(drawn[100, 100]) == tuple(drawn[100, 200]) == colour
+    assert tuple(drawn[200, 300]) == tuple(drawn[300, 300]) == (GREY,) * 3
+    alone = np.asarray(draw_objects(grey(400, 400), objects, [""]))
+    assert tuple(alone[100, 200]) == (GREY,) * 3
+    assert tuple(alone[100, 100]) == colour and tuple(alone[100, 300]) == (GREY,) * 3  # hidden: a ring
+    assert tuple(alone[100, 303]) == colour
+
+
+def test_fields_of_another_number_of_rows_are_refused():
+    with pytest.raises(ValueError, match="1 boxes, 1 labels, 2 track_ids"):
+        draw_objects(grey(9, 9), {"boxes": [[0, 0, 1, 1]], "labels": [0], "track_ids": [1, 2]})
 
 
 def test_gallery(tmp_path):

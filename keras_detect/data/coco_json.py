@@ -10,7 +10,7 @@ from keras_detect import schema
 from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import is_picture_name
-from keras_detect.data.object_rows import json_value
+from keras_detect.data.json_values import json_value
 from keras_detect.data.reading import picture_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, join_values, make_record
 from keras_detect.data.splits import is_named_after, read_split
@@ -46,7 +46,29 @@ def read(path, split=None, class_names=None, defects=None):
     if defects.collect and folder.is_dir():
         others = [other for other in _candidates(path) if other != file] if path.is_dir() else []
         _note_unlisted(folder, [*listed, *_listed_in(others)], defects)
-    return DetectionDataset([record for record in records if record is not None], names, split=split, defects=defects)
+    return DetectionDataset(
+        [record for record in records if record is not None],
+        names,
+        split=split,
+        defects=defects,
+        **_keypoints_of(content["categories"], file, defects),
+    )
+
+
+def _keypoints_of(categories, file, defects):
+    """Names and skeleton of the keypoints, of the first category that has some: COCO's only one is "person"."""
+    category = next((entry for entry in categories if entry.get("keypoints") or entry.get("skeleton")), {})
+    names, lines = category.get("keypoints") or [], category.get("skeleton") or []
+    try:
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("a name that is no text")
+        skeleton = [(int(first) - 1, int(last) - 1) for first, last in lines]
+        if any(min(pair) < 0 or (names and max(pair) >= len(names)) for pair in skeleton):
+            raise ValueError("a line to a point that is none")
+    except (TypeError, ValueError, OverflowError):
+        defects.add(DROPPED, "keypoint names or skeletons that cannot be used", file.name)
+        return {}
+    return {"keypoint_names": names, "skeleton": skeleton}
 
 
 def write_coco(dataset, folder, split=None):
@@ -77,7 +99,9 @@ def write_coco(dataset, folder, split=None):
         for row in range(len(record.boxes)):
             ids = {"id": len(annotations) + 1, "image_id": number + 1, "category_id": int(record.labels[row]) + 1}
             annotations.append(ids | _annotation(record, row, height, width))
-    categories = [{"id": i + 1, "name": name} for i, name in enumerate(dataset.class_names)]
+    points = {"keypoints": list(dataset.keypoint_names)} if dataset.keypoint_names else {}
+    points |= {"skeleton": [[first + 1, last + 1] for first, last in dataset.skeleton]} if dataset.skeleton else {}
+    categories = [{"id": i + 1, "name": name} | points for i, name in enumerate(dataset.class_names)]
     text = json.dumps({"images": images, "annotations": annotations, "categories": categories})
     return write_file(folder / (f"instances_{split}.json" if split else "instances.json"), text)
 

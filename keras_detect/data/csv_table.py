@@ -53,6 +53,13 @@ def _optional():
     ]
 
 
+def _heading(field):
+    """The title of a field's column, which must not be that of the image's own sides, name or split."""
+    fixed = ("file", "class", "width", "height", "split", *_CORNERS)
+    taken = field.singular in {title for name in fixed for title in (name, *_COLUMNS[name])}
+    return f"object_{field.singular}" if taken else field.singular
+
+
 def recognises(path):
     """Whether `path` is a CSV file with boxes, or a folder with one."""
     if path.is_file():
@@ -119,7 +126,7 @@ def write(dataset, folder, split=None):
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     head = ["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"]
-    table.writerow(head + [field.singular for field in columns])
+    table.writerow(head + [_heading(field) for field in columns])
     for record in dataset.records:
         height, width = record.picture.height, record.picture.width
         start = [pictures.add(record), width, height]
@@ -160,7 +167,7 @@ def _heads(file):
 
 def _columns(line):
     """Our names of the columns of a heading row; "" for others."""
-    meanings = {field.singular.replace("_", ""): field.key for field in _optional()}
+    meanings = {_heading(field).replace("_", ""): field.key for field in _optional()}
     meanings |= {name: ours for ours, names in _COLUMNS.items() for name in names}
     try:
         titles = next(csv.reader([line]), [])

@@ -26,15 +26,19 @@ class DetectionDataset:
         class_names: list of K names; labels index it.
         split: name of the split that was read, or None.
         defects: the `Defects` that a reader counted, or None.
+        keypoint_names: names of the N keypoints in order, or ().
+        skeleton: pairs `(first, last)` of keypoints, from 0, that a line joins in drawings, or ().
 
     Raises:
         ValueError: a label outside [0, K), no records, or class names that `schema.check_class_names` refuses.
     """
 
-    def __init__(self, records, class_names, split=None, defects=None):
+    def __init__(self, records, class_names, split=None, defects=None, keypoint_names=(), skeleton=()):
         self.records = list(records)
         self.class_names = list(schema.check_class_names(class_names))
         self.split = split
+        self.keypoint_names = tuple(keypoint_names)
+        self.skeleton = tuple((int(first), int(last)) for first, last in skeleton)
         self.defects = Defects() if defects is None else defects
         if not self.records:
             raise ValueError("A data set needs at least one picture. Received none.")
@@ -81,7 +85,7 @@ class DetectionDataset:
         )
 
     @classmethod
-    def from_examples(cls, examples, class_names=None):
+    def from_examples(cls, examples, class_names=None, keypoint_names=(), skeleton=()):
         """A data set of dicts such as iteration over one gives: a list of one's own, or examples that were changed.
 
         Args:
@@ -91,6 +95,7 @@ class DetectionDataset:
                 and annotated row of `schema.image_fields`, such as `"is_crowd"` [n] bool, `"weights"`, `"areas"` [n],
                 `"masks"` [n, H, W], `"keypoints"` [n, N, 2] normalised yx with `"keypoint_visibility"` [n, N].
             class_names: K names; None: the names found in the labels, sorted.
+            keypoint_names, skeleton: see the class.
 
         Raises:
             FileNotFoundError: a path without a picture.
@@ -106,7 +111,7 @@ class DetectionDataset:
         defects = Defects()
         records = [record_of_example(example, i, names, defects) for i, example in enumerate(examples)]
         defects.report("examples")
-        return cls(records, names, defects=defects)
+        return cls(records, names, defects=defects, keypoint_names=keypoint_names, skeleton=skeleton)
 
     def __len__(self):
         return len(self.records)
@@ -129,7 +134,12 @@ class DetectionDataset:
     def subset(self, indices):
         """A data set of the pictures at `indices`, in that order, with the same class names."""
         return DetectionDataset(
-            [self.records[int(i)] for i in indices], self.class_names, split=self.split, defects=self.defects
+            [self.records[int(i)] for i in indices],
+            self.class_names,
+            split=self.split,
+            defects=self.defects,
+            keypoint_names=self.keypoint_names,
+            skeleton=self.skeleton,
         )
 
     def check(self, model=None, decode=True):

@@ -106,7 +106,8 @@ def _augmented(example, number, augmentations, records, load, raster_keys):
         del example["index"]
         for position, operation in enumerate(operations):
             own = fold(seed, position)
-            if (count := num_examples(operation)) > 1:
+            count = num_examples(operation)
+            if count > 1:
                 seeds = [fold(own, _FURTHER + other) for other in range(1, count)]
                 example = operation((example, *(another(seed, operations[:position]) for seed in seeds)), own)
             else:

@@ -88,10 +88,12 @@ def join_values(field, values):
         None where nothing is said, or where something is missing that has no default.
     """
     known = [value for value in values if value is not None]
-    if not known or (field.default is None and len(known) < len(values)):
+    if not known:
         return None
     if field.moves == schema.AS_RASTER:
         return tuple(values)
+    if field.default is None and len(known) < len(values):
+        return None
     known = [np.asarray(value, field.dtype) for value in known]
     shape = tuple(max(array.shape[axis] for array in known) for axis in range(len(field.shape)))
     joined = np.full((len(values), *shape), field.padding if field.default is None else field.default, field.dtype)

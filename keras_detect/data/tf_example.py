@@ -187,18 +187,24 @@ def _check_lengths(columns, count):
 
 
 def _masks(features, count, size):
-    """`{"masks": ...}` of PNG pictures or of pixels as numbers, or {}."""
-    values = _values(features, "image/object/mask")
-    if not values:
-        return {}
+    """`{"masks": ...}`, and other rasters, of PNG images or of pixels as numbers, where the example has them."""
+    found = {}
+    for field in _further_fields():
+        values = _values(features, f"image/object/{_name(field)}") if field.moves == schema.AS_RASTER else []
+        if values:
+            found[field.key] = _rasters(values, field.key, count, size)
+    return found
+
+
+def _rasters(values, key, count, size):
     if isinstance(values[0], bytes):
-        _check_lengths({"masks": values}, count)
+        _check_lengths({key: values}, count)
         # An object without a mask is written as an empty string.
-        return {"masks": tuple(value or None for value in values)}
+        return tuple(value or None for value in values)
     if not count or min(size) < 1 or len(values) != count * size[0] * size[1]:
         raise ValueError(f"it has {len(values)} mask pixels for {count} boxes on {size[0]} x {size[1]} pixels")
     planes = np.array(values).reshape(count, *size)
-    return {"masks": tuple(masks.encode(plane) for plane in planes)}
+    return tuple(masks.encode(plane) for plane in planes)
 
 
 def _keypoints(features, count):

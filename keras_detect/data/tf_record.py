@@ -54,7 +54,8 @@ def read(path, split=None, class_names=None, defects=None):
     seen, records = {}, []
     for place, picture, entry in parsed:
         records.append(_record(place, picture, entry, label_of, seen, defects))
-    return DetectionDataset(records, names, split=split, defects=defects)
+    points = () if label_map is None else label_map.keypoint_names
+    return DetectionDataset(records, names, split=split, defects=defects, keypoint_names=points)
 
 
 def write(dataset, folder, split=None, shards=None):

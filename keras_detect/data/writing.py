@@ -12,7 +12,10 @@ from keras_detect.files import write_file
 
 def as_dataset(data):
     """A `DetectionDataset` as it is, or one of an iterable of examples with `class_names`."""
-    return data if isinstance(data, DetectionDataset) else DetectionDataset.from_examples(data, data.class_names)
+    if isinstance(data, DetectionDataset):
+        return data
+    points = {key: getattr(data, key, ()) for key in ("keypoint_names", "skeleton")}
+    return DetectionDataset.from_examples(data, data.class_names, **points)
 
 
 class PictureFolder:

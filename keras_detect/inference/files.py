@@ -1,6 +1,5 @@
 """Detection in files: every image is drawn, and what was found is written to one JSON file."""
 
-import math
 import os
 import pathlib
 from collections.abc import Iterable
@@ -9,10 +8,10 @@ from tqdm import tqdm
 
 from keras_detect import schema
 from keras_detect.data.image import as_pixels, is_picture_name
-from keras_detect.data.masks import encode
+from keras_detect.data.json_values import json_value
 from keras_detect.files import write_json
 from keras_detect.inference.images import CLASS_NAMES, detect
-from keras_detect.visualization import draw_boxes
+from keras_detect.visualization import draw_objects
 
 
 def detect_files(
@@ -55,7 +54,7 @@ def detect_files(
             results = detect(model, [image for _, image in readable], score_threshold, batch_size)
             for (path, image), result in zip(readable, results, strict=True):
                 name = f"{path.stem}.jpg" if f"{path.stem}.jpg" not in found else f"{path.stem}_{len(found)}.jpg"
-                drawn = draw_boxes(image, result["boxes"], result["labels"], result["scores"], model.class_names)
+                drawn = draw_objects(image, result, model.class_names)
                 drawn.save(output / name, quality=92)
                 found[name] = {"image": str(path), **_plain(result)}
             bar.update(min(batch_size, len(paths) - start))
@@ -78,25 +77,10 @@ def _read(paths):
 
 
 def _plain(result):
-    """The detections of one image as JSON holds them; masks as COCO's run lengths."""
-    plain = {}
-    for field in schema.object_fields(schema.DETECTIONS):
-        if field.key in result:
-            values = result[field.key]
-            if field.moves == schema.AS_RASTER:
-                plain[field.key] = [encode(mask) for mask in values]
-            else:
-                plain[field.key] = [_rounded(value.tolist()) for value in values]
+    """The detections of one image as JSON holds them, five digits of a float; masks as COCO's run lengths."""
+    fields = [field for field in schema.object_fields(schema.DETECTIONS) if field.key in result]
+    plain = {field.key: [json_value(field, value, digits=5) for value in result[field.key]] for field in fields}
     return {**plain, CLASS_NAMES: result[CLASS_NAMES]}
-
-
-def _rounded(value):
-    """Five digits of a float, `None` for one that is not finite, and the same inside lists."""
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    if isinstance(value, float):
-        return round(value, 5) if math.isfinite(value) else None
-    return value
 
 
 def image_files(names: str | os.PathLike | Iterable[str | os.PathLike]) -> list[pathlib.Path]:

@@ -1,5 +1,6 @@
 """Every format to every other: no box is lost, what both hold is the same, and what is lost is counted."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -220,3 +221,22 @@ def test_a_blank_class_is_no_csv(tmp_path):
     with pytest.raises(ValueError, match="blank class"):
         write_dataset(data, tmp_path, "csv")
     assert not list(tmp_path.iterdir())
+
+
+def test_names_and_skeleton_of_keypoints_are_kept(tmp_path):
+    """COCO counts the points of a skeleton from 1, we from 0."""
+    example = {"image": np.zeros((8, 8, 3), np.uint8), "boxes": [[0, 0, 1, 1]], "labels": [0]}
+    example["keypoints"] = [[[0.5, 0.5], [0.25, 0.75]]]
+    data = DetectionDataset.from_examples([example], ["a"], keypoint_names=["nose", "tail"], skeleton=[(0, 1)])
+    write_dataset(data, tmp_path, "coco")
+    written = json.loads((tmp_path / "instances.json").read_text())["categories"]
+    assert written == [{"id": 1, "name": "a", "keypoints": ["nose", "tail"], "skeleton": [[1, 2]]}]
+    again = load_dataset(tmp_path)
+    assert (again.keypoint_names, again.skeleton) == (("nose", "tail"), ((0, 1),))
+    assert again.subset([0]).skeleton == ((0, 1),)
+    written[0]["skeleton"] = [[1, 3]]
+    content = json.loads((tmp_path / "instances.json").read_text()) | {"categories": written}
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    spoilt = load_dataset(tmp_path)
+    assert spoilt.skeleton == ()
+    assert spoilt.defects.counts() == {"keypoint names or skeletons that cannot be used": 1}
