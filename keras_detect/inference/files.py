@@ -46,7 +46,8 @@ def detect_files(
     paths = image_files(images)
     output = pathlib.Path(output).expanduser()
     output.mkdir(parents=True, exist_ok=True)
-    found, unreadable = {}, []
+    found: dict[str, dict] = {}
+    unreadable: list[Exception] = []
     with tqdm(total=len(paths), desc="predict", unit="image", disable=not progress) as bar:
         for start in range(0, len(paths), batch_size):
             readable, errors = _read(paths[start : start + batch_size])

@@ -50,7 +50,7 @@ def detect(
     """
     if isinstance(images, list | tuple):
         return list(detect_each(model, images, score_threshold, batch_size))
-    return next(detect_each(model, [images], score_threshold, 1))
+    return next(detect_each(model, [images], score_threshold, 1))  # type: ignore[list-item]  # not a sequence here
 
 
 def detect_each(
@@ -59,7 +59,7 @@ def detect_each(
     """The detections of each image in turn; any iterable will do, also an endless one. See `detect`."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
-    window, largest = _Window(model), {}
+    window, largest = _Window(model), dict[tuple[int, int], int]()
     for image in images:
         window.add(_pixels(image))
         if len(window.images) == batch_size:

@@ -117,13 +117,13 @@ def train(
     validation = _validation(data, validation_split, validation_data, training.class_names)
     if check:
         _check({"training": training, "validation": validation}, verbose)
-    model = _model(model, training.class_names, image_size)
+    detector = _model(model, training.class_names, image_size)
     output = pathlib.Path(output).expanduser()
     output.mkdir(parents=True, exist_ok=True)
     if verbose:
-        print(f"{training}\n{model.count_params():,} parameters, classes: {', '.join(training.class_names)}")
+        print(f"{training}\n{detector.count_params():,} parameters, classes: {', '.join(training.class_names)}")
     batches = training.batches(
-        model,
+        detector,
         batch_size,
         augment=augmentations,
         shuffle=True,
@@ -131,22 +131,22 @@ def train(
         drop_remainder=len(training) >= batch_size,
         cache=cache,
     )
-    recipe.compile(model, steps_per_epoch=len(batches))
+    recipe.compile(detector, steps_per_epoch=len(batches))
     best = BestModel(output / "model.keras", monitor="val_map" if validation is not None else None)
     callbacks = _callbacks(recipe, validation, evaluate_every, best)
     started = time.monotonic()
-    history = model.fit(batches, epochs=epochs, callbacks=callbacks, verbose=verbose)
+    history = detector.fit(batches, epochs=epochs, callbacks=callbacks, verbose=verbose)
     minutes = (time.monotonic() - started) / 60
     if best.best_epoch is None:
         raise ValueError("The loss became NaN in the first epoch: nothing was saved. Lower learning_rate.")
     draw_learning_curve(output / "history.csv", output / "curve.png")
-    model = keras.saving.load_model(best.path)
+    detector = keras.saving.load_model(best.path)
     return TrainingResult(
-        model=model,
+        model=detector,
         output=output,
         history=history.history,
         best_epoch=best.best_epoch,
-        metrics=None if validation is None else _measure(model, validation, output / "metrics.json", verbose),
+        metrics=None if validation is None else _measure(detector, validation, output / "metrics.json", verbose),
         presentations=len(history.epoch) * len(batches) * batch_size,
         minutes=minutes,
     )
