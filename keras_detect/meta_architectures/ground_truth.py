@@ -1,5 +1,6 @@
-"""What a detector is fed: inputs `x` and ground truth `y` checked, cleaned and brought into the preprocessed frame."""
+"""What a detector is fed: inputs `x` and ground truth `y`, cleaned and brought into the preprocessed frame."""
 
+import keras
 from keras import ops
 
 from keras_detect import schema
@@ -100,6 +101,7 @@ def clean_truth(y, sample_weight=None):
     if y.get(schema.IS_CROWD) is not None:
         weights = weights * (1.0 - ops.cast(ops.cast(y[schema.IS_CROWD], "bool"), "float32"))
     if sample_weight is not None:
+        sample_weight = keras.tree.flatten(sample_weight)[0]  # of arrays, Keras makes one for each entry of y
         weights = weights * ops.cast(ops.reshape(sample_weight, (-1, 1)), "float32")
     cleaned = {key: value for key, value in y.items() if key != schema.CLASSES}
     given = {**cleaned, schema.BOXES: boxes, schema.LABELS: labels, schema.WEIGHTS: weights}

@@ -12,11 +12,13 @@ from keras_detect.boxes.anchor_generators import GridAnchorGenerator
 from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
 from keras_detect.heads.mask_rcnn import MaskRCNNBoxPredictor
 from keras_detect.losses.hard_example_miner import HardExampleMiner
+from keras_detect.losses.localization import IouLoss
 from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.two_stage import Truth
 from keras_detect.transforms.resizers import KeepAspectRatioResizer
 from tests import tiny
+from tests.losses.gradients import gradient
 
 ANCHORS = np.array([[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0], [0.0, 0.5, 0.5, 1.0]], "float32")
 ALL = BalancedPositiveNegativeSampler(positive_fraction=1.0)
@@ -62,7 +64,8 @@ def test_first_stage_losses_by_hand():
         schema.RPN_BOX_ENCODINGS: ops.array(codes),
         schema.RPN_OBJECTNESS: ops.zeros((1, 3, 2)),
     }
-    localization, objectness = stage.losses(predictions, one_truth([0.0, 0.0, 0.5, 0.5]), seed=0)
+    localization, objectness, positives = stage.losses(predictions, one_truth([0.0, 0.0, 0.5, 0.5]), seed=0)
+    assert float(positives) == 1.0
     assert float(objectness) == pytest.approx(math.log(2.0), rel=1e-6)
     assert float(localization) == pytest.approx(2.0 * 1.5 / 3, rel=1e-5)
 
@@ -104,6 +107,61 @@ def test_second_stage_losses_by_hand():
     losses = stage.losses(predictions, ops.array(ANCHORS[None]), ops.array([2], "int32"), truth)
     assert float(losses[0]) == pytest.approx(2.0 * 2.5 / 2, rel=1e-5)
     assert float(losses[1]) == pytest.approx(math.log(3.0), rel=1e-6)
+    assert float(losses[2]) == 1.0
+
+
+# A code of 5 in y (scale 10) moves the matching box [0, 0, 0.5, 0.5] by half its height, to [0.25, 0, 0.75, 0.5]: the
+# intersection is 1/8, the union 3/8, the IoU 1/3. A shift s = code / 20 leaves an overlap o = (1/2 - s) / 2 of boxes of
+# area 1/4: d IoU / d s = -(1/2) (1/2) / (1/2 - o)^2 = -16/9, and the loss grows by 16/9 / 20 for each unit of the code.
+IOU_LOSS, IOU_SLOPE = 2 / 3, 16 / 9 / 20
+
+
+def test_an_iou_loss_in_the_first_stage_compares_boxes():
+    stage = first_stage(sampler=ALL, batch_size=3, localization=IouLoss())
+    codes = np.zeros((1, 3, 4), "float32")
+    codes[0, 0, 0] = 5.0
+
+    def loss(codes):
+        predictions = {
+            schema.ANCHORS: ops.array(ANCHORS),
+            schema.RPN_BOX_ENCODINGS: codes,
+            schema.RPN_OBJECTNESS: ops.zeros((1, 3, 2)),
+        }
+        return stage.losses(predictions, one_truth([0.0, 0.0, 0.5, 0.5]), seed=0)[0]
+
+    factor = stage.localization_weight / 3  # of three sampled anchors one is positive
+    assert float(loss(ops.array(codes))) == pytest.approx(factor * IOU_LOSS, rel=1e-5)
+    slope = gradient(loss, codes)
+    assert slope[0, 0, 0] == pytest.approx(factor * IOU_SLOPE, rel=1e-4)
+    assert not slope[0, 1:].any()
+
+
+def test_an_iou_loss_in_the_second_stage_compares_boxes():
+    stage = second_stage(localization=IouLoss())
+    codes = np.zeros((1, 3, 2, 4), "float32")
+    codes[0, 0, 1, 0] = 5.0
+    codes[0, 0, 0] = 7.0  # of the other class
+
+    def loss(codes):
+        predictions = {schema.BOX_ENCODINGS: codes, schema.CLASS_LOGITS: ops.zeros((1, 3, 3))}
+        truth = one_truth([0.0, 0.0, 0.5, 0.5], label=1)
+        return stage.losses(predictions, ops.array(ANCHORS[None]), ops.array([2], "int32"), truth)[0]
+
+    factor = stage.localization_weight / 2  # of two proposals one is positive
+    assert float(loss(ops.array(codes))) == pytest.approx(factor * IOU_LOSS, rel=1e-5)
+    slope = gradient(loss, codes)
+    assert slope[0, 0, 1, 0] == pytest.approx(factor * IOU_SLOPE, rel=1e-4)
+    assert not slope[0, 0, 0].any()
+    assert not slope[0, 1:].any()
+
+
+@pytest.mark.parametrize("stage", [first_stage, second_stage])
+def test_a_loss_that_does_not_state_what_it_compares_is_refused(stage):
+    def my_loss(predictions, targets, weights):
+        return weights
+
+    with pytest.raises(ValueError, match=r"compares = 'boxes'.*Received: my_loss with compares=None"):
+        stage(localization=my_loss)
 
 
 def test_hard_example_mining_takes_the_place_of_sampling():
