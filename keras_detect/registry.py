@@ -102,15 +102,13 @@ class Registry:
             context: dict for the classmethod `for_context(**context, **settings)` of a class that follows what it is
                 built for (a neck follows the levels of the backbone); a class without it is built from its settings.
         """
-        builder = self.get(name)
-        cls, settings = getattr(builder, "func", builder), getattr(builder, "keywords", {})
-        if context is not None and hasattr(cls, "for_context"):
-            return cls.for_context(**context, **settings)
-        return builder()
+        return _create(self.get(name), context)
 
     def resolve(self, value, context=None):
-        """`create(value, context)` for a name; any other value is a finished part and returned as it is."""
-        return self.create(value, context) if isinstance(value, str) else value
+        """A part from its name or its class (or a `functools.partial` of it), as `create`; or the part itself."""
+        if isinstance(value, str):
+            return self.create(value, context)
+        return _create(value, context) if isinstance(value, type | functools.partial) else value
 
     def get(self, name):
         """The builder filed under `name`. Raises `ValueError` with the near names if there is none."""
@@ -124,6 +122,13 @@ class Registry:
 
     def __contains__(self, name):
         return name in self._entries
+
+
+def _create(builder, context):
+    cls, settings = getattr(builder, "func", builder), getattr(builder, "keywords", {})
+    if context is not None and hasattr(cls, "for_context"):
+        return cls.for_context(**context, **settings)
+    return builder()
 
 
 #: parts that `from_backbone` takes by name

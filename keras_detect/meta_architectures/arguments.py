@@ -45,12 +45,19 @@ def refuse_ignored(arguments, rules):
             )
 
 
+def with_settings(given, settings, rules):
+    """`given`, with those `settings` (argument -> value) that it neither has nor, by `rules`, leaves without effect."""
+    given = {name: value for name, value in given.items() if value is not None}
+    replaced = {ignored for ignored, by in rules if by in given}
+    return {**{name: value for name, value in settings.items() if name not in replaced}, **given}
+
+
 def count_classes(num_classes, class_names, predictor):
     """K of what was given: a number, names, or the head of a finished predictor (`None` or a name: no such head).
 
     Raises `ValueError` if nothing tells, or if the predictor was built for another number.
     """
-    built_for = getattr(predictor, "num_classes", None)
+    built_for = None if isinstance(predictor, type) else getattr(predictor, "num_classes", None)
     if num_classes is None:
         num_classes = len(class_names) if class_names is not None else built_for
     if num_classes is None:

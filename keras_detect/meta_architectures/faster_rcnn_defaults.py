@@ -1,5 +1,6 @@
 """The parts that `FasterRCNN.from_backbone` takes where the caller gives none."""
 
+import functools
 import re
 
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
@@ -104,8 +105,8 @@ def feature_extractor(backbone, neck, split, preprocess, roi_size):
     backbone = as_backbone(backbone, preprocess)
     if neck is None:
         return SplitFeatureExtractor(backbone=backbone, split=split, name="feature_extractor")
-    if isinstance(neck, str):
-        neck = NECKS.create(neck, {"levels": pyramid_levels(backbone), "last_level": LAST_LEVEL})
+    if isinstance(neck, str | type | functools.partial):
+        neck = NECKS.resolve(neck, {"levels": pyramid_levels(backbone), "last_level": LAST_LEVEL})
     return FPNFeatureExtractor(backbone=backbone, neck=neck, roi_size=roi_size[0], name="feature_extractor")
 
 
@@ -173,10 +174,11 @@ def region_predictor(anchors):
 
 
 def box_predictor(num_classes, given=None):
-    """The heads of the second stage: `given` layer or name; else a box for each class."""
-    if given is not None and not isinstance(given, str):
-        return given
-    return ROI_HEADS.get(given or "mask_rcnn")(num_classes=num_classes, name="box_predictor")
+    """The heads of the second stage: `given` layer, class or name; else a box for each class."""
+    builder = ROI_HEADS.get(given or "mask_rcnn") if given is None or isinstance(given, str) else given
+    if not isinstance(builder, type | functools.partial):
+        return builder
+    return builder(num_classes=num_classes, name="box_predictor")
 
 
 def box_stage(classification_loss="softmax_cross_entropy", localization_loss="smooth_l1"):

@@ -1,5 +1,6 @@
 """The parts that `SSD.from_backbone` takes where the caller gives none."""
 
+import functools
 import re
 
 import keras
@@ -97,8 +98,8 @@ def complete(cls, given):
 def feature_extractor(backbone, neck, preprocess=None):
     """`SSDFeatureExtractor` of what `SSD.from_backbone` accepts as backbone and as neck."""
     backbone = as_backbone(backbone, preprocess)
-    if isinstance(neck, str):
-        neck = NECKS.create(neck, {"levels": levels_of(backbone), "last_level": LAST_LEVEL})
+    if isinstance(neck, str | type | functools.partial):
+        neck = NECKS.resolve(neck, {"levels": levels_of(backbone), "last_level": LAST_LEVEL})
     return SSDFeatureExtractor(backbone=backbone, neck=neck, name="feature_extractor")
 
 
@@ -160,13 +161,14 @@ def anchor_generator(extractor, resizer, given=None):
 
 
 def box_predictor(extractor, anchors, num_classes, given=None):
-    """The box predictor: `given` layer or name; else shared heads for a pyramid, or a 3x3 convolution on each map."""
+    """The box predictor: `given` layer, class or name; else shared heads for a pyramid, or one convolution per map."""
     per_location = anchors.num_anchors_per_location()
     shared = pyramid_levels(extractor) and len(set(per_location)) == 1
     given = given or ("weight_shared" if shared else "convolutional")
-    if not isinstance(given, str):
-        return given
-    return HEADS.get(given)(num_classes=num_classes, num_anchors_per_location=per_location, name="box_predictor")
+    builder = HEADS.get(given) if isinstance(given, str) else given
+    if not isinstance(builder, type | functools.partial):
+        return builder
+    return builder(num_classes=num_classes, num_anchors_per_location=per_location, name="box_predictor")
 
 
 def default_resizer(image_size):

@@ -1,5 +1,7 @@
 """`from_backbone`: parts by name, and arguments that are unknown or would be ignored."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -79,6 +81,21 @@ def test_a_detector_with_every_part_by_name(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     scores = [each.predict_on_batch(x)[schema.SCORES] for each in (model, loaded)]
     np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, scores))
+
+
+def test_parts_by_class_follow_the_model_as_those_by_name_do():
+    neck = functools.partial(BiFPN, num_iterations=1, num_filters=16)
+    model = tiny.tiny_ssd(
+        neck=neck, anchor_generator=MultiscaleGridAnchorGenerator, box_predictor=ConvolutionalBoxPredictor
+    )
+    assert model.feature_extractor.neck == BiFPN(
+        levels=("C3", "C4", "C5"), max_level=7, num_iterations=1, num_filters=16
+    )
+    assert model.anchor_generator == MultiscaleGridAnchorGenerator(min_level=3, max_level=7)
+    assert (model.box_predictor.num_classes, model.box_predictor.num_anchors_per_location) == (3, (6,) * 5)
+    two_stages = tiny.tiny_faster_rcnn(neck=neck, box_predictor=MaskRCNNBoxPredictor)
+    assert two_stages.feature_extractor.neck.max_level == 6
+    assert two_stages.box_predictor.num_classes == 3
 
 
 def test_a_part_by_name_is_the_default_part():
