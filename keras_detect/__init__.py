@@ -22,7 +22,7 @@ from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.presets import store  # noqa: F401 - provides `load_preset` and `save_preset`
-from keras_detect.tf_od_api import restore_model  # noqa: F401 - provides `restore_checkpoint`
+from keras_detect.tf_od_api import restore_model  # noqa: F401 - registers upstream's checkpoints
 from keras_detect.tf_od_api.build import from_pipeline_config
 
 Model = DetectionModel

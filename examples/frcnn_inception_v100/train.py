@@ -143,10 +143,7 @@ def train(model, training, validation, recipe, folder, every_n_epochs=5):
 
 def ship(model, folder, test, minutes):
     """Writes the preset: images keep their aspect ratio, weights are stored as float16. Measures what is stored."""
-    config = model.get_config()
-    resizer = KeepAspectRatioResizer(min_dimension=HEIGHT, max_dimension=WIDTH)
-    shipped = type(model).from_config({**config, "resizer": keras.saving.serialize_keras_object(resizer)})
-    shipped.set_weights(model.get_weights())
+    shipped = model.with_parts(resizer=KeepAspectRatioResizer(min_dimension=HEIGHT, max_dimension=WIDTH))
     save_preset(shipped, folder, weights_dtype="float16")
     stored = keras_detect.Model.from_preset(str(folder))
     result = evaluate_coco(stored, test)

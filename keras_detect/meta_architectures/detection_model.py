@@ -38,6 +38,9 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Serial
     #: names the architecture in the tables of checkpoints that restore into it ("ssd"); None: there is none
     checkpoint_family: str | None = None
 
+    #: regex of the `named_weights` that depend on the number of classes
+    class_head: str = r"box_predictor/.*(_class|class_head|box_head)/.*"
+
     #: names of the scalars that `compute_losses` returns; each becomes a column of the progress bar and of `History`
     loss_names: tuple[str, ...] = ()
 

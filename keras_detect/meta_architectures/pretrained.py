@@ -3,15 +3,16 @@
 from absl import logging
 
 from keras_detect import registry, schema
-from keras_detect.weights import keras_applications
-from keras_detect.weights.restore import restore
+from keras_detect.weights import keras_sources  # noqa: F401 - registers its readers
+from keras_detect.weights.named_weights import ModelWeights, copy_weights
+from keras_detect.weights.sources import restore_model
 
 
 class Pretrained:
     """What `DetectionModel` inherits for presets and checkpoints. Higher levels know their formats."""
 
     def save_to_preset(self, directory, metadata=None):
-        """Writes the preset directory `config.json`, `model.weights.h5`, `label_map.json`, `metadata.json`.
+        """Writes the preset directory `config.json`, `weights.h5`, `label_map.json`, `metadata.json`.
 
         Args:
             directory: the folder to write; it appears whole or not at all.
@@ -59,17 +60,18 @@ class Pretrained:
             raise ValueError("re_head needs num_classes or class_names. Received neither.")
         config = self.with_num_classes(self.get_config(), len(class_names) if num_classes is None else num_classes)
         model = type(self).from_config({**config, "class_names": class_names})
-        report = registry.provided("copy_weights")(self, model, self.name)
+        report = copy_weights(ModelWeights(self), model, other_classes=True)
         logging.warning("%s", report.summary())
         return model
 
     def restore(self, checkpoint, kind="detection"):
-        """Restores weights, strictly: of a TensorFlow Object Detection API checkpoint, or of keras.applications.
+        """Restores weights, strictly: of another detector, a preset, a checkpoint, or a classifier.
 
         Args:
-            checkpoint: prefix, folder, or `.tar.gz` of a TF2 object checkpoint; with `kind="classification"` also a
-                network of keras.applications, or a classifier around the same backbone, as a Keras model, a `.keras`
-                file or a `.weights.h5` file.
+            checkpoint: whatever a reader of `weights.sources` opens: a detector or its `.keras` file; a preset's name,
+                folder or address; prefix, folder or `.tar.gz` of a checkpoint of the TensorFlow Object Detection API;
+                with `kind="classification"` also a network of keras.applications, or a classifier around the same
+                backbone, as a Keras model, a `.keras` file or a `.weights.h5` file.
             kind: "detection" (everything, or all but the class head where the number of classes differs) or
                 "classification" (the backbone alone).
 
@@ -79,21 +81,6 @@ class Pretrained:
         Raises:
             ValueError: model and checkpoint do not fit; every leftover is listed and nothing was restored. Weights of
                 keras.applications do not fit a backbone that computes something else (`weights.keras_applications`).
+            FileNotFoundError: no such file or folder.
         """
-        if keras_applications.is_keras_source(checkpoint):
-            return self._restore_keras_weights(checkpoint, kind)
-        return registry.provided("restore_checkpoint")(self, checkpoint, kind)
-
-    def _restore_keras_weights(self, source, kind):
-        if kind != "classification":
-            raise ValueError(
-                "A Keras model or weights file restores into the backbone alone: pass kind='classification'. Received: "
-                f"kind={kind!r}. A whole detector saved by Keras is loaded by keras.models.load_model or load_weights."
-            )
-        (backbone,) = self._weight_groups()["backbone"]
-        reader = keras_applications.weights_source(backbone, source)
-        skip = ((r"(?!backbone/).*", "not part of the backbone"),)
-        report = restore(self.named_weights(), reader.key, reader, skip=skip, ignore=reader.ignore)
-        logging.info("%s", report.summary())
-        reader.log_notes()
-        return report
+        return restore_model(self, checkpoint, kind)

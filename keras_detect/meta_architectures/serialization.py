@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_detect import compat
 from keras_detect.registry import deserialize, unknown_name
+from keras_detect.weights.named_weights import named_weights
 
 
 class Serialization:
@@ -25,11 +25,7 @@ class Serialization:
         The names do not depend on the order in which models were built, as Keras' variable paths do; checkpoint maps
         and re-heading go by them.
         """
-        names = {}
-        for group, layers in self._weight_groups().items():
-            for layer in layers:
-                _collect(layer, group, names)
-        return names
+        return named_weights(self._weight_groups())
 
     def _weight_groups(self):
         """`{group name: layers}`; together they hold every weight of the model once."""
@@ -148,14 +144,3 @@ def _weights_of(name, part):
 def _config_of(serialized):
     config = serialized.get("config") if isinstance(serialized, dict) else None
     return config if isinstance(config, dict) else {}
-
-
-def _collect(layer, prefix, names):
-    """Adds the weights of `layer` and of its sub-layers to `names`, each under its layer's name."""
-    children = layer.layers if isinstance(layer, keras.Model) else compat.direct_layers(layer)
-    inherited = {id(weight) for child in children for weight in child.weights}
-    for weight in layer.weights:
-        if id(weight) not in inherited:
-            names[f"{prefix}/{layer.name}/{weight.name}"] = weight
-    for child in children:
-        _collect(child, prefix if not compat.direct_layers(child) else f"{prefix}/{child.name}", names)

@@ -24,7 +24,7 @@ _CHUNK = 1024 * 1024
 _MAX_BYTES = 8 * 1024**3
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
-PRESET_FILES = ("config.json", "model.weights.h5", "label_map.json", "metadata.json")
+PRESET_FILES = ("config.json", "weights.h5", "label_map.json", "metadata.json")
 
 
 class DownloadError(OSError):

@@ -1,68 +1,56 @@
-"""The original zoo's EfficientDets, as their authors published them.
+"""The EfficientDets of upstream's zoo, as their authors published them.
 
 The published table calls D6 1280x1280; its config, which rules, says 1408x1408. D7 is D6 on larger pictures.
-The numbers of an architecture are: EfficientNet, size, filters, BiFPN cells, layers of each head.
 """
 
-from functools import partial
-
-from keras_detect.presets.architectures import efficientdet
 from keras_detect.presets.preset import Preset, add
 
 EFFICIENTDET_PRESETS = add(
     Preset(
         archive="20200711/efficientdet_d0_coco17_tpu-32.tar.gz",
         pipeline_config="ssd_efficientdet_d0_512x512_coco17_tpu-8",
-        architecture=partial(efficientdet, "b0", 512, 64, 3, 3),
         speed_ms=39,
         coco_map=33.6,
     ),
     Preset(
         archive="20200711/efficientdet_d1_coco17_tpu-32.tar.gz",
         pipeline_config="ssd_efficientdet_d1_640x640_coco17_tpu-8",
-        architecture=partial(efficientdet, "b1", 640, 88, 4, 3),
         speed_ms=54,
         coco_map=38.4,
     ),
     Preset(
         archive="20200711/efficientdet_d2_coco17_tpu-32.tar.gz",
         pipeline_config="ssd_efficientdet_d2_768x768_coco17_tpu-8",
-        architecture=partial(efficientdet, "b2", 768, 112, 5, 3),
         speed_ms=67,
         coco_map=41.8,
     ),
     Preset(
         archive="20200711/efficientdet_d3_coco17_tpu-32.tar.gz",
         pipeline_config="ssd_efficientdet_d3_896x896_coco17_tpu-32",
-        architecture=partial(efficientdet, "b3", 896, 160, 6, 4),
         speed_ms=95,
         coco_map=45.4,
     ),
     Preset(
         archive="20200711/efficientdet_d4_coco17_tpu-32.tar.gz",
         pipeline_config="ssd_efficientdet_d4_1024x1024_coco17_tpu-32",
-        architecture=partial(efficientdet, "b4", 1024, 224, 7, 4),
         speed_ms=133,
         coco_map=48.5,
     ),
     Preset(
         archive="20200711/efficientdet_d5_coco17_tpu-32.tar.gz",
         pipeline_config="ssd_efficientdet_d5_1280x1280_coco17_tpu-32",
-        architecture=partial(efficientdet, "b5", 1280, 288, 7, 4),
         speed_ms=222,
         coco_map=49.7,
     ),
     Preset(
         archive="20200711/efficientdet_d6_coco17_tpu-32.tar.gz",
         pipeline_config="ssd_efficientdet_d6_1408x1408_coco17_tpu-32",
-        architecture=partial(efficientdet, "b6", 1408, 384, 8, 5, weighted=False),
         speed_ms=268,
         coco_map=50.5,
     ),
     Preset(
         archive="20200711/efficientdet_d7_coco17_tpu-32.tar.gz",
         pipeline_config="ssd_efficientdet_d7_1536x1536_coco17_tpu-32",
-        architecture=partial(efficientdet, "b6", 1536, 384, 8, 5, weighted=False),
         speed_ms=325,
         coco_map=51.2,
     ),

@@ -1,12 +1,15 @@
 """A preset's row, and the table of all rows."""
 
 import dataclasses
-from collections.abc import Callable
+import pathlib
 
 from keras_detect.presets.coco_names import COCO_NAMES
 from keras_detect.registry import unknown_name
 
 PUBLISHED_ADDRESS = "https://download.tensorflow.org/models/object_detection/tf2/"
+
+#: one config per model, as the config.json of a preset's folder; `tests/presets/write_configs.py` makes them
+CONFIGS = pathlib.Path(__file__).with_name("configs")
 
 _PRESETS: dict[str, "Preset"] = {}
 
@@ -17,16 +20,14 @@ class Preset:
 
     Attributes:
         archive: the archive's path below `PUBLISHED_ADDRESS`; its stem is the preset's `name`.
-        pipeline_config: name of the model's config among the original's training configs (without ".config"); None
+        pipeline_config: name of the model's config among upstream's training configs (without ".config"); None
             where only the archive has one.
-        speed_ms: the published speed, milliseconds per picture on the authors' hardware.
+        speed_ms: the published speed, milliseconds per image on the authors' hardware.
         coco_map: the published mAP on COCO 2017 val, in percent; `measured_map` is what we measured (None: nothing).
         outputs: what a detection holds beside its score and label.
         licence: SPDX identifier.
         sha256: digest of the archive, where one is known.
         class_names: names of the classes that it was trained on.
-        architecture: builds the model with fresh weights and without network: `architecture(num_classes=...,
-            class_names=...)`; None where that cannot be done.
     """
 
     archive: str
@@ -38,7 +39,6 @@ class Preset:
     licence: str = "Apache-2.0"
     sha256: str | None = None
     class_names: tuple = COCO_NAMES
-    architecture: Callable | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def name(self):
@@ -52,20 +52,15 @@ class Preset:
 
     def published(self):
         """What the row says, as a dict that JSON can hold, for a preset's `metadata.json`."""
-        elsewhere = ("sha256", "class_names", "architecture")  # of the file; in the label map; in the config
+        elsewhere = ("sha256", "class_names")  # of the file; in the label map; in the config
         fields = [field.name for field in dataclasses.fields(self) if field.name not in elsewhere]
         return {"name": self.name, **{name: getattr(self, name) for name in fields}}
 
-    def build(self, num_classes=None):
-        """The model with fresh weights, without network; with another `num_classes` it has no class names.
-
-        Raises `ValueError` if the row has no architecture.
-        """
-        if self.architecture is None:
-            raise ValueError(f"The preset '{self.name}' cannot be built without its archive; load its weights.")
-        own = num_classes in (None, len(self.class_names))
-        count = len(self.class_names) if own else num_classes
-        return self.architecture(num_classes=count, class_names=self.class_names if own else None)
+    @property
+    def config(self):
+        """The packaged `config.json` of the model, from which it is built without network; None if there is none."""
+        path = CONFIGS / f"{self.name}.json"
+        return path if path.is_file() else None
 
 
 def add(*presets):

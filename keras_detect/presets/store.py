@@ -9,6 +9,8 @@ from absl import logging
 from keras_detect.presets import cache, directory, download, packaged, preset, zoo
 from keras_detect.presets.directory import PresetError, save_preset
 from keras_detect.registry import check_num_classes, provide, unknown_name
+from keras_detect.weights.keras_sources import named_plan
+from keras_detect.weights.sources import register_reader
 
 __all__ = ["PresetError", "find_preset", "load_preset", "names", "save_preset"]
 
@@ -24,7 +26,7 @@ def load_preset(name, num_classes=None, load_weights=True, progress=True):
 
     Args:
         name: a built-in name, a preset's folder, the path of an archive, or an address (`hf://`, `kaggle://`, or an
-            archive at `https://` or `file://`). An archive is one of a preset folder, or of the original zoo's layout.
+            archive at `https://` or `file://`). An archive is one of a preset folder, or one as in upstream's zoo.
         num_classes: re-heads for another number of classes: all other weights are loaded, and a warning in the log
             says which were not.
         load_weights: False builds the architecture alone; a built-in one without network.
@@ -36,7 +38,10 @@ def load_preset(name, num_classes=None, load_weights=True, progress=True):
     """
     check_num_classes(num_classes, "the preset's")
     if not load_weights and _is_fetched(name):
-        return _row(name).build(num_classes)
+        row = _row(name)
+        if row.config is None:
+            raise ValueError(f"The preset '{row.name}' cannot be built without its archive; load its weights.")
+        return directory.build_model(row.config, num_classes, row.class_names)[0]
     folder = find_preset(name, progress=progress)
     model, report = directory.read_preset(folder, num_classes, load_weights)
     if load_weights and report.kept:
@@ -76,6 +81,26 @@ def _from_archive(url, target, row, progress):
                 raise
         else:
             raise PresetError(f"{url}: neither a preset ({directory.CONFIG}) nor a zoo archive ({zoo.CONFIG})")
+
+
+def _is_preset(source):
+    """Whether `source`, of any type, is an address, a preset's folder, or a built-in name."""
+    if download.is_url(source):
+        return True
+    if not isinstance(source, str | os.PathLike):
+        return False
+    path = os.path.expanduser(source)
+    return directory.is_preset(path) or (source in names() and not os.path.exists(path))
+
+
+@register_reader(
+    "preset",
+    what="a preset: its name, its folder, or an address (hf://, kaggle://, https://, file://)",
+    opens=_is_preset,
+)
+def preset_weights(model, source, kind):
+    """The weights of a preset, whatever its number of classes."""
+    return named_plan(model, directory.open_weights(find_preset(source)), kind)
 
 
 def _is_fetched(name):

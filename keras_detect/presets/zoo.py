@@ -1,14 +1,15 @@
-"""Turns an unpacked archive of the original zoo (`pipeline.config`, `checkpoint/`) into a preset folder."""
+"""Turns an unpacked archive of upstream's zoo (`pipeline.config`, `checkpoint/`) into a preset folder."""
 
 import pathlib
 
 from keras_detect.presets import directory
+from keras_detect.tf_od_api.build import from_pipeline_config
 
 CONFIG = "pipeline.config"
 
 
 def is_zoo(folder):
-    """Whether `folder` is an unpacked archive of the original zoo."""
+    """Whether `folder` is an unpacked archive of upstream's zoo."""
     return (pathlib.Path(folder) / CONFIG).is_file()
 
 
@@ -18,11 +19,8 @@ def convert(folder, target, metadata=None, class_names=None):
     `class_names` names the classes of the config; a model of another number of classes gets no names. Raises what the
     config's builder and the checkpoint's reader raise; nothing is written then.
     """
-    from keras_detect.tf_od_api.build import from_pipeline_config
-    from keras_detect.tf_od_api.restore_model import restore_model
-
     model = from_pipeline_config(pathlib.Path(folder) / CONFIG)
-    restore_model(model, folder)
+    model.restore(folder)
     if class_names is not None and len(class_names) == model.num_classes:
         model.class_names = tuple(class_names)
     directory.write_preset(model, target, metadata)

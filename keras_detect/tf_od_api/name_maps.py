@@ -19,9 +19,6 @@ CLASSIFIER = "feature_extractor"
 #: others have one layer behind the backbone: the dense layer, or the convolution in its place
 CLASSIFIER_LAYERS = {"efficientnet": lambda backbone: len(efficientnet_layers(backbone, "stages")) + 3}
 
-#: names of `DetectionModel.named_weights` that hold the class head, left out when the number of classes differs
-CLASS_HEAD = r"box_predictor/.*(_class|class_head|box_head)/.*"
-
 
 def ignored_keys(model):
     """`((regex of a checkpoint key, reason), ...)`: what upstream's checkpoint of `model` holds and `model` not."""

@@ -1,53 +1,42 @@
-"""Weights of the original's checkpoints into our models."""
+"""Checkpoints of upstream as a source of weights: TF2 object checkpoints, by the name tables."""
 
-from absl import logging
+import os
+import pathlib
 
-from keras_detect.registry import provide
 from keras_detect.tf_od_api import name_maps
-from keras_detect.weights.restore import restore
-from keras_detect.weights.tf2_object_checkpoint import open_checkpoint
-
-KINDS = ("detection", "classification")
-OTHER_PARTS = "not part of the backbone"
+from keras_detect.weights import tf2_object_checkpoint
+from keras_detect.weights.sources import BACKBONE_ALONE, OTHER_PARTS, Plan, register_reader
 
 
-@provide("restore_checkpoint")
-def restore_model(model, checkpoint, kind="detection"):
-    """Restores a TF2 object checkpoint of the original API.
+def _opens(source):
+    return isinstance(source, str | os.PathLike) and tf2_object_checkpoint.looks_like_one(
+        pathlib.Path(source).expanduser()
+    )
 
-    Args:
-        model: an `SSD` or a `FasterRCNN`.
-        checkpoint: prefix, directory, or the zoo's `.tar.gz`.
-        kind: "detection" restores everything, or everything but the class head where the number of classes differs;
-            "classification" restores the backbone alone, from a detector's checkpoint or from one of an ImageNet
-            classifier, as the original's configs name in `fine_tune_checkpoint`.
 
-    Returns:
-        `RestoreReport`; its summary is logged, as a warning where a class head was not restored.
+@register_reader(
+    "tf2 object checkpoint",
+    what="an object checkpoint of TensorFlow 2, as the TensorFlow Object Detection API writes it: its prefix "
+    "(beside which PREFIX.index lies), its folder, or a .tar.gz",
+    opens=_opens,
+)
+def object_checkpoint(model, source, kind):
+    """The plan for a checkpoint of a detector or, with `kind="classification"`, also of an ImageNet classifier.
 
-    Raises:
-        ValueError: an unknown kind; a model and a checkpoint that do not fit (nothing is restored then).
-        FileNotFoundError: no such checkpoint.
+    Upstream's configs name the latter in `fine_tune_checkpoint`.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}. Received: kind={kind!r}")
-    reader = open_checkpoint(checkpoint)
-    skip = ((r"(?!backbone/).*", OTHER_PARTS),) if kind == "classification" else ()
+    reader = tf2_object_checkpoint.open_checkpoint(source)
     if kind == "detection":
-        keys, ignore = name_maps.checkpoint_keys(model), name_maps.ignored_keys(model)
-    elif any(key.startswith(f"{name_maps.CLASSIFIER}/") for key in reader.shapes):
+        return Plan(
+            reader=reader,
+            name_map=name_maps.checkpoint_keys(model),
+            ignore=name_maps.ignored_keys(model),
+            may_differ=((model.class_head, "class head for another number of classes"),),
+        )
+    if any(key.startswith(f"{name_maps.CLASSIFIER}/") for key in reader.shapes):
         keys, ignore = name_maps.classifier_keys(model), name_maps.ignored_classifier_keys(model)
     else:
         keys = name_maps.backbone_checkpoint_keys(model)
-        ignore = (*name_maps.ignored_keys(model), (rf"(?!{name_maps.backbone_keys(model)}).*", OTHER_PARTS))
-    report = restore(
-        model.named_weights(),
-        keys,
-        reader,
-        skip=skip,
-        ignore=ignore,
-        may_differ=((name_maps.CLASS_HEAD, "class head for another number of classes"),),
-    )
-    partly = kind == "detection" and report.kept
-    logging.log(logging.WARNING if partly else logging.INFO, "%s", report.summary())
-    return report
+        others = rf"(?!{name_maps.backbone_keys(model)}).*"
+        ignore = (*name_maps.ignored_keys(model), (others, OTHER_PARTS))
+    return Plan(reader=reader, name_map=keys, skip=BACKBONE_ALONE, ignore=ignore)

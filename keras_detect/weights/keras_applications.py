@@ -6,25 +6,20 @@ odd sides another way. The zoo's `resnet_v1_*` rows have another arithmetic and 
 """
 
 import dataclasses
-import pathlib
 import warnings
 from collections.abc import Callable
 
 import h5py
 import keras
 import numpy as np
-from absl import logging
 
 from keras_detect import compat
 from keras_detect.backbones import efficientnet
-from keras_detect.backbones.keras_models import KerasBackbone
 from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
 from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
 from keras_detect.backbones.resnet_v1 import KERAS_APPLICATIONS
 from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
-from keras_detect.weights.keras_model import NetworkWeights, OwnWeights, existing_file, load_keras_file
-
-SUFFIXES = (".keras", ".h5")
+from keras_detect.weights.keras_model import NetworkWeights, existing_file, source_name
 
 ODD_SIDES = (
     "equal to keras.applications for pictures whose sides are multiples of 32; maps of odd sides are padded otherwise"
@@ -149,42 +144,32 @@ FAMILIES = {
 }
 
 
-def is_keras_source(source):
-    """Whether `source` is a Keras model, or the path of a `.keras` or `.h5` file."""
-    return isinstance(source, keras.Model) or pathlib.Path(str(source)).suffix in SUFFIXES
-
-
-def weights_source(backbone, source):
-    """The source to restore `backbone` from: keras.applications for its families, else a model around its own class."""
-    if backbone.checkpoint_family in FAMILIES or isinstance(backbone, KerasBackbone):
-        return KerasWeights(backbone, source)
-    return OwnWeights(backbone, source)
-
-
 class KerasWeights(NetworkWeights):
     """Weights of a classification network of keras.applications, as a source that the strict restore reads.
 
     Args:
         backbone: the `Backbone` that the weights are for.
-        source: a Keras model that is, or contains, the matching network; a `.keras` file of one; or a `.weights.h5`
-            file (also the `.h5` that keras.applications downloads). No file is fetched.
+        source: a Keras model that is, or contains, the matching network; or the path of a `.weights.h5` file (also the
+            `.h5` that keras.applications downloads). No file is fetched.
+        name: what messages call a model.
 
     Attributes:
         shapes: `{"layer/variable": shape}` of the network.
         ignored: `{"layer/variable": reason}`: dense layers, which no backbone has.
         ignore: rules for the rest of the classifier.
+        notes: what differs although the weights fit.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a backbone whose arithmetic is not that of keras.applications, or another network.
     """
 
-    def __init__(self, backbone, source):
+    def __init__(self, backbone, source, name=None):
         family = family_of(backbone)
         self.rows = family.layers(backbone)
         self.application, settings = family.application(backbone)
         self.ignore = tail_rules(backbone, self.rows, family)
-        self.source = f"{source.name} (Keras model)" if isinstance(source, keras.Model) else str(source)
+        self.source = source_name(source, name)
         network = self._network(source, settings, family.stem_bn)
         self._variables, self.ignored = {}, {}
         for layer in network.layers:
@@ -197,17 +182,9 @@ class KerasWeights(NetworkWeights):
         self.shapes = {name: tuple(variable.shape) for name, variable in self._variables.items()}
         self.notes = tuple(_notes(backbone, network, family))
 
-    def log_notes(self):
-        """Logs what differs although the weights fit."""
-        for note in self.notes:
-            logging.warning("%s: %s", self.source, note)
-
     def _network(self, source, settings, stem_bn):
         if not isinstance(source, keras.Model):
-            path = existing_file(source)
-            if path.suffix == ".h5":
-                return _load_h5(self.application, settings, path)
-            source = load_keras_file(path)
+            return _load_h5(self.application, settings, existing_file(source))
         wanted = (next(iter(self.rows.values())), stem_bn)
         for candidate in (source, *compat.inner_layers(source)):
             if isinstance(candidate, keras.Model) and {layer.name for layer in candidate.layers}.issuperset(wanted):

@@ -7,6 +7,7 @@ import h5py
 import keras
 
 from keras_detect import compat
+from keras_detect.weights.named_weights import stable_names
 
 CLASSIFIER = "not part of the backbone, which a detector reads alone"
 
@@ -26,11 +27,16 @@ def load_keras_file(path):
     return keras.models.load_model(path, compile=False)
 
 
+def source_name(source, name=None):
+    """What messages call a source: `name`, else the model's own name or the path."""
+    return name or (f"{source.name} (Keras model)" if isinstance(source, keras.Model) else str(source))
+
+
 class NetworkWeights:
     """Variables of a Keras network as a source of weights; a subclass fills `rows` and `_variables`.
 
     Attributes:
-        rows: `{layer of the backbone: layer of the network}`.
+        rows: `{layer of the backbone, by its stable name: layer of the network}`.
         advice: the way out, where the weights do not fit.
     """
 
@@ -53,25 +59,27 @@ class OwnWeights(NetworkWeights):
 
     Args:
         backbone: the `Backbone` that the weights are for.
-        source: a Keras model that is the same backbone, contains it, or is a classifier built on its layers; a `.keras`
-            file of one; or a `.weights.h5` file of the backbone, or of it and dense layers.
+        source: a Keras model that is the same backbone, contains it, or is a classifier built on its layers; or the
+            path of a `.weights.h5` file of the backbone, or of it and dense layers.
+        name: what messages call a model.
 
     Attributes:
         shapes: `{"layer/variable": shape}` of the source's backbone.
         ignored: `{"layer/variable": reason}` of what lies around it.
-        ignore: no further rules.
+        ignore, notes: nothing, since the class and every shape are the same.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a source that is not built on this backbone.
     """
 
-    ignore = ()
+    ignore = notes = ()
 
-    def __init__(self, backbone, source):
-        self.source = f"{source.name} (Keras model)" if isinstance(source, keras.Model) else str(source)
-        names = [layer.name for layer in backbone.layers if layer.weights]
-        theirs = self._layers(backbone, names, source)
+    def __init__(self, backbone, source, name=None):
+        self.source = source_name(source, name)
+        stable = zip(backbone.layers, stable_names(backbone.layers), strict=True)
+        names = {name: layer.name for layer, name in stable if layer.weights}
+        theirs = self._layers(backbone, list(names.values()), source)
         self.rows = dict(zip(names, (layer.name for layer in theirs[: len(names)]), strict=True))
         self._variables, self.ignored = {}, {}
         for layer in theirs:
@@ -81,16 +89,10 @@ class OwnWeights(NetworkWeights):
                 (self._variables if mine else self.ignored)[key] = variable if mine else CLASSIFIER
         self.shapes = {key: tuple(variable.shape) for key, variable in self._variables.items()}
 
-    def log_notes(self):
-        """Nothing differs where the class and every shape are the same."""
-
     def _layers(self, backbone, names, source):
         """The source's layers with weights, those of the backbone first and in its order."""
         if not isinstance(source, keras.Model):
-            path = existing_file(source)
-            if path.suffix == ".h5":
-                return _load_h5(backbone, path)
-            source = load_keras_file(path)
+            return _load_h5(backbone, existing_file(source))
         missing = names
         for candidate in (source, *compat.inner_layers(source)):
             if not isinstance(candidate, keras.Model):

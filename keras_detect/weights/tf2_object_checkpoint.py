@@ -129,6 +129,16 @@ def open_checkpoint(path):
     raise FileNotFoundError(f"{path}: no such checkpoint; {wanted}")
 
 
+def looks_like_one(path: pathlib.Path) -> bool:
+    """Whether there is, at `path`, what `open_checkpoint` takes or can explain: a prefix, a folder, an archive."""
+    if path.is_dir():
+        children = [path, *(child for child in path.iterdir() if child.is_dir())]
+        return any((folder / "checkpoint").exists() or any(folder.glob("*.index")) for folder in children)
+    prefix = path.with_name(re.sub(_PARTS, "", path.name)) if path.name else path
+    known = path.is_file() and path.name.endswith((*_ARCHIVES, *_OTHER_FILES))
+    return known or _is_checkpoint(path) or _is_checkpoint(prefix)
+
+
 def find_checkpoint(folder):
     """The prefix of the checkpoint in `folder` or in its `checkpoint` sub-folder. Raises `CheckpointError`."""
     folder = pathlib.Path(folder)

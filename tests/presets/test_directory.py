@@ -3,12 +3,15 @@
 import json
 import os
 
+import h5py
 import keras
 import numpy as np
 import pytest
 
+import keras_detect
 from keras_detect.presets import directory
-from keras_detect.presets.directory import PresetError, copy_weights, read_preset, save_preset
+from keras_detect.presets.directory import PresetError, read_preset, save_preset
+from tests import tiny
 from tests.presets.toy import Toy
 
 X = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
@@ -84,7 +87,7 @@ def test_the_policy_is_the_sessions_not_the_presets(saved, tmp_path):
 def test_what_float16_cannot_hold_is_named(model, tmp_path, value):
     """65504 is its largest number."""
     model.head.bias.assign([0.0, value, 65504.0])
-    with pytest.raises(ValueError, match=r"head/vars/1 holds NaN or a value beyond 65504"):
+    with pytest.raises(ValueError, match=r"head/bias holds NaN or a value beyond 65504"):
         save_preset(model, tmp_path / "preset", weights_dtype="float16")
     assert not os.listdir(tmp_path)
 
@@ -93,7 +96,10 @@ def test_another_number_of_classes_keeps_all_but_the_head(model, saved):
     other, report = read_preset(saved, num_classes=7)
     assert outputs(other).shape == (6, 7)
     assert set(report.kept) == {"head/kernel", "head/bias"} and len(report.restored) == 6
-    assert report.kept["head/kernel"] == "fresh: shape (4, 7) here, (4, 3) in the preset"
+    assert (
+        report.kept["head/kernel"]
+        == "fresh, for another number of classes (shape (4, 7) here, (4, 3) in the checkpoint)"
+    )
     for name, weight in model.named_weights().items():
         if not name.startswith("head"):
             np.testing.assert_array_equal(
@@ -133,13 +139,13 @@ def test_an_interrupted_write_leaves_the_older_preset(model, saved, tmp_path, mo
     newer = Toy(num_classes=9)
     metadata = {}
     if moment == "weights":
-        monkeypatch.setattr(newer, "save_weights", fail)
+        monkeypatch.setattr(newer, "named_weights", fail)
     elif moment == "metadata":
         metadata = {"not json": object()}
     else:
         rename = os.rename
         monkeypatch.setattr(
-            "keras_detect.presets.directory.os.rename",
+            "keras_detect.files.os.rename",
             lambda a, b: fail() if b == saved and "older" not in str(a) else rename(a, b),
         )
     for folder in (saved,) if moment == "rename" else (saved, tmp_path / "new"):
@@ -158,8 +164,8 @@ def test_an_interrupted_write_leaves_the_older_preset(model, saved, tmp_path, mo
         ("config.json", b"[]", "config.json: damaged, a JSON object was expected"),
         ("config.json", b"\xff", "config.json: damaged, no JSON"),
         ("config.json", b'{"class_name": "Nowhere", "config": {}, "module": "x"}', "config.json: cannot build"),
-        ("model.weights.h5", None, "missing; pass load_weights=False"),
-        ("model.weights.h5", b"half", "model.weights.h5: damaged or replaced"),
+        ("weights.h5", None, "missing; pass load_weights=False"),
+        ("weights.h5", b"half", "weights.h5: damaged or replaced"),
         ("metadata.json", None, "metadata.json: missing"),
         ("metadata.json", b"no", "metadata.json: damaged"),
     ],
@@ -175,23 +181,55 @@ def test_damage_is_named(saved, name, content, message):
 
 def test_weights_of_another_model(saved, tmp_path):
     other = save_preset(Toy(num_classes=5), tmp_path / "other")
-    for name in ("model.weights.h5", "metadata.json"):
+    for name in ("weights.h5", "metadata.json"):
         (other / name).replace(saved / name)
-    with pytest.raises(PresetError, match=r"model\.weights\.h5: does not fit the model"):
+    with pytest.raises(PresetError, match=r"weights\.h5: does not fit the model"):
         read_preset(saved)
 
 
-def test_a_class_without_another_number_of_classes(tmp_path):
+def test_what_cannot_be_a_preset(tmp_path, saved, monkeypatch):
     inputs = keras.Input((2,))
     plain = keras.Model(inputs, keras.layers.Dense(1)(inputs))
-    folder = save_preset(plain, tmp_path / "preset")
-    again, report = read_preset(folder)
-    assert len(report.restored) == 2
-    np.testing.assert_array_equal(again.predict(np.ones((1, 2)), verbose=0), plain.predict(np.ones((1, 2)), verbose=0))
-    with pytest.raises(PresetError, match="cannot be built with another number of classes"):
-        read_preset(folder, num_classes=3)
+    with pytest.raises(TypeError, match=r"whose weights have names\. Received: Functional"):
+        save_preset(plain, tmp_path / "plain")
+    assert os.listdir(tmp_path) == ["preset"]
+    monkeypatch.delattr(Toy, "with_num_classes")
+    with pytest.raises(PresetError, match="a Toy cannot be built with another number of classes"):
+        read_preset(saved, num_classes=4)
 
 
-def test_weights_are_copied_between_twins_only():
-    with pytest.raises(PresetError, match="are not those of the model with another number of classes"):
-        copy_weights(Toy(), keras.Sequential([keras.Input((5,)), keras.layers.Dense(4)]), "toy")
+def test_an_older_format_is_named(saved):
+    metadata = json.loads((saved / "metadata.json").read_text())
+    (saved / "metadata.json").write_text(json.dumps({**metadata, "format": 1}))
+    with pytest.raises(PresetError, match=r"metadata\.json: format 1, and this version reads format 2; write"):
+        read_preset(saved)
+    assert read_preset(saved, load_weights=False)[0].num_classes == 3
+
+
+def test_a_trained_models_optimizer_is_not_written(tmp_path):
+    """AdamW keeps two numbers per weight: with them, the file would be three times as large."""
+    model = tiny.tiny_ssd()
+    model.compile("adamw")
+    model.train_on_batch(*tiny.tiny_batch())
+    folder = save_preset(model, tmp_path / "trained")
+    values = sum(weight.nbytes for weight in tiny.weights_of(model).values())
+    assert model.count_params() * 4 == values
+    with h5py.File(folder / "weights.h5") as file:
+        stored = {}
+        file.visititems(lambda name, item: stored.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+        assert set(stored) == set(model.named_weights())
+        assert sum(item.nbytes for item in stored.values()) == values
+    assert (folder / "weights.h5").stat().st_size < values + 1000 * len(stored)
+    again = keras_detect.Model.from_preset(folder)
+    assert not again.compiled
+    for name, value in tiny.weights_of(model).items():
+        np.testing.assert_array_equal(tiny.weights_of(again)[name], value, err_msg=name)
+
+
+def test_parts_are_written_without_module_paths(tmp_path):
+    model = tiny.tiny_faster_rcnn()
+    folder = save_preset(model, tmp_path / "tiny")
+    text = (folder / "config.json").read_text()
+    assert json.loads(text)["part"] == "FasterRCNN" and text.count("module") == 1  # of the users' backbone
+    assert '"registered_name":"tests.tiny>TinyBackbone"' in text
+    assert keras_detect.Model.from_preset(folder).get_config() == model.get_config()

@@ -1,5 +1,6 @@
 """The zoo's models offline and from their archives: architectures of every row, and the whole way of one."""
 
+import json
 import re
 import shutil
 
@@ -13,10 +14,11 @@ from keras_detect.presets.coco_names import COCO_NAMES
 from keras_detect.presets.directory import PresetError
 from tests import goldens
 from tests.networks import undrawn
+from tests.presets.write_configs import published_config, zoo_config
 from tests.weights.golden_checkpoints import write_checkpoint, write_golden_archive
 
 NAME = "ssd_mobilenet_v2_320x320_coco17_tpu-8"
-ROWS = [name for name in names() if get(name).architecture is not None]
+ROWS = [name for name in names() if get(name).pipeline_config is not None]
 BIG = [name for name in ROWS if re.search("resnet1|resnet50.*(1024|800)|_d[3-57]_", name)]
 
 
@@ -26,19 +28,24 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def settings(config):
-    """A `get_config()` without the names that Keras counts up (`ssd_1`), and without class names."""
-    return {key: value for key, value in config.items() if key not in ("name", "class_names")}
-
-
 @pytest.mark.parametrize("name", [pytest.param(row, marks=pytest.mark.slow) if row in BIG else row for row in ROWS])
-def test_offline_architecture_is_that_of_the_published_config(name, monkeypatch):
+def test_packaged_config_is_that_of_the_published_one(name):
+    """Written by `python -m tests.presets.write_configs`."""
+    goldens.require_shared()
+    assert json.loads(get(name).config.read_text()) == zoo_config(get(name))
+
+
+@pytest.mark.parametrize(
+    "name", [NAME, "efficientdet_d0_coco17_tpu-32", "faster_rcnn_resnet50_v1_640x640_coco17_tpu-8"]
+)
+def test_architectures_are_built_offline(name, monkeypatch):
+    goldens.require_shared()
     monkeypatch.setattr(download, "fetch", lambda *args, **kwargs: pytest.fail("no network is needed"))
-    published = goldens.require_shared("zoo/training_configs") / f"{get(name).pipeline_config}.config"
     with undrawn():
         offline = keras_detect.DetectionModel.from_preset(name, load_weights=False)
-        built = keras_detect.from_pipeline_config(published)
-    assert settings(offline.get_config()) == settings(built.get_config())
+        built = keras_detect.from_pipeline_config(published_config(get(name)))
+    ignored = {"name": None, "class_names": None}
+    assert {**offline.get_config(), **ignored} == {**built.get_config(), **ignored}
     ours, theirs = offline.named_weights(), built.named_weights()
     assert {key: tuple(value.shape) for key, value in ours.items()} == {
         key: tuple(value.shape) for key, value in theirs.items()
@@ -46,15 +53,22 @@ def test_offline_architecture_is_that_of_the_published_config(name, monkeypatch)
     assert offline.class_names == COCO_NAMES
 
 
-def test_rows_are_built_offline_for_other_classes():
-    assert len(ROWS) == 27
+def test_every_config_belongs_to_a_row_and_all_are_small():
+    configs = sorted(preset.CONFIGS.iterdir())
+    assert [path.stem for path in configs] == sorted(ROWS) and len(ROWS) == 27
+    assert sum(path.stat().st_size for path in configs) < 200_000
+
+
+def test_rows_are_built_offline_for_other_classes(monkeypatch):
     with undrawn():
         model = keras_detect.DetectionModel.from_preset(NAME, load_weights=False, class_names=["cell", "platelet"])
         assert model.num_classes == 2 and model.class_names == ("cell", "platelet")
         assert keras_detect.SSD.from_preset(NAME, num_classes=7, load_weights=False).class_names is None
+        assert keras_detect.SSD.from_preset(NAME, num_classes=90, load_weights=False).class_names == COCO_NAMES
     row = preset.Preset(archive="a/b.tar.gz", pipeline_config="b", speed_ms=None, coco_map=None)
+    monkeypatch.setitem(preset._PRESETS, "b", row)
     with pytest.raises(ValueError, match="'b' cannot be built without its archive"):
-        row.build()
+        keras_detect.SSD.from_preset("b", load_weights=False)
 
 
 def test_coco_names_stand_at_their_ids():
@@ -102,5 +116,5 @@ def test_a_checkpoint_of_another_model_leaves_nothing(tmp_path, home):
         keras_detect.DetectionModel.from_preset(url)
     assert str(error.value).startswith(f"The checkpoint {url} (1 variables) does not fit")  # and no temporary folder
     assert not list(home.iterdir())
-    with pytest.raises(PresetError, match=r"zoo: no preset .*; from_pipeline_config and restore read the original's"):
+    with pytest.raises(PresetError, match=r"zoo: no preset .*; from_pipeline_config and restore read upstream's"):
         keras_detect.DetectionModel.from_preset(tmp_path / "zoo")
