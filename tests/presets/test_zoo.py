@@ -31,7 +31,6 @@ def home(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", [pytest.param(row, marks=pytest.mark.slow) if row in BIG else row for row in ROWS])
 def test_packaged_config_is_that_of_the_published_one(name):
     """Written by `python -m tests.presets.write_configs`."""
-    goldens.require_shared()
     assert json.loads(get(name).config.read_text()) == zoo_config(get(name))
 
 
@@ -39,7 +38,6 @@ def test_packaged_config_is_that_of_the_published_one(name):
     "name", [NAME, "efficientdet_d0_coco17_tpu-32", "faster_rcnn_resnet50_v1_640x640_coco17_tpu-8"]
 )
 def test_architectures_are_built_offline(name, monkeypatch):
-    goldens.require_shared()
     monkeypatch.setattr(download, "fetch", lambda *args, **kwargs: pytest.fail("no network is needed"))
     with undrawn():
         offline = keras_detect.DetectionModel.from_preset(name, load_weights=False)
