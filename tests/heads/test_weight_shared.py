@@ -6,7 +6,7 @@ import pytest
 
 from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
 from keras_detect.layers.conv_blocks import ConvHyperparams
-from keras_detect.meta_architectures.serialization import _collect
+from keras_detect.weights.named_weights import named_weights
 from tests import goldens
 
 EPSILON = 0.001
@@ -26,8 +26,7 @@ def predictor(channels=1, levels=2, **settings):
 
 
 def weights(layer):
-    names = {}
-    _collect(layer, "box_predictor", names)
+    names = named_weights({"box_predictor": [layer]})
     return {name.removeprefix("box_predictor/"): weight for name, weight in names.items()}
 
 
