@@ -19,7 +19,9 @@ from keras_detect import (
 from keras_detect.backbones import Backbone, backbone_names, register_backbone
 from keras_detect.data import DetectionDataset, check_dataset, load_dataset, write_dataset
 from keras_detect.meta_architectures.detection_model import DetectionModel
+from keras_detect.meta_architectures.efficientdet import EfficientDet
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
+from keras_detect.meta_architectures.retinanet import RetinaNet
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.presets import store  # noqa: F401 - provides `load_preset` and `save_preset`
 from keras_detect.tf_od_api import restore_model  # noqa: F401 - registers upstream's checkpoints
@@ -33,8 +35,10 @@ __all__ = [
     "Backbone",
     "DetectionDataset",
     "DetectionModel",
+    "EfficientDet",
     "FasterRCNN",
     "Model",
+    "RetinaNet",
     "anchors",
     "backbone_names",
     "backbones",
