@@ -13,21 +13,14 @@ from keras_detect.meta_architectures.training_hooks import REGULARIZATION_LOSS, 
 class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Serialization, keras.Model):
     """A detector that `compile`, `fit`, `evaluate`, `predict` and `save` treat like any Keras model.
 
-    A subclass gives four of the verbs; the fifth, restoring weights, is `from_preset` and `restore`:
+    A meta-architecture defines the four methods `preprocess`, `call`, `compute_losses` and `postprocess`, the
+    properties `num_classes` and `num_detections`, and declares its `parts` and `loss_names`. Everything else is
+    inherited: `compile`, `fit`, `evaluate` and `predict` on TensorFlow, JAX and PyTorch; checks of every batch;
+    `detect`; `save`, `get_config` and `with_parts`; `from_preset`, `re_head` and `restore`.
+    `tests/contracts/test_own_architecture.py` is a complete one in one file.
 
-    - `preprocess(images, true_image_shapes=None)` -> `{"images" [B, h, w, 3] float, "true_image_shapes" [B, 3] int32}`,
-      shapes in the preprocessed frame; batches that the data pipeline has resized and padded come with the third,
-      `resized=True`;
-    - `call(inputs, training=None)` -> dict of raw prediction tensors, the anchors and the padded size among them;
-    - `compute_losses(y, predictions, inputs, training)` -> dict of named scalars;
-    - `postprocess(predictions, true_image_shapes)` -> detections, normalised to the true image.
-
-    `train_step`, `test_step` and `predict_step` are overridden once, here, for TensorFlow, JAX and PyTorch: they
-    preprocess (and postprocess) around Keras' own step, so optimizers, mixed precision, `jit_compile`,
-    `steps_per_execution`, distribution and callbacks keep working.
-
-    A subclass creates every variable before the end of its `__init__` and then calls `self._finish_init()`:
-    Keras would otherwise build the model on the raw batch.
+    The constructor creates every variable, sets each part under its argument's name, and calls `self.finish_init()` in
+    its last line: Keras would otherwise build the model on the raw batch.
 
     Args:
         resizer: an image resizer part; the data pipeline reads it too.
@@ -52,7 +45,7 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Serial
         self.resizer = resizer
         self.class_names = None if class_names is None else schema.check_class_names(class_names)
 
-    def _finish_init(self):
+    def finish_init(self):
         """Checks that the parts agree and marks the model built. The last line of a subclass' `__init__`."""
         self._check_class_names()
         scalars = (*self.loss_names, REGULARIZATION_LOSS, *self.reported_names)
@@ -82,13 +75,61 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Serial
         raise AttributeError(f"{type(self).__name__} must define the property `num_detections`.")
 
     def preprocess(self, images, true_image_shapes=None):
-        """uint8 or float 0...255 pixels -> what the network takes. See the class docstring."""
+        """From pixels to what the network takes. Runs in training, evaluation, prediction and export.
+
+        Scales and resizes, in the order that the architecture wants. A detector on which the data pipeline resizes
+        takes a third argument, `resized=False`: whether the images come resized and padded by `self.resizer`.
+
+        Args:
+            images: `[B, H, W, 3]` uint8 or float in 0...255.
+            true_image_shapes: `[B, 3]` int32 where images are padded at the right and the bottom, else `None`.
+
+        Returns:
+            `{"images" [B, h, w, 3] float32, "true_image_shapes" [B, 3] int32}`, the shapes in pixels of the
+            preprocessed images.
+        """
         raise TypeError(f"{type(self).__name__} must define `preprocess(images, true_image_shapes=None)`.")
 
+    def call(self, inputs, training=None):
+        """Raw predictions. Runs in training, evaluation, prediction and export.
+
+        Args:
+            inputs: what `preprocess` returned.
+            training: whether batch norm and dropout train, as in Keras.
+
+        Returns:
+            dict of tensors with the batch axis first, or without one (anchors); whatever `compute_losses` and
+            `postprocess` need. Boxes in it are normalised to the preprocessed image. Shapes are static, so that it
+            compiles; under mixed precision, heads should end in float32.
+        """
+        raise TypeError(f"{type(self).__name__} must define `call(inputs, training=None)`.")
+
     def compute_losses(self, y, predictions, inputs, training=True):
-        """Named scalars, one per entry of `loss_names`. See the class docstring."""
+        """The losses of a batch. Runs in training and evaluation.
+
+        Args:
+            y: ground truth as `ground_truth.clean_truth` returns it: `"boxes" [B, M, 4]`, `"labels"`, `"weights"` and
+                `"valid"` `[B, M]`, padding rows with weight 0, and every other field that the data have. Normalised to
+                the true image; `ground_truth.in_padded_frame` moves it to the preprocessed image.
+            predictions: what `call` returned.
+            inputs: what `preprocess` returned.
+            training: False in evaluation, where random choices should be the same every time.
+
+        Returns:
+            dict of float32 scalars: each of `loss_names`, which are summed with the regularisation losses, and each of
+            `reported_names`, which are only shown. A mean over the images of the batch, or over its objects.
+        """
         raise TypeError(f"{type(self).__name__} must define `compute_losses(y, predictions, inputs, training)`.")
 
     def postprocess(self, predictions, true_image_shapes):
-        """Raw predictions -> detections (`schema`), normalised to the true image. See the class docstring."""
+        """From raw predictions to detections. Runs in prediction and export.
+
+        Args:
+            predictions: what `call` returned with `training=False`.
+            true_image_shapes: `[B, 3]` int32, of the preprocessed images, as `preprocess` returned them.
+
+        Returns:
+            Detections (`schema`): `"boxes" [B, D, 4]` normalised to the true image, `"scores"`, `"labels"` `[B, D]`,
+            best first, `"num_detections" [B]`; rows past it are zeros with label -1. D is `num_detections`.
+        """
         raise TypeError(f"{type(self).__name__} must define `postprocess(predictions, true_image_shapes)`.")

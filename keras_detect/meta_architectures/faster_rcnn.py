@@ -86,7 +86,7 @@ class FasterRCNN(DetectionModel):
             box_predictor.build(feature_extractor.extract_box_classifier_features(crops).shape)
         if freeze_batchnorm:
             self._freeze_batchnorm()
-        self._finish_init()
+        self.finish_init()
 
     def _check_parts(self):
         anchors = tuple(self.proposal_stage.anchor_generator.num_anchors_per_location())

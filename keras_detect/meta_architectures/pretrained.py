@@ -21,7 +21,7 @@ class Pretrained:
         registry.provided("save_preset")(self, directory, metadata)
 
     @classmethod
-    def from_preset(cls, name, num_classes=None, load_weights=True, class_names=None):
+    def from_preset(cls, name, num_classes=None, load_weights=True, class_names=None, image_size=None):
         """A model from a built-in name, a preset directory or a URI.
 
         Args:
@@ -30,6 +30,8 @@ class Pretrained:
                 were not.
             load_weights: `False` builds the architecture only, without network.
             class_names: names for the new head; sets `num_classes`.
+            image_size: another size than the preset's to which images are resized: an int or `(height, width)`; see
+                `with_size` of the model's resizer. Weights fit any size; accuracy is best near the trained one.
 
         Raises:
             ValueError: an unknown name (the near ones are listed), a preset of another model class.
@@ -44,6 +46,8 @@ class Pretrained:
             )
         if class_names is not None:
             model.class_names = schema.check_class_names(class_names, model.num_classes)
+        if image_size is not None:
+            model.resizer = model.resizer.with_size(image_size)
         return model
 
     def re_head(self, num_classes=None, class_names=None):

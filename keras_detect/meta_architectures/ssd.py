@@ -91,7 +91,7 @@ class SSD(DetectionModel):
             box_predictor.build([tensor.shape for tensor in feature_extractor.outputs])
         if freeze_batchnorm:
             self._freeze_batchnorm()
-        self._finish_init()
+        self.finish_init()
 
     @property
     def num_classes(self):

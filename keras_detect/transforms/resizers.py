@@ -7,6 +7,7 @@ Normalised boxes need nothing: they refer to the true image (`keras_detect.schem
 """
 
 import abc
+import dataclasses
 
 import numpy as np
 from keras import ops
@@ -47,6 +48,20 @@ class ImageResizer(abc.ABC):
     def _common_canvas(self, height, width):
         """A canvas that holds every image whose true region lies on a canvas of `height` x `width`."""
         return self._padded_side(height), self._padded_side(width)
+
+    def with_size(self, image_size):
+        """The same resizer for another size: an int, or two of them.
+
+        `FixedShapeResizer` takes `(height, width)`, or one side for both. `KeepAspectRatioResizer` takes the bounds of
+        the short and of the long side, or the long one alone, which the short one follows in proportion.
+
+        Raises:
+            ValueError: the resizer has no size to change, or this is none.
+        """
+        raise ValueError(
+            f"A {type(self).__name__} has no size to change. Received: image_size={image_size!r}. Give the model "
+            "another resizer: with_parts(resizer=...)."
+        )
 
     def output_shape(self, height, width, padded=False):
         """The result's canvas `(h, w)` for a canvas of `height` x `width` pixels.
@@ -233,6 +248,10 @@ class FixedShapeResizer(ImageResizer):
         super().__post_init__()
         _check_positive(height=self.height, width=self.width)
 
+    def with_size(self, image_size):
+        height, width = _two_sides(image_size)
+        return dataclasses.replace(self, height=height, width=width)
+
     def _true_size(self, xp, height, width):
         return height * 0.0 + float(self.height), width * 0.0 + float(self.width)
 
@@ -273,6 +292,12 @@ class KeepAspectRatioResizer(ImageResizer):
                 "The long side's bound is at least the short side's. Received: "
                 f"min_dimension={self.min_dimension}, max_dimension={self.max_dimension}"
             )
+
+    def with_size(self, image_size):
+        if isinstance(image_size, int):
+            image_size = (round(self.min_dimension * image_size / self.max_dimension), image_size)
+        short, long = _two_sides(image_size)
+        return dataclasses.replace(self, min_dimension=short, max_dimension=long)
 
     def _true_size(self, xp, height, width):
         short, long = xp.minimum(height, width), xp.maximum(height, width)
@@ -374,6 +399,13 @@ def pad_to_multiple(images, multiple):
     """`images` `[B, H, W, C]` with zeros at the bottom and the right, up to a multiple of `multiple`."""
     height, width = images.shape[1:3]
     return ops.pad(images, [[0, 0], [0, -height % multiple], [0, -width % multiple], [0, 0]])
+
+
+def _two_sides(image_size):
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+        raise ValueError(f"image_size is an int or two of them. Received: image_size={image_size!r}")
+    return sides
 
 
 def _check_positive(**sizes):

@@ -175,6 +175,58 @@ def test_save_load_predicts_the_same_and_training_goes_on(build, tmp_path):
 
 
 @MODELS
+def test_without_the_optimizer_a_file_holds_the_model_alone(build, tmp_path):
+    model = build()
+    model.compile(keras.optimizers.Adam(1e-3))
+    x, y = tiny.tiny_batch()
+    model.train_on_batch(x, y)
+    model.save(tmp_path / "whole.keras")
+    model.save(tmp_path / "small.keras", include_optimizer=False)
+    whole, small = ((tmp_path / name).stat().st_size for name in ("whole.keras", "small.keras"))
+    assert small < whole - 4 * model.count_params()  # of Adam's two moments, the file has at most one less
+    model.train_on_batch(x, y)  # it has not lost its optimizer
+    loaded = keras.saving.load_model(tmp_path / "small.keras")
+    assert not loaded.compiled
+    before = keras.saving.load_model(tmp_path / "whole.keras")
+    assert same_weights(before, loaded)
+
+
+@MODELS
+def test_export_says_that_it_would_write_raw_predictions(build, tmp_path):
+    with pytest.raises(NotImplementedError, match=r"raw outputs of .*model.deployable\(images\)"):
+        build().export(tmp_path / "exported")
+
+
+@MODELS
+def test_predict_is_the_deployable_path(build):
+    model = build()
+    x, _ = tiny.tiny_batch()
+    expected = model.deployable(x)
+    for key, value in model.predict(x, verbose=0).items():
+        np.testing.assert_allclose(value, keras.ops.convert_to_numpy(expected[key]), atol=1e-5)
+
+
+@MODELS
+def test_parts_are_arguments_and_attributes_and_can_be_exchanged(build):
+    model = build(class_names=["cat", "dog", "owl"])
+    config = model.get_config()
+    assert set(config) == {"name", "trainable", "dtype", "class_names", *model.parts, *model.settings}
+    resizer = model.resizer.with_size(96)
+    other = model.with_parts(resizer=resizer)
+    assert other.resizer == resizer
+    assert same_weights(model, other)
+    assert not {id(weight) for weight in model.weights} & {id(weight) for weight in other.weights}
+    assert other.class_names == model.class_names
+    head = type(model.box_predictor).from_config({**model.box_predictor.get_config(), "num_classes": 5})
+    more = model.with_parts(box_predictor=head)
+    assert (more.num_classes, more.class_names, more.box_predictor is head) == (5, None, True)
+    ours, theirs = tiny.weights_of(model), tiny.weights_of(more)
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours if not name.startswith("box_predictor/"))
+    with pytest.raises(TypeError, match="box_predictor"):
+        model.with_parts(box_predictr=head)
+
+
+@MODELS
 def test_config_round_trip_is_stable(build):
     model = build()
     config = model.get_config()
