@@ -1,0 +1,116 @@
+"""What each addition costs (docs/architecture.md): one class or file from outside, and no edit in the package."""
+
+import types
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_detect
+from keras_detect import cli, registry, schema
+from keras_detect.data import load
+from keras_detect.data.shapes import shapes_dataset
+from keras_detect.necks import FeaturePyramid
+from keras_detect.transforms.resizers import FixedShapeResizer
+from tests import tiny
+from tests.contracts import test_models
+
+
+@registry.serializable
+class OneBox(keras_detect.DetectionModel):
+    """A meta-architecture in its four methods: one box per image, a bounding box of all objects, of the first class."""
+
+    parts = ("resizer", "network")
+    loss_names = ("box_loss",)
+    num_classes = 1
+    num_detections = 1
+
+    def __init__(self, *, resizer, network, class_names=None, **kwargs):
+        super().__init__(resizer=resizer, class_names=class_names, **kwargs)
+        self.network = network
+        self._finish_init()
+
+    def preprocess(self, images, true_image_shapes=None):
+        images, shapes = self.resizer(ops.cast(images, "float32") / 255.0, true_image_shapes)
+        return {schema.IMAGES: images, schema.TRUE_IMAGE_SHAPES: shapes}
+
+    def call(self, inputs, training=None):
+        return {"corners": self.network(inputs[schema.IMAGES], training=training)}
+
+    def compute_losses(self, y, predictions, inputs, training=True):
+        boxes, real = y[schema.BOXES], (y[schema.LABELS] >= 0)[..., None]
+        low = ops.min(ops.where(real, boxes[..., :2], 1.0), axis=1)
+        high = ops.max(ops.where(real, boxes[..., 2:], 0.0), axis=1)
+        error = predictions["corners"] - ops.concatenate([low, high], axis=-1)
+        return {"box_loss": ops.mean(ops.square(error))}
+
+    def postprocess(self, predictions, true_image_shapes):
+        boxes = ops.cast(predictions["corners"][:, None], "float32")
+        one = ops.ones_like(boxes[..., 0])
+        labels = ops.cast(0 * one, "int32")
+        count = ops.cast(one[:, 0], "int32")
+        return {schema.BOXES: boxes, schema.SCORES: one, schema.LABELS: labels, schema.NUM_DETECTIONS: count}
+
+
+def one_box(**_):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(inputs)
+    network = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)), name="network")
+    return OneBox(resizer=FixedShapeResizer(height=32, width=32), network=network)
+
+
+def first_class(x, y):
+    return x, {**y, schema.LABELS: np.minimum(y[schema.LABELS], 0)}
+
+
+@pytest.mark.parametrize("entry", ["fit", "evaluate", "predict"])
+def test_a_meta_architecture_passes_the_contract(entry, monkeypatch):
+    batch = tiny.tiny_batch
+    monkeypatch.setattr(tiny, "tiny_batch", lambda *args, **kwargs: first_class(*batch(*args, **kwargs)))
+    test_models.test_every_entry_point_works_as_the_very_first_call(one_box, entry)
+
+
+def test_a_meta_architecture_saves_and_detects(tmp_path):
+    model = one_box()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    image = tiny.tiny_batch()[0][0]
+    found, again = model.detect(image), loaded.detect(image)
+    np.testing.assert_array_equal(found["boxes"], again["boxes"])
+    assert found["labels"].tolist() == [0]
+
+
+def test_a_neck_by_name(monkeypatch):
+    monkeypatch.setattr(registry.NECKS, "_entries", dict(registry.NECKS._entries))
+    keras_detect.necks.register_neck("tests_thin")(
+        type("ThinPyramid", (FeaturePyramid,), {"__module__": __name__, "get_config": FeaturePyramid.get_config})
+    )
+    model = keras_detect.SSD.from_backbone("tests_tiny", num_classes=2, image_size=64, neck="tests_thin")
+    assert type(model.feature_extractor.neck).__name__ == "ThinPyramid"
+
+
+def test_a_data_format_is_a_module_with_three_functions(tmp_path, monkeypatch):
+    written = {}
+    module = types.SimpleNamespace(
+        recognises=lambda path: path.suffix == ".mine",
+        read=lambda path, split=None, class_names=None: written[path.name],
+        write=lambda dataset, path, split=None: written.setdefault(path.name, dataset),
+    )
+    monkeypatch.setitem(load.FORMATS, "mine", module)
+    data = shapes_dataset(2, image_size=32)
+    module.write(data, tmp_path / "set.mine")
+    (tmp_path / "set.mine").touch()
+    assert keras_detect.load_dataset(tmp_path / "set.mine") is data
+
+
+def test_a_command_is_a_file(tmp_path, monkeypatch, capsys):
+    (tmp_path / "count.py").write_text(
+        'HELP, EXAMPLE = "count to a number", "--to 3"\n\n\n'
+        "def add_arguments(parser):\n    parser.add_argument('--to', type=int, required=True)\n\n\n"
+        "def run(arguments):\n    print(*range(arguments.to))\n    return 0\n"
+    )
+    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
+    assert cli.run(cli.parse(["keras-detect", "count", "--to", "3"])) == 0
+    assert capsys.readouterr().out.strip() == "0 1 2"
