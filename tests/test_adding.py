@@ -11,10 +11,11 @@ import keras_detect
 from keras_detect import cli, registry, schema
 from keras_detect.data import load
 from keras_detect.data.shapes import shapes_dataset
-from keras_detect.necks import FeaturePyramid
+from keras_detect.tf_od_api import name_maps
 from keras_detect.transforms.resizers import FixedShapeResizer
 from tests import tiny
 from tests.contracts import test_models
+from tests.weights import golden_checkpoints
 
 
 @registry.serializable
@@ -82,13 +83,18 @@ def test_a_meta_architecture_saves_and_detects(tmp_path):
     assert found["labels"].tolist() == [0]
 
 
-def test_a_neck_by_name(monkeypatch):
-    monkeypatch.setattr(registry.NECKS, "_entries", dict(registry.NECKS._entries))
-    keras_detect.necks.register_neck("tests_thin")(
-        type("ThinPyramid", (FeaturePyramid,), {"__module__": __name__, "get_config": FeaturePyramid.get_config})
-    )
-    model = keras_detect.SSD.from_backbone("tests_tiny", num_classes=2, image_size=64, neck="tests_thin")
-    assert type(model.feature_extractor.neck).__name__ == "ThinPyramid"
+def test_a_checkpoint_family_is_a_table_of_names(tmp_path, monkeypatch):
+    def tables(model):
+        return {"network": {layer.name: f"model/layer-{layer.name}" for layer in model.network.layers if layer.weights}}
+
+    monkeypatch.setitem(name_maps.MODELS, "one_box", types.SimpleNamespace(tables=tables, unused_keys=lambda model: ()))
+    monkeypatch.setattr(OneBox, "checkpoint_family", "one_box")
+    model = one_box()
+    keys = name_maps.checkpoint_keys(model)
+    values = {key: np.full(model.named_weights()[name].shape, 0.25, np.float32) for name, key in keys.items()}
+    report = model.restore(golden_checkpoints.write_checkpoint(values, tmp_path))
+    assert len(report.restored) == len(model.weights) == 4
+    assert all(np.all(keras.ops.convert_to_numpy(weight) == 0.25) for weight in model.weights)
 
 
 def test_a_data_format_is_a_module_with_three_functions(tmp_path, monkeypatch):
