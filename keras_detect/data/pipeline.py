@@ -55,7 +55,7 @@ def build_batches(
     def augment_and_finish(example, number):
         example = _augmented(example, number, augmentations, records, load, raster_keys)
         for key in raster_keys:
-            example[key] = rasters.pack(rasters.resize(example[key], resizer, canvas), canvas)
+            example[key] = rasters.pack(rasters.resize(example[key], resizer, canvas))
         return _resize(example, resizer, canvas)
 
     def parallel(dataset, function):
@@ -210,7 +210,8 @@ def _split_xy(example, max_boxes, pads):
         if field.key in example:
             rows = example[field.key][:max_boxes]
             margin = [[0, max_boxes - tf.shape(rows)[0]]] + [[0, 0]] * (rows.shape.rank - 1)
-            padded = tf.pad(rows, margin, constant_values=tf.constant(field.padding, rows.dtype))
+            padding = "" if rows.dtype == tf.string else field.padding  # packed rasters
+            padded = tf.pad(rows, margin, constant_values=tf.constant(padding, rows.dtype))
             y[field.key] = tf.ensure_shape(padded, [max_boxes, *rows.shape[1:]])
     y |= {field.key: example[field.key] for field in schema.image_fields(schema.GROUND_TRUTH) if field.key in example}
     # So marked, the images are not resampled once more by the model.

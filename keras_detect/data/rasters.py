@@ -1,8 +1,11 @@
-"""Masks on their way into batches: polygons and run lengths until an example needs pixels, bits until a batch does.
+"""Masks on their way into batches: as annotated until an example needs pixels, packed until a batch does.
 
-A hundred masks of 800 x 1333 pixels are 107 MB as uint8 and 13 MB as bits, and only one of them at a time is decoded
-at the size of the stored image.
+A hundred masks of 800 x 1333 pixels are 107 MB as uint8; packed (compressed bits, one string per object) they are a
+hundredth of that, and without augmentation only one at a time is decoded at the size of the stored image.
 """
+
+import dataclasses
+import zlib
 
 import numpy as np
 
@@ -10,6 +13,7 @@ from keras_detect.data import masks
 
 # TensorFlow shares an array's memory where it begins at a multiple of this, and copies it otherwise.
 _ALIGNMENT = 64
+_FASTEST = 1  # level of zlib
 
 
 def attach(example, records, keys):
@@ -25,7 +29,7 @@ def attach(example, records, keys):
 
 
 def attach_resized(example, size, records, keys, resizer, canvas, max_boxes):
-    """The example with its record's first `max_boxes` rasters as bits, resized as `resize` does it.
+    """The example with its record's first `max_boxes` rasters packed, resized as `resize` does it.
 
     Args:
         example: dict of tensors with the `"index"` of the record.
@@ -36,25 +40,41 @@ def attach_resized(example, size, records, keys, resizer, canvas, max_boxes):
     """
     import tensorflow as tf
 
-    # What the resizer does with an image of its own coordinates says where every pixel comes from; 0 is outside.
-    y, x = (tf.range(1, size[axis] + 1, dtype=tf.float32) for axis in (0, 1))
-    places = tf.stack(tf.meshgrid(y, x, indexing="ij"), axis=-1)
-    places = tf.cast(resizer.tf_resizing(*tf.unstack(size), canvas).for_rasters().tf_image(places), tf.int32)
-    rows, columns = places[:, 0, 0], places[0, :, 1]
+    rows, columns = _sources(resizer.tf_resizing(*tf.unstack(size), canvas).for_rasters())
     example = dict(example)
     for key in keys:
         read = lambda index, rows, columns, key=key: _sampled(  # noqa: E731
             records[int(index)], key, rows, columns, max_boxes
         )
-        bits = tf.numpy_function(read, [example["index"], rows, columns], tf.uint8, stateful=False)
-        example[key] = tf.ensure_shape(bits, [None, _bytes(canvas)])
+        packed = tf.numpy_function(read, [example["index"], rows, columns], tf.string, stateful=False)
+        example[key] = tf.ensure_shape(packed, [None])
     return example
 
 
+def _sources(resizing):
+    """Where the pixels of the canvas come from: int32 [h] rows and [w] columns of the image, from 1, 0 for outside.
+
+    Each axis is resized by itself, so the sources of one are those of an image that has one pixel along the other.
+    """
+    import tensorflow as tf
+
+    found = []
+    for axis in (0, 1):
+        thin = {name: _thin(getattr(resizing, name), axis) for name in ("before", "after", "canvas")}
+        numbers = tf.range(1, tf.cast(resizing.before[axis], tf.int32) + 1)
+        line = tf.reshape(tf.cast(numbers, tf.float32), (-1, 1, 1) if axis == 0 else (1, -1, 1))
+        found.append(tf.reshape(tf.cast(dataclasses.replace(resizing, **thin).tf_image(line), tf.int32), [-1]))
+    return found
+
+
+def _thin(size, axis):
+    return (size[0], 1) if axis == 0 else (1, size[1])
+
+
 def _sampled(record, key, rows, columns, max_boxes):
-    """uint8 [n, bytes]: the bits of the record's masks at the 1-based `rows` and `columns` of the stored image."""
+    """[n] bytes: the record's masks, packed, at the 1-based `rows` and `columns` of the stored image."""
     objects = (record.get(key) or (None,) * len(record.boxes))[:max_boxes]
-    bits = np.zeros((len(objects), _bytes((len(rows), len(columns)))), np.uint8)
+    packed = np.full(len(objects), b"", object)
     plane = np.zeros((len(rows), len(columns)), np.uint8)
     inside = np.ix_(rows > 0, columns > 0)
     source = np.ix_(rows[rows > 0] - 1, columns[columns > 0] - 1)
@@ -64,8 +84,8 @@ def _sampled(record, key, rows, columns, max_boxes):
                 plane[inside] = masks.pixels(mask, record.size)[source]
             except ValueError as error:
                 raise ValueError(f"{record.file_name}: {error}") from None
-            bits[number] = np.packbits(plane)
-    return bits
+            packed[number] = _packed(plane)
+    return packed
 
 
 def resize(raster, resizer, canvas):
@@ -76,40 +96,39 @@ def resize(raster, resizer, canvas):
     return tf.ensure_shape(resizing.tf_rasters(raster), [None, *canvas])
 
 
-def pack(raster, canvas):
-    """uint8 [n, h, w] of 0 and 1 (in a `tf.data` graph) as bits, uint8 [n, bytes]."""
+def pack(raster):
+    """uint8 [n, h, w] of 0 and 1 (in a `tf.data` graph), packed: [n] strings."""
     import tensorflow as tf
 
-    bits = tf.numpy_function(_packed, [raster], tf.uint8, stateful=False)
-    return tf.ensure_shape(bits, [None, _bytes(canvas)])
+    def pack_each(raster):
+        packed = np.full(len(raster), b"", object)
+        packed[:] = [_packed(plane) for plane in raster]
+        return packed
+
+    return tf.ensure_shape(tf.numpy_function(pack_each, [raster], tf.string, stateful=False), [None])
 
 
-def _packed(raster):
-    return np.packbits(raster.reshape(len(raster), raster.shape[1] * raster.shape[2]), axis=1)
+def _packed(plane):
+    return zlib.compress(np.packbits(plane), _FASTEST)
 
 
 def unpack_batch(x, y, keys, canvas):
-    """A batch with its rasters as uint8 [B, M, h, w] in the place of bits [B, M, bytes]."""
+    """A batch with its rasters as uint8 [B, M, h, w] in the place of packed ones [B, M]; b"" is all 0."""
     import tensorflow as tf
 
     y = dict(y)
     for key in keys:
-        unpacked = tf.numpy_function(lambda bits: _unpacked(bits, canvas), [y[key]], tf.uint8, stateful=False)
+        unpacked = tf.numpy_function(lambda packed: _unpacked(packed, canvas), [y[key]], tf.uint8, stateful=False)
         y[key] = tf.ensure_shape(unpacked, [None, y[key].shape[1], *canvas])
     return x, y
 
 
-def _unpacked(bits, canvas):
-    height, width = canvas
-    count = height * width
-    memory = np.empty(bits.shape[0] * bits.shape[1] * count + _ALIGNMENT, np.uint8)
+def _unpacked(packed, canvas):
+    count = canvas[0] * canvas[1]
+    memory = np.zeros(packed.size * count + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
-    unpacked = memory[start : start + len(memory) - _ALIGNMENT].reshape(*bits.shape[:2], count)
-    for image, rows in zip(unpacked, bits, strict=True):
-        for plane, row in zip(image, rows, strict=True):
-            plane[:] = np.unpackbits(row, count=count)
-    return unpacked.reshape(*bits.shape[:2], height, width)
-
-
-def _bytes(canvas):
-    return -(-canvas[0] * canvas[1] // 8)
+    planes = memory[start : start + packed.size * count].reshape(packed.size, count)
+    for plane, content in zip(planes, packed.reshape(-1), strict=True):
+        if content:
+            plane[:] = np.unpackbits(np.frombuffer(zlib.decompress(content), np.uint8), count=count)
+    return planes.reshape(*packed.shape, *canvas)
