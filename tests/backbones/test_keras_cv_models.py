@@ -37,7 +37,7 @@ FAMILIES = {
     "ResNetBackbone": {"stackwise_filters": CHANNELS, "stackwise_blocks": DEPTHS, "stackwise_strides": STRIDES},
     "ResNetV2Backbone": {"stackwise_filters": CHANNELS, "stackwise_blocks": [2] * 4, "stackwise_strides": STRIDES},
     "DenseNetBackbone": {"stackwise_num_repeats": DEPTHS},
-    "EfficientNetLiteBackbone": EFFICIENTNET,
+    "EfficientNetLiteBackbone": {**EFFICIENTNET, "width_coefficient": 1.0},
     "EfficientNetV1Backbone": {**EFFICIENTNET, "stackwise_squeeze_and_excite_ratios": [0.25] * 5},
     "EfficientNetV2Backbone": {
         **EFFICIENTNET,
@@ -72,7 +72,8 @@ def test_levels_are_kerascvs_own_and_survive_the_configuration(family):
     backbone = from_keras_model(model)
     assert backbone.strides == {"C2": 4, "C3": 8, "C4": 16, "C5": 32}
     assert backbone.scaling == SCALINGS["none"]
-    assert list(backbone.levels.values()) == [model.pyramid_level_inputs[f"P{level}"] for level in (2, 3, 4, 5)]
+    offered = model.pyramid_level_inputs  # VGG16 offers none
+    assert not offered or list(backbone.levels.values()) == [offered[f"P{level}"] for level in (2, 3, 4, 5)]
     config = json.loads(json.dumps(backbone.get_config()))
     assert config["model"]["keras_cv_class"] == family
     rebuilt = type(backbone).from_config(config)

@@ -69,8 +69,8 @@ def check_pyramid(model, first):
     assert extractor.strides == tuple(2**level for level in levels)
     anchors = MultiscaleGridAnchorGenerator(min_level=first, max_level=6)
     assert model.proposal_stage.anchor_generator == anchors
-    maps = extractor.extract_proposal_features(keras.Input((64, 64, 3)))
-    sides = [max(64 // 2**level, 1) for level in levels]
+    maps = extractor.extract_proposal_features(keras.Input((128, 128, 3)))  # InceptionV3 takes no 64 pixels
+    sides = [128 // 2**level for level in levels]
     assert [tuple(tensor.shape[1:3]) for tensor in maps] == [(side, side) for side in sides]
 
 
