@@ -177,6 +177,76 @@ def provided(service):
     return _PROVIDED[service]
 
 
+@dataclasses.dataclass(frozen=True)
+class Resolver:
+    """One kind of name, as `resolves` files it."""
+
+    kind: str
+    role: str
+    names: typing.Callable
+    opens: typing.Callable
+    use: str
+    load: typing.Callable
+
+
+_RESOLVERS: dict[str, Resolver] = {}
+
+
+def resolves(kind, *, role, names, use, opens=None):
+    """Decorator: the function loads what a name of this `kind` stands for, and `resolve` calls it.
+
+    Every level adds its kinds, so that one call takes them all and one error knows the names of all.
+
+    Args:
+        kind: for messages, e.g. "Keras file".
+        role: what the kind gives, "preset" (a whole detector) or "backbone".
+        names: function without arguments that returns the names that are known, for messages.
+        use: how a name is used, with a place for it: `"SSD.from_backbone({name!r}, ...)"`.
+        opens: name -> whether it is of this kind; default: it is one of `names()`.
+    """
+
+    def decorate(load):
+        _RESOLVERS[kind] = Resolver(kind, role, names, opens or (lambda name: name in names()), use, load)
+        return load
+
+    return decorate
+
+
+def resolve(role, name, **options):
+    """What `name` stands for in its `role`: the kinds are asked in the order in which they were filed.
+
+    Args:
+        role: "preset" or "backbone".
+        name: str or path.
+        **options: for the function that loads it.
+
+    Raises `ValueError` for an unknown name, which lists the near names of all kinds, each with its kind and with its
+    use where it has another role.
+    """
+    for resolver in _RESOLVERS.values():
+        if resolver.role == role and resolver.opens(name):
+            return resolver.load(name, **options)
+    raise ValueError(unknown_everywhere(role, name))
+
+
+def unknown_everywhere(role, name):
+    """Error text for a `name` that no kind of `role` knows: what it is elsewhere, else the near names of all kinds."""
+    name = str(name)
+    for resolver in _RESOLVERS.values():
+        if resolver.role != role and name in resolver.names():
+            return f"Unknown {role} '{name}': it is a {resolver.kind}. Use {resolver.use.format(name=name)}."
+    near = []
+    for resolver in sorted(_RESOLVERS.values(), key=lambda resolver: resolver.role != role):
+        for found in difflib.get_close_matches(name, list(resolver.names()), n=4, cutoff=0.5):
+            other = f": {resolver.use.format(name=found)}" if resolver.role != role else ""
+            near.append(f"{found} ({resolver.kind}{other})")
+    if near:
+        return f"Unknown {role} '{name}'. Did you mean {', '.join(near)}?"
+    own = [(resolver.kind, sorted(resolver.names())) for resolver in _RESOLVERS.values() if resolver.role == role]
+    known = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in own if names)
+    return f"Unknown {role} '{name}'. Known names: {known or 'none'}."
+
+
 def check_num_classes(num_classes, whose):
     """Raises `ValueError` unless `num_classes` is a positive integer, or None for that of `whose` ("the config's")."""
     if num_classes is not None and (not isinstance(num_classes, numbers.Integral) or num_classes < 1):

@@ -4,7 +4,7 @@ import math
 
 import keras
 
-from keras_detect.registry import Registry, deserialize
+from keras_detect.registry import Registry, deserialize, resolves
 
 _BACKBONES = Registry("backbone")
 
@@ -35,6 +35,11 @@ def get_backbone(name):
     Raises `ValueError` with the near names if there is none.
     """
     return _BACKBONES.get(name)
+
+
+@resolves("registered backbone", role="backbone", names=backbone_names, use="SSD.from_backbone({name!r}, ...)")
+def _registered(name):
+    return get_backbone(name)(name="backbone")
 
 
 class Backbone(keras.Model):

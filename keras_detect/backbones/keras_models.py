@@ -15,7 +15,7 @@ from keras import ops
 from keras_detect import compat
 from keras_detect.backbones.backbone import Backbone
 from keras_detect.backbones.keras_cv_models import PREFIX, describe, is_keras_cv, keras_cv_model, rebuild
-from keras_detect.registry import part, serializable, unknown_name
+from keras_detect.registry import part, resolves, serializable, unknown_name
 
 STRIDES = (4, 8, 16, 32)
 PROBE = 512  # side of the picture whose map sizes tell the strides
@@ -165,6 +165,23 @@ def from_keras_model(model, levels=None, preprocess=None, *, weights=None, name=
 def application_names():
     """Names of the networks in `keras.applications`."""
     return sorted(name for name in dir(keras.applications) if name[0].isupper())
+
+
+@resolves(
+    "network of keras.applications",
+    role="backbone",
+    names=application_names,
+    use="SSD.from_backbone({name!r}, ...)",
+)
+@resolves(
+    "backbone of KerasCV",
+    role="backbone",
+    names=tuple,  # KerasCV is imported for its own names alone
+    opens=lambda name: str(name).startswith(PREFIX),
+    use="SSD.from_backbone({name!r}, ...)",
+)
+def _by_name(name, preprocess=None):
+    return from_keras_model(name, preprocess=preprocess)
 
 
 def application(name, weights=None):

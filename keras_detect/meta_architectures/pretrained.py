@@ -22,10 +22,11 @@ class Pretrained:
 
     @classmethod
     def from_preset(cls, name, num_classes=None, load_weights=True, class_names=None, image_size=None):
-        """A model from a built-in name, a preset directory or a URI.
+        """A model from a built-in name, a preset directory, a URI or a `.keras` file.
 
         Args:
-            name: built-in name, directory, or `hf://`, `kaggle://`, `https://`, `file://` address.
+            name: built-in name, directory, `hf://`, `kaggle://`, `https://`, `file://` address, archive or `.keras`
+                file of a detector.
             num_classes: re-head for another number of classes: all other weights are kept, and the log says which
                 were not.
             load_weights: `False` builds the architecture only, without network.
@@ -34,7 +35,8 @@ class Pretrained:
                 `with_size` of the model's resizer. Weights fit any size; accuracy is best near the trained one.
 
         Raises:
-            ValueError: an unknown name (the near ones are listed), a preset of another model class.
+            ValueError: an unknown name (the near names of all kinds are listed), a resizer without a size, a preset of
+                another model class.
         """
         if class_names is not None:
             num_classes = len(class_names) if num_classes is None else num_classes

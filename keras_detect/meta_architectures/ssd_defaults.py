@@ -6,9 +6,8 @@ import re
 import keras
 
 from keras_detect import heads, necks  # noqa: F401 (importing them registers their classes)
-from keras_detect.backbones.backbone import Backbone, backbone_names, get_backbone
-from keras_detect.backbones.keras_cv_models import PREFIX
-from keras_detect.backbones.keras_models import application_names, from_keras_model
+from keras_detect.backbones.backbone import Backbone, backbone_names
+from keras_detect.backbones.keras_models import from_keras_model
 from keras_detect.boxes import anchor_generators, matchers  # noqa: F401 (as above)
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
 from keras_detect.boxes.nms import MulticlassNonMaxSuppression
@@ -25,7 +24,7 @@ from keras_detect.registry import (
     LOCALIZATION_LOSSES,
     MATCHERS,
     NECKS,
-    unknown_name,
+    resolve,
 )
 from keras_detect.transforms.resizers import FixedShapeResizer
 
@@ -108,11 +107,11 @@ def as_backbone(backbone, preprocess=None):
 
     Names of Keras models are those of `keras.applications`, and "keras_cv/..." for KerasCV's classes and presets.
     """
-    if isinstance(backbone, str) and not backbone.startswith(PREFIX) and backbone not in application_names():
+    if isinstance(backbone, str):
         if backbone not in backbone_names():
-            raise ValueError(unknown_name("backbone", backbone, (*backbone_names(), *application_names())))
-        backbone = get_backbone(backbone)(name="backbone")
-    if isinstance(backbone, str) or (isinstance(backbone, keras.Model) and not isinstance(backbone, Backbone)):
+            return resolve("backbone", backbone, preprocess=preprocess)
+        backbone = resolve("backbone", backbone)  # brings its own pixel scaling
+    if isinstance(backbone, keras.Model) and not isinstance(backbone, Backbone):
         return from_keras_model(backbone, preprocess=preprocess)
     if not isinstance(backbone, Backbone):
         raise ValueError(

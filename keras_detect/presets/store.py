@@ -4,11 +4,13 @@ import os
 import pathlib
 import shutil
 
+import keras
 from absl import logging
 
+from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.presets import cache, directory, download, packaged, preset, zoo
 from keras_detect.presets.directory import PresetError, save_preset
-from keras_detect.registry import check_num_classes, provide, unknown_name
+from keras_detect.registry import check_num_classes, provide, resolve, resolves, unknown_everywhere
 from keras_detect.weights.keras_sources import named_plan
 from keras_detect.weights.sources import register_reader
 
@@ -20,23 +22,51 @@ def names():
     return sorted([*packaged.names(), *preset.names()])
 
 
+USE = "DetectionModel.from_preset({name!r})"
+
+
 @provide("load_preset")
 def load_preset(name, num_classes=None, load_weights=True, progress=True):
     """Builds the model of a preset.
 
     Args:
-        name: a built-in name, a preset's folder, the path of an archive, or an address (`hf://`, `kaggle://`, or an
-            archive at `https://` or `file://`). An archive is one of a preset folder, or one as in upstream's zoo.
+        name: a built-in name, a preset's folder, the path of an archive, an address (`hf://`, `kaggle://`, or an
+            archive at `https://` or `file://`), or the `.keras` file of a detector. An archive is one of a preset
+            folder, or one as in upstream's zoo.
         num_classes: re-heads for another number of classes: all other weights are loaded, and a warning in the log
             says which were not.
         load_weights: False builds the architecture alone; a built-in one without network.
         progress: shows a progress bar while fetching.
 
-    Raises `ValueError` for an unknown name (the near ones are listed), for a `num_classes` that is no positive
-    integer, and for a damaged preset or archive; `DownloadError` or `CacheError` (both `OSError`) if it cannot be
-    fetched or kept.
+    Raises `FileNotFoundError` for a `.keras` file that is not there, `ValueError` for an unknown name (the near ones of
+    all kinds are listed), for a `num_classes` that is no positive integer, and for a
+    damaged preset or archive; `DownloadError` or `CacheError` (both `OSError`) if it cannot be fetched or kept.
     """
     check_num_classes(num_classes, "the preset's")
+    if not isinstance(name, str | os.PathLike):
+        raise TypeError(f"A preset is a name, an address or a path. Received a {type(name).__name__}.")
+    return resolve("preset", name, num_classes=num_classes, load_weights=load_weights, progress=progress)
+
+
+@resolves("Keras file", role="preset", names=tuple, opens=lambda name: os.fspath(name).endswith(".keras"), use=USE)
+def _keras_file(name, num_classes, load_weights, progress):
+    path = pathlib.Path(name).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"No such model: {path}")
+    model = keras.saving.load_model(path)
+    if not isinstance(model, DetectionModel):
+        raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of keras_detect.")
+    if not load_weights:
+        model = type(model).from_config(model.get_config())
+    return model if num_classes in (None, model.num_classes) else model.re_head(num_classes)
+
+
+def _opens(name):
+    return isinstance(name, os.PathLike) or not _is_fetched(name) or name in preset.names()
+
+
+@resolves("preset", role="preset", names=names, opens=_opens, use=USE)
+def _preset(name, num_classes, load_weights, progress):
     if not load_weights and _is_fetched(name):
         row = _row(name)
         if row.config is None:
@@ -112,7 +142,7 @@ def _is_fetched(name):
 
 def _row(name):
     if name not in preset.names():
-        raise ValueError(unknown_name("preset", name, names()))
+        raise ValueError(unknown_everywhere("preset", name))
     return preset.get(name)
 
 

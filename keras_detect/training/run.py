@@ -209,16 +209,8 @@ def _model(model, class_names, image_size):
 
 
 def load_model(name):
-    """A `.keras` file, or whatever `from_preset` takes."""
-    path = pathlib.Path(name).expanduser()
-    if path.suffix != ".keras":
-        return DetectionModel.from_preset(name)
-    if not path.is_file():
-        raise FileNotFoundError(f"No such model: {path}")
-    model = keras.saving.load_model(path)
-    if not isinstance(model, DetectionModel):
-        raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of keras_detect.")
-    return model
+    """The detector that a name, an address or a path stands for, as `from_preset` takes it."""
+    return DetectionModel.from_preset(name)
 
 
 def _measure(model, validation, path, verbose):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from absl import logging
 
+from keras_detect import SSD
 from keras_detect.presets import Preset, directory, get, names, preset, store, zoo
 from keras_detect.presets.cache import CacheError
 from keras_detect.presets.download import ArchiveError, DownloadError
-from tests import goldens
+from tests import goldens, tiny
 from tests.presets.toy import Toy
 
 X = np.ones((2, 5), "float32")
@@ -199,3 +200,46 @@ def test_a_name_is_given_once():
     preset.add(row)
     with pytest.raises(ValueError, match="is taken"):
         preset.add(Preset(archive="other/" + row.archive, pipeline_config="x", speed_ms=None, coco_map=None))
+
+
+def test_a_keras_file_is_a_preset_too(tmp_path):
+    model = tiny.tiny_ssd()
+    model.save(tmp_path / "model.keras")
+    for name in (tmp_path / "model.keras", str(tmp_path / "model.keras")):
+        again = SSD.from_preset(name)
+        for key, value in tiny.weights_of(model).items():
+            np.testing.assert_array_equal(tiny.weights_of(again)[key], value, err_msg=key)
+    assert SSD.from_preset(tmp_path / "model.keras", class_names=["a", "b"]).class_names == ("a", "b")
+    with pytest.raises(FileNotFoundError, match=r"No such model: .*absent\.keras"):
+        SSD.from_preset(tmp_path / "absent.keras")
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
+    with pytest.raises(ValueError, match=r"other\.keras holds a Sequential, not a detector"):
+        SSD.from_preset(tmp_path / "other.keras")
+    with pytest.raises(TypeError, match="a name, an address or a path"):
+        SSD.from_preset(3)
+
+
+def test_a_name_of_another_kind_says_what_it_is():
+    with pytest.raises(ValueError, match=r"'mobilenet_v2': it is a registered backbone\. Use SSD\.from_backbone\('mob"):
+        SSD.from_preset("mobilenet_v2")
+    with pytest.raises(ValueError, match=r"'ResNet50': it is a network of keras\.applications\. Use SSD\.from_backb"):
+        SSD.from_preset("ResNet50")
+    with pytest.raises(ValueError, match=r"it is a preset\. Use DetectionModel\.from_preset\('frcnn_inception_v100'\)"):
+        SSD.from_backbone("frcnn_inception_v100", num_classes=2)
+    with pytest.raises(ValueError, match=r"Did you mean .*mobilenet_v2 \(registered backbone: SSD\.from_backbone"):
+        SSD.from_preset("mobilenet_v3")
+    with pytest.raises(ValueError, match=r"Did you mean .*MobileNetV2 \(network of keras\.applications\)"):
+        SSD.from_backbone("MobileNetV22", num_classes=2)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(96, (96, 96)), ((48, 80), (48, 80))])
+def test_another_image_size(tmp_path, size, expected):
+    model = tiny.tiny_ssd()
+    folder = store.save_preset(model, tmp_path / "preset")
+    model.save(tmp_path / "model.keras")
+    for name in (folder, tmp_path / "model.keras"):
+        again = SSD.from_preset(name, image_size=size)
+        assert (again.resizer.height, again.resizer.width) == expected
+        for key, value in tiny.weights_of(model).items():
+            np.testing.assert_array_equal(tiny.weights_of(again)[key], value, err_msg=key)
+    assert SSD.from_preset(folder, image_size=size, num_classes=5, load_weights=False).num_classes == 5
