@@ -5,6 +5,7 @@ states the rules once, in numpy; `checked` applies them to arrays, `tf.data`, `P
 `DataLoader`.
 """
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -289,7 +290,7 @@ class ChecksBatches:
             parts = keras.utils.unpack_x_y_sample_weight(held_out)
             x = checked(validation, *parts, given.get("validation_batch_size") or size)
             given["validation_data"] = (x, *parts[1:]) if isinstance(held_out, tuple | list) else x
-        with training, validation:
+        with training, validation, self._variables_kept():
             return super().fit(*call.args, **call.kwargs)
 
     def evaluate(self, *args, **kwargs):
@@ -299,7 +300,7 @@ class ChecksBatches:
             return super().evaluate(*args, **kwargs)
         check = BatchCheck(self.num_classes)
         given["x"] = checked(check, given.get("x"), given.get("y"), given.get("sample_weight"), given.get("batch_size"))
-        with check:
+        with check, self._variables_kept():
             return super().evaluate(*call.args, **call.kwargs)
 
     def predict(self, x, batch_size=None, **kwargs):
@@ -318,3 +319,14 @@ class ChecksBatches:
     def predict_on_batch(self, x):
         BatchCheck(None)(None, (x,))
         return super().predict_on_batch(x)
+
+    @contextlib.contextmanager
+    def _variables_kept(self):
+        """On JAX, `fit` holds the variables' values outside of the model: an error would leave it without them."""
+        try:
+            yield
+        except Exception:
+            if hasattr(self, "jax_state_sync"):
+                with contextlib.suppress(Exception):  # the error of the data is what counts
+                    self.jax_state_sync()
+            raise
