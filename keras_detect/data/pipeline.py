@@ -81,10 +81,16 @@ def build_batches(
     dataset = dataset.batch(batch_size, drop_remainder=drop_remainder).prefetch(tf.data.AUTOTUNE)
     if raster_keys:  # after the prefetching, so that one batch at a time holds pixels
         dataset = dataset.map(lambda x, y: rasters.unpack_batch(x, y, raster_keys, canvas))
+    return dataset.with_options(_options())
+
+
+def _options():
+    import tensorflow as tf
+
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return dataset.with_options(options)
+    return options
 
 
 def _augmented(example, number, augmentations, records, load, raster_keys):
