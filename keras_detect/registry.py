@@ -229,6 +229,11 @@ def resolve(role, name, **options):
     raise ValueError(unknown_everywhere(role, name))
 
 
+def opens(role, name):
+    """Whether a kind of `role` ("preset" or "backbone") takes `name`, so that `resolve` would load it."""
+    return any(resolver.role == role and resolver.opens(name) for resolver in _RESOLVERS.values())
+
+
 def unknown_everywhere(role, name):
     """Error text for a `name` that no kind of `role` knows: what it is elsewhere, else the near names of all kinds."""
     name = str(name)

@@ -54,7 +54,8 @@ def resolves(dotted):
 def names_in(text):
     """Every `keras_detect.x.y` of a text that is no file and no path."""
     found = re.findall(r"(?<![\w/.@-])(?:keras_detect|kd)((?:\.[A-Za-z_]\w*)+)(?!/)", text)
-    return {f"keras_detect{name}" for name in found if not name.endswith((".py", ".git", ".md"))}
+    formats = (".named_weights",)  # the name of a file format, not of a module
+    return {f"keras_detect{name}" for name in found if not name.endswith((".py", ".git", ".md", *formats))}
 
 
 def strings(path):

@@ -3,7 +3,7 @@
 import pathlib
 
 from keras_detect.cli._data import add_data
-from keras_detect.training.run import load_model
+from keras_detect.meta_architectures.detection_model import DetectionModel
 
 HELP = "everything that is wrong with annotated images"
 EXAMPLE = "--data cells --model runs/cells/model.keras"
@@ -21,7 +21,7 @@ def run(arguments):
     from keras_detect.data.check import check_dataset
     from keras_detect.files import write_json
 
-    model = load_model(arguments.model) if arguments.model else None
+    model = DetectionModel.from_preset(arguments.model) if arguments.model else None
     report = check_dataset(
         arguments.data,
         split=arguments.split,

@@ -3,7 +3,7 @@
 import pathlib
 
 from keras_detect.cli._metrics import print_metrics
-from keras_detect.training.run import load_model
+from keras_detect.meta_architectures.detection_model import DetectionModel
 
 HELP = "metrics of a model on annotated images, and a report"
 EXAMPLE = "--model runs/cells/model.keras --data cells --split test --output runs/cells/test"
@@ -23,7 +23,7 @@ def run(arguments):
 
     check_output(arguments.output)  # refused before the model is loaded
     metrics = evaluate(
-        load_model(arguments.model),
+        DetectionModel.from_preset(arguments.model),
         arguments.data,
         arguments.split,
         output=arguments.output,

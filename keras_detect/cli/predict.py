@@ -2,7 +2,7 @@
 
 import sys
 
-from keras_detect.training.run import load_model
+from keras_detect.meta_architectures.detection_model import DetectionModel
 
 HELP = "detect in images: draws them and writes detections.json"
 EXAMPLE = "--model runs/cells/model.keras --images photo.jpg folder/ --output drawn"
@@ -21,7 +21,7 @@ def run(arguments):
 
     paths = image_files(arguments.images)  # refused before the model is loaded
     found, unreadable = detect_files(
-        load_model(arguments.model),
+        DetectionModel.from_preset(arguments.model),
         paths,
         arguments.output,
         score_threshold=arguments.score_threshold,

@@ -3,7 +3,7 @@
 import pathlib
 
 from keras_detect.cli._data import add_data
-from keras_detect.training.run import load_model
+from keras_detect.meta_architectures.detection_model import DetectionModel
 
 HELP = "classes, sizes and anchors of a data set"
 EXAMPLE = "--data cells --split train --output cells_statistics"
@@ -21,7 +21,7 @@ def run(arguments):
     from keras_detect.data import load_dataset, write_statistics
     from keras_detect.data.statistics import statistics_table
 
-    model = load_model(arguments.model) if arguments.model else None
+    model = DetectionModel.from_preset(arguments.model) if arguments.model else None
     names = getattr(model, "class_names", None)
     dataset = load_dataset(arguments.data, arguments.split, class_names=names, format=arguments.from_format)
     print(statistics_table(write_statistics(dataset, arguments.output, model, arguments.num_anchors)))

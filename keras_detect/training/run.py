@@ -7,7 +7,6 @@ import time
 
 import keras
 
-from keras_detect.backbones.backbone import backbone_names
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.load import load_dataset
 from keras_detect.data.record import REFUSED
@@ -15,7 +14,7 @@ from keras_detect.evaluation.callback import COCOEvaluation, evaluate_coco
 from keras_detect.files import write_json
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.ssd import SSD
-from keras_detect.registry import unknown_name
+from keras_detect.registry import opens, unknown_name
 from keras_detect.training.best_model import BestModel
 from keras_detect.training.history_file import HistoryFile
 from keras_detect.training.recipe import Recipe
@@ -201,16 +200,11 @@ def _check(datasets, verbose):
 
 def _model(model, class_names, image_size):
     """A new SSD around a backbone, or a finished model, re-headed where its classes are others."""
-    if isinstance(model, str) and model in backbone_names():
-        return SSD.from_backbone(model, image_size=image_size, class_names=class_names)
     if not isinstance(model, keras.Model):
-        model = load_model(model)
+        if opens("backbone", os.fspath(model)):
+            return SSD.from_backbone(model, image_size=image_size, class_names=class_names)
+        model = DetectionModel.from_preset(model)
     return model if list(model.class_names or ()) == list(class_names) else model.re_head(class_names=class_names)
-
-
-def load_model(name):
-    """The detector that a name, an address or a path stands for, as `from_preset` takes it."""
-    return DetectionModel.from_preset(name)
 
 
 def _measure(model, validation, path, verbose):

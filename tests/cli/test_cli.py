@@ -9,7 +9,6 @@ import keras_detect
 from keras_detect import cli
 from keras_detect.data.coco_json import write_coco
 from keras_detect.data.shapes import shapes_dataset
-from keras_detect.training.run import load_model
 from tests import tiny
 
 
@@ -103,7 +102,7 @@ def test_a_model_is_re_headed_for_other_classes(trained, tmp_path):
     output = tmp_path / "output"
     arguments = ("--model", trained / "model.keras", "--epochs", 1, "--batch_size", 4, "--output", output)
     assert run("train", "--data", tmp_path / "data", *arguments) == 0
-    assert load_model(output / "model.keras").class_names == ("star", "ring", "circle")
+    assert keras_detect.Model.from_preset(output / "model.keras").class_names == ("star", "ring", "circle")
 
 
 @pytest.mark.parametrize(
