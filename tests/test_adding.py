@@ -30,7 +30,7 @@ class OneBox(keras_detect.DetectionModel):
     def __init__(self, *, resizer, network, class_names=None, **kwargs):
         super().__init__(resizer=resizer, class_names=class_names, **kwargs)
         self.network = network
-        self._finish_init()
+        self.finish_init()
 
     def preprocess(self, images, true_image_shapes=None):
         images, shapes = self.resizer(ops.cast(images, "float32") / 255.0, true_image_shapes)
