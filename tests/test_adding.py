@@ -57,8 +57,8 @@ class OneBox(keras_detect.DetectionModel):
 def one_box(**_):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((32, 32, 3))
-    x = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(inputs)
-    network = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)), name="network")
+    x = keras.layers.Conv2D(4, 3, strides=4, activation="relu", name="conv")(inputs)
+    network = keras.Model(inputs, keras.layers.Dense(4, name="corners")(keras.layers.Flatten()(x)), name="network")
     return OneBox(resizer=FixedShapeResizer(height=32, width=32), network=network)
 
 
