@@ -23,7 +23,7 @@ def named_weights(groups: Mapping[str, Iterable[keras.layers.Layer]]) -> dict[st
     A name is the group, the layers on the way and the variable. Names that Keras made up and counts through a session
     ("conv2d_7") are counted anew within their parent, so that the names depend on the model alone.
     """
-    names = {}
+    names: dict = {}
     for group, layers in groups.items():
         for layer in layers:
             _collect(layer, layer.name, group, names)
@@ -32,7 +32,8 @@ def named_weights(groups: Mapping[str, Iterable[keras.layers.Layer]]) -> dict[st
 
 def stable_names(layers: Iterable[keras.layers.Layer]) -> list[str]:
     """Names of sibling `layers`, those that Keras made up counted from the first: "conv2d", "conv2d_1", ..."""
-    counts, names = {}, []
+    counts: dict[str, int] = {}
+    names = []
     for layer in layers:
         base = _snake_case(type(layer).__name__)
         names.append(_counted(base, counts) if re.fullmatch(rf"{base}(_\d+)?", layer.name) else layer.name)
