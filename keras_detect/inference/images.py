@@ -103,9 +103,11 @@ class _Window:
     def batch(self, indices):
         """x of the images with these indices."""
         images = np.stack([self.images[index] for index in indices])
-        if not self._resized:
+        shapes = np.stack([self.shapes[index] for index in indices]) if self._resized else None
+        # True shapes would pad what a resizer without a fixed canvas leaves unpadded in `predict`.
+        if shapes is None or (shapes[:, :2] == images.shape[1:3]).all():
             return images
-        return {schema.IMAGES: images, schema.TRUE_IMAGE_SHAPES: np.stack([self.shapes[index] for index in indices])}
+        return {schema.IMAGES: images, schema.TRUE_IMAGE_SHAPES: shapes}
 
 
 def _detect_window(model, window, score_threshold, largest):

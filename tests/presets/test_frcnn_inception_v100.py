@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import keras_detect
+from keras_detect import schema
 from keras_detect.boxes import box_ops
+from keras_detect.data.image import as_pixels
 from keras_detect.presets import packaged, store
 from tests import networks
 
@@ -69,12 +71,32 @@ def model():
         return keras_detect.Model.from_preset(NAME)
 
 
+def found_in_a_batch(model):
+    """Detections above 0.5 as in a batch of padded images, where the canvas is 448 x 448."""
+    resized, shape = model.resizer.resize_image(as_pixels(PHOTO))
+    x = {schema.IMAGES: resized[None], schema.TRUE_IMAGE_SHAPES: np.asarray(shape, "int32")[None]}
+    batch = keras.tree.map_structure(np.asarray, model.predict_on_batch(x))
+    return {key: batch[key][0][batch["scores"][0] >= 0.5] for key in ("boxes", "scores", "labels")}
+
+
 def test_known_cells_on_a_photo(model):
-    found = model.detect(PHOTO, score_threshold=0.5)
+    found = found_in_a_batch(model)
     assert [int(label) for label in found["labels"]] == [label for label, _, _ in FOUND]
     np.testing.assert_allclose(found["scores"], [score for _, score, _ in FOUND], atol=2e-3)
     np.testing.assert_allclose(found["boxes"], [box for _, _, box in FOUND], atol=2e-3)
+
+
+def test_detect_finds_them_too_with_the_numbers_of_predict(model):
+    """Without padding: the canvas is 336 x 448, whether the photo comes alone or among images of other sizes."""
+    pixels = as_pixels(PHOTO)
+    predicted = keras.tree.map_structure(np.asarray, model.predict_on_batch(pixels[None]))
+    found = model.detect(PHOTO, score_threshold=0.5)
+    for key in ("boxes", "scores", "labels"):
+        np.testing.assert_array_equal(found[key], predicted[key][0][predicted["scores"][0] >= 0.5])
     assert found["class_names"] == ["WBC"] + ["RBC"] * 11
+    among_others = model.detect([pixels, pixels[:300], pixels[:, :300]], score_threshold=0.5)[0]
+    np.testing.assert_allclose(among_others["scores"], found["scores"], atol=1e-4)
+    np.testing.assert_allclose(among_others["boxes"], found["boxes"], atol=1e-4)
 
 
 def test_the_cells_are_those_of_the_annotation(model):
@@ -126,7 +148,7 @@ def test_it_computes_under_the_sessions_dtype_policy(model):
     finally:
         keras.config.set_dtype_policy("float32")
     assert {layer.dtype_policy.name for layer in rounded._flatten_layers()} == {"mixed_bfloat16"}
-    found = rounded.detect(PHOTO, score_threshold=0.5)
+    found = found_in_a_batch(rounded)
     ours, theirs = (np.asarray(boxes, "float32") for boxes in (found["boxes"], [box for _, _, box in FOUND]))
     overlap = keras.ops.convert_to_numpy(box_ops.iou(theirs, ours))
     twin = overlap.argmax(axis=1)
