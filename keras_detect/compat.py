@@ -1,6 +1,6 @@
 """The private names of Keras that the package needs, each with the public feature it stands in for.
 
-No other file uses a private name of Keras (`tests/test_architecture.py`). Each was checked on Keras 3.13.2 and 3.15.1;
+No other file uses a private name of Keras (`tests/test_architecture.py`). Each was checked on Keras 3.13.0 and 3.15.1;
 `pyproject.toml` allows the versions from the first to the last that `python tests/run_all.py --oldest` and CI ran.
 """
 

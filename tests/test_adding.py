@@ -97,18 +97,25 @@ def test_a_checkpoint_family_is_a_table_of_names(tmp_path, monkeypatch):
     assert all(np.all(keras.ops.convert_to_numpy(weight) == 0.25) for weight in model.weights)
 
 
-def test_a_data_format_is_a_module_with_three_functions(tmp_path, monkeypatch):
+def test_a_data_format_is_a_module_with_four_functions(tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "FORMATS", dict(load.FORMATS))
     written = {}
     module = types.SimpleNamespace(
         recognises=lambda path: path.suffix == ".mine",
         read=lambda path, split=None, class_names=None: written[path.name],
         write=lambda dataset, path, split=None: written.setdefault(path.name, dataset),
+        holds=lambda field: field.key in ("boxes", "labels"),
     )
-    monkeypatch.setitem(load.FORMATS, "mine", module)
+    keras_detect.data.register_format("mine", module)
     data = shapes_dataset(2, image_size=32)
     module.write(data, tmp_path / "set.mine")
     (tmp_path / "set.mine").touch()
     assert keras_detect.load_dataset(tmp_path / "set.mine") is data
+    with pytest.raises(ValueError, match="'coco' is taken"):
+        keras_detect.data.register_format("coco", module)
+    del module.holds
+    with pytest.raises(TypeError, match="Missing: holds"):
+        keras_detect.data.register_format("other", module)
 
 
 def test_a_command_is_a_file(tmp_path, monkeypatch, capsys):

@@ -110,11 +110,11 @@ class MeanStddevBoxCoder:
 
     def encode(self, boxes, anchors):
         """`[..., A, 4]` boxes and anchors to `[..., A, 4]` codes."""
-        return (_bounded(boxes) - _float(anchors)) / self.stddev
+        return (_bounded(boxes) - box_ops.as_float32(anchors)) / self.stddev
 
     def decode(self, codes, anchors):
         """`[..., A, 4]` codes and anchors to `[..., A, 4]` boxes, not clipped."""
-        return _bounded(codes) * self.stddev + _float(anchors)
+        return _bounded(codes) * self.stddev + box_ops.as_float32(anchors)
 
 
 @part
@@ -145,13 +145,13 @@ class KeypointBoxCoder:
 
     def encode(self, boxes, anchors):
         """`[..., A, 4 + 2N]` boxes and `[..., A, 4]` anchors to `[..., A, 4 + 2N]` codes."""
-        boxes, (centers, sizes) = _float(boxes), self._repeated(anchors)
+        boxes, (centers, sizes) = box_ops.as_float32(boxes), self._repeated(anchors)
         keypoints = (_bounded(boxes[..., 4:]) - centers) / (sizes + _EPSILON) * self._keypoint_scale()
         return ops.concatenate([self._corners.encode(boxes[..., :4], anchors), keypoints], axis=-1)
 
     def decode(self, codes, anchors):
         """`[..., A, 4 + 2N]` codes and `[..., A, 4]` anchors to `[..., A, 4 + 2N]` boxes, not clipped."""
-        codes, (centers, sizes) = _float(codes), self._repeated(anchors)
+        codes, (centers, sizes) = box_ops.as_float32(codes), self._repeated(anchors)
         keypoints = _bounded(codes[..., 4:]) / self._keypoint_scale() * sizes + centers
         return ops.concatenate([self._corners.decode(codes[..., :4], anchors), keypoints], axis=-1)
 
@@ -184,12 +184,8 @@ def _check_scale_factors(coder, count):
     object.__setattr__(coder, "scale_factors", factors)
 
 
-def _float(value):
-    return ops.cast(ops.convert_to_tensor(value), "float32")
-
-
 def _bounded(value):
-    return ops.clip(_float(value), -box_ops.LARGEST_COORDINATE, box_ops.LARGEST_COORDINATE)
+    return ops.clip(box_ops.as_float32(value), -box_ops.LARGEST_COORDINATE, box_ops.LARGEST_COORDINATE)
 
 
 def _center_size(boxes):

@@ -101,7 +101,7 @@ def clip_to_window(boxes, window):
     Returns:
         `[..., N, 4]` float32. A box outside the window becomes one without area on its border.
     """
-    boxes, window = _float(boxes), ops.expand_dims(_float(window), -2)
+    boxes, window = as_float32(boxes), ops.expand_dims(as_float32(window), -2)
     low, high = window[..., :2], window[..., 2:]
     return ops.clip(boxes, ops.concatenate([low, low], -1), ops.concatenate([high, high], -1))
 
@@ -116,14 +116,14 @@ def change_coordinate_frame(boxes, window):
     Returns:
         `[..., N, 4]` float32.
     """
-    boxes, window = _float(boxes), ops.expand_dims(_float(window), -2)
+    boxes, window = as_float32(boxes), ops.expand_dims(as_float32(window), -2)
     low, size = window[..., :2], window[..., 2:] - window[..., :2]
     return _safe_divide(boxes - ops.concatenate([low, low], -1), ops.concatenate([size, size], -1))
 
 
 def inside_window(boxes, window):
     """Which boxes lie in the window, borders included: `[..., N, 4]` and `[4]` or `[..., 4]` to `[..., N]` bool."""
-    boxes, window = _float(boxes), ops.expand_dims(_float(window), -2)
+    boxes, window = as_float32(boxes), ops.expand_dims(as_float32(window), -2)
     return ops.all(
         ops.logical_and(boxes[..., :2] >= window[..., :2], boxes[..., 2:] <= window[..., 2:]),
         axis=-1,
@@ -132,7 +132,7 @@ def inside_window(boxes, window):
 
 def overlaps_window(boxes, window):
     """Which boxes have more than a border in common with the window: as `inside_window`, `[..., N]` bool."""
-    boxes, window = _float(boxes), ops.expand_dims(_float(window), -2)
+    boxes, window = as_float32(boxes), ops.expand_dims(as_float32(window), -2)
     return ops.all(
         ops.logical_and(boxes[..., :2] < window[..., 2:], boxes[..., 2:] > window[..., :2]),
         axis=-1,
@@ -155,17 +155,17 @@ def normalise(boxes_abs, height, width):
     Returns:
         `[..., N, 4]` float32.
     """
-    return _safe_divide(_float(boxes_abs), _sides(height, width))
+    return _safe_divide(as_float32(boxes_abs), _sides(height, width))
 
 
 def to_absolute(boxes, height, width):
     """Fractions of an image to pixels; the inverse of `normalise`, with the same arguments."""
-    return _float(boxes) * _sides(height, width)
+    return as_float32(boxes) * _sides(height, width)
 
 
 def _sides(height, width):
     """`[..., 1, 4]`: height, width, height, width, to scale `[..., N, 4]` boxes."""
-    height, width = _float(height), _float(width)
+    height, width = as_float32(height), as_float32(width)
     return ops.expand_dims(ops.stack([height, width, height, width], axis=-1), -2)
 
 
@@ -174,13 +174,14 @@ def _safe_divide(value, divisor):
     return ops.where(zero, 0.0, value / ops.where(zero, 1.0, divisor))
 
 
-def _float(value):
+def as_float32(value):
+    """A float32 tensor of anything array-like."""
     return ops.cast(ops.convert_to_tensor(value), "float32")
 
 
 def _coordinates(boxes):
     """The four coordinates, each `[...]` and finite unless NaN."""
-    boxes = ops.clip(_float(boxes), -LARGEST_COORDINATE, LARGEST_COORDINATE)
+    boxes = ops.clip(as_float32(boxes), -LARGEST_COORDINATE, LARGEST_COORDINATE)
     return tuple(boxes[..., i] for i in range(4))
 
 

@@ -56,12 +56,13 @@ class TargetAssigner:
             `Targets`.
         """
         anchors, boxes, class_targets, unmatched = (
-            ops.stop_gradient(_float(value)) for value in (anchors, boxes, class_targets, unmatched_class_target)
+            ops.stop_gradient(box_ops.as_float32(value))
+            for value in (anchors, boxes, class_targets, unmatched_class_target)
         )
         usable = ops.logical_and(ops.all(ops.isfinite(boxes[..., :4]), axis=-1), box_ops.area(boxes[..., :4]) > 0)
         if valid is not None:
             usable = ops.logical_and(usable, ops.cast(valid, "bool"))
-        weights = ops.ones_like(boxes[..., 0]) if weights is None else ops.stop_gradient(_float(weights))
+        weights = ops.ones_like(boxes[..., 0]) if weights is None else ops.stop_gradient(box_ops.as_float32(weights))
         if boxes.shape[-2] == 0:  # one row of padding, so that there is something to gather from
             boxes, class_targets, weights, usable = (
                 ops.pad(value, [[0, 0]] * (len(value.shape) - 1 - after) + [[0, 1]] + [[0, 0]] * after)
@@ -93,7 +94,3 @@ class TargetAssigner:
             box_weights=box_weights,
             match=match,
         )
-
-
-def _float(value):
-    return ops.cast(ops.convert_to_tensor(value), "float32")

@@ -6,7 +6,7 @@ from keras_detect.data.convert import convert_dataset, write_dataset
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.inspection import CheckReport
 from keras_detect.data.label_map import LabelMap, read_label_map, write_label_map
-from keras_detect.data.load import load_dataset
+from keras_detect.data.load import load_dataset, register_format
 from keras_detect.data.shapes import shapes_dataset
 from keras_detect.data.statistics import dataset_statistics, write_statistics
 
@@ -19,6 +19,7 @@ __all__ = [
     "dataset_statistics",
     "load_dataset",
     "read_label_map",
+    "register_format",
     "shapes_dataset",
     "write_coco",
     "write_dataset",

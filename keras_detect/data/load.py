@@ -1,13 +1,45 @@
 """`load_dataset`: finds out the format of annotated pictures on disk and reads them."""
 
 import pathlib
+from typing import Any
 
 from keras_detect.data import coco_json, csv_table, tf_record, voc_xml, yolo_txt
 from keras_detect.data.image import is_picture_name
 from keras_detect.data.record import one_line
 
-# Each has `recognises`, `read` and `write`; a folder that several recognise is read by the first.
-FORMATS = {"coco": coco_json, "voc": voc_xml, "yolo": yolo_txt, "csv": csv_table, "tfrecord": tf_record}
+# A folder that several recognise is read by the first.
+FORMATS: dict[str, Any] = {}
+
+
+def register_format(name: str, module: Any) -> None:
+    """Adds a format of data sets: `load_dataset`, `write_dataset` and the commands know it by `name` from then on.
+
+    Args:
+        name: of the format, as in `load_dataset(path, format=name)`.
+        module: a module or an object with the functions `recognises(path) -> bool`, `read(path, split, class_names,
+            defects) -> DetectionDataset`, `write(dataset, folder, split) -> path` and `holds(field) -> bool`, which
+            says whether files of the format keep an `ObjectField` of `schema`.
+
+    Raises:
+        TypeError: one of the functions is missing.
+        ValueError: another format has the name.
+    """
+    missing = [function for function in ("recognises", "read", "write", "holds") if not hasattr(module, function)]
+    if missing:
+        raise TypeError(f"A format has the functions recognises, read, write and holds. Missing: {', '.join(missing)}")
+    if FORMATS.get(name, module) is not module:
+        raise ValueError(f"The format {name!r} is taken by {FORMATS[name]}. Choose another name.")
+    FORMATS[name] = module
+
+
+for _name, _module in (
+    ("coco", coco_json),
+    ("voc", voc_xml),
+    ("yolo", yolo_txt),
+    ("csv", csv_table),
+    ("tfrecord", tf_record),
+):
+    register_format(_name, _module)
 
 
 def load_dataset(path, split=None, class_names=None, format=None):
