@@ -69,8 +69,8 @@ class Serialization:
         heads = [name for name in cls.parts if "num_classes" in _config_of(config.get(name))]
         if not heads:
             raise ValueError(
-                f"A {cls.__name__} gets another number of classes through the parts whose config holds 'num_classes'. "
-                f"Received: none among {', '.join(cls.parts)}. Exchange a part with `with_parts` instead."
+                f"This {cls.__name__} has no class head: none of its parts ({', '.join(cls.parts)}) has 'num_classes' "
+                f"in its config. Received: num_classes={num_classes}. Exchange a part with `with_parts` instead."
             )
         changed = {
             name: {**config[name], "config": {**config[name]["config"], "num_classes": int(num_classes)}}

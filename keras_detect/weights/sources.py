@@ -68,8 +68,8 @@ def register_reader(name: str, *, what: str, opens: Callable[[Any], bool]):
 
 
 def restorable() -> str:
-    """The sources that can be opened, one per line, for messages."""
-    return "\n".join(f"  {reader.what}" for reader in _READERS.values())
+    """The sources that can be opened, for messages."""
+    return "; ".join(reader.what for reader in _READERS.values())
 
 
 def restore_model(model, source: Any, kind: str = "detection") -> RestoreReport:
@@ -111,11 +111,11 @@ def _reader(source):
     for reader in _READERS.values():
         if reader.opens(source):
             return reader
-    known = f"Weights are restored from:\n{restorable()}"
+    known = f"Weights are restored from: {restorable()}."
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"Received a {type(source).__name__} as a source of weights. {known}")
     if not pathlib.Path(source).expanduser().exists():
-        raise FileNotFoundError(f"{source}: no such file, folder or checkpoint. {known}")
+        raise FileNotFoundError(f"{source}: no such checkpoint, file or folder. {known}")
     raise ValueError(f"{source}: nothing in it that can be restored. {known}")
 
 

@@ -18,9 +18,8 @@ import keras
 import numpy as np
 import pytest
 
+import keras_detect
 from keras_detect import cli
-from keras_detect.cli import check as check_command
-from keras_detect.cli import predict as predict_command
 from keras_detect.data import load_dataset
 from keras_detect.data.record import ACTIONS
 from keras_detect.transforms.resizers import FixedShapeResizer
@@ -81,8 +80,7 @@ def test_all(base, bases, model, tmp_path, monkeypatch):
 def wrongs(chosen, bases, model, tmp_path, monkeypatch):
     """A line for each mutation that ends in anything but a counted repair or a line that names file and cause."""
     bases, good = bases
-    for command in (predict_command, check_command):
-        monkeypatch.setattr(command, "load_model", lambda name: model)
+    monkeypatch.setattr(keras_detect.DetectionModel, "from_preset", lambda name: model)
     wrong, results, memory = [], {}, {}
     for number, mutation in enumerate(chosen):
         folder = tmp_path / f"case_{number}"

@@ -120,7 +120,7 @@ def test_parts_that_do_not_fit_are_refused():
         tiny.tiny_ssd(box_predictor=wrong, postprocessor=post)
     with pytest.raises(ValueError, match=r"class_names must name each of the 3 classes. Received 2"):
         tiny.tiny_ssd(num_classes=3, class_names=["cat", "dog"])
-    with pytest.raises(ValueError, match=r"differ from one another. Received repeated: \['cat'\]"):
+    with pytest.raises(ValueError, match=r"differ from one another. Received repeated: cat"):
         tiny.tiny_ssd(num_classes=3, class_names=["cat", "dog", "cat"])
     with pytest.raises(ValueError, match="Unknown backbone"):
         type(tiny.tiny_ssd()).from_backbone("mobilenet_v9", num_classes=2)

@@ -81,7 +81,9 @@ def test_an_unknown_source_says_what_there_is(tmp_path):
     model = tiny.tiny_ssd()
     (tmp_path / "notes.txt").touch()
     for missing in ("nowhere", tmp_path / "nowhere"):
-        with pytest.raises(FileNotFoundError, match=r"nowhere: no such file(.|\n)*preset(.|\n)*TensorFlow 2(.|\n)*"):
+        with pytest.raises(
+            FileNotFoundError, match=r"nowhere: no such checkpoint, file(.|\n)*preset(.|\n)*TensorFlow 2(.|\n)*"
+        ):
             model.restore(missing)
     with pytest.raises(ValueError, match=r"notes\.txt: nothing in it(.|\n)*its prefix"):
         model.restore(tmp_path / "notes.txt")
