@@ -322,7 +322,10 @@ class ChecksBatches:
 
     @contextlib.contextmanager
     def _variables_kept(self):
-        """On JAX, `fit` holds the variables' values outside of the model: an error would leave it without them."""
+        """On JAX, `fit` holds the variables' values outside of the model: an error would leave it without them.
+
+        With `steps_per_execution` above 1 it does so between the steps too, where they cannot be got back.
+        """
         try:
             yield
         except Exception:

@@ -105,7 +105,9 @@ def test_from_a_models_output_through_detect_to_json_and_drawing(fields, tmp_pat
         found = postprocess(*args, **kwargs)
         ones = keras.ops.ones_like(found["scores"])
         corners = keras.ops.stack([ones[..., None] * 0.25, ones[..., None] * 0.75], axis=-1)
-        return {**found, "heights": ones * 1.5, "corners": corners}
+        # boxes and their captions stay away from the corners
+        boxes = keras.ops.zeros_like(found["boxes"]) + keras.ops.array([0.6, 0.1, 0.9, 0.4])
+        return {**found, "boxes": boxes, "heights": ones * 1.5, "corners": corners}
 
     monkeypatch.setattr(model, "postprocess", with_further_fields)
     images = np.zeros((64, 64, 3), np.uint8)

@@ -95,7 +95,7 @@ def center_classifier(num_classes=3, **options):
 def test_it_trains_predicts_detects_saves_and_loads(tmp_path):
     model = center_classifier(class_names=["cat", "dog", "owl"])
     x, y = tiny.tiny_batch()
-    history = model.fit(x, y, epochs=30, validation_data=(x, y), verbose=0).history
+    history = model.fit(x, y, epochs=150, validation_data=(x, y), verbose=0).history
     assert history["loss"][-1] < 0.5 * history["loss"][0]
     assert history["num_positives"][-1] == pytest.approx((y[schema.LABELS] >= 0).sum() / 4)
     np.testing.assert_allclose(history["loss"], np.add(history["center_loss"], history["side_loss"]), rtol=1e-5)

@@ -91,8 +91,15 @@ def test_detect_finds_them_too_with_the_numbers_of_predict(model):
     pixels = as_pixels(PHOTO)
     predicted = keras.tree.map_structure(np.asarray, model.predict_on_batch(pixels[None]))
     found = model.detect(PHOTO, score_threshold=0.5)
+    # where XLA compiles, images are resized before they reach the network, by another program
+    compiled = keras.backend.backend() == "jax"
     for key in ("boxes", "scores", "labels"):
-        np.testing.assert_array_equal(found[key], predicted[key][0][predicted["scores"][0] >= 0.5])
+        np.testing.assert_allclose(
+            found[key],
+            predicted[key][0][predicted["scores"][0] >= 0.5],
+            rtol=0,
+            atol=1e-4 if compiled else 0,
+        )
     assert found["class_names"] == ["WBC"] + ["RBC"] * 11
     among_others = model.detect([pixels, pixels[:300], pixels[:, :300]], score_threshold=0.5)[0]
     np.testing.assert_allclose(among_others["scores"], found["scores"], atol=1e-4)
