@@ -19,6 +19,7 @@ def environment(**settings):
     return {**os.environ, "KERAS_BACKEND": keras.backend.backend(), "PYTHONPATH": path, **settings}
 
 
+@pytest.mark.backend_free  # the script below takes the same steps
 def test_the_notebook_runs_from_the_first_cell_to_the_last(tmp_path, monkeypatch):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     settings = {"KERAS_DETECT_SMALL": "1", "KERAS_DETECT_WORK": str(tmp_path / "work")}
