@@ -27,6 +27,8 @@ BACKEND_FREE = (
     "presets/test_download.py",
     "presets/test_zoo.py",
     "test_architecture.py",
+    "test_files.py",
+    "test_kills.py",
     "test_registry.py",
     "test_schema.py",
     "test_visualization.py",
