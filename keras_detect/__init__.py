@@ -15,6 +15,7 @@ from keras_detect import (
     training,
     transforms,
     visualization,
+    weights,
 )
 from keras_detect.backbones import Backbone, backbone_names, register_backbone
 from keras_detect.data import DetectionDataset, check_dataset, load_dataset, write_dataset
@@ -24,7 +25,7 @@ from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.retinanet import RetinaNet
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.presets import store  # noqa: F401 - provides `load_preset` and `save_preset`
-from keras_detect.tf_od_api import restore_model  # noqa: F401 - registers upstream's checkpoints
+from keras_detect.tf_od_api import restore_litert, restore_model  # noqa: F401 - register upstream's files
 from keras_detect.tf_od_api.build import from_pipeline_config
 
 Model = DetectionModel
@@ -58,6 +59,7 @@ __all__ = [
     "training",
     "transforms",
     "visualization",
+    "weights",
     "write_dataset",
 ]
 

@@ -85,6 +85,7 @@ def build_faster_rcnn(class_names):
     matcher = ArgMaxMatcher(matched_threshold=0.7, unmatched_threshold=0.3, force_match_for_each_row=True)
     return keras_detect.FasterRCNN.from_backbone(
         "inception_v100",
+        weights=None,
         class_names=class_names,
         resizer=FixedShapeResizer(height=HEIGHT, width=WIDTH),
         region_predictor=RegionProposalPredictor(
@@ -178,7 +179,8 @@ def main(_):
     print(f"{model.count_params():,} parameters")
     backbone = output / "backbone.weights.h5"
     if SSD_EPOCHS.value and not backbone.exists():
-        ssd = keras_detect.SSD.from_backbone("inception_v100", class_names=names, image_size=(HEIGHT, WIDTH))
+        size = (HEIGHT, WIDTH)
+        ssd = keras_detect.SSD.from_backbone("inception_v100", weights=None, class_names=names, image_size=size)
         recipe = Recipe(epochs=SSD_EPOCHS.value, **settings)
         ssd, minutes = train(ssd, training, validation, recipe, output / "ssd", every_n_epochs=10)
         ssd.feature_extractor.backbone.save_weights(backbone)

@@ -1,6 +1,6 @@
 """`keras-detect demo`: covers `keras_detect.training.demo.run_demo`."""
 
-HELP = "fine-tune the packaged detector on drawn shapes, offline, in under three minutes"
+HELP = "detect in a photo, then fine-tune on drawn shapes, offline, in under three minutes"
 EXAMPLE = "--output demo"
 
 

@@ -5,6 +5,7 @@ import sys
 from keras_detect.cli._metrics import print_metrics
 from keras_detect.cli._parser import choice
 from keras_detect.training.run import AUGMENTATIONS
+from keras_detect.training.start import DEFAULT_START
 
 HELP = "train a detector on a folder of annotated images"
 EXAMPLE = "--data cells --train_split train --validation_split val --output runs/cells"
@@ -14,8 +15,10 @@ def add_arguments(parser):
     parser.add_argument("--data", required=True, help="folder or file: COCO, VOC, YOLO, CSV or TFRecord")
     parser.add_argument("--train_split", help="split to train on; default: everything")
     parser.add_argument("--validation_split", help="split to choose the best epoch on")
-    parser.add_argument("--model", default="mobilenet_v2", help="backbone, preset or .keras file (%(default)s)")
-    parser.add_argument("--image_size", type=int, nargs="+", default=[320], help="side, or height and width (320)")
+    parser.add_argument("--model", default=DEFAULT_START, help="preset, backbone or .keras file (%(default)s)")
+    parser.add_argument(
+        "--image_size", type=int, nargs="+", help="side, or height and width (the model's; new SSD: 320)"
+    )
     parser.add_argument("--epochs", type=int, default=60, help="(%(default)s)")
     parser.add_argument("--batch_size", type=int, default=8, help="(%(default)s)")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="peak of the cosine (%(default)s)")
@@ -33,7 +36,7 @@ def run(arguments):
     from keras_detect.training import train
 
     size = arguments.image_size
-    if len(size) > 2:
+    if size and len(size) > 2:
         raise ValueError(f"--image_size takes one side, or height and width. Received {len(size)} numbers.")
     result = train(
         arguments.data,
@@ -41,7 +44,7 @@ def run(arguments):
         train_split=arguments.train_split,
         validation_split=arguments.validation_split,
         model=arguments.model,
-        image_size=size[0] if len(size) == 1 else tuple(size),
+        image_size=(size[0] if len(size) == 1 else tuple(size)) if size else None,
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,

@@ -10,6 +10,8 @@ import numpy as np
 from absl import logging
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from keras_detect.registry import provide
+
 # The decoders, numbered as the pipeline's switch wants them.
 TF_JPEG, TF_PNG, PYTHON = 0, 1, 2
 
@@ -228,6 +230,7 @@ def encode_png(pixels):
     return buffer.getvalue()
 
 
+@provide("as_pixels")
 def as_pixels(image):
     """Any image as RGB pixels [H, W, 3], upright: the one function that drawing, inference and examples read with.
 

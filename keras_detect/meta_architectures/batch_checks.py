@@ -17,6 +17,8 @@ import numpy as np
 
 from keras_detect import schema
 from keras_detect.kernels import tf_data
+from keras_detect.weights.folded_batch_norm import folded_layers
+from keras_detect.weights.restore import UNFOLD
 
 LARGEST_COORDINATE = 4.0  # beyond it, a box can only be in pixels
 
@@ -277,10 +279,21 @@ def _checked_loader(check, loader):
     return loader
 
 
+def warn_of_folded_weights(model):
+    """Warns before training whose first steps would destroy the network: batch norm that is folded and not frozen."""
+    folded = sum(layer.trainable for layer in folded_layers(model))
+    if folded:
+        warnings.warn(
+            f"{folded} batch norms hold folded weights, which training-mode batch norm destroys: {UNFOLD}.",
+            stacklevel=3,
+        )
+
+
 class ChecksBatches:
     """What `DetectionModel` inherits so that no batch reaches it unchecked: `BatchCheck` states the rules."""
 
     def fit(self, *args, **kwargs):
+        warn_of_folded_weights(self)
         call = inspect.signature(super().fit).bind(*args, **kwargs)
         given, held_out = call.arguments, call.arguments.get("validation_data")
         training, validation = BatchCheck(self.num_classes), BatchCheck(self.num_classes, "validation batch")

@@ -12,7 +12,7 @@ from keras_detect.boxes.postprocessing import Postprocessor
 from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.losses.classification import SigmoidFocalLoss
-from keras_detect.meta_architectures import arguments, ssd_defaults
+from keras_detect.meta_architectures import arguments, ssd_defaults, starting_weights
 from keras_detect.meta_architectures.retinanet import square_resizer
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.necks.bifpn import SIZES as BIFPN_SIZES
@@ -47,14 +47,23 @@ class EfficientDet(SSD):
 
     @classmethod
     def from_backbone(
-        cls, backbone=None, *, size="d0", num_classes=None, image_size=None, class_names=None, neck=None, **parts
+        cls,
+        backbone=None,
+        *,
+        size="d0",
+        num_classes=None,
+        image_size=None,
+        class_names=None,
+        neck=None,
+        weights=starting_weights.AUTO,
+        **parts,
     ):
-        """An EfficientDet of a compound size, with random weights.
+        """An EfficientDet of a compound size.
 
         Args:
             backbone: as in `SSD.from_backbone`; default: the EfficientNet of the size.
             size: "d0" to "d7": width and depth of BiFPN and heads, and the defaults of backbone and image size.
-            num_classes, class_names, neck: as in `SSD.from_backbone`; the default neck is the size's BiFPN.
+            num_classes, class_names, neck, weights: as in `SSD.from_backbone`; the default neck is the size's BiFPN.
             image_size: side of the square into which images are fitted, aspect ratio kept and padded; or
                 `(height, width)`. Multiples of 128 have whole maps.
             **parts: as in `SSD.from_backbone`.
@@ -68,11 +77,17 @@ class EfficientDet(SSD):
         given = {**own, "class_names": class_names, **parts}
         arguments.refuse_ignored(given, ssd_defaults.IGNORED)
         given = arguments.with_settings(given, settings(size), ssd_defaults.IGNORED)
-        if "backbone" not in given and "feature_extractor" not in given:
+        starting_weights.check_imagenet(weights)
+        own_backbone = "backbone" not in given and "feature_extractor" not in given
+        if own_backbone:
             given["backbone"] = EfficientNet(variant=SIZES[size].variant, taps="b0", name="backbone")
         if "resizer" not in given:
             given["resizer"] = square_resizer(given.pop("image_size", SIZES[size].image_size))
-        return super().from_backbone(given.pop("backbone", None), **given)
+        backbone = given.pop("backbone", None)
+        if not own_backbone:
+            return super().from_backbone(backbone, weights=weights, **given)
+        model = super().from_backbone(backbone, weights=None, **given)
+        return starting_weights.load(model, f"EfficientNet {backbone.variant.upper()}", weights)
 
     @classmethod
     def from_preset(cls, name, *args, **kwargs):

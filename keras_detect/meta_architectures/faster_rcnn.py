@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_detect import schema
 from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
+from keras_detect.meta_architectures import starting_weights
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.ground_truth import NUM_POSITIVES, in_padded_frame, split_inputs
 from keras_detect.meta_architectures.two_stage import Truth
@@ -122,7 +123,17 @@ class FasterRCNN(DetectionModel):
         return stage.postprocessor.nms.max_total_detections
 
     @classmethod
-    def from_backbone(cls, backbone=None, *, num_classes=None, image_size=None, class_names=None, neck=None, **parts):
+    def from_backbone(
+        cls,
+        backbone=None,
+        *,
+        num_classes=None,
+        image_size=None,
+        class_names=None,
+        neck=None,
+        weights=starting_weights.AUTO,
+        **parts,
+    ):
         """A Faster R-CNN with default parts around a backbone.
 
         Args:
@@ -135,6 +146,7 @@ class FasterRCNN(DetectionModel):
             neck: `None` takes proposals and RoI features from one level of the backbone and runs the rest of the
                 backbone on the RoI features. A registered name ("fpn", "bifpn") or a neck part takes both from a
                 pyramid, from P2 on where the backbone has C2, else from P3, with two dense layers on the RoI features.
+            weights: what the backbone starts from, as in `SSD.from_backbone`.
             **parts: any argument of the constructor, instead of the default part; `box_predictor` may be a registered
                 name. Further: `split`, the level of a backbone without neck (default: the backbone's `split_level`);
                 `preprocess`, pixel scaling of a wrapped Keras model; `anchor_generator`, a part or a registered name,
@@ -145,9 +157,13 @@ class FasterRCNN(DetectionModel):
             TypeError: an unknown argument; the near names are listed.
             ValueError: an unknown name of a part, an argument that another one leaves without effect, neither
                 `num_classes` nor `class_names`, a backbone without the split level.
+            OSError: ImageNet weights that are not cached and cannot be fetched.
         """
-        own = {"backbone": backbone, "num_classes": num_classes, "image_size": image_size, "neck": neck}
-        return cls(**defaults.complete(cls, {**own, "class_names": class_names, **parts}))
+        starting_weights.check_imagenet(weights)
+        built = starting_weights.prepared(backbone, weights)
+        own = {"backbone": built, "num_classes": num_classes, "image_size": image_size, "neck": neck}
+        model = cls(**defaults.complete(cls, {**own, "class_names": class_names, **parts}))
+        return starting_weights.load(model, backbone, weights)
 
     def preprocess(self, images, true_image_shapes=None, resized=False):
         """Resizes and pads, then scales the pixels.

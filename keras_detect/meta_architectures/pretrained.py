@@ -1,5 +1,7 @@
 """Weights from elsewhere: presets, checkpoints, and the same model for other classes."""
 
+import os
+
 from absl import logging
 
 from keras_detect import registry, schema
@@ -50,6 +52,8 @@ class Pretrained:
             model.class_names = schema.check_class_names(class_names, model.num_classes)
         if image_size is not None:
             model.resizer = model.resizer.with_size(image_size)
+        if load_weights and not os.path.exists(name):  # a local copy says itself what it was trained from
+            model.started_from = f"'{name}'"
         return model
 
     def re_head(self, num_classes=None, class_names=None):
@@ -70,16 +74,18 @@ class Pretrained:
         logging.warning("%s", report.summary())
         return model
 
-    def restore(self, checkpoint, kind="detection"):
+    def restore(self, checkpoint, kind="detection", calibration_images=None):
         """Restores weights, strictly: of another detector, a preset, a checkpoint, or a classifier.
 
         Args:
             checkpoint: whatever a reader of `weights.sources` opens: a detector or its `.keras` file; a preset's name,
-                folder or address; prefix, folder or `.tar.gz` of a checkpoint of the TensorFlow Object Detection API;
-                with `kind="classification"` also a network of keras.applications, or a classifier around the same
-                backbone, as a Keras model, a `.keras` file or a `.weights.h5` file.
+                folder or address; a LiteRT file (`.tflite`); prefix, folder or `.tar.gz` of a checkpoint of the
+                TensorFlow Object Detection API; with `kind="classification"` also a network of keras.applications, or a
+                classifier around the same backbone, as a Keras model, a `.keras` file or a `.weights.h5` file.
             kind: "detection" (everything, or all but the class head where the number of classes differs) or
                 "classification" (the backbone alone).
+            calibration_images: training images, as `weights.unfold_batchnorm` takes them: run it where the source
+                holds folded batch norm (a LiteRT file), so that the model can be fine-tuned.
 
         Returns:
             `RestoreReport`: what was restored, kept and ignored, and why.
@@ -89,4 +95,6 @@ class Pretrained:
                 keras.applications do not fit a backbone that computes something else (`weights.keras_applications`).
             FileNotFoundError: no such file or folder.
         """
-        return restore_model(self, checkpoint, kind)
+        report = restore_model(self, checkpoint, kind, calibration_images)
+        self.started_from = report.source if kind == "detection" else f"{report.source}, backbone alone"
+        return report

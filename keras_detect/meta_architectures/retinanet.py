@@ -9,7 +9,7 @@ from keras_detect.boxes.postprocessing import Postprocessor
 from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.losses.one_stage import OneStageLoss
-from keras_detect.meta_architectures import arguments, ssd_defaults
+from keras_detect.meta_architectures import arguments, ssd_defaults, starting_weights
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.registry import CLASSIFICATION_LOSSES, LOCALIZATION_LOSSES, serializable
@@ -28,11 +28,22 @@ class RetinaNet(SSD):
     """
 
     @classmethod
-    def from_backbone(cls, backbone=None, *, num_classes=None, image_size=None, class_names=None, neck=None, **parts):
+    def from_backbone(
+        cls,
+        backbone=None,
+        *,
+        num_classes=None,
+        image_size=None,
+        class_names=None,
+        neck=None,
+        weights=starting_weights.AUTO,
+        **parts,
+    ):
         """A RetinaNet around a backbone.
 
         Args:
-            backbone, num_classes, class_names, neck: as in `SSD.from_backbone`; the default neck is the paper's.
+            backbone, num_classes, class_names, neck, weights: as in `SSD.from_backbone`; the default neck is the
+                paper's.
             image_size: side of the square into which images are fitted, aspect ratio kept and padded; default: 640.
                 (The paper trains with a shorter side of 400 to 800 pixels: pass a resizer.) Or `(height, width)`.
             **parts: as in `SSD.from_backbone`.
@@ -51,7 +62,7 @@ class RetinaNet(SSD):
             )
         if "resizer" not in given:
             given["resizer"] = square_resizer(given.pop("image_size", IMAGE_SIZE))
-        return super().from_backbone(given.pop("backbone", None), **given)
+        return super().from_backbone(given.pop("backbone", None), weights=weights, **given)
 
     @classmethod
     def from_preset(cls, name, *args, **kwargs):

@@ -19,6 +19,9 @@ class Serialization:
     #: names of the constructor's other arguments, beside `class_names` and Keras' own
     settings: tuple[str, ...] = ()
 
+    #: what the weights were before any training, in words; `train` prints it, `save`, `re_head` and presets keep it
+    started_from: str | None = None
+
     def named_weights(self):
         """`{name: variable}` of every weight, by its place in the model: `"backbone/stem_conv/kernel"`.
 
@@ -36,7 +39,9 @@ class Serialization:
 
     def get_config(self):
         """`parts` and `settings` by name, each the constructor's argument and the model's attribute of that name."""
+        started = {} if self.started_from is None else {"started_from": self.started_from}
         return {
+            **started,
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
@@ -49,11 +54,14 @@ class Serialization:
     def from_config(cls, config):
         """Builds the model under the dtype policy it was saved with, whatever the global one is now."""
         config = dict(config)
+        started_from = config.pop("started_from", None)
         before = keras.config.dtype_policy()
         policy = deserialize(config.get("dtype")) or before
         keras.config.set_dtype_policy(policy)
         try:
-            return cls(**{key: deserialize(value) for key, value in config.items()})
+            model = cls(**{key: deserialize(value) for key, value in config.items()})
+            model.started_from = started_from
+            return model
         finally:
             keras.config.set_dtype_policy(before)
 

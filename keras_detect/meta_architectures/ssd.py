@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_detect import schema
-from keras_detect.meta_architectures import ssd_defaults
+from keras_detect.meta_architectures import ssd_defaults, starting_weights
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.ground_truth import (
     NUM_POSITIVES,
@@ -107,14 +107,24 @@ class SSD(DetectionModel):
         return self.target_assigner.box_coder
 
     @classmethod
-    def from_backbone(cls, backbone=None, *, num_classes=None, image_size=None, class_names=None, neck=None, **parts):
+    def from_backbone(
+        cls,
+        backbone=None,
+        *,
+        num_classes=None,
+        image_size=None,
+        class_names=None,
+        neck=None,
+        weights=starting_weights.AUTO,
+        **parts,
+    ):
         """An SSD with default parts around a backbone.
 
         The anchors follow the neck's levels and the predictor follows the anchors, so that any backbone fits.
 
         Args:
             backbone: a registered name ("mobilenet_v2"), a `Backbone`, the name of a network in `keras.applications`
-                ("MobileNetV3Small", random weights), of a class or preset of KerasCV ("keras_cv/resnet50", fetched by
+                ("MobileNetV3Small"), of a class or preset of KerasCV ("keras_cv/resnet50", fetched by
                 KerasCV from Kaggle), or a functional Keras model of keras.applications, KerasCV,
                 KerasHub or your own, which `backbones.keras_models.from_keras_model` wraps.
             num_classes: K; may be left out when `class_names` or a finished `box_predictor` is given.
@@ -122,6 +132,12 @@ class SSD(DetectionModel):
             class_names: sequence of K strings.
             neck: a registered name or a neck part; default: "ssd" (C3 to C5 and coarser maps, a head on each). "fpn"
                 is a feature pyramid P3 to P7 with shared heads (RetinaNet), "bifpn" EfficientDet's.
+            weights: what the backbone starts from: "packaged", weights that ship with the package (of "mobilenet_v2":
+                the detector `ssd_mobilenet_v2_oidv4`'s, of "inception_v100": `frcnn_inception_v100`'s); "imagenet",
+                those of keras.applications, fetched once; the path of anything that `restore` reads with
+                `kind="classification"`; or `None`, random. Default: "packaged" for a name whose weights the package
+                holds, else random, with a line in the log that says so; a backbone object stays as it is. The model
+                notes it as `started_from`.
             **parts: any argument of the constructor, instead of the default part; `anchor_generator` and
                 `box_predictor` may be registered names. Further: `preprocess`, pixel scaling of a wrapped Keras model
                 as in `from_keras_model`; `matcher`, `classification_loss` and `localization_loss`, a part or a
@@ -130,10 +146,15 @@ class SSD(DetectionModel):
         Raises:
             TypeError: an unknown argument; the near names are listed.
             ValueError: an unknown name of a part, an argument that another one leaves without effect, neither
-                `num_classes` nor `class_names`, a Keras model that cannot be a backbone.
+                `num_classes` nor `class_names`, a Keras model that cannot be a backbone, weights that the
+                package does not hold or that do not fit.
+            OSError: ImageNet weights that are not cached and cannot be fetched.
         """
-        own = {"backbone": backbone, "num_classes": num_classes, "image_size": image_size, "neck": neck}
-        return cls(**ssd_defaults.complete(cls, {**own, "class_names": class_names, **parts}))
+        starting_weights.check_imagenet(weights)
+        built = starting_weights.prepared(backbone, weights)
+        own = {"backbone": built, "num_classes": num_classes, "image_size": image_size, "neck": neck}
+        model = cls(**ssd_defaults.complete(cls, {**own, "class_names": class_names, **parts}))
+        return starting_weights.load(model, backbone, weights)
 
     def preprocess(self, images, true_image_shapes=None, resized=False):
         """Scales the pixels, then resizes and pads: padding is 0 in network units.

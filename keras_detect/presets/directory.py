@@ -46,7 +46,7 @@ def save_preset(model, directory, metadata=None, weights_dtype="float32"):
         directory: the folder, which is new, empty or holds an older preset and nothing else.
         metadata: a dict that JSON can hold (source, sha256, licence, metrics); the versions of the package and of
             Keras, the format and the digest of the weights are added.
-        weights_dtype: "float32", or "float16" for a file half as large; a weight read from it has three digits.
+        weights_dtype: "float32", or "float16" for a file half as large: kernels read from it have three digits.
 
     Returns the folder as a path. Raises `FileExistsError` if the folder holds something else, `ValueError` for a
     `weights_dtype` that is neither, or that cannot hold a weight of the model, `TypeError` for a model whose weights
@@ -70,7 +70,9 @@ def write_preset(model, folder, metadata=None, weights_dtype="float32"):
     config = config_json.serialized(model)
     names = getattr(model, "class_names", None)
     write_weights(model, folder / WEIGHTS, weights_dtype)
+    started_from = getattr(model, "started_from", None)
     added = {
+        **({} if started_from is None else {"started_from": started_from}),
         "format": FORMAT,
         "package_version": _version(),
         "keras_version": keras.__version__,

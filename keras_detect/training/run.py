@@ -13,11 +13,11 @@ from keras_detect.data.record import REFUSED
 from keras_detect.evaluation.callback import COCOEvaluation, evaluate_coco
 from keras_detect.files import write_json
 from keras_detect.meta_architectures.detection_model import DetectionModel
-from keras_detect.meta_architectures.ssd import SSD
-from keras_detect.registry import opens, unknown_name
+from keras_detect.registry import unknown_name
 from keras_detect.training.best_model import BestModel
 from keras_detect.training.history_file import HistoryFile
 from keras_detect.training.recipe import Recipe
+from keras_detect.training.start import DEFAULT_START, starting_model
 from keras_detect.transforms import (
     RandomColor,
     RandomHorizontalFlip,
@@ -67,8 +67,8 @@ def train(
     train_split: str | None = None,
     validation_split: str | None = None,
     validation_data: DetectionDataset | str | os.PathLike | None = None,
-    model: DetectionModel | str | os.PathLike = "mobilenet_v2",
-    image_size: int | tuple[int, int] = 320,
+    model: DetectionModel | str | os.PathLike = DEFAULT_START,
+    image_size: int | tuple[int, int] | None = None,
     epochs: int = 60,
     batch_size: int = 8,
     learning_rate: float = 1e-3,
@@ -89,9 +89,10 @@ def train(
         train_split: split of the folder to train on; None for everything.
         validation_split: split of the folder that chooses the best epoch; None for no validation.
         validation_data: a data set or folder for validation, in the place of `validation_split`.
-        model: a detector; or the name of a backbone (a new SSD around it), a preset, or a `.keras` file. A model for
-            other classes gets new class heads.
-        image_size: side, or `(height, width)`, of a new SSD.
+        model: a detector; or the name of a preset or a backbone (a new SSD around it), or a `.keras` file. A model for
+            other classes gets new class heads. Default: the packaged detector of everyday objects.
+        image_size: side, or `(height, width)`, to which images are resized; default: the model's own, 320 for a new
+            SSD.
         epochs: passes over the training images.
         batch_size: images per step.
         learning_rate: peak of the cosine schedule (`Recipe`).
@@ -116,7 +117,7 @@ def train(
     validation = _validation(data, validation_split, validation_data, training.class_names)
     if check:
         _check({"training": training, "validation": validation}, verbose)
-    detector = _model(model, training.class_names, image_size)
+    detector = starting_model(model, training, image_size, verbose)
     output = pathlib.Path(output).expanduser()
     output.mkdir(parents=True, exist_ok=True)
     if verbose:
@@ -196,15 +197,6 @@ def _check(datasets, verbose):
             raise ValueError(
                 f"{name} data: {'; '.join(refused)}. Remove or replace them; keras-detect check lists all."
             )
-
-
-def _model(model, class_names, image_size):
-    """A new SSD around a backbone, or a finished model, re-headed where its classes are others."""
-    if not isinstance(model, keras.Model):
-        if opens("backbone", os.fspath(model)):
-            return SSD.from_backbone(model, image_size=image_size, class_names=class_names)
-        model = DetectionModel.from_preset(model)
-    return model if list(model.class_names or ()) == list(class_names) else model.re_head(class_names=class_names)
 
 
 def _measure(model, validation, path, verbose):

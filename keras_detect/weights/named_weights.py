@@ -148,8 +148,8 @@ def write_weights(model, path: str | os.PathLike, dtype: str = "float32") -> pat
     Args:
         model: has `named_weights()`.
         path: of the new file.
-        dtype: "float32", or "float16" for a file half as large; a weight read from it has three digits. Integers keep
-            their own.
+        dtype: "float32", or "float16" for a file half as large: kernels read from it have three digits. Vectors
+            (biases, batch norm), whose errors add up from layer to layer, stay float32, and integers keep their own.
 
     Returns the path. Raises `ValueError` for a `dtype` that is neither, or that cannot hold a weight of the model.
     """
@@ -169,9 +169,10 @@ def _stored(name, variable, dtype):
     value = value.astype("float32")
     if dtype == "float32":
         return value
-    if not np.all(np.abs(value) <= np.finfo(np.float16).max):
-        raise ValueError(f"{name} holds NaN or a value beyond {np.finfo(np.float16).max:g}: store it as float32.")
-    return value.astype(np.float16)
+    stored = np.finfo(np.float16 if value.ndim > 1 else np.float32)
+    if not np.all(np.abs(value) <= stored.max):
+        raise ValueError(f"{name} holds NaN or a value beyond {stored.max:g}: store it as float32.")
+    return value.astype(stored.dtype)
 
 
 def copy_weights(source, target, other_classes: bool = False) -> RestoreReport:

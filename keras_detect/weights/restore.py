@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 ADVICE = "Build the model from the checkpoint's own pipeline.config, or check `kind`."
+UNFOLD = (
+    "before fine-tuning, un-fold them on training images by keras_detect.weights.unfold_batchnorm(model, images) or "
+    "restore(..., calibration_images=images)"
+)
 _LISTED = 20  # lines per kind of complaint in an error
 
 
@@ -31,18 +35,22 @@ class RestoreReport:
         restored: `{our path: checkpoint key}`.
         kept: `{our path: reason}` of variables that kept the value they had.
         ignored: `{checkpoint key: reason}` of what was not read.
+        folded: how many batch norms of the model hold folded weights, which must be un-folded before fine-tuning.
     """
 
     source: str
     restored: Mapping
     kept: Mapping = dataclasses.field(default_factory=dict)
     ignored: Mapping = dataclasses.field(default_factory=dict)
+    folded: int = 0
 
     def summary(self):
         """The report as text: counts, then each reason with the names it concerns."""
         lines = [f"{self.source}: restored {len(self.restored)} variables"]
         lines += _by_reason("kept as they were", self.kept)
         lines += _by_reason("ignored in the checkpoint", self.ignored)
+        if self.folded:
+            lines.append(f"  {self.folded} batch norms hold folded weights: good for detection; {UNFOLD}")
         return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from absl import logging
 
+from keras_detect.weights.folded_batch_norm import folded_layers, unfold_batchnorm
 from keras_detect.weights.restore import RestoreReport, restore
 
 KINDS = ("detection", "classification")
@@ -72,7 +73,7 @@ def restorable() -> str:
     return "; ".join(reader.what for reader in _READERS.values())
 
 
-def restore_model(model, source: Any, kind: str = "detection") -> RestoreReport:
+def restore_model(model, source: Any, kind: str = "detection", calibration_images=None) -> RestoreReport:
     """Restores `model` from `source`, strictly: every weight is claimed by one variable and vice versa.
 
     Args:
@@ -80,6 +81,7 @@ def restore_model(model, source: Any, kind: str = "detection") -> RestoreReport:
         source: whatever a reader opens: `restorable()` lists them.
         kind: "detection" restores everything, or everything but the class head where the number of classes differs;
             "classification" restores the backbone alone.
+        calibration_images: images for `unfold_batchnorm`, which runs where the source's batch norm is folded.
 
     Returns:
         `RestoreReport`; its summary is logged, as a warning where a class head was not restored.
@@ -100,8 +102,11 @@ def restore_model(model, source: Any, kind: str = "detection") -> RestoreReport:
         ignore=plan.ignore,
         may_differ=plan.may_differ,
     )
+    if calibration_images is not None:
+        unfold_batchnorm(model, calibration_images)
+    report = dataclasses.replace(report, folded=len(folded_layers(model)))
     partly = kind == "detection" and report.kept
-    logging.log(logging.WARNING if partly else logging.INFO, "%s", report.summary())
+    logging.log(logging.WARNING if partly or report.folded else logging.INFO, "%s", report.summary())
     for note in plan.notes:
         logging.warning("%s: %s", plan.reader.source, note)
     return report

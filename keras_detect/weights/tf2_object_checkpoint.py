@@ -16,7 +16,6 @@ _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _PARTS = r"\.(index|meta|data-[0-9]+-of-[0-9]+)$"
 _OTHER_FILES = {
     ".pb": "a frozen graph or a SavedModel, whose weights are not read",
-    ".tflite": "a model of TensorFlow Lite, whose weights are not read",
     ".config": "a pipeline.config, which from_pipeline_config reads",
     ".zip": "a .zip archive, which is not unpacked",
 }

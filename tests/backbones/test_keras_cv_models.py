@@ -197,7 +197,7 @@ def test_without_kerascv_the_package_is_named(monkeypatch):
 def test_kerascv_is_not_imported_before_it_is_named():
     code = (
         "import sys, keras_detect\n"
-        "keras_detect.SSD.from_backbone('mobilenet_v2', num_classes=2, image_size=64)\n"
+        "keras_detect.SSD.from_backbone('mobilenet_v2', num_classes=2, image_size=64, weights=None)\n"
         "print('keras_cv' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -85,9 +85,10 @@ def test_the_policy_is_the_sessions_not_the_presets(saved, tmp_path):
 
 @pytest.mark.parametrize("value", [65505.0, float("nan")])
 def test_what_float16_cannot_hold_is_named(model, tmp_path, value):
-    """65504 is its largest number."""
-    model.head.bias.assign([0.0, value, 65504.0])
-    with pytest.raises(ValueError, match=r"head/bias holds NaN or a value beyond 65504"):
+    """65504 is its largest number; vectors stay float32."""
+    model.head.bias.assign([0.0, 65505.0, 65504.0])
+    model.head.kernel.assign(np.full((4, 3), value))
+    with pytest.raises(ValueError, match=r"head/kernel holds NaN or a value beyond 65504"):
         save_preset(model, tmp_path / "preset", weights_dtype="float16")
     assert not os.listdir(tmp_path)
 

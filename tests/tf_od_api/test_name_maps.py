@@ -12,7 +12,7 @@ from tests.networks import undrawn
 
 
 def ssd(backbone):
-    return SSD.from_backbone(backbone, num_classes=2, image_size=64)
+    return SSD.from_backbone(backbone, num_classes=2, image_size=64, weights=None)
 
 
 def impostor(family):

@@ -116,16 +116,17 @@ def test_other_files_are_told_apart(tmp_path):
 
 def test_integers_keep_their_type_and_float16_is_read_as_float32(tmp_path):
     class Counted:
-        """A model of two variables."""
+        """A model of three variables."""
 
         name = "counted"
 
         def __init__(self):
             self.count = keras.Variable(2**20 + 1, dtype="int32", name="count")
-            self.value = keras.Variable([1 / 3, 70.0], dtype="float32", name="value")
+            self.value = keras.Variable([[1 / 3, 70.0]], dtype="float32", name="value")
+            self.offset = keras.Variable([1 / 3], dtype="float32", name="offset")
 
         def named_weights(self):
-            return {"a/count": self.count, "a/value": self.value}
+            return {"a/count": self.count, "a/value": self.value, "a/offset": self.offset}
 
     model, twin = Counted(), Counted()
     twin.count.assign(0)
@@ -134,4 +135,5 @@ def test_integers_keep_their_type_and_float16_is_read_as_float32(tmp_path):
         copy_weights(source, twin)
     assert int(twin.count.numpy() if hasattr(twin.count, "numpy") else twin.count) == 2**20 + 1
     value = keras.ops.convert_to_numpy(twin.value)
-    np.testing.assert_array_equal(value, np.asarray([1 / 3, 70.0], "float16").astype("float32"))
+    np.testing.assert_array_equal(value, np.asarray([[1 / 3, 70.0]], "float16").astype("float32"))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(twin.offset), np.float32([1 / 3]))

@@ -159,7 +159,6 @@ def test_nothing_there(tmp_path):
     [
         ("model.h5", "no checkpoint"),
         ("frozen_inference_graph.pb", "a frozen graph or a SavedModel"),
-        ("model.tflite", "a model of TensorFlow Lite"),
         ("pipeline.config", "a pipeline.config, which from_pipeline_config reads"),
         ("model.zip", "a .zip archive"),
     ],
