@@ -8,7 +8,10 @@ import typing
 
 import keras
 
+from keras_detect.messages import shown
+
 PACKAGE = "keras_detect"
+_LONGEST, _LISTED = 200, 100  # letters of a name that are compared, and names in one message
 
 
 def serializable(cls):
@@ -260,9 +263,11 @@ def check_num_classes(num_classes, whose):
 
 def unknown_name(kind, name, known):
     """Error text for an unknown `name`: the near names first, else all of them."""
-    near = difflib.get_close_matches(str(name), list(known), n=5, cutoff=0.5)
-    hint = f"Did you mean {', '.join(near)}?" if near else f"Known names: {', '.join(sorted(known)) or 'none'}."
-    return f"Unknown {kind} '{name}'. {hint}"
+    near = difflib.get_close_matches(str(name)[:_LONGEST], [other[:_LONGEST] for other in known], n=5, cutoff=0.5)
+    names = near or sorted(known)
+    listed = ", ".join(shown(other) for other in names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+    hint = f"Did you mean {listed}?" if near else f"Known names: {listed or 'none'}."
+    return f"Unknown {kind} '{shown(name)}'. {hint}"
 
 
 def _origin(builder):

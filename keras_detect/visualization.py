@@ -2,14 +2,17 @@
 
 import colorsys
 import csv
+import io
 import math
 import os
+import pathlib
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from keras_detect import schema
 from keras_detect.data.image import as_pixels
+from keras_detect.files import write_file
 
 __all__ = [
     "class_color",
@@ -294,7 +297,7 @@ def draw_learning_curve(history, path):
         if axes.lines:
             axes.legend()
     losses.set_yscale("log")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 def draw_statistics(statistics, path):
@@ -336,7 +339,37 @@ def draw_statistics(statistics, path):
         axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
+
+
+def save_image(image, path, **options):
+    """Writes a Pillow image to a file, whole or not at all; the suffix chooses the format, `options` are Pillow's.
+
+    Raises:
+        ValueError: a suffix that Pillow does not know.
+        OSError: the disk is full, or cannot be written to.
+    """
+    content = io.BytesIO()  # in memory first: Pillow does not notice that a file ends early
+    suffix = pathlib.Path(path).suffix.lower()
+    if suffix not in Image.registered_extensions():
+        raise ValueError(f"An image is written as .png, .jpg or another format of Pillow's. Received: {path}")
+    image.save(content, Image.registered_extensions()[suffix], **options)
+    write_file(path, content.getvalue())
+
+
+def save_figure(figure, path, **options):
+    """Writes a matplotlib figure to a file, whole or not at all; the suffix chooses the format, .png without one.
+
+    An open binary file is written to as it is.
+    """
+    if hasattr(path, "write"):
+        figure.savefig(path, **options)
+        return
+    path = pathlib.Path(path)
+    path = path if path.suffix else path.with_suffix(".png")
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:], **options)
+    write_file(path, content.getvalue())
 
 
 def _clipped(name):

@@ -16,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow: its sta
 from absl import app, logging
 
 from keras_detect.cli._parser import Parser, did_you_mean
+from keras_detect.data import pixel_limit
 
 
 def main():
@@ -64,7 +65,8 @@ def run(arguments):
     """Runs a sub-command. Bad input ends in one line on stderr and status 2; a defect of ours keeps its traceback."""
     logging.set_verbosity(logging.WARNING)
     try:
-        return arguments.run(arguments)
+        with pixel_limit(getattr(arguments, "max_pixels", None)):
+            return arguments.run(arguments)
     except (ValueError, OSError) as error:
         if arguments.debug:
             raise

@@ -1,13 +1,21 @@
 """What the commands about data share: `--data` and its format."""
 
 from keras_detect.cli._parser import choice
+from keras_detect.data.image import MAX_PIXELS
 from keras_detect.data.load import FORMATS
 
 
 def add_data(parser):
-    """Adds `--data` and `--from`."""
+    """Adds `--data`, `--from` and `--max_pixels`."""
     parser.add_argument("--data", required=True, help="folder or file: COCO, VOC, YOLO, CSV or TFRecord")
     parser.add_argument("--from", dest="from_format", **format_option(), help="its format; default: auto-detected")
+    add_max_pixels(parser)
+
+
+def add_max_pixels(parser):
+    """Adds `--max_pixels`, under which the command runs (`cli.run`)."""
+    help = f"height x width of the largest image that is decoded ({MAX_PIXELS})"
+    parser.add_argument("--max_pixels", type=int, help=help)
 
 
 def format_option():

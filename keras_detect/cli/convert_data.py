@@ -11,13 +11,19 @@ def add_arguments(parser):
     parser.add_argument("--to", required=True, **format_option(), help="the format to write")
     parser.add_argument("--output", required=True, help="folder to write; images keep their bytes")
     parser.add_argument("--splits", nargs="+", default=(), help="splits to write one by one; default: everything")
+    parser.add_argument("--overwrite", action="store_true", help="replace the data set in --output; other files stay")
 
 
 def run(arguments):
     from keras_detect.data import convert_dataset
 
     datasets, lost = convert_dataset(
-        arguments.data, arguments.output, arguments.to, arguments.from_format, arguments.splits
+        arguments.data,
+        arguments.output,
+        arguments.to,
+        arguments.from_format,
+        arguments.splits,
+        overwrite=arguments.overwrite,
     )
     for dataset in datasets:
         print(f"{dataset}: {arguments.output}")

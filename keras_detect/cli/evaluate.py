@@ -2,6 +2,7 @@
 
 import pathlib
 
+from keras_detect.cli._data import add_max_pixels
 from keras_detect.cli._metrics import print_metrics
 from keras_detect.meta_architectures.detection_model import DetectionModel
 
@@ -13,6 +14,7 @@ def add_arguments(parser):
     parser.add_argument("--model", required=True, help=".keras file or preset")
     parser.add_argument("--data", required=True, help="folder or file with annotated images")
     parser.add_argument("--split", help="split to evaluate; default: everything")
+    add_max_pixels(parser)
     parser.add_argument("--batch_size", type=int, default=8, help="(%(default)s)")
     parser.add_argument("--output", help="folder for a report (page, images, JSON), or a .json file for the numbers")
     parser.add_argument("--score_threshold", type=float, default=0.3, help="of the confusion matrix (%(default)s)")

@@ -2,6 +2,7 @@
 
 import sys
 
+from keras_detect.cli._data import add_max_pixels
 from keras_detect.meta_architectures.detection_model import DetectionModel
 
 HELP = "detect in images: draws them and writes detections.json"
@@ -11,6 +12,7 @@ EXAMPLE = "--model runs/cells/model.keras --images photo.jpg folder/ --output dr
 def add_arguments(parser):
     parser.add_argument("--model", required=True, help=".keras file or preset")
     parser.add_argument("--images", required=True, nargs="+", help="images, or folders of images")
+    add_max_pixels(parser)
     parser.add_argument("--output", required=True, help="folder for the drawn images and detections.json")
     parser.add_argument("--batch_size", type=int, default=8, help="(%(default)s)")
     parser.add_argument("--score_threshold", type=float, default=0.3, help="leave out weaker detections (%(default)s)")

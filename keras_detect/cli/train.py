@@ -2,6 +2,7 @@
 
 import sys
 
+from keras_detect.cli._data import add_max_pixels
 from keras_detect.cli._metrics import print_metrics
 from keras_detect.cli._parser import choice
 from keras_detect.training.run import AUGMENTATIONS
@@ -13,6 +14,7 @@ EXAMPLE = "--data cells --train_split train --validation_split val --output runs
 
 def add_arguments(parser):
     parser.add_argument("--data", required=True, help="folder or file: COCO, VOC, YOLO, CSV or TFRecord")
+    add_max_pixels(parser)
     parser.add_argument("--train_split", help="split to train on; default: everything")
     parser.add_argument("--validation_split", help="split to choose the best epoch on")
     parser.add_argument("--model", default=DEFAULT_START, help="preset, backbone or .keras file (%(default)s)")

@@ -1,9 +1,9 @@
 """What a picture is before the model: readers and writers, the data set, its check and statistics, the pipeline."""
 
 from keras_detect.data.check import check_dataset
-from keras_detect.data.coco_json import write_coco
-from keras_detect.data.convert import convert_dataset, write_dataset
+from keras_detect.data.convert import convert_dataset, write_coco, write_dataset
 from keras_detect.data.dataset import DetectionDataset
+from keras_detect.data.image import pixel_limit
 from keras_detect.data.inspection import CheckReport
 from keras_detect.data.label_map import LabelMap, read_label_map, write_label_map
 from keras_detect.data.load import load_dataset, register_format
@@ -18,6 +18,7 @@ __all__ = [
     "convert_dataset",
     "dataset_statistics",
     "load_dataset",
+    "pixel_limit",
     "read_label_map",
     "register_format",
     "shapes_dataset",

@@ -2,12 +2,14 @@
 
 import pathlib
 
+from keras_detect.data.image import pixel_limit
 from keras_detect.data.inspection import CheckReport, inspect, inspection
 from keras_detect.data.load import reader
-from keras_detect.data.record import REFUSED, Defects, one_line
+from keras_detect.data.record import REFUSED, Defects
+from keras_detect.messages import one_line
 
 
-def check_dataset(data, split=None, class_names=None, format=None, model=None, decode=True):
+def check_dataset(data, split=None, class_names=None, format=None, model=None, decode=True, max_pixels=None):
     """Looks for everything that is wrong with annotated pictures, without stopping at the first.
 
     Per kind of defect: how often, where, and what loading does. Refused: `load_dataset` or the first epoch would raise.
@@ -19,7 +21,8 @@ def check_dataset(data, split=None, class_names=None, format=None, model=None, d
         class_names: as for `load_dataset`, where `data` is a path; default: the model's, else the annotation's.
         format: as for `load_dataset`, where `data` is a path.
         model: a model whose class names and anchors shall fit the objects, or None.
-        decode: decode every picture; False looks at the headers only.
+        decode: decode every picture, as training will; False looks at the headers only.
+        max_pixels: as for `load_dataset`, where `data` is a path.
 
     Returns:
         `CheckReport`; `print` shows its table, `ok` says whether a training would start.
@@ -27,7 +30,8 @@ def check_dataset(data, split=None, class_names=None, format=None, model=None, d
     if hasattr(data, "records"):
         return inspection(data, model=model, decode=decode)
     path, defects = pathlib.Path(data).expanduser(), Defects(collect=True)
-    dataset = _read(path, split, class_names or getattr(model, "class_names", None), format, defects)
+    with pixel_limit(max_pixels):
+        dataset = _read(path, split, class_names or getattr(model, "class_names", None), format, defects)
     usable = 0 if dataset is None else inspect(dataset, defects, model, decode)
     return CheckReport(str(data), usable, defects)
 

@@ -11,11 +11,13 @@ from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import is_picture_name
 from keras_detect.data.json_values import json_value
-from keras_detect.data.reading import picture_or_refuse
+from keras_detect.data.paths import DataPathError, image_path, is_file, kind_of
+from keras_detect.data.reading import flag, picture_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, join_values, make_record
 from keras_detect.data.splits import is_named_after, read_split
 from keras_detect.data.writing import PictureFolder, as_dataset
 from keras_detect.files import write_file
+from keras_detect.messages import one_line, shown
 from keras_detect.registry import unknown_name
 
 # COCO's other annotation files, which hold no boxes of their own.
@@ -71,23 +73,8 @@ def _keypoints_of(categories, file, defects):
     return {"keypoint_names": names, "skeleton": skeleton}
 
 
-def write_coco(dataset, folder, split=None):
-    """Writes a data set as a COCO folder: `images/` and `instances.json` (or `instances_<split>.json`).
-
-    Everything an example holds is kept. What COCO has no key for stands under the `singular` of
-    `schema.object_fields`, such as `"difficult"`, `"group_of"` and `"weight"`, and per-image entries under their keys;
-    other readers pass over them. A picture that comes from a file keeps its bytes, one in memory becomes a
-    PNG.
-
-    Args:
-        dataset: `DetectionDataset`, or any iterable of its examples with `class_names`.
-        folder: where to; created if absent.
-        split: name put into the file name and into every image's `"split"`; pictures of different splits share
-            `images/`.
-
-    Returns:
-        Path of the JSON file.
-    """
+def write(dataset, folder, split=None):
+    """Fills a folder as `write_coco` documents it, and returns the path of the JSON file."""
     dataset, folder = as_dataset(dataset), pathlib.Path(folder)
     pictures = PictureFolder(folder / "images")
     images, annotations = [], []
@@ -104,9 +91,6 @@ def write_coco(dataset, folder, split=None):
     categories = [{"id": i + 1, "name": name} | points for i, name in enumerate(dataset.class_names)]
     text = json.dumps({"images": images, "annotations": annotations, "categories": categories})
     return write_file(folder / (f"instances_{split}.json" if split else "instances.json"), text)
-
-
-write = write_coco
 
 
 def holds(field):
@@ -156,7 +140,7 @@ def _candidates(folder):
     for place in (folder, folder / "annotations"):
         files = sorted(place.glob("*.json")) if place.is_dir() else []
         files += sorted(place.glob("*/_annotations.coco.json")) if place == folder else []
-        files = [file for file in files if file.is_file()]
+        files = [file for file in files if is_file(file)]
         likely = [file for file in files if file.name.startswith("instances") or file.name.endswith(".coco.json")]
         others = [file for file in files if not file.name.startswith(_OTHER_KINDS)]
         found = likely or [file for file in others if file not in likely and _has_instances(file)]
@@ -202,7 +186,7 @@ def _parse(file):
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not readable JSON ({error}). Export or download it again.") from None
+        raise ValueError(f"{file} is not readable JSON ({one_line(error, 200)}). Export it again.") from None
     keys = ("images", "annotations", "categories")
     missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if missing:
@@ -219,26 +203,24 @@ def _classes(content, file, class_names, defects):
     categories = dict(listed)
     if len(categories) < len(listed):
         key = next(key for key, name in listed if categories[key] != name or listed.count((key, name)) > 1)
-        raise ValueError(f'Each of "categories" in {file} needs its own id. Received id {key} twice.')
+        raise ValueError(f'Each of "categories" in {file} needs its own id. Received id {shown(key)} twice.')
     names = list(class_names) if class_names is not None else [categories[key] for key in sorted(categories)]
     positions = {name: label for label, name in enumerate(names)}
 
     def label_of(annotation):
-        key = annotation.get("category_id")
+        key, place = annotation.get("category_id"), f"annotation {shown(annotation.get('id'))}"
         if not isinstance(key, int | float | str) or key not in categories:
-            known = f"{min(categories)}...{max(categories)}" if categories else "none"
+            known = f"{shown(min(categories))}...{shown(max(categories))}" if categories else "none"
             message = (
-                f'Annotation {annotation.get("id")} in {file} has category_id {key}, which "categories" does not '
-                f"list (known: {known}). Correct the annotation or add the category."
+                f'{place.capitalize()} in {file} has category_id {shown(key)}, which "categories" does not list '
+                f"(known: {known}). Correct the annotation or add the category."
             )
-            defects.refuse("unknown class ids", f"annotation {annotation.get('id')}", message)
+            defects.refuse("unknown class ids", place, message)
             return None
         if categories[key] not in positions:
-            message = (
-                f"Annotation {annotation.get('id')} in {file}: {unknown_name('class', categories[key], positions)} "
-                "Add it to class_names."
-            )
-            defects.refuse("unknown class names", f"annotation {annotation.get('id')}", message)
+            unknown = unknown_name("class", categories[key], positions)
+            message = f"{place.capitalize()} in {file}: {unknown} Add it to class_names."
+            defects.refuse("unknown class names", place, message)
             return None
         return positions[categories[key]]
 
@@ -249,13 +231,13 @@ def _entries(content, file, defects):
     seen, entries = set(), []
     for entry in content["images"]:
         if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("file_name"), str):
-            message = f'Each of "images" in {file} needs an "id" and a "file_name". Received: {str(entry)[:200]}'
-            defects.refuse('entries of "images" without id or file_name', str(entry)[:40], message)
+            message = f'Each of "images" in {file} needs an "id" and a "file_name". Received: {shown(entry, 200)}'
+            defects.refuse('entries of "images" without id or file_name', shown(entry, 40), message)
         elif not isinstance(entry["id"], int | str):
-            message = f'An "id" of "images" in {file} is a whole number or text. Received: {str(entry["id"])[:100]}'
+            message = f'An "id" of "images" in {file} is a whole number or text. Received: {shown(entry["id"])}'
             defects.refuse('entries of "images" without a usable id', entry["file_name"], message)
         elif entry["id"] in seen:
-            message = f'Each of "images" in {file} needs its own id. Received id {entry["id"]} twice.'
+            message = f'Each of "images" in {file} needs its own id. Received id {shown(entry["id"])} twice.'
             defects.refuse("duplicate ids of pictures", entry["file_name"], message)
         else:
             seen.add(entry["id"])
@@ -268,21 +250,21 @@ def _by_image(content, entries, file, defects):
     grouped, seen = {entry["id"]: [] for entry in entries}, set()
     for annotation in content["annotations"]:
         if not isinstance(annotation, dict):
-            defects.refuse(
-                "annotations that are none", str(annotation)[:40], f'Each of "annotations" in {file} is an object.'
-            )
+            message = f'Each of "annotations" in {file} is an object. Received: {shown(annotation)}'
+            defects.refuse("annotations that are none", shown(annotation, 40), message)
             continue
         owner, key = annotation.get("image_id"), annotation.get("id")
+        place = f"annotation {shown(key)}"
         if not isinstance(owner, int | str) or owner not in grouped:
             message = (
-                f'Annotation {key} in {file} belongs to image_id {owner}, which "images" does not '
-                "list. Remove the annotation or list the picture."
+                f'{place.capitalize()} in {file} belongs to image_id {shown(owner)}, which "images" does not list. '
+                "Remove the annotation or list the picture."
             )
-            defects.refuse("annotations without a picture", f"annotation {key}", message)
+            defects.refuse("annotations without a picture", place, message)
             continue
         if isinstance(key, int | str):
             if key in seen:
-                defects.add(KEPT, "duplicate ids of annotations, which nothing reads", f"annotation {key}")
+                defects.add(KEPT, "duplicate ids of annotations, which nothing reads", place)
             seen.add(key)
         grouped[owner].append(annotation)
     return grouped
@@ -335,20 +317,33 @@ def _picture_folder(file, split, entries):
     places = [here, *(here / name for name in inner), above, *(above / name for name in inner)]
     for entry in entries[:20]:
         for place in places:
-            if (place / entry["file_name"]).is_file():
+            if _is_image(place, entry["file_name"], file):
                 return place
     looked = ", ".join(str(place) for place in dict.fromkeys(places) if place.is_dir())
     raise FileNotFoundError(
-        f"Picture not found: {entries[0]['file_name']}, listed in {file}. Looked in: {looked}. "
+        f"Picture not found: {shown(entries[0]['file_name'], 200)}, listed in {file}. Looked in: {looked}. "
         "Put the pictures into images/ beside the annotations."
     )
+
+
+def _is_image(place, name, file):
+    """Whether an image that the file lists lies there; one that is refused does, and is told of when it is opened."""
+    try:
+        return kind_of(image_path(place, name, file.parent.parent, file)) is not None
+    except DataPathError:
+        return True
 
 
 def _record(entry, annotations, folder, label_of, file, defects):
     """The `Record` of an entry, or None where its picture is refused."""
     size = (entry.get("height"), entry.get("width"))
     size = size if all(isinstance(side, int | float) and side > 0 for side in size) else None
-    picture = picture_or_refuse(folder / entry["file_name"], size, defects, f"listed in {file}")
+    try:
+        path = image_path(folder, entry["file_name"], file.parent.parent, file)
+    except DataPathError as error:
+        defects.refuse("images outside of the data set's folder", entry["file_name"], str(error))
+        return None
+    picture = picture_or_refuse(path, size, defects, f"listed in {file}")
     if picture is None:
         return None
     shape = (picture.height, picture.width)
@@ -395,8 +390,8 @@ def _row(annotation, shape, file, defects):
         x, y, width, height = (float("nan") if value is None else float(value) for value in box)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(
-            f'Annotation {annotation.get("id")} in {file} needs "bbox": [x, y, width, height] in pixels. '
-            f"Received: {str(box)[:100]}"
+            f'Annotation {shown(annotation.get("id"))} in {file} needs "bbox": [x, y, width, height] in pixels. '
+            f"Received: {shown(box)}"
         ) from None
     row = {"box": (y, x, y + height, x + width)}
     for field in _further_fields():
@@ -409,8 +404,9 @@ def _row(annotation, shape, file, defects):
         except (TypeError, ValueError, OverflowError):
             what = "masks that cannot be used" if field.moves == schema.AS_RASTER else None
             what = what or (f"{field.key} that cannot be used" if field.shape else None)
-            what = what or f'values of "{_name(field)}" that are no number'
-            defects.add(DROPPED, what, f"annotation {annotation.get('id')}")
+            kind = "neither true nor false" if field.dtype == "bool" else "no number"
+            what = what or f'values of "{_name(field)}" that are {kind}'
+            defects.add(DROPPED, what, f"annotation {shown(annotation.get('id'))}")
             row[field.key] = None
     return row
 
@@ -421,10 +417,12 @@ def _value(field, value, shape):
         return masks.from_coco(value, shape)
     if value is None:
         return None
+    if not field.shape and field.dtype == "bool":
+        return flag(value)
     if not field.shape:
         if not isinstance(value, int | float):
             raise ValueError
-        return bool(value) if field.dtype == "bool" else value if abs(value) < _LARGEST else float("nan")
+        return value if abs(value) < _LARGEST else float("nan")
     array = np.asarray(value, field.dtype)
     fixed = [side if isinstance(side, int) else array.shape[axis] for axis, side in enumerate(field.shape)]
     return array.reshape(fixed)

@@ -7,6 +7,8 @@ import numpy as np
 from keras_detect import schema
 from keras_detect.data.load import FORMATS, load_dataset
 from keras_detect.data.record import box_areas
+from keras_detect.data.writing import new_data_set
+from keras_detect.messages import shown
 
 # What is lost, in words; of other fields the key.
 _WORDS = {
@@ -18,25 +20,57 @@ _WORDS = {
 }
 
 
-def write_dataset(dataset, folder, format, split=None):
+def write_dataset(dataset, folder, format, split=None, overwrite=False):
     """Writes a data set in a format and says what the format cannot hold.
+
+    The whole data set appears at once, or nothing changes. A further split is added to what `write_dataset` wrote into
+    the folder before; the same split, or a set without splits, is replaced only where `overwrite` says so, and then
+    what was written here goes, and no other file.
 
     Args:
         dataset: `DetectionDataset`.
-        folder: where to; created if absent.
-        format: "coco", "voc", "yolo", "csv" or "tfrecord".
+        folder: where to; a new or empty folder, or one that `write_dataset` has written.
+        format: "coco", "voc", "yolo", "csv" or "tfrecord", or one that was registered.
         split: name of the part, or None.
+        overwrite: whether to replace what the folder holds of the split (split None: of all splits).
 
     Returns:
         `{what: how many}` of what is lost, empty where nothing is.
 
     Raises:
-        ValueError: an unknown format, or a picture that cannot be read.
+        ValueError: an unknown format, a picture that cannot be read, a folder with other files, with a data set of
+            other classes, or with one that `overwrite` would have to replace.
+        OSError: the disk is full, or cannot be written to.
     """
     if format not in FORMATS:
-        raise ValueError(f"format is one of {', '.join(FORMATS)}. Received: format={format!r}")
-    FORMATS[format].write(dataset, pathlib.Path(folder), split=split)
+        raise ValueError(f"format is one of {', '.join(FORMATS)}. Received: format={shown(format)}")
+    with new_data_set(folder, format, FORMATS[format].write, [split], overwrite) as write:
+        write(dataset, split)
     return lost(dataset, format)
+
+
+def write_coco(dataset, folder, split=None, overwrite=False):
+    """Writes a data set as a COCO folder: `images/` and `instances.json` (or `instances_<split>.json`).
+
+    Everything an example holds is kept. What COCO has no key for stands under the `singular` of
+    `schema.object_fields`, such as `"difficult"`, `"group_of"` and `"weight"`, and per-image entries under their keys;
+    other readers pass over them. A picture that comes from a file keeps its bytes, one in memory becomes a PNG.
+
+    Args:
+        dataset: `DetectionDataset`, or any iterable of its examples with `class_names`.
+        folder, overwrite: see `write_dataset`.
+        split: name put into the file name and into every image's `"split"`; pictures of different splits share
+            `images/`.
+
+    Returns:
+        Path of the JSON file.
+
+    Raises:
+        ValueError, OSError: see `write_dataset`.
+    """
+    with new_data_set(folder, "coco", FORMATS["coco"].write, [split], overwrite) as write:
+        name = write(dataset, split).name
+    return pathlib.Path(folder) / name
 
 
 def lost(dataset, format):
@@ -67,7 +101,7 @@ def _number(record, field):
     return int((~silent).reshape(len(values), -1).any(axis=1).sum())
 
 
-def convert_dataset(data, output, to, from_format=None, splits=()):
+def convert_dataset(data, output, to, from_format=None, splits=(), overwrite=False, max_pixels=None):
     """Writes a data set on disk, or some of its splits, in another format; `keras-detect convert_data`.
 
     Args:
@@ -76,22 +110,30 @@ def convert_dataset(data, output, to, from_format=None, splits=()):
         to: format to write, as in `write_dataset`.
         from_format: format of `data`; None: auto-detected.
         splits: names of the splits to write one by one; empty: everything.
+        overwrite: whether to replace what `output` holds, see `write_dataset`.
+        max_pixels: see `load_dataset`.
 
     Returns:
         `(data sets, {what: how many})`: the `DetectionDataset` of each split, and what the new format cannot hold.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_dataset` and `write_dataset`; or `output` is the folder that is read.
+        FileNotFoundError, OSError, ValueError: see `load_dataset` and `write_dataset`; or `output` is the folder that
+            is read.
     """
     output, source = pathlib.Path(output).expanduser(), pathlib.Path(data).expanduser()
     if output.exists() and source.exists() and output.samefile(source if source.is_dir() else source.parent):
         raise ValueError(f"output must differ from the folder that is read. Received twice: {output}")
+    if to not in FORMATS:
+        raise ValueError(f"The format to write is one of {', '.join(FORMATS)}. Received: {shown(to)}")
     names, datasets, counts = None, [], {}
-    for split in splits or (None,):
-        # The label order of the first split holds for all: one list of classes per folder.
-        dataset = load_dataset(source, split, class_names=names, format=from_format)
-        names = dataset.class_names
-        datasets.append(dataset)
-        for what, count in write_dataset(dataset, output, to, split=split).items():
-            counts[what] = counts.get(what, 0) + count
+    splits = splits or (None,)
+    with new_data_set(output, to, FORMATS[to].write, splits, overwrite) as write:
+        for split in splits:
+            # The label order of the first split holds for all: one list of classes per folder.
+            dataset = load_dataset(source, split, class_names=names, format=from_format, max_pixels=max_pixels)
+            names = dataset.class_names
+            datasets.append(dataset)
+            write(dataset, split)
+            for what, count in lost(dataset, to).items():
+                counts[what] = counts.get(what, 0) + count
     return datasets, counts

@@ -16,11 +16,13 @@ from keras_detect import schema
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import is_picture_name
 from keras_detect.data.label_map import find_label_map, read_label_map, write_label_map
-from keras_detect.data.reading import index_pictures, label_finder, picture_or_refuse
-from keras_detect.data.record import KEPT, Defects, join_values, make_record
+from keras_detect.data.paths import DataPathError, image_path, is_file
+from keras_detect.data.reading import flag, index_pictures, label_finder, picture_or_refuse
+from keras_detect.data.record import DROPPED, KEPT, Defects, join_values, make_record
 from keras_detect.data.splits import is_named_after, read_split
 from keras_detect.data.writing import PictureFolder, as_dataset
 from keras_detect.files import write_file
+from keras_detect.messages import one_line, shown
 from keras_detect.registry import unknown_name
 
 # our name -> names that mean it, in lower case and without spaces and underscores
@@ -79,7 +81,7 @@ def read(path, split=None, class_names=None, defects=None):
     if split is not None and wanted is None and any("split" in row for row in rows):
         known = sorted({row["split"] for row in rows if row.get("split")})
         if split not in known:
-            raise ValueError(f"{file} has no split '{split}'. Available: {', '.join(known) or 'none'}.")
+            raise ValueError(f"{file} has no split '{split}'. Available: {shown(', '.join(known), 400) or 'none'}.")
         rows = [row for row in rows if row.get("split") == split]
     grouped = {}
     for row in rows:
@@ -154,7 +156,8 @@ def _cell(values, row):
 def _files(folder):
     """The CSV files of a folder, else of `annotations/` in it, whose first row names the columns of boxes."""
     for place in (folder, folder / "annotations"):
-        files = [file for file in (sorted(place.glob("*.csv")) if place.is_dir() else ()) if _heads(file)]
+        tables = sorted(place.glob("*.csv")) if place.is_dir() else ()
+        files = [file for file in tables if is_file(file) and _heads(file)]
         if files:
             return files
     return []
@@ -199,13 +202,13 @@ def _rows(file, defects):
     try:
         lines = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline=""), strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not a readable CSV table ({error}). Export it again.") from None
+        raise ValueError(f"{file} is not a readable CSV table ({one_line(error, 200)}). Export it again.") from None
     columns = _columns(",".join(f'"{title}"' for title in lines[0])) if lines else []
     missing = [name for name in ("file", "class", *_CORNERS) if name not in columns]
     if missing:
         raise ValueError(
             f"{file} needs a first row with the names of its columns, such as filename,class,xmin,ymin,xmax,ymax. "
-            f"Missing: {', '.join(missing)}. Received: {','.join(lines[0])[:100] if lines else 'an empty file'}"
+            f"Missing: {', '.join(missing)}. Received: {shown(','.join(lines[0])) if lines else 'an empty file'}"
         )
     rows = []
     for number, line in enumerate(lines[1:], start=2):
@@ -221,9 +224,9 @@ def _rows(file, defects):
                 raise ValueError
             for field in _optional():
                 if row["box"] is not None and field.key in row:
-                    row[field.key] = _number(row[field.key], field)
+                    row[field.key] = _value(row, field, f"{file.name}, line {number}", defects)
         except ValueError:
-            message = f"{file}, line {number} is not a box. Received: {','.join(line)[:100]}"
+            message = f"{file}, line {number} is not a box. Received: {shown(','.join(line))}"
             defects.refuse("lines that are no box", f"{file.name}, line {number}", message)
             continue
         rows.append(row)
@@ -232,10 +235,21 @@ def _rows(file, defects):
     return rows, bool(len(boxes)) and bool(np.nanmax(boxes, initial=0.0) <= 1.0)
 
 
+def _value(row, field, place, defects):
+    """The value of an optional column. Raises `ValueError` where a number is none; a flag that is none is dropped."""
+    try:
+        return _number(row[field.key], field)
+    except ValueError:
+        if field.dtype != "bool":
+            raise
+        defects.add(DROPPED, f'values of "{field.singular}" that are neither true nor false', place)
+        return False
+
+
 def _number(text, field):
-    """A cell of an optional column: a flag, or a number; None where it is empty."""
+    """A cell of an optional column: a flag, or a number; None where it is empty. Raises `ValueError` for neither."""
     if field.dtype == "bool":
-        return text.lower() in ("1", "true", "yes", "1.0")
+        return flag(text)
     return float(text) if text else None
 
 
@@ -270,12 +284,24 @@ def _base(name):
     return pathlib.PurePosixPath(name.replace("\\", "/"))
 
 
+def _found(base, file, pictures, defects):
+    """The path of a row's picture: as the row says, else one of its name in the data set; None where it is refused."""
+    known = pictures.get(base.name) or pictures.get(base.stem)
+    try:
+        found = image_path(file.parent, str(base), file.parent.parent, file)
+    except DataPathError as error:
+        if known is None:
+            defects.refuse("images outside of the data set's folder", str(base), str(error))
+        return known
+    return found if known is None or (is_picture_name(found.name) and is_file(found)) else known
+
+
 def _record(name, rows, file, pictures, names, label_of, normalised, defects):
     """The `Record` of a picture's rows, or None where it is refused."""
     base = _base(name)
-    found = file.parent / str(base)
-    if not (is_picture_name(found.name) and found.is_file()):
-        found = pictures.get(base.name) or pictures.get(base.stem) or found
+    found = _found(base, file, pictures, defects)
+    if found is None:
+        return None
     try:
         size = tuple(int(float(rows[0].get(side) or 0)) for side in ("height", "width"))
     except (ValueError, OverflowError):
@@ -286,7 +312,9 @@ def _record(name, rows, file, pictures, names, label_of, normalised, defects):
     rows = [row for row in rows if row["box"] is not None]
     for row in rows:
         if label_of(row["class"]) is None:
-            message = f"{file}, {name}: {unknown_name('class', row['class'].strip(), names)} Add it to class_names."
+            message = (
+                f"{file}, {shown(name)}: {unknown_name('class', row['class'].strip(), names)} Add it to class_names."
+            )
             defects.refuse("unknown class names", name, message)
     rows = [row for row in rows if label_of(row["class"]) is not None]
     boxes = np.array([row["box"] for row in rows], np.float64).reshape(-1, 4)

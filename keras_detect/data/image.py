@@ -1,24 +1,115 @@
-"""A picture before it is decoded: where it lies, its size, and who decodes it. Every way gives uint8 RGB."""
+"""An image before it is decoded: where it lies, its size, and who decodes it. Every way gives uint8 RGB.
 
+Every image enters through `opened`: by its header, which says how many pixels decoding it would make. More than the
+limit are refused before anything is decoded, wherever the image comes from. The limit is `MAX_PIXELS` unless
+`pixel_limit`, or the `max_pixels` of a function, says otherwise.
+"""
+
+import contextlib
+import contextvars
 import dataclasses
 import io
 import os
 import re
-import struct
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from absl import logging
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from keras_detect.data.paths import FILE, kind_of
+from keras_detect.messages import one_line, shown
 from keras_detect.registry import provide
 
 # The decoders, numbered as the pipeline's switch wants them.
 TF_JPEG, TF_PNG, PYTHON = 0, 1, 2
 
+#: pixels of the largest image that is decoded: 8192 x 8192, 192 MiB as uint8 RGB
+MAX_PIXELS = 2**26
+_limit: contextvars.ContextVar[int] = contextvars.ContextVar("max_pixels", default=MAX_PIXELS)
+_pillows_limit = threading.Lock()
+
 _AXIS_SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
-# What Pillow raises on bytes that are no picture, or a damaged or an enormous one.
-UNREADABLE = (OSError, SyntaxError, ValueError, LookupError, struct.error, Image.DecompressionBombError)
+_RUN_PROGRAMS = ("EPS", "WMF")  # formats that Pillow hands to other programs
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+
+
+class ImageError(ValueError):
+    """Not an image, a damaged one, or one with more pixels than the limit; the message names it and the way out."""
+
+
+@contextlib.contextmanager
+def pixel_limit(max_pixels: int | None) -> Iterator[None]:
+    """Context in which images of up to `max_pixels` pixels (height times width) are opened; None changes nothing.
+
+    An image of a data set keeps the limit under which the data set was read.
+
+    Raises:
+        ValueError: `max_pixels` is no positive integer.
+    """
+    if max_pixels is None:
+        yield
+        return
+    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+        raise ValueError(f"max_pixels is a positive integer, or None. Received: max_pixels={shown(max_pixels)}")
+    token = _limit.set(max_pixels)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+@contextlib.contextmanager
+def opened(source: Any, name: Any, max_pixels: int | None = None) -> Iterator[Image.Image]:
+    """Context of the Pillow image of a path or an open file, not decoded yet.
+
+    Args:
+        source: what Pillow opens.
+        name: what errors call it.
+        max_pixels: height times width of the largest image, None for that of `pixel_limit`.
+
+    Raises:
+        ImageError: no image, or more pixels than the limit; also for whatever Pillow raises in the block, where the
+            image is decoded.
+    """
+    limit = _limit.get() if max_pixels is None else max_pixels
+    try:
+        with _pillow_opens(source) as image:
+            check_pixels(image.size, name, limit)
+            if image.format in _RUN_PROGRAMS:
+                raise ImageError(f"{shown(name, 400)} is {image.format}, which is no image of pixels. Save it as PNG.")
+            yield image
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError(
+            f"There is not enough memory to decode {shown(name, 400)}. Reduce the image, or lower max_pixels."
+        ) from None
+    except Exception as error:  # decoders meet arbitrary bytes, and raise what they like
+        raise _unreadable(name, error) from None
+
+
+def _pillow_opens(source):
+    """`Image.open` without Pillow's own limit, which warns, or raises, before ours can say how to raise it."""
+    with _pillows_limit:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(source)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def check_pixels(size: tuple[int, int], name: Any, max_pixels: int | None = None) -> None:
+    """Raises `ImageError` if an image of `(width, height)` has more pixels than `max_pixels`, or than `pixel_limit`."""
+    limit = _limit.get() if max_pixels is None else max_pixels
+    width, height = size
+    if width * height > limit:
+        raise ImageError(
+            f"{shown(name, 400)} has {width} x {height} = {width * height:,} pixels (width x height). The limit is "
+            f"{limit:,}. Reduce the image, or raise the limit: max_pixels=... (--max_pixels)."
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +117,7 @@ class FilePicture:
     """A picture in a file; `height` and `width` are those of what `read` returns.
 
     `decoder` is `TF_JPEG` or `TF_PNG` where TensorFlow's decoder gives the pixels that Pillow would, else `PYTHON`;
-    `upright` says whether the EXIF orientation is applied.
+    `upright` says whether the EXIF orientation is applied; `max_pixels` is the limit that `read` keeps to.
     """
 
     path: str
@@ -34,10 +125,11 @@ class FilePicture:
     width: int
     decoder: int = PYTHON
     upright: bool = True
+    max_pixels: int = MAX_PIXELS
 
     def read(self):
-        """The pixels, uint8 [height, width, 3]. Raises `ValueError` naming the file if it cannot be decoded."""
-        return read_picture(self.path, upright=self.upright)
+        """The pixels, uint8 [height, width, 3]. Raises `ImageError` naming the file if it cannot be decoded."""
+        return read_picture(self.path, upright=self.upright, max_pixels=self.max_pixels)
 
     def encoded(self):
         """The bytes of the file."""
@@ -57,10 +149,11 @@ class RecordPicture:
     name: str
     decoder: int = PYTHON
     upright: bool = True
+    max_pixels: int = MAX_PIXELS
 
     def read(self):
-        """The pixels, uint8 [height, width, 3]. Raises `ValueError` naming the record if they cannot be decoded."""
-        return read_picture(io.BytesIO(self.encoded()), upright=self.upright, name=self.name)
+        """The pixels, uint8 [height, width, 3]. Raises `ImageError` naming the record if they cannot be decoded."""
+        return read_picture(io.BytesIO(self.encoded()), self.upright, self.name, self.max_pixels)
 
     def encoded(self):
         """The bytes of the picture as they stand in the record. Raises `ValueError` if the file has become shorter."""
@@ -108,10 +201,9 @@ def find_picture(path, annotated_size=None):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a picture, or its size is not the annotated one.
+        ValueError: `ImageError`, `DataPathError`, or a size that is not the annotated one.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"Picture not found: {path}")
+    _check_file(path)
     return FilePicture(path=str(path), **_facts(path, path, annotated_size))
 
 
@@ -126,30 +218,28 @@ def picture_in_record(path, offset, encoded, name, annotated_size=None):
 
 
 def _facts(source, name, annotated_size):
-    """Size, decoder and whether to turn upright, from the header of a path or an open file."""
-    try:
-        with Image.open(source) as image:
-            width, height = image.size
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            decoder = _decoder(image, source)
-    except UNREADABLE as error:
-        raise _unreadable(name, error) from None
+    """Size, decoder, limit and whether to turn upright, from the header of a path or an open file."""
+    with opened(source, name) as image:
+        width, height = image.size
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        decoder = _decoder(image, source)
     turned = (width, height) if orientation in _AXIS_SWAPPING_ORIENTATIONS else (height, width)
     upright = annotated_size is None or turned == tuple(annotated_size)
     if upright:
         height, width = turned
     elif (height, width) != tuple(annotated_size):
         raise ValueError(
-            f"The boxes of {name} were drawn on a picture of {annotated_size[1]} x {annotated_size[0]} pixels "
+            f"The boxes of {shown(name, 400)} were drawn on a picture of {shown(annotated_size[1])} x "
+            f"{shown(annotated_size[0])} pixels "
             f"(width x height). Received a picture of {width} x {height}. Correct the size in the annotation, "
             "or put the original picture back."
         )
     if upright and orientation != 1:
         decoder = PYTHON
-    return {"height": height, "width": width, "decoder": decoder, "upright": upright}
+    return {"height": height, "width": width, "decoder": decoder, "upright": upright, "max_pixels": _limit.get()}
 
 
-def read_picture(path, upright=True, name=None):
+def read_picture(path, upright=True, name=None, max_pixels=None):
     """Reads an image file as uint8 [H, W, 3] RGB.
 
     Grey, palette, CMYK and 16-bit images are converted (16 bits by their high byte); an alpha channel is dropped.
@@ -158,19 +248,23 @@ def read_picture(path, upright=True, name=None):
         path: the file, anything Pillow reads; or an open file.
         upright: whether an EXIF orientation is applied.
         name: what errors call it; default: the path.
+        max_pixels: height times width of the largest image, None for that of `pixel_limit`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an image, or a damaged one.
+        ValueError: `ImageError`, or `DataPathError` for a path that names no regular file.
     """
     name = path if name is None else name
-    if not hasattr(path, "read") and not os.path.isfile(path):
-        raise FileNotFoundError(f"Picture not found: {path}")
-    try:
-        with Image.open(path) as image:
-            return _decoded(image, upright, name)
-    except UNREADABLE as error:
-        raise _unreadable(name, error) from None
+    if not hasattr(path, "read"):
+        _check_file(path)
+    with opened(path, name, max_pixels) as image:
+        return _decoded(image, upright, name)
+
+
+def _check_file(path):
+    """Raises unless a path names a regular file."""
+    if kind_of(path) != FILE:
+        raise FileNotFoundError(f"Picture not found: {shown(path, 400)}")
 
 
 def _decoded(image, upright, name):
@@ -182,10 +276,11 @@ def _decoded(image, upright, name):
 
 
 def to_rgb(image, name="the picture"):
-    """A Pillow picture of any mode as uint8 [H, W, 3] RGB. Raises `ValueError` for floating-point pictures."""
+    """A Pillow picture of any mode as uint8 [H, W, 3] RGB. Raises `ImageError` for floating-point pictures."""
     if image.mode == "F":
-        raise ValueError(
-            f"A picture holds whole numbers, 8 or 16 bits a channel. Received floating-point pixels in {name}. "
+        raise ImageError(
+            "A picture holds whole numbers, 8 or 16 bits a channel. Received floating-point pixels in "
+            f"{shown(name, 400)}. "
             "Scale them to 0...255 and save them as PNG."
         )
     if image.mode.startswith("I"):
@@ -219,8 +314,49 @@ def _tail(source, count):
 
 
 def _unreadable(name, error):
-    reason = "no picture format is recognised" if isinstance(error, UnidentifiedImageError) else str(error)
-    return ValueError(f"Not a readable picture: {name} ({reason}). Replace the file, or remove it with its annotation.")
+    known = not isinstance(error, UnidentifiedImageError)
+    reason = one_line(error, 200) or type(error).__name__ if known else "no picture format is recognised"
+    return ImageError(
+        f"Not a readable picture: {shown(name, 400)} ({reason}). Replace the file, or remove it with its annotation."
+    )
+
+
+def tf_decoded(encoded, decoder):
+    """uint8 [H, W, 3] of the bytes of an image by TensorFlow's decoder: what the pipeline trains on.
+
+    Args:
+        encoded: bytes, or a string tensor.
+        decoder: `TF_JPEG` or `TF_PNG`.
+    """
+    import tensorflow as tf
+
+    if decoder == TF_JPEG:
+        return tf.io.decode_jpeg(encoded, 3, dct_method="INTEGER_ACCURATE")
+    return tf.io.decode_png(encoded, 3)
+
+
+def check_decodes(picture, encoded, name):
+    """Decodes an image in every way that this package does: by Pillow, and by TensorFlow where training does.
+
+    Args:
+        picture: `FilePicture`, `RecordPicture` or `ArrayPicture`.
+        encoded: its bytes, None for an image in memory.
+        name: what errors call it.
+
+    Raises:
+        ImageError: one of the decoders refuses it, or makes another size of it than its header says.
+    """
+    shapes = [picture.read().shape]
+    if encoded is not None and picture.decoder != PYTHON:
+        try:
+            shapes.append(tuple(tf_decoded(encoded, picture.decoder).shape))
+        except MemoryError:
+            raise
+        except Exception as error:  # TensorFlow's errors, without importing them where it is not used
+            raise _unreadable(name, getattr(error, "message", error)) from None
+    for shape in shapes:
+        if shape != (picture.height, picture.width, 3):
+            raise _unreadable(name, f"decoded as {list(shape[:2])}, its header says {[picture.height, picture.width]}")
 
 
 def encode_png(pixels):
@@ -231,13 +367,17 @@ def encode_png(pixels):
 
 
 @provide("as_pixels")
-def as_pixels(image):
+def as_pixels(image, max_pixels=None):
     """Any image as RGB pixels [H, W, 3], upright: the one function that drawing, inference and examples read with.
 
     Args:
         image: a path, the bytes of an image file, an open binary file, a Pillow image, or an array `[H, W, 3]`,
             `[H, W, 4]` (alpha is dropped), `[H, W, 1]` or `[H, W]` in 0...255. An EXIF orientation is applied; of
             several frames the first is taken, with a warning.
+        max_pixels: height times width of the largest image that is decoded, None for that of `pixel_limit`; an array
+            is decoded already.
+        max_pixels: height times width of the largest image that is decoded, None for that of `pixel_limit`; an array
+            has been decoded already.
 
     Returns:
         uint8, or float32 where an array of another dtype was given.
@@ -245,15 +385,16 @@ def as_pixels(image):
     Raises:
         FileNotFoundError: no such file.
         IsADirectoryError: the path of a folder.
-        ValueError: not an image, a URL, a batch, or an array with another number of channels.
+        ValueError: `ImageError`; a URL, a batch, or an array with another number of channels.
     """
     if isinstance(image, str | os.PathLike):
-        return _pixels_of_file(_local_file(image), image)
+        return _pixels_of_file(_local_file(image), image, max_pixels)
     if isinstance(image, bytes | bytearray | memoryview):
-        return _pixels_of_file(io.BytesIO(bytes(image)), f"{len(image)} bytes")
+        return _pixels_of_file(io.BytesIO(bytes(image)), f"{len(image)} bytes", max_pixels)
     if hasattr(image, "read"):
-        return _pixels_of_file(image, getattr(image, "name", type(image).__name__))
+        return _pixels_of_file(image, getattr(image, "name", type(image).__name__), max_pixels)
     if isinstance(image, Image.Image):
+        check_pixels(image.size, "The image", max_pixels)
         return _decoded(image, upright=True, name="the image")
     pixels = np.asarray(image)
     if pixels.ndim == 2:
@@ -274,17 +415,13 @@ def _local_file(path):
         raise ValueError(f"URLs are not fetched. Received: {path!r}. Download the image and pass its path or bytes.")
     if os.path.isdir(path):
         raise IsADirectoryError(f"An image is a file. Received a folder: {path!r}. Pass its images as a list.")
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"Picture not found: {path}")
+    _check_file(path)
     return path
 
 
-def _pixels_of_file(source, name):
-    try:
-        with Image.open(source) as image:
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":  # photographs with a preview, one image to everybody
-                logging.warning("%s has %d frames; the first one is used.", name, frames)
-            return _decoded(image, upright=True, name=name)
-    except UNREADABLE as error:
-        raise _unreadable(name, error) from None
+def _pixels_of_file(source, name, max_pixels):
+    with opened(source, name, max_pixels) as image:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":  # photographs with a preview, one image to everybody
+            logging.warning("%s has %d frames; the first one is used.", shown(name, 400), frames)
+        return _decoded(image, upright=True, name=name)

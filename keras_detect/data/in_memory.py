@@ -7,6 +7,7 @@ import numpy as np
 from keras_detect import schema
 from keras_detect.data import masks
 from keras_detect.data.image import ArrayPicture, find_picture
+from keras_detect.data.reading import flag
 from keras_detect.data.record import make_record
 from keras_detect.registry import unknown_name
 
@@ -94,7 +95,7 @@ def _rows(field, example, count, picture, number):
         return tuple(_mask(mask, picture, number) for mask in values)
     if not count and field.shape:
         return None
-    values = np.asarray(values)
+    values = _flags(field, values, number) if field.dtype == "bool" and not field.shape else np.asarray(values)
     values = values if field.shape else values.reshape(-1)
     wanted = (count, *field.shape)
     fits = values.ndim == len(wanted) and all(
@@ -110,6 +111,14 @@ def _rows(field, example, count, picture, number):
             f"The {key} of an example are [{shape}]{beside}. Received in example {number}: {list(values.shape)}"
         )
     return values
+
+
+def _flags(field, values, number):
+    """Flags as bool [n], whatever an annotation writes them as."""
+    try:
+        return np.array([flag(value) for value in np.asarray(values, object).reshape(-1)], bool)
+    except ValueError as error:
+        raise ValueError(f"The {field.key} of example {number} are true or false. Received one {error}") from None
 
 
 def _mask(mask, picture, number):

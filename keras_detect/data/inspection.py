@@ -1,21 +1,25 @@
 """What is wrong with the images and objects of a data set that was read, in one table."""
 
 import collections
+import concurrent.futures
 import hashlib
 import io
+import os
 import pathlib
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from keras_detect import schema
 from keras_detect.data import statistics
+from keras_detect.data.image import check_decodes, opened
 from keras_detect.data.record import KEPT, REFUSED, REPAIRED, Defects, raster_keys
 
 # A class with less than this share of the most frequent one's objects is named.
 _RARE = 1 / 50
 _PLACES_SHOWN = 3
 _PLACE_LENGTH = 40
+_DECODERS = min(4, os.cpu_count() or 1)  # images that are decoded at the same time
 
 _MODES = {
     "L": "grey pictures, repeated into three channels",
@@ -107,32 +111,49 @@ def inspection(dataset, model=None, decode=True):
 
 
 def _check_pictures(dataset, defects, decode):
-    """Counts what is wrong with single pictures and which are there twice; returns how many can be used."""
+    """Counts what is wrong with single images and which are there twice; returns how many can be used."""
     from tqdm import tqdm
 
     usable, seen, names, ids = 0, {}, {}, {}
-    for record in tqdm(dataset.records, desc="check", unit="picture", disable=len(dataset) < 500):
-        name = str(record.file_name)
-        try:
-            content = record.picture.encoded() if hasattr(record.picture, "encoded") else None
-            if content is not None:
-                _check_header(content, record, defects)
-            if decode:
-                record.picture.read()
-                _check_masks(record, defects)
-        except (ValueError, OSError):
-            defects.add(REFUSED, "pictures that cannot be decoded: damaged or cut off", name)
-            continue
-        usable += 1
-        digest = hashlib.sha256(record.picture.pixels.tobytes() if content is None else content).digest()
-        if digest in seen:
-            defects.add(KEPT, "duplicate pictures", f"{name} = {seen[digest]}")
-        for table, key, kind in ((names, name, "names"), (ids, str(record.image_id), "ids")):
-            if key in table:
-                defects.add(KEPT, f"duplicate {kind} of pictures", key)
-            table[key] = True
-        seen.setdefault(digest, name)
+    threads = concurrent.futures.ThreadPoolExecutor(_DECODERS)  # decoders let other threads run
+    try:
+        looks = threads.map(lambda record: _look(record, decode), dataset.records)
+        pairs = zip(dataset.records, looks, strict=True)
+        for record, (found, digest) in tqdm(
+            pairs, desc="check", unit="image", total=len(dataset), disable=len(dataset) < 500
+        ):
+            name = str(record.file_name)
+            defects.merge(found)
+            if digest is None:
+                continue
+            usable += 1
+            if digest in seen:
+                defects.add(KEPT, "duplicate pictures", f"{name} = {seen[digest]}")
+            for table, key, kind in ((names, name, "names"), (ids, str(record.image_id), "ids")):
+                if key in table:
+                    defects.add(KEPT, f"duplicate {kind} of pictures", key)
+                table[key] = True
+            seen.setdefault(digest, name)
+    finally:
+        threads.shutdown(cancel_futures=True)
     return usable
+
+
+def _look(record, decode):
+    """`(defects, digest)` of one image: what is wrong with it, and a digest of it, None where it cannot be used."""
+    defects = Defects(collect=True)
+    try:
+        content = record.picture.encoded() if hasattr(record.picture, "encoded") else None
+        if content is not None:
+            _check_header(content, record, defects)
+        if decode:
+            check_decodes(record.picture, content, record.file_name)
+            _check_masks(record, defects)
+    except (ValueError, OSError):
+        defects.add(REFUSED, "pictures that cannot be decoded: damaged or cut off", record.file_name)
+        return defects, None
+    pixels = record.picture.pixels.tobytes() if content is None else content
+    return defects, hashlib.sha256(pixels).digest()
 
 
 def _check_masks(record, defects):
@@ -148,7 +169,7 @@ def _check_masks(record, defects):
 def _check_header(content, record, defects):
     """Counts what the header of a picture's bytes says: format, orientation, mode."""
     name = str(record.file_name)
-    with Image.open(io.BytesIO(content)) as image:
+    with opened(io.BytesIO(content), name, getattr(record.picture, "max_pixels", None)) as image:
         ending = pathlib.PurePosixPath(name).suffix.lower()
         if ending and ending not in _ENDINGS.get(image.format, (f".{(image.format or '').lower()}",)):
             defects.add(KEPT, "pictures whose ending is not their format, read by their content", name)

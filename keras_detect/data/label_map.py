@@ -5,7 +5,9 @@ import dataclasses
 import json
 import pathlib
 
+from keras_detect.data.paths import FILE, kind_of, read_text
 from keras_detect.files import write_file
+from keras_detect.messages import one_line, shown
 from keras_detect.text_proto import parser as text_proto
 
 MAX_BYTES = 2 * 2**20
@@ -45,12 +47,12 @@ def read_label_map(path):
         ValueError: not a label map; the message names file and cause.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    if kind_of(path) != FILE:
         raise FileNotFoundError(f"No such label map: {path}")
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path} is not a label map: it holds {path.stat().st_size} bytes, more than {MAX_BYTES}.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, MAX_BYTES, "utf-8-sig")
         if path.suffix.lower() == ".json":
             return _from_json(json.loads(text))
         if path.suffix.lower() in (".pbtxt", ".prototxt"):
@@ -59,7 +61,7 @@ def read_label_map(path):
     except text_proto.PipelineConfigError as error:
         raise ValueError(f"{error}. This is not a label map: correct it or write it again.") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not a label map ({error}). Correct it or write it again.") from None
+        raise ValueError(f"{path} is not a label map ({one_line(error, 300)}). Correct it or write it again.") from None
 
 
 def write_label_map(path, class_names):
@@ -101,32 +103,32 @@ def _from_node(root):
     for name in root.names():
         if name != "item":
             raise root.error(name, "a label map consists of item {...}")
-    names, shown, keypoints = {}, {}, ()
+    names, displayed, keypoints = {}, {}, ()
     for item in root.repeated("item"):
         key, name, display = item.scalar("id", int), item.scalar("name", str), item.scalar("display_name", str)
         if key is None or (name is None and display is None):
-            raise item.error(None, f"an item needs an id and a name, received {sorted(item.names())}")
+            raise item.error(None, f"an item needs an id and a name, received {shown(sorted(item.names()))}")
         if key in names:
-            raise item.error("id", f"an item's id is an integer of its own, received {key} twice")
+            raise item.error("id", f"an item's id is an integer of its own, received {shown(key)} twice")
         names[key] = display if name is None else name
         if display is not None and display != names[key]:
-            shown[key] = display
+            displayed[key] = display
         points = [point.scalar("label", str) for point in item.repeated("keypoints")]
         keypoints = keypoints or tuple(point for point in points if point is not None)
     # Upstream gives id 0 to the background where a map lists it.
     background = names.pop(0, None) if names.get(0) == "background" else None
     if background:
-        shown.pop(0, None)
-    return _checked(names, shown, keypoints)
+        displayed.pop(0, None)
+    return _checked(names, displayed, keypoints)
 
 
-def _checked(names, shown=None, keypoints=()):
+def _checked(names, displayed=None, keypoints=()):
     if not names:
         raise ValueError("it lists no class")
     repeated = [name for name, count in collections.Counter(names.values()).items() if count > 1]
     if repeated:
-        raise ValueError(f"the name {repeated[0]!r} stands for two classes")
-    return LabelMap({key: names[key] for key in sorted(names)}, shown or {}, keypoints)
+        raise ValueError(f"the name '{shown(repeated[0])}' stands for two classes")
+    return LabelMap({key: names[key] for key in sorted(names)}, displayed or {}, keypoints)
 
 
 def _escaped(name):

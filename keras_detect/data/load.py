@@ -4,8 +4,9 @@ import pathlib
 from typing import Any
 
 from keras_detect.data import coco_json, csv_table, tf_record, voc_xml, yolo_txt
-from keras_detect.data.image import is_picture_name
-from keras_detect.data.record import one_line
+from keras_detect.data.image import ImageError, is_picture_name, pixel_limit
+from keras_detect.data.paths import FILE, DataPathError, kind_of
+from keras_detect.messages import one_line, shown
 
 # A folder that several recognise is read by the first.
 FORMATS: dict[str, Any] = {}
@@ -17,8 +18,9 @@ def register_format(name: str, module: Any) -> None:
     Args:
         name: of the format, as in `load_dataset(path, format=name)`.
         module: a module or an object with the functions `recognises(path) -> bool`, `read(path, split, class_names,
-            defects) -> DetectionDataset`, `write(dataset, folder, split) -> path` and `holds(field) -> bool`, which
-            says whether files of the format keep an `ObjectField` of `schema`.
+            defects) -> DetectionDataset`, `write(dataset, folder, split)` and `holds(field) -> bool`, which says
+            whether files of the format keep an `ObjectField` of `schema`. `write` fills a folder that takes the place
+            of the target once it returns, and that holds what was there before: `write_dataset` sees to that.
 
     Raises:
         TypeError: one of the functions is missing.
@@ -42,7 +44,7 @@ for _name, _module in (
     register_format(_name, _module)
 
 
-def load_dataset(path, split=None, class_names=None, format=None):
+def load_dataset(path, split=None, class_names=None, format=None, max_pixels=None):
     """Reads annotated pictures from disk and finds the format out.
 
     COCO: a `.json` file, or a folder with `instances*.json` (also under `annotations/`). Pascal VOC: a folder with
@@ -65,31 +67,40 @@ def load_dataset(path, split=None, class_names=None, format=None):
         class_names: the names in label order, None to take the annotation's (COCO: by category id; YOLO and TFRecord:
             as listed; VOC and CSV: `label_map.json`, else sorted, over all splits).
         format: "coco", "voc", "yolo", "csv" or "tfrecord", None to find out.
+        max_pixels: height times width of the largest image that is accepted; None for that of `pixel_limit`, 2**26
+            (8192 x 8192) unless it says otherwise.
 
     Returns:
         `DetectionDataset`.
 
     Raises:
         FileNotFoundError: no such path, or a picture is missing.
-        ValueError: nothing annotated is found, an unreadable annotation or picture, an unknown split or class.
+        ValueError: nothing annotated is found, an unreadable annotation, an unknown split or class; `ImageError` for
+            an image that cannot be read or is too large, `DataPathError` for a path that names no regular file or
+            folder, or leads out of the data set.
     """
     path = pathlib.Path(path).expanduser()
     try:
-        dataset = reader(path, format).read(path, split=split, class_names=class_names)
+        with pixel_limit(max_pixels):
+            dataset = reader(path, format).read(path, split=split, class_names=class_names)
     except (ValueError, OSError) as error:
-        text = str(error) if str(path) in str(error) else f"{path}: {error}"
-        kinds = (kind for kind in (FileNotFoundError, OSError, ValueError) if isinstance(error, kind))
-        raise next(kinds)(one_line(text)) from None
+        text = str(error) if str(path) in str(error) else f"{shown(path, 400)}: {error}"
+        known = (FileNotFoundError, OSError, ImageError, DataPathError, ValueError)
+        raise next(kind for kind in known if isinstance(error, kind))(one_line(text)) from None
     dataset.defects.report(str(path))
     return dataset
 
 
 def reader(path, format=None):
     """The module of `FORMATS` that reads `path`. Raises as `load_dataset` does if there is none."""
-    if not path.exists():
-        raise FileNotFoundError(f"No such file or folder: {path}. Give the folder with the pictures and annotations.")
+    if kind_of(path) is None:
+        raise FileNotFoundError(
+            f"No such file or folder: {shown(path, 400)}. Give the folder with the pictures and annotations."
+        )
     if format is not None and format not in FORMATS:
-        raise ValueError(f"format is one of {', '.join(FORMATS)}, or None to find out. Received: format={format!r}")
+        raise ValueError(
+            f"format is one of {', '.join(FORMATS)}, or None to find out. Received: format={shown(format)}"
+        )
     for name in [format] if format else list(FORMATS):
         if FORMATS[name].recognises(path):
             return FORMATS[name]
@@ -101,7 +112,7 @@ def _nothing_found(path):
         "Wanted: COCO (a .json file, or a folder with instances*.json), Pascal VOC (a folder with Annotations/*.xml "
         "and JPEGImages/), YOLO (data.yaml or classes.txt), CSV (a .csv file with column names) or TFRecord (*.record)."
     )
-    if path.is_file():
+    if kind_of(path) == FILE:
         return f"{path} is not a file of annotations. {wanted}"
     entries = sorted(entry.name for entry in path.iterdir())
     if not entries:
@@ -109,5 +120,5 @@ def _nothing_found(path):
     pictures = sum(is_picture_name(name) for name in entries)
     if pictures:
         return f"{path} holds {pictures} pictures and no annotations. {wanted}"
-    shown = ", ".join(entries[:5]) + (", ..." if len(entries) > 5 else "")
-    return f"No annotations found in {path} (it holds: {shown}). {wanted}"
+    some = ", ".join(shown(name, 40) for name in entries[:5]) + (", ..." if len(entries) > 5 else "")
+    return f"No annotations found in {path} (it holds: {some}). {wanted}"

@@ -5,12 +5,13 @@ A mask is one of: a tuple of polygons, each a float64 array (x0, y0, x1, y1, ...
 None, an object without a mask. It stays as it was annotated until somebody asks for its pixels.
 """
 
+import contextlib
 import io
 
 import numpy as np
-from PIL import Image
 
-from keras_detect.data.image import UNREADABLE, encode_png
+from keras_detect.data.image import ImageError, encode_png, opened
+from keras_detect.messages import shown
 
 # A polygon's corners lie within so many sides of the picture: drawing walks along every edge.
 FARTHEST = 10
@@ -30,7 +31,7 @@ def from_coco(segmentation, size):
         return None
     if isinstance(segmentation, dict):
         if segmentation.get("size") not in (list(size), tuple(size)):
-            raise ValueError(f"run lengths of size {segmentation.get('size')} on a picture of {list(size)}")
+            raise ValueError(f"run lengths of size {shown(segmentation.get('size'))} on a picture of {list(size)}")
         counts = segmentation.get("counts")
         if not isinstance(counts, str | list | bytes):
             raise ValueError('run lengths without "counts"')
@@ -55,19 +56,18 @@ def from_coco(segmentation, size):
 def from_png(encoded, size):
     """The bytes of a PNG picture as a mask, None for no bytes. Raises `ValueError` for no picture or another size."""
     if encoded:
-        _opened(encoded, size).close()
+        with _opened(encoded, size):
+            pass
     return encoded or None
 
 
+@contextlib.contextmanager
 def _opened(encoded, size):
-    """The Pillow picture of the bytes, not decoded yet."""
-    try:
-        image = Image.open(io.BytesIO(encoded))
-    except UNREADABLE as error:
-        raise ValueError(f"A mask is not a readable PNG picture ({type(error).__name__}).") from None
-    if image.size != (size[1], size[0]):
-        raise ValueError(f"A mask of {image.size[::-1]} belongs to a picture of {tuple(size)}.")
-    return image
+    """Context of the Pillow image of the bytes, not decoded yet."""
+    with opened(io.BytesIO(encoded), "a mask", max_pixels=size[0] * size[1]) as image:
+        if image.size != (size[1], size[0]):
+            raise ImageError(f"A mask of {image.size[::-1]} belongs to a picture of {tuple(size)}.")
+        yield image
 
 
 def to_coco(mask, size):
@@ -101,10 +101,7 @@ def pixels(mask, size):
         return np.zeros((height, width), np.uint8)
     if isinstance(mask, bytes):
         with _opened(mask, (height, width)) as image:
-            try:
-                return (np.asarray(image.convert("L")) > 0).astype(np.uint8)
-            except UNREADABLE as error:
-                raise ValueError(f"A mask is not a readable PNG picture ({error}).") from None
+            return (np.asarray(image.convert("L")) > 0).astype(np.uint8)
     if isinstance(mask, dict):
         runs = mask if not isinstance(mask["counts"], list) else coco_mask.frPyObjects(mask, height, width)
         return coco_mask.decode(runs)

@@ -9,7 +9,7 @@ from absl import logging
 from keras_detect import schema
 from keras_detect.data import rasters
 from keras_detect.data.columns import image_columns, object_columns
-from keras_detect.data.image import TF_JPEG, TF_PNG, FilePicture
+from keras_detect.data.image import MAX_PIXELS, TF_JPEG, TF_PNG, FilePicture, tf_decoded
 from keras_detect.transforms.augmentation import num_examples
 
 CACHE_LIMIT_BYTES = 4 * 2**30
@@ -174,10 +174,7 @@ def _decoder(records):
         return tf.ensure_shape(tf.numpy_function(read_bytes, [index], tf.string, stateful=False), [1])[0]
 
     def decode(index):
-        branches = {
-            TF_JPEG: lambda: tf.io.decode_jpeg(encoded(index), 3, dct_method="INTEGER_ACCURATE"),
-            TF_PNG: lambda: tf.io.decode_png(encoded(index), 3),
-        }
+        branches = {kind: lambda kind=kind: tf_decoded(encoded(index), kind) for kind in (TF_JPEG, TF_PNG)}
         by_pillow = lambda: tf.numpy_function(read, [index], tf.uint8, stateful=False)  # noqa: E731
         used = {picture.decoder for picture in pictures}
         if len(used) == 1:
@@ -254,6 +251,13 @@ def _canvas(records, resizer, augmentations):
     if any(getattr(operation, "swaps_sides", False) for operation in augmentations):
         height = width = max(height, width)
     canvas = tuple(resizer.output_shape(height, width, padded=True))
+    largest = max(MAX_PIXELS, *(record.picture.height * record.picture.width for record in records))
+    if canvas[0] * canvas[1] > largest:
+        raise ValueError(
+            f"Batches hold images of one size, here {canvas[0]} x {canvas[1]} pixels (height x width): the largest "
+            f"sides of the data set as {type(resizer).__name__} resizes them. Leave out the longest images, or use a "
+            "resizer with a fixed size."
+        )
     return canvas, any(tuple(resizer.resized_size(*probe)) != canvas for probe in _PROBES)
 
 

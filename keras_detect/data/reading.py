@@ -1,6 +1,11 @@
-"""What the readers share: opening a listed picture, finding it by its name."""
+"""What the readers share: opening a listed picture, finding it by its name, reading true and false."""
+
+import numbers
 
 from keras_detect.data.image import find_picture, is_picture_name
+from keras_detect.messages import shown
+
+_FLAGS = dict.fromkeys(("1", "true", "yes"), True) | dict.fromkeys(("0", "false", "no", "", "-1"), False)
 
 
 def picture_or_refuse(path, annotated_size, defects, where):
@@ -19,7 +24,7 @@ def picture_or_refuse(path, annotated_size, defects, where):
     try:
         return find_picture(str(path), annotated_size=annotated_size)
     except FileNotFoundError:
-        message = f"Picture not found: {path.name}, {where}. Looked in: {path.parent}."
+        message = f"Picture not found: {shown(path.name, 200)}, {where}. Looked in: {shown(path.parent, 400)}."
         defects.refuse("annotations whose picture is missing", path.name, message, FileNotFoundError)
     except ValueError as error:
         kind = "annotated sizes that differ from the file" if "were drawn on" in str(error) else "unreadable pictures"
@@ -47,3 +52,23 @@ def label_finder(class_names):
         return exact.get(text, exact.get(text.strip(), stripped.get(text.strip())))
 
     return label_of
+
+
+def flag(value):
+    """What an annotation means by a value of "iscrowd", "difficult" and the like, which some write as text.
+
+    True: true, 1, "1", "true", "yes". False: false, 0, "0", "false", "no", nothing at all, and -1, by which Open Images
+    means "not known". Letters' case and a fraction of zero ("1.0") do not matter.
+
+    Raises:
+        ValueError: anything else, such as 2.
+    """
+    if value is None:
+        return False
+    if isinstance(value, numbers.Real) and value in (-1, 0, 1):
+        return bool(value == 1)
+    if isinstance(value, str):
+        text = value[:20].strip().lower().removesuffix(".0")
+        if len(value) <= 20 and text in _FLAGS:
+            return _FLAGS[text]
+    raise ValueError(f"neither true nor false: {shown(value)}")

@@ -7,12 +7,13 @@ from absl import logging
 
 from keras_detect import schema
 from keras_detect.data import masks as instance_masks
+from keras_detect.messages import one_line, shown
 
 # A coordinate may lie this far outside the picture, in pixels, before the clipping is reported: COCO's boxes are
 # rounded to 0.01 pixel.
 _ROUNDING = 0.1
 _NAMES_SHOWN = 3
-_MESSAGE_LENGTH, _PLACE_LENGTH = 1200, 200
+_PLACE_LENGTH = 200
 
 # What happens to a defect, the worst first; training starts unless something is refused.
 REFUSED, DROPPED, REPAIRED, KEPT = "refused", "dropped", "repaired", "kept"
@@ -68,7 +69,7 @@ class Record:
         try:
             return instance_masks.stack(self.get(key) or (None,) * len(self.boxes), self.size)
         except ValueError as error:
-            raise ValueError(f"{self.file_name}: {error}") from None
+            raise ValueError(f"{shown(self.file_name, 200)}: {error}") from None
 
 
 def raster_keys():
@@ -103,12 +104,6 @@ def join_values(field, values):
             array = next(arrays)
             joined[(row, *(slice(side) for side in array.shape))] = array
     return joined
-
-
-def one_line(text, length=_MESSAGE_LENGTH):
-    """A text as one line that can be printed, without its middle where it is too long."""
-    text = " ".join(str(text).encode("utf-8", "backslashreplace").decode().split())
-    return text if len(text) <= length else f"{text[: 2 * length // 3]} ... {text[-length // 4 :]}"
 
 
 class Defects:

@@ -2,6 +2,9 @@
 
 import re
 
+from keras_detect.data.paths import FILE, kind_of, read_text
+
+_MAX_BYTES = 512 * 2**20
 _PLACES = ("splits", "ImageSets/Main")
 
 
@@ -13,14 +16,14 @@ def read_split(roots, split):
         splits that do exist, sorted.
 
     Raises:
-        ValueError: the file lists nothing.
+        ValueError: the file lists nothing, or is no regular file.
     """
     listed = set()
     for root in roots:
         for place in _PLACES:
             file = root / place / f"{split}.txt"
-            if file.is_file():
-                names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+            if kind_of(file) == FILE:
+                names = [line.strip() for line in read_text(file, _MAX_BYTES).splitlines()]
                 names = [name for name in names if name]
                 if not names:
                     raise ValueError(f"The split file {file} is empty. Wanted: one picture's name a line.")

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_detect import schema
 from keras_detect.files import write_json
-from keras_detect.visualization import draw_dataset, draw_statistics
+from keras_detect.visualization import draw_dataset, draw_statistics, save_image
 
 # COCO's bounds between small, medium and large objects: areas in pixels.
 _SMALL, _LARGE = 32.0**2, 96.0**2
@@ -235,7 +235,7 @@ def write_statistics(dataset, output, model=None, num_anchors=9):
     found = dataset_statistics(dataset, model=model, num_anchors=num_anchors)
     output.mkdir(parents=True, exist_ok=True)
     draw_statistics(found, output / "statistics.png")
-    draw_dataset(dataset).save(output / "gallery.png")
+    save_image(draw_dataset(dataset), output / "gallery.png")
     plain = {key: value for key, value in found.items() if not isinstance(value, np.ndarray)}
     write_json(output / "statistics.json", plain)
     return found

@@ -4,6 +4,7 @@ Opening reads every record once for its boxes; pictures stay on disk and are rea
 data set may be larger than memory.
 """
 
+import errno
 import pathlib
 import re
 
@@ -18,6 +19,8 @@ from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
 from keras_detect.data.splits import is_named_after, read_split
 from keras_detect.data.tf_example import build_example, parse_example
 from keras_detect.data.writing import as_dataset
+from keras_detect.files import PART, replacing_file
+from keras_detect.messages import one_line, shown
 from keras_detect.registry import unknown_name
 
 # `name.record`, `name.tfrecord`, `name.record-00003-of-00010`, `name-00003-of-00010.tfrecord`
@@ -75,8 +78,6 @@ def write(dataset, folder, split=None, shards=None):
     Raises:
         ValueError: `shards` below 1, or a picture that cannot be read.
     """
-    import tensorflow as tf
-
     dataset, folder = as_dataset(dataset), pathlib.Path(folder)
     shards = -(-len(dataset) // PICTURES_PER_SHARD) if shards is None else shards
     if not 1 <= shards <= 99999:
@@ -84,19 +85,28 @@ def write(dataset, folder, split=None, shards=None):
     folder.mkdir(parents=True, exist_ok=True)
     ends = np.linspace(0, len(dataset), shards + 1).round().astype(int)
     paths = [folder / f"{split or 'data'}.record-{number:05d}-of-{shards:05d}" for number in range(shards)]
-    parts = [path.with_name(f"part_of_{path.name}") for path in paths]
-    try:
-        for number, part in enumerate(parts):
-            with tf.io.TFRecordWriter(str(part)) as writer:
-                for record in dataset.records[ends[number] : ends[number + 1]]:
-                    writer.write(build_example(record, dataset.class_names))
-        for part, path in zip(parts, paths, strict=True):
-            part.replace(path)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+    for number, path in enumerate(paths):
+        records = dataset.records[ends[number] : ends[number + 1]]
+        with replacing_file(path) as part:
+            _write_records(part, (build_example(record, dataset.class_names) for record in records))
     write_label_map(folder / "label_map.pbtxt", dataset.class_names)
     return paths
+
+
+def _write_records(path, examples):
+    """Writes serialised examples. Raises `OSError` where TensorFlow says, or hides, that the disk is full."""
+    import tensorflow as tf
+
+    size = 0
+    try:
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for example in examples:
+                writer.write(example)
+                size += _HEAD + len(example) + _FOOT
+    except tf.errors.OpError as error:
+        raise OSError(errno.ENOSPC, one_line(error.message, 200)) from None
+    if path.stat().st_size != size:
+        raise OSError(errno.ENOSPC, f"{path.stat().st_size} of {size} bytes were written")
 
 
 def _files(folder):
@@ -104,8 +114,8 @@ def _files(folder):
     for place in (folder, folder / "annotations"):
         if place.is_dir():
             files = [file for file in sorted(place.iterdir()) if _SUFFIX.search(file.name) and file.is_file()]
-            if any(not file.name.startswith("part_of_") for file in files):
-                return [file for file in files if not file.name.startswith("part_of_")]
+            if any(not file.name.startswith(PART) for file in files):
+                return [file for file in files if not file.name.startswith(PART)]
     return []
 
 
@@ -191,12 +201,16 @@ def _entries(file, defects):
             entry = parse_example(serialized)
             encoded = entry.pop("encoded")
             at = offset + _HEAD + serialized.index(encoded)
-            picture = picture_in_record(file, at, encoded, f"{place} ({entry['file_name']})", entry["size"])
+            picture = picture_in_record(file, at, encoded, f"{place} ({shown(entry['file_name'])})", entry["size"])
             yield place, picture, entry
         except (ValueError, TypeError, OverflowError) as error:
             text = str(error)
             unreadable = text.startswith("Not a readable picture") or "were drawn on" in text
-            message = text if unreadable else f"{file}, record {number} cannot be used: {text}. Write it again."
+            message = (
+                text
+                if unreadable
+                else f"{file}, record {number} cannot be used: {one_line(text, 300)}. Write it again."
+            )
             kind = "annotated sizes that differ from the picture" if "were drawn on" in text else "unreadable pictures"
             defects.refuse(kind if unreadable else "records that cannot be used", place, message)
         offset += _HEAD + len(serialized) + _FOOT
@@ -224,7 +238,7 @@ def _listed(parsed, names):
     by_name |= {pathlib.PurePosixPath(name).stem: entry for name, entry in by_name.items()}
     absent = [name for name in names if name not in by_name]
     if absent:
-        raise ValueError(f"The split lists {absent[0]}, which no record holds ({len(absent)} such names).")
+        raise ValueError(f"The split lists {shown(absent[0])}, which no record holds ({len(absent)} such names).")
     return [by_name[name] for name in names]
 
 

@@ -8,15 +8,18 @@ import numpy as np
 from keras_detect import schema
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.label_map import find_label_map, read_label_map, write_label_map
-from keras_detect.data.reading import index_pictures, label_finder, picture_or_refuse
-from keras_detect.data.record import KEPT, Defects, make_record
+from keras_detect.data.paths import DataPathError, read_bytes
+from keras_detect.data.reading import flag, index_pictures, label_finder, picture_or_refuse
+from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
 from keras_detect.data.splits import read_split
 from keras_detect.data.writing import PictureFolder, as_dataset
 from keras_detect.files import write_file
+from keras_detect.messages import one_line, shown
 from keras_detect.registry import unknown_name
 
 _ANNOTATIONS = ("Annotations", "annotations")
 _PICTURES = ("JPEGImages", "images", "Images")
+_MAX_BYTES = 32 * 2**20  # of the annotation of one image
 
 
 def holds(field):
@@ -120,7 +123,9 @@ def _of_split(path, split, folder, stems):
         choices = [name, name.rsplit(".", 1)[0], name.split()[0]]
         stem = next((choice for choice in choices if choice in known), None)
         if stem is None:
-            raise FileNotFoundError(f"The split '{split}' lists {name}, and {folder} has no XML file of that name.")
+            raise FileNotFoundError(
+                f"The split '{split}' lists {shown(name)}, and {folder} has no XML file of that name."
+            )
         wanted.append(stem)
     return wanted
 
@@ -131,28 +136,37 @@ def _parse(file, defects):
     None where the file is refused and all defects are collected.
     """
     try:
-        return _content(ElementTree.parse(file).getroot())
+        content, odd = _content(ElementTree.fromstring(read_bytes(file, _MAX_BYTES)))
+        if odd:
+            defects.add(DROPPED, 'values of "difficult" that are neither true nor false', file.name, odd)
+        return content
+    except DataPathError as error:
+        defects.refuse("annotations that are no regular files", file.name, str(error))
     except (ElementTree.ParseError, UnicodeDecodeError, LookupError) as error:
-        message = f"{file} is not readable XML ({error}). Export it again or remove it."
+        message = f"{file} is not readable XML ({one_line(error, 200)}). Export it again or remove it."
         defects.refuse("unreadable annotations", file.name, message)
     except (ValueError, OverflowError) as error:
-        message = f"{file} is not a Pascal VOC annotation ({error}). Correct it or remove it."
+        message = f"{file} is not a Pascal VOC annotation ({one_line(error, 200)}). Correct it or remove it."
         defects.refuse("annotations that are not Pascal VOC", file.name, message)
     return None
 
 
 def _content(root):
     size = (int(float(root.findtext("size/height", "0"))), int(float(root.findtext("size/width", "0"))))
-    objects = []
+    objects, odd = [], 0
     for item in root.iter("object"):
         corners = [item.findtext(f"bndbox/{key}") for key in ("ymin", "xmin", "ymax", "xmax")]
         name = item.findtext("name")
         if name is None or None in corners:
             raise ValueError("an object lacks its name or a corner of its bndbox")
-        difficult = (item.findtext("difficult") or "0").strip().lower() in ("1", "true")
+        try:
+            difficult = flag(item.findtext("difficult"))
+        except ValueError:
+            odd += 1
+            difficult = False
         objects.append((name, tuple(float(corner) for corner in corners), difficult))
     name = (root.findtext("filename") or "").strip().replace("\\", "/").rsplit("/", 1)[-1]
-    return name, size if min(size) > 0 else None, objects
+    return (name, size if min(size) > 0 else None, objects), odd
 
 
 def _names(parsed, folder):
@@ -184,7 +198,7 @@ def _record(file, parsed, pictures, names, label_of, defects):
     name, size, objects = parsed
     found = pictures.get(name) or pictures.get(file.stem)
     if found is None:
-        message = f"Picture not found: {name or file.stem}, annotated in {file}."
+        message = f"Picture not found: {shown(name or file.stem, 200)}, annotated in {file}."
         defects.refuse("annotations whose picture is missing", file.name, message, FileNotFoundError)
         return None
     for class_name, _, _ in objects:

@@ -9,24 +9,24 @@ import pathlib
 import re
 
 import numpy as np
-import yaml
 
 from keras_detect import schema
 from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import is_picture_name
+from keras_detect.data.paths import FILE, FOLDER, DataPathError, files_below, is_file, kind_of, read_text
 from keras_detect.data.reading import picture_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
 from keras_detect.data.splits import read_split
 from keras_detect.data.writing import PictureFolder, as_dataset
+from keras_detect.data.yaml_texts import read_yaml
 from keras_detect.files import write_file
+from keras_detect.messages import shown
 
 _NAMES = ("classes.txt", "obj.names")
 _SPLITS = ("train", "val", "test")
 _MAX_CLASS = 99_999
-_MAX_YAML = 4 * 2**20
-# PyYAML's loader that makes nothing but texts, lists and dicts, of C where PyYAML was built with it
-_TEXTS_ONLY = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_MAX_LIST, _MAX_LABELS = 512 * 2**20, 32 * 2**20  # bytes of a list of images, and of the boxes of one image
 
 
 def holds(field):
@@ -38,7 +38,7 @@ def recognises(path):
     """Whether `path` is a `data.yaml`, or a folder with one or with a list of classes."""
     if path.is_file():
         return path.suffix.lower() in (".yaml", ".yml")
-    return _yaml(path) is not None or any((path / name).is_file() for name in _NAMES)
+    return _yaml(path) is not None or any(is_file(path / name) for name in _NAMES)
 
 
 def read(path, split=None, class_names=None, defects=None):
@@ -111,8 +111,8 @@ def _quoted(name):
 
 def _yaml(folder):
     """The YAML file of a folder that names classes: `data.yaml`, else the only one that does."""
-    files = [folder / "data.yaml"] if (folder / "data.yaml").is_file() else sorted(folder.glob("*.y*ml"))
-    files = [file for file in files if file.is_file()]
+    files = [folder / "data.yaml"] if is_file(folder / "data.yaml") else sorted(folder.glob("*.y*ml"))
+    files = [file for file in files if is_file(file)]
     files = [file for file in files if file.name == "data.yaml" or re.search(r"^names\s*:", _start(file), re.MULTILINE)]
     return files[0] if len(files) == 1 else None
 
@@ -123,25 +123,13 @@ def _start(file):
 
 
 def _content(file):
-    """The dict of a YAML file; scalars stay texts, so that a class called `no` or `007` keeps its name."""
-    try:
-        if file.stat().st_size > _MAX_YAML:
-            raise ValueError(f"{file.stat().st_size} bytes are more than {_MAX_YAML}")
-        documents = list(yaml.load_all(file.read_text(encoding="utf-8-sig"), Loader=_TEXTS_ONLY))
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = f"line {mark.line + 1}: {error.problem}" if mark is not None else " ".join(str(error).split())
-        raise ValueError(f"{file} is not readable as data.yaml ({reason}). Correct it.") from None
-    documents = [document for document in documents if document not in (None, "")]
-    if not all(isinstance(document, dict) for document in documents):
-        raise ValueError(f"{file} is not readable as data.yaml (no keys such as train and names). Correct it.")
-    pairs = [pair for document in documents for pair in document.items()]
-    content = {key: None if value in ("", "~", "null") else value for key, value in pairs}
+    """The dict of a `data.yaml`, its places and names checked."""
+    content = read_yaml(file)
     for key in (*_SPLITS, "valid", "path"):
         places = content.get(key)
         places = places if isinstance(places, list) else [places or ""]
         if not all(isinstance(place, str) for place in places):
-            raise ValueError(f"{key} in {file} wants a folder, a file or a list of them. Received: {str(places)[:80]}")
+            raise ValueError(f"{key} in {file} wants a folder, a file or a list of them. Received: {shown(places)}")
     return content
 
 
@@ -150,20 +138,22 @@ def _stored_names(root, content, yaml_file):
     names = content.get("names")
     texts = list(names.values()) if isinstance(names, dict) else names if isinstance(names, list) else []
     if not all(isinstance(name, str) for name in texts):
-        raise ValueError(f"names in {yaml_file} wants one text per class. Received: {str(names)[:80]}")
+        raise ValueError(f"names in {yaml_file} wants one text per class. Received: {shown(names)}")
     if isinstance(names, dict):
         try:
             names = {int(key): name for key, name in names.items()}
         except (TypeError, ValueError):
             raise ValueError(f"names in {yaml_file} wants numbers before the names.") from None
         if min(names, default=0) < 0 or max(names, default=0) > _MAX_CLASS:
-            raise ValueError(f"names in {yaml_file} wants numbers from 0 to {_MAX_CLASS}. Received: {max(names)}")
+            raise ValueError(
+                f"names in {yaml_file} wants numbers from 0 to {_MAX_CLASS}. Received: {shown(max(names))}"
+            )
         return [names.get(number, f"class_{number}") for number in range(max(names, default=-1) + 1)]
     if isinstance(names, list):
         return list(names)
     for name in _NAMES:
-        if (root / name).is_file():
-            lines = (root / name).read_text(encoding="utf-8").splitlines()
+        if kind_of(root / name) == FILE:
+            lines = read_text(root / name, _MAX_LIST).splitlines()
             return [line.strip() for line in lines if line.strip()]
     return None
 
@@ -184,7 +174,7 @@ def _pictures(root, content, split, yaml_file):
         return list(dict.fromkeys(files))
     folders = [root / "images", root] if split is None else [root / "images" / split, root / split / "images"]
     for folder in folders:
-        files = sorted(file for file in folder.rglob("*") if is_picture_name(file.name)) if folder.is_dir() else []
+        files = files_below(folder, is_picture_name) if kind_of(folder) == FOLDER else []
         if files:
             return files
     if split is None:
@@ -200,12 +190,15 @@ def _at(place, bases, yaml_file):
     """The pictures that one entry of `data.yaml` means: a folder, or a text file that lists pictures."""
     # Some exports say "../train/images" where they mean "train/images".
     texts = [str(place), re.sub(r"^(\.\./)+", "", str(place))]
-    path = next((base / text for text in texts for base in bases if (base / text).exists()), None)
+    candidates = [base / text for text in texts for base in bases]
+    path = next((candidate for candidate in candidates if kind_of(candidate, yaml_file) is not None), None)
     if path is None:
-        raise FileNotFoundError(f"{yaml_file} names {place}, which is neither under {bases[0]} nor under {bases[-1]}.")
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if is_picture_name(file.name))
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        raise FileNotFoundError(
+            f"{yaml_file} names {shown(place)}, which is neither under {bases[0]} nor under {bases[-1]}."
+        )
+    if kind_of(path) == FOLDER:
+        return files_below(path, is_picture_name)
+    lines = [line.strip() for line in read_text(path, _MAX_LIST).splitlines() if line.strip()]
     return [path.parent / line for line in lines]
 
 
@@ -217,7 +210,7 @@ def _label_file(picture):
             parts[position] = "labels"
             return pathlib.Path(*parts).with_suffix(".txt")
     beside = picture.parent / "labels" / f"{picture.stem}.txt"
-    return beside if beside.is_file() else picture.with_suffix(".txt")
+    return beside if is_file(beside) else picture.with_suffix(".txt")
 
 
 def _count_orphans(pictures, defects):
@@ -228,7 +221,7 @@ def _count_orphans(pictures, defects):
     known |= {picture.stem for picture in pictures}
     for folder in sorted(places):
         for file in sorted(folder.glob("*.txt")) if folder.is_dir() else ():
-            box = re.match(r"\s*\d+(\s+[-+.\deE]+){4}", _start(file))
+            box = is_file(file) and re.match(r"\s*\d+(\s+[-+.\deE]+){4}", _start(file))
             if box and file.stem not in known:
                 defects.add(DROPPED, "annotations whose picture is missing", file.name)
 
@@ -240,10 +233,9 @@ def _record(file, labels, names, defects):
         return None
     sides = np.array([picture.height, picture.width] * 2, np.float64)
     label_file = _label_file(file)
-    rows = []
-    if label_file.is_file():
-        rows = _rows(label_file, labels, names, defects)
-    else:
+    rows = _rows(label_file, labels, names, defects)
+    if rows is None:
+        rows = []
         defects.add(KEPT, "pictures without annotation file, taken as empty", file.name)
     polygons = [polygon for _, _, polygon in rows]
     far = [polygon is not None and not np.abs(polygon).max() <= masks.FARTHEST for polygon in polygons]
@@ -268,9 +260,14 @@ def _mask(polygon, picture):
 
 
 def _rows(file, labels, names, defects):
-    """[(label, box normalised yxyx, polygon [n, 2] normalised xy or None)] of a file."""
+    """[(label, box normalised yxyx, polygon [n, 2] normalised xy or None)] of a file, None where there is none."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_text(file, _MAX_LABELS).splitlines()
+    except FileNotFoundError:
+        return None
+    except DataPathError as error:
+        defects.refuse("annotations that are no regular files", file.name, str(error))
+        return []
     except UnicodeDecodeError:
         defects.refuse("unreadable annotations", file.name, f"{file} is not text. Write it again or remove it.")
         return []
@@ -287,11 +284,12 @@ def _rows(file, labels, names, defects):
             if key != values[0]:
                 raise ValueError
         except (ValueError, OverflowError):
-            message = f'{place} is not "class cx cy width height" or a polygon. Received: {line.strip()[:80]!r}'
+            message = f'{place} is not "class cx cy width height" or a polygon. Received: "{shown(line)}"'
             defects.refuse("lines that are no box", file.name, message)
             continue
         if labels.get(key) is None:
-            what = f"class '{names[key]}', which class_names lacks" if key in labels else f"class {key}"
+            missing = key in labels
+            what = f"class '{shown(names[key])}', which class_names lacks" if missing else f"class {shown(key)}"
             message = f"{place} has {what}. Known: 0...{len(names) - 1}. Correct the line or add the class."
             defects.refuse("unknown class ids", file.name, message)
             continue

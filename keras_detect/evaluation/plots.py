@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 
 from keras_detect.evaluation.errors import ERROR_KINDS
+from keras_detect.visualization import save_figure
 
 # More classes than these cannot be read in one picture; report.json and the page's table have all of them.
 _CURVES, _BARS, _CELLS, _NUMBERS = 12, 60, 40, 16
@@ -139,7 +140,7 @@ def _save(figure, path):
     with warnings.catch_warnings():
         # A class name in letters that the font lacks is drawn as boxes; it stands in the page's table.
         warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(path, dpi=100)
+        save_figure(figure, path, dpi=100)
 
 
 def _legend(axes):

@@ -20,6 +20,7 @@ def evaluate(
     score_threshold: float = 0.3,
     details: dict[str, str] | None = None,
     progress: bool = True,
+    max_pixels: int | None = None,
 ) -> dict:
     """COCO's metrics of a detector on annotated images, and a report of them; `keras-detect evaluate` is this function.
 
@@ -32,6 +33,7 @@ def evaluate(
         score_threshold: of the report's confusion matrix.
         details: texts shown in the report, beside the data and the split.
         progress: whether to show a progress bar.
+        max_pixels: as for `load_dataset`, where `data` is a path.
 
     Returns:
         `{name: float}` of COCO's metrics and `"map_per_class"` `{class name: float}`, as `COCOEvaluator.result`.
@@ -43,7 +45,7 @@ def evaluate(
     check_output(output)
     dataset = data
     if not hasattr(data, "batches"):
-        dataset = load_dataset(data, split, class_names=getattr(model, "class_names", None))
+        dataset = load_dataset(data, split, class_names=getattr(model, "class_names", None), max_pixels=max_pixels)
     if not _is_report(output):
         metrics = evaluate_coco(model, dataset, batch_size=batch_size, progress=progress)
         if output is not None:

@@ -1,7 +1,10 @@
 """Detection in files: every image is drawn, and what was found is written to one JSON file."""
 
+import contextlib
 import os
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Iterable
 
 from tqdm import tqdm
@@ -9,9 +12,12 @@ from tqdm import tqdm
 from keras_detect import schema
 from keras_detect.data.image import as_pixels, is_picture_name
 from keras_detect.data.json_values import json_value
-from keras_detect.files import write_json
+from keras_detect.data.paths import FILE, FOLDER, kind_of
+from keras_detect.files import PART, write_json
 from keras_detect.inference.images import CLASS_NAMES, detect
-from keras_detect.visualization import draw_objects
+from keras_detect.visualization import draw_objects, save_image
+
+_DETECTIONS = "detections.json"
 
 
 def detect_files(
@@ -22,6 +28,7 @@ def detect_files(
     score_threshold: float = 0.3,
     batch_size: int = 8,
     progress: bool = True,
+    max_pixels: int | None = None,
 ) -> tuple[dict, list[Exception]]:
     """Detects in image files, draws each and writes `detections.json`; `keras-detect predict` is this function.
 
@@ -32,6 +39,11 @@ def detect_files(
         score_threshold: detections below it are left out.
         batch_size: images per batch.
         progress: whether to show a progress bar.
+        max_pixels: height times width of the largest image that is decoded, None for that of
+            `keras_detect.data.pixel_limit`.
+
+    The drawn images and `detections.json` appear together when all are finished; if that fails, as on a full disk, the
+    folder is as it was.
 
     Returns:
         `(images, errors)`: what `detections.json` holds under `"images"`, `{name of the drawn image: {"image" (path),
@@ -42,36 +54,65 @@ def detect_files(
     Raises:
         FileNotFoundError: no such file or folder.
         ValueError: a folder without images, or not one of the images can be read.
+        OSError: the disk is full, or cannot be written to.
     """
     paths = image_files(images)
-    output = pathlib.Path(output).expanduser()
-    output.mkdir(parents=True, exist_ok=True)
+    with _finished_together(pathlib.Path(output).expanduser()) as part:
+        found, unreadable = _detect_and_draw(model, paths, part, score_threshold, batch_size, progress, max_pixels)
+        content = {"boxes": "ymin, xmin, ymax, xmax, 0 to 1", "images": found}
+        write_json(part / _DETECTIONS, content)
+    return found, unreadable
+
+
+@contextlib.contextmanager
+def _finished_together(folder):
+    """Context of an empty folder to fill; its files move into `folder` when the block ends, and vanish if it raises.
+
+    The JSON file tells of the images: its older version goes before any of them moves, and it comes last.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    part = pathlib.Path(tempfile.mkdtemp(prefix=PART, dir=folder))
+    try:
+        yield part
+        (folder / _DETECTIONS).unlink(missing_ok=True)
+        for file in sorted(part.iterdir(), key=lambda file: file.name == _DETECTIONS):
+            os.replace(file, folder / file.name)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another's file lies there
+            for place in made:
+                place.rmdir()
+        raise
+    part.rmdir()
+
+
+def _detect_and_draw(model, paths, folder, score_threshold, batch_size, progress, max_pixels):
+    """Draws every image into `folder`; returns what `detect_files` does."""
     found: dict[str, dict] = {}
     unreadable: list[Exception] = []
     with tqdm(total=len(paths), desc="predict", unit="image", disable=not progress) as bar:
         for start in range(0, len(paths), batch_size):
-            readable, errors = _read(paths[start : start + batch_size])
+            readable, errors = _read(paths[start : start + batch_size], max_pixels)
             unreadable += errors
             results = detect(model, [image for _, image in readable], score_threshold, batch_size)
             for (path, image), result in zip(readable, results, strict=True):
                 name = f"{path.stem}.jpg" if f"{path.stem}.jpg" not in found else f"{path.stem}_{len(found)}.jpg"
                 drawn = draw_objects(image, result, model.class_names)
-                drawn.save(output / name, quality=92)
+                save_image(drawn, folder / name, quality=92)
                 found[name] = {"image": str(path), **_plain(result)}
             bar.update(min(batch_size, len(paths) - start))
     if not found:
         raise unreadable[0]
-    content = {"boxes": "ymin, xmin, ymax, xmax, 0 to 1", "images": found}
-    write_json(output / "detections.json", content)
     return found, unreadable
 
 
-def _read(paths):
+def _read(paths, max_pixels):
     """`([(path, pixels)], [error])`: one file that cannot be read does not stop the others."""
     readable, errors = [], []
     for path in paths:
         try:
-            readable.append((path, as_pixels(path)))
+            readable.append((path, as_pixels(path, max_pixels)))
         except (OSError, ValueError) as error:
             errors.append(error)
     return readable, errors
@@ -89,17 +130,18 @@ def image_files(names: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: a folder without images.
+        ValueError: a folder without images, or `DataPathError` for a pipe, a device or a broken link.
     """
     paths = []
     for name in [names] if isinstance(names, str | os.PathLike) else names:
         path = pathlib.Path(name).expanduser()
-        if path.is_dir():
+        kind = kind_of(path)
+        if kind == FOLDER:
             inside = sorted(entry for entry in path.iterdir() if is_picture_name(entry.name))
             if not inside:
                 raise ValueError(f"The folder {path} holds no image.")
             paths += inside
-        elif path.is_file():
+        elif kind == FILE:
             paths.append(path)
         else:
             raise FileNotFoundError(f"No such image or folder: {path}")

@@ -20,7 +20,11 @@ ImageLike = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 
 @provide("detect")
 def detect(
-    model, images: ImageLike | Sequence[ImageLike], score_threshold: float = 0.3, batch_size: int = 8
+    model,
+    images: ImageLike | Sequence[ImageLike],
+    score_threshold: float = 0.3,
+    batch_size: int = 8,
+    max_pixels: int | None = None,
 ) -> dict[str, Any] | list[dict[str, Any]]:
     """Detects in an image, or in a list of images; `DetectionModel.detect` is this function.
 
@@ -32,6 +36,8 @@ def detect(
         score_threshold: detections below it are left out.
         batch_size: how many images of a list the network sees at once, at most. Images whose canvas has another
             size after the model's resizing are not in one batch. No more images than these are in memory.
+        max_pixels: height times width of the largest image that is decoded; None for that of
+            `keras_detect.data.pixel_limit`, 2**26 (8192 x 8192) unless it says otherwise.
 
     One image, or images of one size, reach the network as they reach it in `predict`, with the same numbers. Images of
     several sizes are resized first, so that they share batches; so are all where XLA compiles, since it would compile
@@ -46,31 +52,36 @@ def detect(
     Raises:
         FileNotFoundError: no such file.
         IsADirectoryError: the path of a folder.
-        ValueError: not an image, a URL, an array of another shape, or a `batch_size` below 1.
+        ValueError: not an image or too large a one (`ImageError`), a URL, an array of another shape, or a `batch_size`
+            below 1.
     """
     if isinstance(images, list | tuple):
-        return list(detect_each(model, images, score_threshold, batch_size))
-    return next(detect_each(model, [images], score_threshold, 1))  # type: ignore[list-item]  # not a sequence here
+        return list(detect_each(model, images, score_threshold, batch_size, max_pixels))
+    return next(detect_each(model, [images], score_threshold, 1, max_pixels))  # type: ignore[list-item]  # not a sequence here
 
 
 def detect_each(
-    model, images: Iterable[ImageLike], score_threshold: float = 0.3, batch_size: int = 8
+    model,
+    images: Iterable[ImageLike],
+    score_threshold: float = 0.3,
+    batch_size: int = 8,
+    max_pixels: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The detections of each image in turn; any iterable will do, also an endless one. See `detect`."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
     window, largest = _Window(model), dict[tuple[int, int], int]()
     for image in images:
-        window.add(_pixels(image))
+        window.add(_pixels(image, max_pixels))
         if len(window.images) == batch_size:
             yield from _detect_window(model, window, score_threshold, largest)
             window = _Window(model)
     yield from _detect_window(model, window, score_threshold, largest)
 
 
-def _pixels(image):
+def _pixels(image, max_pixels):
     """The pixels [H, W, 3], uint8 or float32, with a warning where they seem to be scaled already."""
-    pixels = as_pixels(image)
+    pixels = as_pixels(image, max_pixels)
     if pixels.dtype != np.uint8 and 0.0 < pixels.max() <= 1.0:
         logging.warning(
             "The pixels of a floating-point image lie in 0...1, and are taken as 0...255: nearly black. Multiply them "

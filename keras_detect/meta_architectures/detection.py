@@ -54,7 +54,7 @@ class Detection:
             "load with keras.models.load_model, or trace `model.deployable(images)`, which returns detections."
         )
 
-    def detect(self, images, score_threshold=0.3, batch_size=8):
+    def detect(self, images, score_threshold=0.3, batch_size=8, max_pixels=None):
         """Detects in an image, or in a list of images, of any size.
 
         Args:
@@ -62,6 +62,8 @@ class Detection:
                 (uint8, or float in 0...255) or `[H, W]` (grey), or a list or tuple of these.
             score_threshold: detections below it are left out.
             batch_size: how many images of a list the network sees at once, at most.
+            max_pixels: height times width of the largest image that is decoded; None for that of
+                `keras_detect.data.pixel_limit`, 2**26 (8192 x 8192) unless it says otherwise.
 
         Returns:
             For one image a dict of numpy arrays, best first: `{"boxes" [n, 4] float32, normalised yxyx, "scores" [n]
@@ -72,6 +74,6 @@ class Detection:
         Raises:
             FileNotFoundError: no such file.
             IsADirectoryError: the path of a folder.
-            ValueError: not an image, a URL, an array of another shape, or a `batch_size` below 1.
+            ValueError: not an image or too large a one, a URL, an array of another shape, or a `batch_size` below 1.
         """
-        return registry.provided("detect")(self, images, score_threshold, batch_size)
+        return registry.provided("detect")(self, images, score_threshold, batch_size, max_pixels)

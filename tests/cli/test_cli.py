@@ -7,7 +7,7 @@ import pytest
 
 import keras_detect
 from keras_detect import cli
-from keras_detect.data.coco_json import write_coco
+from keras_detect.data import write_coco
 from keras_detect.data.shapes import shapes_dataset
 from tests import tiny
 
