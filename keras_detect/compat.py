@@ -4,6 +4,13 @@ No other file uses a private name of Keras (`tests/test_architecture.py`). Each 
 `pyproject.toml` allows the versions from the first to the last that `python tests/run_all.py --oldest` and CI ran.
 """
 
+import contextlib
+import contextvars
+import functools
+import math
+import re
+from collections.abc import Iterator
+
 import keras
 
 
@@ -73,3 +80,73 @@ class BuiltByConstructor:
         if self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         self._post_build()
+
+
+class VariableLimitError(ValueError):
+    """The variables of a model take more memory, or are more in number, than what was allowed. One line."""
+
+
+class _Limit:
+    """What the variables that are made inside one `limited_variables` may still take."""
+
+    def __init__(self, max_bytes, max_variables):
+        self.max_bytes, self.max_variables = max_bytes, max_variables
+        self.bytes = self.variables = 0
+        self.error = None
+
+    def charge(self, variable, shape):
+        bits = re.search(r"\d+", variable.dtype)
+        self.bytes += math.prod(shape) * (int(bits.group()) // 8 if bits else 1)
+        self.variables += 1
+        if self.bytes > self.max_bytes or self.variables > self.max_variables:
+            self.error = VariableLimitError(
+                f"the weights take more than {self.max_bytes / 2**20:,.0f} MiB, or are more than {self.max_variables} "
+                f"(at {variable.path[-100:]!r} of shape {str(shape)[:60]})"
+            )
+            raise self.error
+
+
+_limits: contextvars.ContextVar[tuple[_Limit, ...]] = contextvars.ContextVar("limits", default=())
+
+
+@contextlib.contextmanager
+def limited_variables(max_bytes: int, max_variables: int = 20_000) -> Iterator[None]:
+    """Context in which Keras refuses to make variables beyond a limit, before their memory is allocated.
+
+    Stands in for a public way to learn what a configuration will allocate, or to bound it. Private:
+    `KerasVariable._validate_shape`, which sees the shape of every variable before its first value is made, and
+    `KerasVariable._shape`, which is None until then.
+
+    Args:
+        max_bytes: of all variables that are made inside, in bytes.
+        max_variables: their number.
+
+    Raises:
+        VariableLimitError: at the first variable beyond the limit.
+    """
+    _watch_variables()
+    limit = _Limit(max_bytes, max_variables)
+    token = _limits.set((*_limits.get(), limit))
+    try:
+        yield
+    except Exception:
+        if limit.error is not None:  # Keras may have wrapped it into the story of the layer
+            raise limit.error from None
+        raise
+    finally:
+        _limits.reset(token)
+
+
+@functools.cache
+def _watch_variables():
+    """Lets every variable that is made be charged to the limits in force; once per process."""
+    validate = keras.Variable._validate_shape
+
+    @functools.wraps(validate)
+    def validate_and_charge(self, shape):
+        shape = validate(self, shape)
+        for limit in _limits.get() if self._shape is None else ():  # JAX validates the first value, too
+            limit.charge(self, shape)
+        return shape
+
+    keras.Variable._validate_shape = validate_and_charge

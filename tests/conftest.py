@@ -39,6 +39,8 @@ BACKEND_FREE = (
     "transforms/test_originals_operations.py",
     "transforms/test_photometric.py",
     "weights/test_archives.py",
+    "weights/test_checkpoint_file.py",
+    "weights/test_crc32c.py",
     "weights/test_tf2_object_checkpoint.py",
 )
 EVERY_BACKEND = ("cli/test_cli.py", "data/test_dataset.py", "data/test_pipeline.py", "evaluation/test_callback.py")

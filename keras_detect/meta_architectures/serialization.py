@@ -2,7 +2,9 @@
 
 import keras
 
-from keras_detect.registry import deserialize, unknown_name
+from keras_detect import compat
+from keras_detect.config_bounds import MAX_WEIGHTS, check_config
+from keras_detect.registry import PACKAGE, deserialize, unknown_name
 from keras_detect.weights.named_weights import named_weights
 
 
@@ -52,14 +54,21 @@ class Serialization:
 
     @classmethod
     def from_config(cls, config):
-        """Builds the model under the dtype policy it was saved with, whatever the global one is now."""
+        """Builds the model under the dtype policy it was saved with, whatever the global one is now.
+
+        Raises:
+            ValueError: a configuration that is nested too deep, asks for an absurd number (`config_bounds`), or for
+                weights of more than 8 GiB, before they are made.
+        """
+        check_config(config, own=cls.__module__.startswith(f"{PACKAGE}."))
         config = dict(config)
         started_from = config.pop("started_from", None)
         before = keras.config.dtype_policy()
         policy = deserialize(config.get("dtype")) or before
         keras.config.set_dtype_policy(policy)
         try:
-            model = cls(**{key: deserialize(value) for key, value in config.items()})
+            with compat.limited_variables(MAX_WEIGHTS):
+                model = cls(**{key: deserialize(value) for key, value in config.items()})
             model.started_from = started_from
             return model
         finally:

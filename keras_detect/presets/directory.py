@@ -11,10 +11,12 @@ from collections.abc import Mapping
 
 import keras
 
-from keras_detect import files
+from keras_detect import compat, files
+from keras_detect.config_bounds import MAX_WEIGHTS, check_config
 from keras_detect.presets import config_json
 from keras_detect.presets.download import PRESET_FILES
 from keras_detect.registry import provide
+from keras_detect.weights.keras_file import MAX_CONFIG, check_class, reason, weights_limit
 from keras_detect.weights.named_weights import WeightsFile, copy_weights, write_weights
 from keras_detect.weights.restore import RestoreReport
 
@@ -103,15 +105,20 @@ def read_preset(directory, num_classes=None, load_weights=True):
     if not is_preset(directory):
         zoo = "; from_pipeline_config and restore read upstream's folder" if _is_original(directory) else ""
         raise PresetError(f"{directory}: no preset (no {CONFIG}); a preset folder holds {', '.join(PRESET_FILES)}{zoo}")
-    model, other = build_model(directory / CONFIG, num_classes)
+    path = directory / CONFIG
+    config = _config(path)
     if not load_weights:
+        model, _ = _built(config, path, num_classes)
         kept = dict.fromkeys(model.named_weights(), "fresh: the weights were not asked for")
         return model, RestoreReport(str(directory), {}, kept)
     with open_weights(directory) as weights:
+        _check_label_map(directory / LABEL_MAP, config["config"].get("class_names"))
+        limit = weights_limit(pathlib.Path(weights.source).stat().st_size)
+        model, other = _built(config, path, num_classes, limit)
         try:
             return model, copy_weights(weights, model, other_classes=other)
         except ValueError as error:
-            raise PresetError(f"{weights.source}: does not fit the model ({_first_line(error)})") from error
+            raise PresetError(f"{weights.source}: does not fit the model ({reason(error)})") from error
 
 
 def open_weights(directory):
@@ -126,12 +133,15 @@ def open_weights(directory):
 
 def read_json(path):
     """The dict in a JSON file of a preset. Raises `PresetError` if it is missing or damaged."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise PresetError(f"{path}: missing; a preset folder holds {', '.join(PRESET_FILES)}")
+    if path.stat().st_size > MAX_CONFIG:
+        raise PresetError(f"{path}: {path.stat().st_size} bytes; supported: {MAX_CONFIG}")
     try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PresetError(f"{path}: missing; a preset folder holds {', '.join(PRESET_FILES)}") from None
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise PresetError(f"{path}: damaged, no JSON ({error})") from error
+        raise PresetError(f"{path}: damaged, no JSON ({reason(error)})") from error
     if not isinstance(content, Mapping):
         raise PresetError(f"{path}: damaged, a JSON object was expected")
     return content
@@ -147,29 +157,66 @@ def build_model(path, num_classes=None, class_names=None):
 
     Returns `(model, whether it has another number of classes than the config)`. Raises `PresetError`.
     """
-    config = config_json.expanded(read_json(path))
+    config = _config(path)
     if class_names is not None:
         config["config"]["class_names"] = list(class_names)
+    return _built(config, path, num_classes)
+
+
+def _built(config, path, num_classes, max_bytes=MAX_WEIGHTS):
+    """`build_model` of a checked config; `max_bytes` bounds the weights that its own number of classes takes."""
     other = None if num_classes is None else _with_num_classes(config, num_classes, path)
-    return _build(config if other is None else other, path), other is not None
+    return (_build(config, path, max_bytes), False) if other is None else (_build(other, path), True)
 
 
 def _with_num_classes(config, num_classes, path):
     """The serialised config for another number of classes; None if it is the number that the preset has."""
-    cls = keras.saving.get_registered_object(config.get("registered_name") or "")
-    cls = cls or type(_build(config, path))
+    cls = keras.saving.get_registered_object(config["registered_name"])
     if not hasattr(cls, "with_num_classes"):
         raise PresetError(f"{path}: a {cls.__name__} cannot be built with another number of classes")
-    changed = cls.with_num_classes(copy.deepcopy(config["config"]), num_classes)
+    try:
+        changed = cls.with_num_classes(copy.deepcopy(config["config"]), num_classes)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise PresetError(f"{path}: cannot build the model ({reason(error)})") from error
     same = {**changed, "class_names": None} == {**config["config"], "class_names": None}
     return None if same else {**config, "config": changed}
 
 
-def _build(config, path):
+def _config(path):
+    """The checked config in the form that Keras builds from."""
+    compact = read_json(path)
     try:
-        return keras.saving.deserialize_keras_object(config)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise PresetError(f"{path}: cannot build the model ({_first_line(error)})") from error
+        check_config(compact)  # its depth, before it is walked by recursion
+        config = config_json.expanded(compact)
+        check_config(config)
+        check_class(config, keras.Model)
+        if not isinstance(config.get("config"), dict):
+            raise ValueError("its class has no config")
+    except ValueError as error:
+        raise PresetError(f"{path}: cannot build the model ({reason(error)})") from error
+    return config
+
+
+def _build(config, path, max_bytes=MAX_WEIGHTS):
+    try:
+        with compat.limited_variables(max_bytes):
+            model = keras.saving.deserialize_keras_object(config)
+        if not callable(getattr(model, "named_weights", None)):
+            raise ValueError(f"a {type(model).__name__} is no detector")
+    except Exception as error:  # whatever Keras or a part raises: the config is to blame
+        raise PresetError(f"{path}: cannot build the model ({reason(error)})") from error
+    return model
+
+
+def _check_label_map(path, class_names):
+    """Refuses names of classes that are not those of the config. A folder without them is whole, too."""
+    if not path.exists():
+        return
+    if read_json(path).get("class_names", ()) != class_names:
+        raise PresetError(
+            f"{path}: its class_names are not those of {CONFIG}; supported: the same list in both, or null in both. "
+            "Write the preset again with save_to_preset"
+        )
 
 
 def _check_weights(directory):
@@ -208,7 +255,3 @@ def _version():
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version("keras-detect")
     return "unknown"
-
-
-def _first_line(error):
-    return (str(error).splitlines() or [type(error).__name__])[0]

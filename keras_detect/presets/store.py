@@ -4,13 +4,13 @@ import os
 import pathlib
 import shutil
 
-import keras
 from absl import logging
 
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.presets import cache, directory, download, packaged, preset, zoo
 from keras_detect.presets.directory import PresetError, save_preset
 from keras_detect.registry import check_num_classes, provide, resolve, resolves, unknown_everywhere
+from keras_detect.weights.keras_file import load_keras_file
 from keras_detect.weights.keras_sources import named_plan
 from keras_detect.weights.sources import register_reader
 
@@ -53,9 +53,7 @@ def _keras_file(name, num_classes, load_weights, progress):
     path = pathlib.Path(name).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"No such model: {path}")
-    model = keras.saving.load_model(path)
-    if not isinstance(model, DetectionModel):
-        raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of keras_detect.")
+    model = load_keras_file(path, DetectionModel)
     if not load_weights:
         model = type(model).from_config(model.get_config())
     return model if num_classes in (None, model.num_classes) else model.re_head(num_classes)

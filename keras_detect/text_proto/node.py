@@ -43,6 +43,7 @@ class Node:
 
     Attributes:
         source: the file's name, as errors show it.
+        name: of the field that the message is the value of, "" at the top.
         path: the message's place ("model.ssd.box_coder"), "" at the top (a property).
         line: the line where the message opens, from 1; of an absent message, its parent's.
         present: whether the message stands in the file; an absent one reads as all defaults.
@@ -50,7 +51,8 @@ class Node:
 
     def __init__(self, source, line, parent=None, name="", present=True):
         self.source, self.line, self.present = source, line, present
-        self._parent, self._name = parent, name
+        self._parent, self.name = parent, name
+        self._index = len(parent._fields.get(name, ())) if parent is not None else 0
         self._fields = {}
         self._asked = {}  # used as an ordered set
         self._ignored = set()
@@ -60,9 +62,8 @@ class Node:
         """The message's place in the file; one of several of its name carries its index, from 0."""
         if self._parent is None:
             return ""
-        siblings = self._parent._fields.get(self._name, ())
-        index = next((f"[{i}]" for i, value in enumerate(siblings) if value is self and len(siblings) > 1), "")
-        return join(self._parent.path, self._name + index)
+        several = len(self._parent._fields.get(self.name, ())) > 1
+        return join(self._parent.path, self.name + (f"[{self._index}]" if several else ""))
 
     def __contains__(self, name):
         return bool(self._fields.get(name))
@@ -85,10 +86,11 @@ class Node:
         values = self._fields.get(name)
         return values[-1].line if values else self.line
 
-    def error(self, name, message):
+    def error(self, name, message, line=None):
         """A `PipelineConfigError` about the field `name` (None: the message itself), for the caller to raise."""
         path = self.path if name is None else join(self.path, name)
-        return located_error(self.source, self.line if name is None else self.line_of(name), path, message)
+        line = line or (self.line if name is None else self.line_of(name))
+        return located_error(self.source, line, path, message)
 
     def refusal(self, error):
         """A `PipelineConfigError` for what a part that is built from this message refused.
@@ -161,6 +163,18 @@ class Node:
             return None, None
         found = f"found: {', '.join(self.names()) or 'nothing'}"
         raise self.error(None, f"holds none of what is supported ({found}); {supported}")
+
+    def numbers(self):
+        """`(message, name, Scalar, number)` of every number in this message and below; none counts as read."""
+        pending = [self]
+        while pending:
+            node = pending.pop()
+            for name, values in node._fields.items():
+                pending += [value for value in values if isinstance(value, Node)]
+                for value in values:
+                    number = _to_number(value) if isinstance(value, Scalar) and value.kind != "string" else None
+                    if number is not None:
+                        yield node, name, value, number
 
     def ignore(self, *names):
         """Marks these fields and everything below them as read; returns them as a list of `Unread`."""
@@ -282,6 +296,12 @@ def _to_float(value):
         return None
     with np.errstate(over="ignore"):
         return float(str(np.float32(text.rstrip("f"))))
+
+
+def _to_number(value):
+    """The number that a field of any type would be; None for a name that is no number."""
+    number = _to_int(value) if value.kind == "number" else None
+    return _to_float(value) if number is None else number
 
 
 def _to_enum(value, kind):

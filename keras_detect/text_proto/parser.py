@@ -9,10 +9,11 @@ import re
 
 from keras_detect.text_proto.node import Node, PipelineConfigError, Scalar, clip, join, located_error
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "Node", "PipelineConfigError", "parse", "read"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "Node", "PipelineConfigError", "parse", "read"]
 
 MAX_BYTES = 4 * 1024 * 1024  # the largest config of the zoo has 12 kB
 MAX_DEPTH = 100  # protobuf's own limit
+MAX_VALUES = 250_000  # fields and messages of a text; the largest config of the zoo has 400
 _MAX_NUMBER_LENGTH = 400
 
 _TOKEN = re.compile(
@@ -79,7 +80,7 @@ class _Parser:
 
     def __init__(self, text, source):
         self.text, self.source = text, source
-        self.position, self.next_line = 0, 1
+        self.position, self.next_line, self.count = 0, 1, 0
         self.open = [(Node(source, 1), "", None)]  # (message, its closing bracket, the field whose list it is in)
         self.advance()
 
@@ -135,16 +136,22 @@ class _Parser:
         elif self.kind == "symbol" and self.token == "[":
             self.list(name, values, colon)
         elif colon:
-            values.append(self.scalar(name))
+            self.add(values, self.scalar(name))
             self.separator()
         else:
             raise self.error(f"expected ':' or '{{', found {self.found()}", name)
+
+    def add(self, values, value):
+        self.count += 1
+        if self.count > MAX_VALUES:
+            raise self.error(f"the text holds more than the {MAX_VALUES} fields that are supported")
+        values.append(value)
 
     def open_message(self, name, values, in_list=False):
         if len(self.open) > MAX_DEPTH:
             raise self.error(f"messages are nested deeper than {MAX_DEPTH} levels; supported: {MAX_DEPTH}")
         node = Node(self.source, self.line, self.open[-1][0], name)
-        values.append(node)
+        self.add(values, node)
         self.open.append((node, _CLOSING[self.token], name if in_list else None))
         self.advance()
 
@@ -172,7 +179,7 @@ class _Parser:
                 return
             if not colon:
                 raise self.error("a list of scalars needs a ':' after the field's name", name)
-            values.append(self.scalar(name))
+            self.add(values, self.scalar(name))
             if not self.more_in_list(name):
                 return
 

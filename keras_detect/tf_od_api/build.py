@@ -3,9 +3,10 @@
 import dataclasses
 import re
 
-from keras_detect import text_proto
+from keras_detect import compat, text_proto
 from keras_detect.backbones.backbone import get_backbone
 from keras_detect.backbones.efficientnet import EfficientNet
+from keras_detect.config_bounds import MAX_WEIGHTS
 from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
 from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
 from keras_detect.meta_architectures.ssd import SSD
@@ -17,6 +18,7 @@ from keras_detect.registry import check_num_classes, unknown_name
 from keras_detect.text_proto.node import located
 from keras_detect.tf_od_api import build_parts
 from keras_detect.tf_od_api.build_faster_rcnn import faster_rcnn
+from keras_detect.tf_od_api.check_numbers import check_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +72,13 @@ def from_pipeline_config(path_or_text, num_classes=None):
     for name, reason in MISSING.items():
         if model.has(name):
             raise model.error(name, f"{reason}; supported: ssd, faster_rcnn")
+    check_numbers(model)
     name, node = model.oneof("ssd", "faster_rcnn")
-    built = _ssd(node, num_classes) if name == "ssd" else faster_rcnn(node, num_classes)
+    try:
+        with compat.limited_variables(MAX_WEIGHTS):
+            built = _ssd(node, num_classes) if name == "ssd" else faster_rcnn(node, num_classes)
+    except compat.VariableLimitError as error:
+        raise node.error(None, f"cannot be built: {error}") from error
     model.refuse_unread()
     return built
 

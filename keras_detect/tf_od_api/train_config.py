@@ -7,6 +7,7 @@ import keras
 
 from keras_detect import text_proto
 from keras_detect.tf_od_api import train_augmentations
+from keras_detect.tf_od_api.check_numbers import check_numbers
 from keras_detect.training.schedules import (
     CosineDecayWithWarmup,
     ExponentialDecayWithBurnIn,
@@ -97,6 +98,7 @@ def training_config(path_or_text):
     config = text_proto.read(path_or_text)
     config.ignore("model")  # `from_pipeline_config` reads it
     node = config.message("train_config", required=True)
+    check_numbers(node)
     near = []
     optimizer = _optimizer(node, near)
     augmentations = train_augmentations.augmentations(node, near)

@@ -19,7 +19,8 @@ from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
 from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
 from keras_detect.backbones.resnet_v1 import KERAS_APPLICATIONS
 from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
-from keras_detect.weights.keras_model import NetworkWeights, existing_file, source_name
+from keras_detect.weights.keras_file import existing_file, reason
+from keras_detect.weights.keras_model import NetworkWeights, source_name
 
 ODD_SIDES = (
     "equal to keras.applications for pictures whose sides are multiples of 32; maps of odd sides are padded otherwise"
@@ -238,8 +239,8 @@ def _load_h5(application, settings, path):
                 network.load_weights(path)
             _check_leftovers(path, network)
             return network
-        except (ValueError, KeyError, OSError) as error:
-            problem = str(error).splitlines()[0]
+        except Exception as error:  # Keras and HDF5 raise many kinds for a damaged file
+            problem = reason(error)
     raise ValueError(
         f"{path} does not hold the weights of keras.applications' {application} ({problem}). Pass the weights of the "
         "network that the backbone is, or the Keras model itself."

@@ -1,30 +1,13 @@
 """Weights of a classifier that was trained around one of our backbones, back into the backbone of a detector."""
 
-import pathlib
-import zipfile
-
 import h5py
 import keras
 
 from keras_detect import compat
+from keras_detect.weights.keras_file import existing_file, reason
 from keras_detect.weights.named_weights import stable_names
 
 CLASSIFIER = "not part of the backbone, which a detector reads alone"
-
-
-def existing_file(source):
-    """`source` as a path, `~` expanded. Raises `FileNotFoundError` if there is no such file."""
-    path = pathlib.Path(source).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"No such weights file: {path}")
-    return path
-
-
-def load_keras_file(path):
-    """The model in the `.keras` file `path`. Raises `ValueError` for a damaged file, which Keras calls not found."""
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: no .keras file, or a truncated one. Save it again with model.save.")
-    return keras.models.load_model(path, compile=False)
 
 
 def source_name(source, name=None):
@@ -116,9 +99,9 @@ def _load_h5(backbone, path):
     try:
         _check_leftovers(path, sum(len(layer.weights) for layer in layers))
         twin.load_weights(path)
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # Keras and HDF5 raise many kinds for a damaged file
         raise ValueError(
-            f"{path} does not hold the weights of the backbone '{backbone.name}' ({str(error).splitlines()[0]}). "
+            f"{path} does not hold the weights of the backbone '{backbone.name}' ({reason(error)}). "
             "Write it with the backbone's own `save_weights`, or pass the classifier or its .keras file, which name "
             "the layers."
         ) from error

@@ -5,7 +5,8 @@ import pathlib
 
 from keras_detect.backbones.keras_models import KerasBackbone
 from keras_detect.weights.keras_applications import FAMILIES, KerasWeights
-from keras_detect.weights.keras_model import OwnWeights, existing_file, load_keras_file
+from keras_detect.weights.keras_file import existing_file, load_keras_file
+from keras_detect.weights.keras_model import OwnWeights
 from keras_detect.weights.named_weights import ModelWeights, WeightsFile, is_weights_file
 from keras_detect.weights.sources import BACKBONE_ALONE, Plan, is_model, is_path, register_reader
 
@@ -52,7 +53,7 @@ def keras_network(model, source, kind):
     """A Keras model, or a `.keras` or `.h5` file of one."""
     name = None if is_model(source) else os.fspath(source)
     if is_path(source, ".keras"):
-        source = load_keras_file(existing_file(source))
+        source = load_keras_file(existing_file(source), compile=False)
     if _is_detector(source):
         return named_plan(model, ModelWeights(source, name), kind)
     if kind != "classification":

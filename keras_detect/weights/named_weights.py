@@ -10,10 +10,13 @@ import keras
 import numpy as np
 
 from keras_detect import compat
+from keras_detect.config_bounds import clip
+from keras_detect.weights.keras_file import reason
 from keras_detect.weights.restore import RestoreReport, restore
 
 FORMAT = "keras_detect.named_weights"
 DTYPES = ("float32", "float16")
+_HDF5_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)  # of h5py, for a damaged file
 CLASSES_DIFFER = ((r".*", "fresh, for another number of classes"),)
 
 
@@ -100,18 +103,24 @@ class WeightsFile:
     def __init__(self, path):
         self.source, self.ignored, self.shapes = str(path), {}, {}
         self._file = _opened(path)
-        self._file.visititems(self._add)
+        try:
+            self._file.visititems(self._add)
+        except _HDF5_ERRORS as error:
+            self._file.close()
+            raise ValueError(f"{path}: damaged, or no file of weights ({reason(error)})") from error
 
     def _add(self, name, item):
         if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual or item.dtype.kind not in "fiub" or item.shape is None:
+                raise ValueError(f"{clip(name)!r} is no plain array of numbers in this file")
             self.shapes[name] = tuple(item.shape)
 
     def read(self, key):
         """The value under `key` as a numpy array. Raises `ValueError` for a damaged file."""
         try:
             return self._file[key][()]
-        except OSError as error:
-            raise ValueError(f"{self.source}: cannot read {key!r} ({error})") from error
+        except _HDF5_ERRORS as error:
+            raise ValueError(f"{self.source}: cannot read {key!r} ({reason(error)})") from error
 
     def __enter__(self):
         return self
@@ -125,18 +134,19 @@ def is_weights_file(path: str | os.PathLike) -> bool:
     try:
         with h5py.File(path, "r") as file:
             return file.attrs.get("format") == FORMAT
-    except OSError:
+    except _HDF5_ERRORS:
         return False
 
 
 def _opened(path):
     try:
         file = h5py.File(path, "r")
+        known = file.attrs.get("format") == FORMAT
     except FileNotFoundError:
         raise
-    except OSError as error:
-        raise ValueError(f"{path}: no HDF5 file, or a truncated one ({str(error).splitlines()[0]})") from error
-    if file.attrs.get("format") != FORMAT:
+    except _HDF5_ERRORS as error:
+        raise ValueError(f"{path}: no HDF5 file, or a truncated one ({reason(error)})") from error
+    if not known:
         file.close()
         raise ValueError(f"{path}: holds no weights by name. `load_weights` reads what Keras' `save_weights` wrote.")
     return file

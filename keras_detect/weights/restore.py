@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import numpy as np
+
 ADVICE = "Build the model from the checkpoint's own pipeline.config, or check `kind`."
 UNFOLD = (
     "before fine-tuning, un-fold them on training images by keras_detect.weights.unfold_batchnorm(model, images) or "
@@ -124,13 +126,24 @@ def restore(variables, name_map, reader, skip=(), ignore=(), may_differ=()):
     Args:
         variables: `{our path: keras.Variable}`; the other arguments are those of `match`.
 
-    Returns a `RestoreReport`. Raises what `match` and `reader.read` raise.
+    Returns a `RestoreReport`. Raises what `match` and `reader.read` raise, and `RestoreError` for values that are NaN
+    or infinite.
     """
     matched = match(variables, name_map, reader, skip, ignore, may_differ)
     values = {path: reader.read(key) for path, key in matched.assignments.items()}
     for path, value in values.items():
+        _check_finite(path, value, reader)
+    for path, value in values.items():
         variables[path].assign(value)
     return RestoreReport(reader.source, matched.assignments, matched.kept, matched.ignored)
+
+
+def _check_finite(path, value, reader):
+    if value.dtype.kind not in "iub" and not np.isfinite(value).all():
+        raise RestoreError(
+            f"The checkpoint {reader.source} holds NaN or an infinite number for {path}: its training had diverged. "
+            "Nothing was restored; take an earlier checkpoint."
+        )
 
 
 def _reason(rules, name):

@@ -1,7 +1,4 @@
-"""Reads the object checkpoints of TensorFlow 2: names, shapes and values, under every Keras backend.
-
-TensorFlow only reads the file; it is imported when the first checkpoint is opened.
-"""
+"""Reads the object checkpoints of TensorFlow 2: names, shapes and values, under every Keras backend."""
 
 import os
 import pathlib
@@ -10,8 +7,8 @@ import tempfile
 
 from keras_detect import text_proto
 from keras_detect.weights import archives
+from keras_detect.weights.checkpoint_file import VALUE, CheckpointError, CheckpointFile, shown
 
-_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _PARTS = r"\.(index|meta|data-[0-9]+-of-[0-9]+)$"
 _OTHER_FILES = {
@@ -32,10 +29,6 @@ IGNORED = (
 """`(regex of a whole key without /.ATTRIBUTES/VARIABLE_VALUE, reason)`: what a checkpoint holds beside the model."""
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that is broken, truncated or of another kind. One line that names the file."""
-
-
 class CheckpointReader:
     """Names, shapes and values of the model's variables in one checkpoint.
 
@@ -47,24 +40,17 @@ class CheckpointReader:
     """
 
     def __init__(self, prefix, source=None, owner=None):
-        import tensorflow as tf
-
         self.path = str(prefix)
         self.source = str(source or prefix)
         self._owner = owner  # the temporary folder of an unpacked archive lives as long as the reader
-        try:
-            self._reader = tf.train.load_checkpoint(self.path)
-            found = self._reader.get_variable_to_shape_map()
-        except Exception as error:
-            raise CheckpointError(
-                f"{self.source}: cannot read the index of the checkpoint ({_reason(error)})"
-            ) from error
+        self._file = CheckpointFile(prefix, self.source)
+        found = {name: entry.shape for name, entry in self._file.entries.items()}
         self.shapes, self.ignored = {}, {}
         for full in sorted(found):
-            key = full.removesuffix(_VALUE)
+            key = full.removesuffix(VALUE)
             reason = next((reason for pattern, reason in IGNORED if re.fullmatch(pattern, key)), None)
             if reason is None:
-                self.shapes[key] = tuple(found[full])
+                self.shapes[key] = found[full]
             else:
                 self.ignored[key] = reason
         self._check_kind(found)
@@ -79,22 +65,17 @@ class CheckpointReader:
         """The value of one variable as a numpy array.
 
         Raises `KeyError` for a key that is not in `shapes`, `CheckpointError` if the data file is missing, truncated
-        or damaged (TensorFlow compares a checksum per variable).
+        or damaged (there is a checksum per variable).
         """
         if key not in self.shapes:
             raise KeyError(f"{self.source} has no variable {key!r}")
-        try:
-            return self._reader.get_tensor(key + _VALUE)
-        except Exception as error:
-            raise CheckpointError(
-                f"{self.source}: cannot read {key!r} from the data file ({_reason(error)})"
-            ) from error
+        return self._file.read(key + VALUE)
 
     def _check_kind(self, found):
-        if any(key + _VALUE not in found for key in self.shapes):
-            named = next(key for key in self.shapes if key + _VALUE not in found)
+        if any(key + VALUE not in found for key in self.shapes):
+            named = next(key for key in self.shapes if key + VALUE not in found)
             raise CheckpointError(
-                f"{self.source}: holds {named!r}, a name of TensorFlow 1's checkpoints; "
+                f"{self.source}: holds {shown(named)}, a name of TensorFlow 1's checkpoints; "
                 "supported: object checkpoints of TensorFlow 2"
             )
         if not self.shapes:
@@ -166,11 +147,13 @@ def _from_state_file(folder, state):
         raise CheckpointError(f"{state}: cannot read the state file ({_reason(error)}); pass a prefix") from error
     if not named:
         raise CheckpointError(f"{state}: names no model_checkpoint_path; pass a prefix")
-    # a folder that was moved: its absolute paths are stale, the names still hold
-    for prefix in (folder / named, folder / pathlib.PurePath(named.replace("\\", "/")).name):
-        if _is_checkpoint(prefix):
+    path = pathlib.PurePath(named.replace("\\", "/"))
+    # what lies elsewhere does not count; of a folder that was moved, the absolute paths are stale and the names hold
+    inside = not path.is_absolute() and ".." not in path.parts and ":" not in named
+    for prefix in (folder / path if inside else folder / path.name, folder / path.name):
+        if path.name and _is_checkpoint(prefix):
             return prefix
-    raise CheckpointError(f"{state}: names {named!r}, which is not there; pass the prefix of one that is")
+    raise CheckpointError(f"{state}: names {shown(named)}, which is not in its folder; pass the prefix of one that is")
 
 
 def _open_archive(path):
@@ -195,7 +178,7 @@ def is_checkpoint_part(path):
 
 
 def _is_checkpoint(prefix):
-    return prefix.with_name(prefix.name + ".index").is_file()
+    return os.path.isfile(f"{prefix}.index")  # False for a name that cannot be one
 
 
 def _number(prefix):

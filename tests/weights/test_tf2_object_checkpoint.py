@@ -129,7 +129,7 @@ def test_the_state_file_chooses_and_else_the_highest_number(copy):
     (copy / "checkpoint").write_text('model_checkpoint_path: "/where/it/was/trained/ckpt-3"')
     assert find_checkpoint(copy) == copy / "ckpt-3"
     (copy / "checkpoint").write_text('model_checkpoint_path: "ckpt-5"')
-    with pytest.raises(CheckpointError, match=r"names 'ckpt-5', which is not there; pass the prefix"):
+    with pytest.raises(CheckpointError, match=r"names 'ckpt-5', which is not in its folder; pass the prefix"):
         open_checkpoint(copy)
     for broken in ('model_checkpoint_path: "ckpt', "", "\0\1"):
         (copy / "checkpoint").write_text(broken)
@@ -246,3 +246,31 @@ def test_tensorflow_is_imported_only_to_read_a_file():
         "assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=pathlib.Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize(
+    "named", ["{outside}/ckpt-0", "../outside/ckpt-0", "sub/../../outside/ckpt-0", "C:\\ckpt-0", ".."]
+)
+def test_a_state_file_does_not_lead_out_of_its_folder(copy, tmp_path, named):
+    outside = shutil.copytree(copy, tmp_path / "outside")
+    named = named.format(outside=outside)
+    escaped = named.replace("\\", "\\\\")
+    (copy / "checkpoint").write_text(f'model_checkpoint_path: "{escaped}"')
+    if named != "..":  # the folder was moved: its own checkpoint of that name counts
+        assert find_checkpoint(copy) == copy / "ckpt-0"
+        for part in ("index", "data-00000-of-00001"):
+            (copy / f"ckpt-0.{part}").rename(copy / f"ckpt-1.{part}")
+    with pytest.raises(CheckpointError, match=r"which is not in its folder; pass the prefix of one that is"):
+        find_checkpoint(copy)
+    with tarfile.open(tmp_path / "zoo.tar.gz", "w:gz") as tar:
+        tar.add(copy, arcname="m/checkpoint")
+    with pytest.raises(CheckpointError, match=r"zoo\.tar\.gz: .*which is not in its folder"):
+        open_checkpoint(tmp_path / "zoo.tar.gz")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\\0b", "\\377" * 3, "\\n"])
+def test_a_state_file_with_a_name_that_cannot_be(copy, name):
+    (copy / "checkpoint").write_text(f'model_checkpoint_path: "{name}"')
+    with pytest.raises(CheckpointError) as error:
+        find_checkpoint(copy)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000

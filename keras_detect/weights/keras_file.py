@@ -1,0 +1,167 @@
+"""Keras' `.keras` files, read without trust: the archive, the configuration and the weights are checked on the way."""
+
+import json
+import os
+import pathlib
+import zipfile
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_detect import compat
+from keras_detect.config_bounds import check_config, clip
+
+CONFIG, METADATA = "config.json", "metadata.json"
+WEIGHTS = ("model.weights.h5", "model.weights.npz")
+
+MAX_MEMBERS = 1000
+MAX_BYTES = 16 * 1024**3  # of all members, unpacked
+MAX_CONFIG = 16 * 1024**2
+MAX_RATIO = 100  # unpacked to packed; Keras stores its members as they are
+_SMALL = 1024**2  # members below it may have any ratio
+_END, _END_SIZE = b"PK\x05\x06", 22  # the record that ends a zip archive
+_LOCATOR, _LOCATOR_SIZE = b"PK\x06\x07", 20  # of a large one, before it
+_LARGE_END_SIZE = 56
+_MESSAGE = 300  # characters of somebody else's message
+
+#: bytes that the weights of a model may take: so many times those of its file, and so many for any file
+TIMES_FILE, ANY_FILE = 4, 256 * 1024**2
+
+
+class ModelFileError(ValueError):
+    """A model's file that is damaged, unsafe to open, or holds something else. One line that names the file."""
+
+
+class _Content(NamedTuple):
+    config: dict[str, Any]
+    weights_bytes: int
+
+
+def existing_file(source: str | os.PathLike) -> pathlib.Path:
+    """`source` as a path, `~` expanded. Raises `FileNotFoundError` if there is no such file."""
+    path = pathlib.Path(source).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"No such weights file: {path}")
+    return path
+
+
+def load_keras_file(path: pathlib.Path, kind: type | None = None, compile: bool = True) -> keras.Model:
+    """The model in a `.keras` file.
+
+    Nothing is built before the archive and its checksums, the class and the numbers of the configuration were checked,
+    and no weights are made that take more than `TIMES_FILE` times the bytes that the file holds, plus `ANY_FILE`.
+
+    Args:
+        path: of the file, which exists.
+        kind: a class that the model must be of; None for any Keras model.
+        compile: as in `keras.saving.load_model`.
+
+    Raises:
+        ModelFileError: the file is damaged or holds something else: one line.
+    """
+    content = _read(path)
+    try:
+        if kind is not None:
+            check_class(content.config, kind)
+        with compat.limited_variables(weights_limit(content.weights_bytes)):
+            model = keras.saving.load_model(path, compile=compile)
+        for weight in model.weights:
+            check_finite(weight.path, keras.ops.convert_to_numpy(weight))
+    except Exception as error:  # whatever Keras, a layer or HDF5 raises: the file is to blame
+        raise ModelFileError(f"{path}: cannot load the model ({reason(error)})") from error
+    return model
+
+
+def weights_limit(stored: int) -> int:
+    """How many bytes the weights of a model may take whose file holds `stored` bytes of them."""
+    return TIMES_FILE * stored + ANY_FILE
+
+
+def check_class(config: dict[str, Any], kind: type) -> None:
+    """Raises `ValueError` unless a serialised object is of the class `kind` of detectors, or of one below it."""
+    name = config.get("registered_name")
+    if not isinstance(config.get("class_name"), str):
+        raise ValueError("it names no class")
+    cls = keras.saving.get_registered_object(name) if isinstance(name, str) else None
+    if cls is None and config.get("module") is None:
+        raise ValueError(
+            f"its class {clip(config.get('registered_name') or config.get('class_name'))!r} is not known here; import "
+            "the module that registers it"
+        )
+    if not (isinstance(cls, type) and issubclass(cls, kind)):
+        raise ValueError(f"it holds a {clip(config.get('class_name'))}, not a detector of keras_detect")
+
+
+def check_finite(name: str, values: np.ndarray) -> None:
+    """Raises `ValueError` for weights with NaN or an infinite number."""
+    if values.dtype.kind not in "iubSOU" and not np.isfinite(values).all():
+        raise ValueError(f"the weight {name[-100:]!r} holds NaN or an infinite number: the training had diverged")
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, clipped, for a message of our own; the kind of error where it says nothing."""
+    lines = str(error).split("\n", 1)
+    text = " ".join(lines[0].split())
+    shown = text if len(text) <= _MESSAGE else f"{text[:_MESSAGE]}..."
+    return shown if shown and not isinstance(error, KeyError) else f"{type(error).__name__} {shown}".strip()
+
+
+def _read(path):
+    """Config and size of the weights, after the archive and every checksum in it were checked."""
+    try:
+        _check_directory(path)
+        with zipfile.ZipFile(path) as archive:
+            content = _content(archive)
+        check_config(content.config)
+    except ValueError as error:
+        raise ModelFileError(f"{path}: {reason(error)}") from error
+    except Exception as error:  # zipfile raises a dozen kinds for a damaged archive
+        raise ModelFileError(f"{path}: damaged, no whole .keras file ({reason(error)})") from error
+    return content
+
+
+def _content(archive):
+    members = archive.infolist()
+    if len(members) > MAX_MEMBERS:
+        raise ValueError(f"it holds {len(members)} members; supported: {MAX_MEMBERS}")
+    if sum(member.file_size for member in members) > MAX_BYTES:
+        raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")
+    for member in members:
+        if member.file_size > _SMALL + MAX_RATIO * member.compress_size:
+            raise ValueError(f"{clip(member.filename)} unpacks to {member.file_size} bytes, as a zip bomb does")
+    sizes = {member.filename: member.file_size for member in members}
+    if len(sizes) < len(members):
+        raise ValueError("it holds two members of the same name")
+    weights = next((sizes[name] for name in WEIGHTS if name in sizes), None)
+    if weights is None or CONFIG not in sizes:
+        raise ValueError(f"it lacks {CONFIG if CONFIG not in sizes else WEIGHTS[0]}")
+    if sizes[CONFIG] > MAX_CONFIG:
+        raise ValueError(f"{CONFIG} has {sizes[CONFIG]} bytes; supported: {MAX_CONFIG}")
+    damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {clip(damaged)} does not match")
+    try:
+        config = json.loads(archive.read(CONFIG))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{CONFIG} is no JSON ({reason(error)})") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{CONFIG} is no JSON object")
+    return _Content(config, weights)
+
+
+def _check_directory(path):
+    """Refuses what is no zip archive, and a list of members that would fill the memory before it can be counted."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 65536 - _END_SIZE - _LOCATOR_SIZE - _LARGE_END_SIZE))
+        tail = file.read()
+    end = tail.rfind(_END)
+    if end < 0 or end + _END_SIZE > len(tail):
+        raise ValueError("no .keras file, or a truncated one; save it again with model.save")
+    listed = int.from_bytes(tail[end + 12 : end + 16], "little")
+    start = end - _LOCATOR_SIZE - _LARGE_END_SIZE
+    if tail[max(0, end - _LOCATOR_SIZE) : end].startswith(_LOCATOR) and start >= 0:
+        listed = int.from_bytes(tail[start + 40 : start + 48], "little")
+    if listed > MAX_MEMBERS * 1024:
+        raise ValueError(f"its list of members has {listed} bytes; supported: {MAX_MEMBERS} members")

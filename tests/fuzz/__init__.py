@@ -1,0 +1,1 @@
+"""Fuzz targets, which no test run collects: see the docstring of each."""
