@@ -112,7 +112,8 @@ BOUNDS = {
          "second_stage_localization_loss_weight", "second_stage_classification_loss_weight"),
         WEIGHT,
     ),
-    "alpha": FRACTION,
+    "alpha": WEIGHT,
+    **dict.fromkeys(("weighted_sigmoid_focal.alpha", "bootstrapped_sigmoid.alpha"), FRACTION),
     **dict.fromkeys(
         ("delta", "logit_scale", "scale_factors", "x_scale", "y_scale", "width_scale", "height_scale", "length_scale"),
         FACTOR,
@@ -167,10 +168,11 @@ def check_config(config: Any, own: bool = False) -> None:
                 f"the configuration is nested deeper than {MAX_DEPTH} levels or holds more than {MAX_VALUES} values"
             )
         if isinstance(value, dict):
-            own_inside = str(value.get("registered_name")).startswith(_PACKAGE) if "class_name" in value else own
             _check_array(value, path)
             for key, inner in value.items():
-                named = own_inside and key != _OTHERS
+                named = own and key != _OTHERS
+                if "class_name" in value:  # beside its config, Keras notes what is its own affair
+                    named = key == "config" and str(value.get("registered_name")).startswith(_PACKAGE)
                 pending.append((inner, str(key), f"{path}.{clip(key)}"[-_LONGEST_PATH:], named, depth + 1))
         elif isinstance(value, list | tuple):
             if own and len(value) > MAX_LIST and isinstance(value[0], float | int):
