@@ -41,6 +41,7 @@ BACKEND_FREE = (
     "weights/test_archives.py",
     "weights/test_checkpoint_file.py",
     "weights/test_crc32c.py",
+    "weights/test_litert.py",
     "weights/test_tf2_object_checkpoint.py",
 )
 EVERY_BACKEND = ("cli/test_cli.py", "data/test_dataset.py", "data/test_pipeline.py", "evaluation/test_callback.py")
