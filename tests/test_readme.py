@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from keras_detect.data.coco_json import write_coco
+from keras_detect.data import write_coco
 from keras_detect.data.shapes import shapes_dataset
 from keras_detect.training.demo import PHOTO
 
