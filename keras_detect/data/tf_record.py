@@ -5,6 +5,7 @@ data set may be larger than memory.
 """
 
 import errno
+import os
 import pathlib
 import re
 
@@ -53,6 +54,11 @@ def read(path, split=None, class_names=None, defects=None):
         parsed = _listed(parsed, of_split)
     if not parsed:
         raise ValueError(f"No picture stands in {files[0]}. Write the records again.")
+    return dataset_of(parsed, label_map, class_names, split, defects)
+
+
+def dataset_of(parsed, label_map, class_names, split, defects):
+    """The `DetectionDataset` of a list of `parsed_record`."""
     names, label_of = _classes(parsed, label_map, class_names)
     seen, records = {}, []
     for place, picture, entry in parsed:
@@ -94,7 +100,7 @@ def write(dataset, folder, split=None, shards=None):
 
 
 def _write_records(path, examples):
-    """Writes serialised examples. Raises `OSError` where TensorFlow says, or hides, that the disk is full."""
+    """Writes serialised examples. Raises `OSError` where TensorFlow says, or hides, that the disk refuses them."""
     import tensorflow as tf
 
     size = 0
@@ -104,9 +110,9 @@ def _write_records(path, examples):
                 writer.write(example)
                 size += _HEAD + len(example) + _FOOT
     except tf.errors.OpError as error:
-        raise OSError(errno.ENOSPC, one_line(error.message, 200)) from None
+        raise OSError(errno.EIO, one_line(error.message, 400)) from None
     if path.stat().st_size != size:
-        raise OSError(errno.ENOSPC, f"{path.stat().st_size} of {size} bytes were written")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _files(folder):
@@ -198,11 +204,7 @@ def _entries(file, defects):
                 defects.refuse("damaged record files", file.name, message)
             return
         try:
-            entry = parse_example(serialized)
-            encoded = entry.pop("encoded")
-            at = offset + _HEAD + serialized.index(encoded)
-            picture = picture_in_record(file, at, encoded, f"{place} ({shown(entry['file_name'])})", entry["size"])
-            yield place, picture, entry
+            yield parsed_record(file, offset + _HEAD, serialized, place)
         except (ValueError, TypeError, OverflowError) as error:
             text = str(error)
             unreadable = text.startswith("Not a readable picture") or "were drawn on" in text
@@ -215,6 +217,18 @@ def _entries(file, defects):
             defects.refuse(kind if unreadable else "records that cannot be used", place, message)
         offset += _HEAD + len(serialized) + _FOOT
         number += 1
+
+
+def parsed_record(file, offset, serialized, place):
+    """`(place, picture, parsed example without its picture)` of the record that stands at `offset` of a file.
+
+    Raises:
+        ValueError: not an example, or no picture in it.
+    """
+    entry = parse_example(serialized)
+    encoded = entry.pop("encoded")
+    name = f"{place} ({shown(entry['file_name'])})"
+    return place, picture_in_record(file, offset + serialized.index(encoded), encoded, name, entry["size"]), entry
 
 
 def _whole_records(file):

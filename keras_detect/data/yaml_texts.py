@@ -10,7 +10,7 @@ from keras_detect.messages import one_line, shown
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 32
-MAX_NODES = 500_000  # texts, lists and mappings, counted again wherever an alias repeats them
+MAX_NODES = 250_000  # texts, lists and mappings, counted again wherever an alias repeats them
 # PyYAML's loader that makes nothing but texts, lists and dicts, of C where PyYAML was built with it
 _TEXTS_ONLY = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 

@@ -46,8 +46,8 @@ def read(path, split=None, class_names=None, defects=None):
     defects = Defects() if defects is None else defects
     yaml_file = path if path.is_file() else _yaml(path)
     root = path.parent if path.is_file() else path
-    content = {} if yaml_file is None else _content(yaml_file)
-    stored = _stored_names(root, content, yaml_file)
+    content = {} if yaml_file is None else places_and_names(yaml_file)
+    stored = stored_names(root, content, yaml_file)
     if class_names is None and stored is None:
         raise ValueError(f"{root} names no classes. Wanted: names in data.yaml, or classes.txt, or class_names=[...].")
     names = list(class_names) if class_names is not None else stored
@@ -84,8 +84,8 @@ def write(dataset, folder, split=None):
     yaml_file = folder / "data.yaml"
     splits = {split: f"images/{split}"}
     if yaml_file.is_file():
-        before = _content(yaml_file)
-        if _stored_names(folder, before, yaml_file) != dataset.class_names:
+        before = places_and_names(yaml_file)
+        if stored_names(folder, before, yaml_file) != dataset.class_names:
             raise ValueError(f"{yaml_file} lists other classes. Write into another folder.")
         splits = {key: before[key] for key in _SPLITS if isinstance(before.get(key), str)} | splits
     pictures = PictureFolder(folder / "images" / split)
@@ -122,7 +122,7 @@ def _start(file):
         return opened.read(1_000_000)
 
 
-def _content(file):
+def places_and_names(file):
     """The dict of a `data.yaml`, its places and names checked."""
     content = read_yaml(file)
     for key in (*_SPLITS, "valid", "path"):
@@ -133,7 +133,7 @@ def _content(file):
     return content
 
 
-def _stored_names(root, content, yaml_file):
+def stored_names(root, content, yaml_file):
     """The list of class names in the order of the numbers, or None."""
     names = content.get("names")
     texts = list(names.values()) if isinstance(names, dict) else names if isinstance(names, list) else []
