@@ -82,18 +82,16 @@ class Registry:
         """
 
         def decorate(cls):
-            builder = functools.partial(cls, **settings) if settings else cls
-            # a row is known by its class: running the same file twice must not look like two owners of one name
-            self.register(name)(functools.update_wrapper(builder, cls, updated=()) if settings else cls)
-            if hasattr(cls, "get_config"):
-                return serializable(cls)
-            if "__init__" in cls.__dict__:
+            if not hasattr(cls, "get_config") and "__init__" in cls.__dict__:
                 raise ValueError(
                     f"A {self.kind} is saved with the model, by what `get_config` returns. Received: {cls.__name__} "
                     "with `__init__` and without `get_config`. Return the arguments of `__init__` from `get_config`, "
                     "or replace `__init__` by annotated fields (`depth: int = 64`)."
                 )
-            return part(cls)
+            builder = functools.partial(cls, **settings) if settings else cls
+            # a row is known by its class: running the same file twice must not look like two owners of one name
+            self.register(name)(functools.update_wrapper(builder, cls, updated=()) if settings else cls)
+            return serializable(cls) if hasattr(cls, "get_config") else part(cls)
 
         return decorate
 
@@ -108,9 +106,14 @@ class Registry:
         return _create(self.get(name), context)
 
     def resolve(self, value, context=None):
-        """A part from its name or its class (or a `functools.partial` of it), as `create`; or the part itself."""
+        """A part from its name or its class (or a `functools.partial` of it), as `create`; or the part itself.
+
+        Raises `ValueError` for an unknown name, and for what is none of these.
+        """
         if isinstance(value, str):
             return self.create(value, context)
+        if not callable(value):
+            raise ValueError(f"A {self.kind} is a registered name, a class or a part. Received: {value!r}")
         return _create(value, context) if isinstance(value, type | functools.partial) else value
 
     def get(self, name):

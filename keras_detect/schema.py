@@ -38,6 +38,7 @@ Proposals
 """
 
 import collections
+import collections.abc
 import dataclasses
 import re
 from typing import Any
@@ -279,12 +280,17 @@ def check_class_names(class_names: Any, num_classes: int | None = None) -> tuple
         num_classes: K, or None for as many as there are names.
 
     Raises:
-        ValueError: one string instead of a sequence, a repeated name, a name that files cannot hold, another number of
-            names than `num_classes`.
+        ValueError: one string, a mapping or a set instead of a sequence; a repeated name; a name that files cannot
+            hold; another number of names than `num_classes`.
     """
     if isinstance(class_names, str | bytes):
         raise ValueError(
             f"class_names is a list of names. Received one text: {class_names!r}. For one class pass [{class_names!r}]."
+        )
+    if isinstance(class_names, collections.abc.Mapping | collections.abc.Set):
+        raise ValueError(
+            f"class_names is a list of names, in label order. Received a {type(class_names).__name__}: "
+            f"{ascii(class_names)[:100]}. Pass the names alone, sorted by label."
         )
     try:
         names = tuple(str(name) for name in class_names)

@@ -53,6 +53,8 @@ def test_a_row_must_make_sense():
     [
         ("cat", r"list of names.*\['cat'\]"),
         (7, "list of names"),
+        ({0: "a", 1: "b"}, r"in label order. Received a dict: \{0: 'a'"),
+        ({"a", "b"}, "in label order. Received a set"),
         (["a", "b", "a"], "repeated: a"),
         (["a\x00"], "can be written"),
         (["a"], r"each of the 2 classes.*num_classes=1"),

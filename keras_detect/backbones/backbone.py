@@ -1,4 +1,4 @@
-"""The contract of a backbone: a picture goes in, named feature levels come out."""
+"""What a backbone is: a model from images to named feature levels."""
 
 import math
 
@@ -45,7 +45,7 @@ def _registered(name):
 class Backbone(keras.Model):
     """A functional Keras model from `[B, H, W, 3]` to a dict of feature levels, coarsest last.
 
-    Level `"Cn"` has stride 2**n; its size is `ceil(H / 2**n)`. Other names (an inner tensor that a neck wants) carry
+    Level `"Cn"` has stride 2**n; its size is `ceil(H / 2**n)`. Other names (an inner tensor that a neck takes) carry
     the stride that the subclass states.
 
     A subclass builds its graph and calls `super().__init__(inputs=..., outputs={level: tensor}, strides={...})`,
@@ -80,7 +80,7 @@ class Backbone(keras.Model):
         try:
             shapes = self.compute_output_shape((1, side, side, 3))
         except (NotImplementedError, TypeError, ValueError):
-            return  # a layer that cannot tell its size; the network is taken at its word
+            return  # a layer that cannot tell its size; the stated strides are not checked
         for level, stride in strides.items():
             # sizes may be a pixel off where a network does not pad
             measured = [2 ** round(math.log2(side / max(size, 1))) for size in shapes[level][1:3]]

@@ -1,8 +1,8 @@
 """EfficientNet (Tan and Le 2019, arXiv:1905.11946): B0 to B7 are rows of a table.
 
 Variant. Layers, paddings (TensorFlow's SAME), batch norm (momentum 0.99, epsilon 0.001) and drop-connect are those of
-the original zoo, and with `taps="stages"` the levels equal those of keras.applications' EfficientNet of the same size
-for pictures whose sides are multiples of 32: for odd feature maps keras.applications pads stride-2 convolutions another
+upstream's zoo, and with `taps="stages"` the levels equal those of keras.applications' EfficientNet of the same size
+for images whose sides are multiples of 32: for odd feature maps keras.applications pads stride-2 convolutions another
 way. Neither the 1x1 convolution behind the last stage nor the classifier is built, since no detector reads them.
 """
 
@@ -20,7 +20,7 @@ STEM_FILTERS = 32
 SQUEEZE_RATIO = 0.25  # of a block's input channels
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels in 0...1
 
-# The original's convolutions all have these, whatever its config says.
+# Upstream's convolutions all have these, whatever its config says.
 HYPERPARAMS = ConvHyperparams(
     activation="swish",
     kernel_initializer=initializer("variance_scaling", scale=2.0, mode="fan_out", distribution="truncated_normal"),
@@ -55,7 +55,7 @@ TAPS = ("stages", "b0")
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """How a size grows from B0, and the side of the pictures it was made for.
+    """How a size grows from B0, and the side of the images it was made for.
 
     `width` multiplies channels, `depth` multiplies a stage's repeats (the paper's equation 3).
     """
@@ -93,7 +93,7 @@ class EfficientNet(Backbone):
     Args:
         variant: a row of `VARIANTS`, "b0" to "b7".
         taps: where the levels are taken from. "stages": the last block of a stage, as in the EfficientDet paper and
-            in keras.applications. "b0": for every size the block that is a stage's last one in B0; the original's
+            in keras.applications. "b0": for every size the block that is a stage's last one in B0; upstream's
             detectors were trained so, and the blocks behind the last tap are not built.
         drop_connect_rate: rate at the end of the network; it grows from 0 with the block's number. 0 turns it off.
         hyperparams: `ConvHyperparams` of every convolution.
@@ -178,7 +178,7 @@ def inverted_residual(x, stage, *, filters, stride, drop_rate, seed, hyperparams
     shortcut, channels = x, int(x.shape[-1])
     if stage.expansion > 1:
         x = conv_bn_act(x, stage.expansion * channels, 1, hyperparams=hyperparams, name=f"{name}_expand")
-    # the original's depthwise kernels do not decay
+    # upstream's depthwise kernels do not decay
     undecayed = dataclasses.replace(hyperparams, l2_weight=0.0)
     x = depthwise_bn_act(x, stage.kernel_size, strides=stride, hyperparams=undecayed, name=name)
     x = squeeze_excite(x, max(1, int(channels * SQUEEZE_RATIO)), hyperparams=hyperparams, name=f"{name}_se")

@@ -1,4 +1,4 @@
-"""Inception-ResNet V2 (Szegedy et al. 2016, arXiv:1602.07261, figures 3 and 15 to 19) in the original's arithmetic.
+"""Inception-ResNet V2 (Szegedy et al. 2016, arXiv:1602.07261, figures 3 and 15 to 19) in upstream's arithmetic.
 
 Every convolution and pooling pads as TensorFlow's SAME, where the paper and keras.applications leave the borders out in
 the stem and in the reductions, and the stem is the shorter one of keras.applications. Batch norm has no scale.
@@ -93,7 +93,7 @@ class InceptionResNetV2(Backbone):
     """Inception-ResNet V2 without its classifier. Levels C1...C5 with 64, 192, 320, 1088 and 1536 channels.
 
     Args:
-        hyperparams: `ConvHyperparams` of every convolution; `None` for the original's.
+        hyperparams: `ConvHyperparams` of every convolution; `None` for upstream's.
         **kwargs: Keras' own `name`, `trainable`.
     """
 

@@ -60,16 +60,17 @@ def keras_cv_model(name):
         if name in presets:
             return presets[name].from_preset(name, input_shape=(None, None, 3))
         return classes[name](input_shape=(None, None, 3))
-    except TypeError as error:  # a family: its constructor wants the sizes of the network
+    except Exception as error:  # kagglehub, requests and the file system each have errors of their own
+        if name in presets or not isinstance(error, TypeError):
+            raise ValueError(
+                f"KerasCV could not build '{name}', which it fetches from Kaggle: {type(error).__name__}: {error}. Go "
+                "online, or build it by its constructor and pass the model: keras_cv.models.<Class>(..., "
+                "input_shape=(None, None, 3))."
+            ) from error
+        # a family: its constructor takes the sizes of the network
         raise ValueError(
             f"keras_cv.models.{name} is a family of networks. Received: no sizes ({error}). Name one of its presets "
             f"({', '.join(sorted(classes[name].presets)) or 'it has none'}), or pass keras_cv.models.{name}(...)."
-        ) from error
-    except Exception as error:  # kagglehub, requests and the file system each have errors of their own
-        raise ValueError(
-            f"KerasCV could not build '{name}', which it fetches from Kaggle: {type(error).__name__}: {error}. Go "
-            "online, or build it by its constructor and pass the model: keras_cv.models.<Class>(..., "
-            "input_shape=(None, None, 3))."
         ) from error
 
 

@@ -18,7 +18,7 @@ from keras_detect.backbones.keras_cv_models import PREFIX, describe, is_keras_cv
 from keras_detect.registry import part, resolves, serializable, unknown_name
 
 STRIDES = (4, 8, 16, 32)
-PROBE = 512  # side of the picture whose map sizes tell the strides
+PROBE = 512  # side of the image whose map sizes tell the strides
 
 
 @part
@@ -68,12 +68,12 @@ FAMILIES = (
 class KerasBackbone(Backbone):
     """The levels of a functional Keras model, whose layers and weights it shares.
 
-    A level of stride s is `ceil(H / s)` high for any picture. For that, sides that are not multiples of the coarsest
+    A level of stride s is `ceil(H / s)` high for any image. For that, sides that are not multiples of the coarsest
     stride are padded behind with zeros and the levels are cut; a level of a network that loses its border (valid
     convolutions, as in InceptionV3) is padded evenly with zeros.
 
     Args:
-        model: functional model `[B, H, W, 3]` -> anything, of no fixed picture size.
+        model: functional model `[B, H, W, 3]` -> anything, of no fixed image size.
         levels: `{"C3": layer name, ...}`, finest first.
         scaling: `PixelScaling`.
         **kwargs: Keras' own `name`, `trainable`.
@@ -152,9 +152,14 @@ def from_keras_model(model, levels=None, preprocess=None, *, weights=None, name=
         `KerasBackbone`.
 
     Raises:
-        ValueError: an unknown name or layer, a model that is not functional or has a fixed picture size, no level of
-            stride 8, or a model whose pixel scaling is not known.
+        ValueError: an unknown name or layer, `weights` for anything but a name in `keras.applications`, a model that is
+            not functional or has a fixed image size, no level of stride 8, or a model whose pixel scaling is not known.
     """
+    if weights is not None and (not isinstance(model, str) or model.startswith(PREFIX)):
+        raise ValueError(
+            f"`weights` is for names in keras.applications. Received: weights={weights!r} for "
+            f"{model if isinstance(model, str) else type(model).__name__}, which brings its own. Leave it out."
+        )
     if isinstance(model, str):
         model = keras_cv_model(model) if model.startswith(PREFIX) else application(model, weights)
     _check_model(model)
@@ -185,7 +190,7 @@ def _by_name(name, preprocess=None):
 
 
 def application(name, weights=None):
-    """The network `name` of `keras.applications`, without classifier, for pictures of any size."""
+    """The network `name` of `keras.applications`, without classifier, for images of any size."""
     if name not in application_names():
         raise ValueError(unknown_name("model of keras.applications", name, application_names()))
     return getattr(keras.applications, name)(include_top=False, weights=weights, input_shape=(None, None, 3))
@@ -219,7 +224,7 @@ def _mode_of_family(model):
         if re.fullmatch(rf"(?:{pattern})(_.*)?", model.name.lower()):
             return mode
     raise ValueError(
-        f"How does '{model.name}' want its pixels? It has no Rescaling layer and its name is not one of "
+        f"How are the pixels of '{model.name}' scaled? It has no Rescaling layer and its name is not one of "
         f"keras.applications. Pass it as from_keras_model(model, preprocess=...): one of {', '.join(SCALINGS)}, or a "
         "PixelScaling."
     )
@@ -296,7 +301,7 @@ def measured_strides(model, tensors):
         shapes = keras.Model(model.inputs, list(tensors)).compute_output_shape((1, PROBE, PROBE, 3)) if tensors else ()
     except ValueError as error:  # NASNet, built without a size
         raise ValueError(
-            f"'{model.name}' cannot take a picture of {PROBE} x {PROBE}, so it takes no picture of any size: {error}"
+            f"'{model.name}' cannot take an image of {PROBE} x {PROBE}, so it takes no image of any size: {error}"
         ) from error
     return [2 ** round(math.log2(PROBE / max(shape[1], 1))) for shape in shapes]
 
@@ -341,7 +346,7 @@ def _check_model(model):
         raise ValueError(f"A backbone has one input [B, H, W, 3]. '{model.name}' has inputs of shape {shapes}.")
     if shapes[0][1:3] != (None, None):
         raise ValueError(
-            f"'{model.name}' was built for pictures of {shapes[0][1]} x {shapes[0][2]} only. Build it with "
+            f"'{model.name}' was built for images of {shapes[0][1]} x {shapes[0][2]} only. Build it with "
             "input_shape=(None, None, 3) and without classifier (include_top=False)."
         )
 
@@ -385,11 +390,11 @@ class PadToMultiple(keras.layers.Layer):
 
 @serializable
 class FitToStride(keras.layers.Layer):
-    """Cuts or pads a level to `ceil(side / stride)` of the picture before `PadToMultiple`.
+    """Cuts or pads a level to `ceil(side / stride)` of the image before `PadToMultiple`.
 
     Args:
         stride: of the level.
-        multiple: what the picture was padded to.
+        multiple: what the image was padded to.
         **kwargs: Keras' own `name`, `dtype`.
 
     Call arguments:

@@ -1,7 +1,7 @@
-"""MobileNetV1 (Howard et al. 2017, arXiv:1704.04861, table 1), in the variant of the original zoo.
+"""MobileNetV1 (Howard et al. 2017, arXiv:1704.04861, table 1), in the variant of upstream's model zoo.
 
 Every stride-2 convolution pads as TensorFlow's SAME does, keras.applications one row and column behind: the same thing
-for even sides. So this is keras.applications' MobileNet for pictures whose sides are multiples of 32, not for others.
+for even sides. So this is keras.applications' MobileNet for images whose sides are multiples of 32, not for others.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
-"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381, table 2), in the variant of the original zoo.
+"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381, table 2), in the variant of upstream's model zoo.
 
 Every stride-2 convolution pads as TensorFlow's SAME does. A network of keras.applications that was built without a size
-pads one row and column behind, which is the same for even sides: for pictures whose sides are multiples of 32 this is
+pads one row and column behind, which is the same for even sides: for images whose sides are multiples of 32 this is
 keras.applications' MobileNetV2.
 """
 
@@ -90,7 +90,7 @@ class MobileNetV2(Backbone):
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """The tensors of one inverted residual that others want."""
+    """The tensors of one inverted residual that other layers take."""
 
     expanded: keras.KerasTensor
     output: keras.KerasTensor

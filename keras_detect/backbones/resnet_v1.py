@@ -27,7 +27,7 @@ class Arithmetic:
     Args:
         conv_bias: whether convolutions have a bias although batch norm follows.
         padded_pool: whether the first max pooling pads one row and column on every side; else as TensorFlow's SAME.
-        bgr: whether the network wants its channels in the order blue, green, red.
+        bgr: whether the network takes its channels in the order blue, green, red.
         batch_norm_momentum, batch_norm_epsilon: used where no `ConvHyperparams` are given.
     """
 
@@ -40,10 +40,10 @@ class Arithmetic:
 
 ZOO = Arithmetic(
     conv_bias=False, padded_pool=False, bgr=False, batch_norm_momentum=0.997, batch_norm_epsilon=0.001
-)  # the original's SSD and Faster R-CNN
+)  # upstream's SSD and Faster R-CNN
 KERAS_APPLICATIONS = Arithmetic(
     conv_bias=True, padded_pool=True, bgr=True, batch_norm_momentum=0.99, batch_norm_epsilon=1.001e-5
-)  # also the original's CenterNet
+)  # also upstream's CenterNet
 
 
 @dataclasses.dataclass(frozen=True)

@@ -208,7 +208,7 @@ class MultiscaleGridAnchorGenerator(AnchorGenerator):
     """The anchors of RetinaNet and EfficientDet (Lin et al. 2017, section 4): level l has stride 2^l.
 
     The first centre lies half a stride from the border on an axis whose image side is a multiple of the stride, and at
-    0 otherwise; an axis whose side is a tensor always has half a stride. The original's checkpoints need both.
+    0 otherwise; an axis whose side is a tensor always has half a stride. Upstream's checkpoints need both.
 
     Args:
         min_level, max_level: first and last level.

@@ -13,7 +13,7 @@ from keras import ops
 from keras_detect.boxes import box_ops
 from keras_detect.registry import part
 
-# Added to sizes before division and logarithm, on encoding only: the original's targets contain it.
+# Added to sizes before division and logarithm, on encoding only: upstream's targets contain it.
 _EPSILON = 1e-8
 # exp(60) = 1e26: no anchor needs a box so many times its size, and the product with any anchor is still finite in
 # float32, which exp(89) is not.

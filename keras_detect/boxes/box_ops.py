@@ -1,4 +1,4 @@
-"""Geometry of axis-aligned boxes `[ymin, xmin, ymax, xmax]`; the box law is in `schema.py`.
+"""Geometry of axis-aligned boxes `[ymin, xmin, ymax, xmax]`; the box convention is in `schema.py`.
 
 Every function takes tensors or arrays with any leading axes and works in float32. Degenerate boxes are defined: a
 reversed box (`ymax < ymin` or `xmax < xmin`) has area 0 and meets nothing, and an infinite coordinate counts as

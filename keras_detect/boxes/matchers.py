@@ -62,7 +62,7 @@ class ArgMaxMatcher:
         Args:
             similarity: `[..., M, A]` float.
             valid_rows: `[..., M]` bool: the truths that are forced on an anchor, if forcing is on. The others can
-                still match by threshold, as in the original.
+                still match by threshold, as upstream does.
 
         Returns:
             `Match` of `[..., A]` tensors.

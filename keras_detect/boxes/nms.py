@@ -81,7 +81,7 @@ class MulticlassNonMaxSuppression:
             boxes = ops.expand_dims(boxes, 2)
         if len(boxes.shape) != 4 or boxes.shape[-1] != 4 or boxes.shape[2] not in (1, scores.shape[-1]):
             raise ValueError(
-                "Non-maximum suppression wants boxes [B, A, 4], [B, A, 1, 4] or, with boxes per class, [B, A, K, 4], "
+                "Non-maximum suppression takes boxes [B, A, 4], [B, A, 1, 4] or, with boxes per class, [B, A, K, 4], "
                 f"and scores [B, A, K]. Received: boxes {tuple(boxes.shape)}, scores {tuple(scores.shape)}"
             )
         return self.select(_GivenBoxes(boxes), scores, clip_window, num_valid)

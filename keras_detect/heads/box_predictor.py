@@ -1,5 +1,7 @@
 """What the box predictors have in common: number of classes, columns of the logits, hyperparams, configuration."""
 
+import numbers
+
 import keras
 
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
@@ -46,9 +48,9 @@ class BoxPredictor(keras.layers.Layer):
 
 
 def checked_num_classes(num_classes):
-    """`num_classes` as an int; `ValueError` if it is less than 1."""
-    if num_classes < 1:
-        raise ValueError(f"A detector needs at least one class. Received: num_classes={num_classes}")
+    """`num_classes` as an int; `ValueError` if it is no integer, or less than 1."""
+    if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
+        raise ValueError(f"A detector needs at least one class. Received: num_classes={num_classes!r}")
     return int(num_classes)
 
 

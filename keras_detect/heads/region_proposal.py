@@ -61,7 +61,7 @@ class RegionProposalPredictor(BoxPredictor):
         self.built = True
 
     def features(self, feature_maps):
-        """What the heads see: list of `[B, h_l, w_l, C]` -> list of `[B, h_l, w_l, depth]`."""
+        """Input of the heads: list of `[B, h_l, w_l, C]` -> list of `[B, h_l, w_l, depth]`."""
         return [keras.ops.relu6(self.shared_conv(feature_map)) for feature_map in feature_maps]
 
     def call(self, feature_maps, training=None):

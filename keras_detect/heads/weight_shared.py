@@ -34,9 +34,9 @@ class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
         class_bias: initial bias of the class logits; -4.6 is a prior probability of 0.01 (section 3.3).
         share_tower: one tower for both heads.
         separable: depthwise-separable convolutions instead of full ones.
-        tower_bias: a bias in the tower convolutions although batch norm follows (the original's `force_use_bias`).
+        tower_bias: a bias in the tower convolutions although batch norm follows (upstream's `force_use_bias`).
         hyperparams: `ConvHyperparams`. A separable tower takes initializer and L2 for its depthwise kernels only, a
-            separable head for none, as in the original.
+            separable head for none, as upstream does.
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
 
     Raises:

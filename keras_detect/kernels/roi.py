@@ -55,7 +55,7 @@ def multilevel_crop_and_resize(feature_maps, boxes, levels, crop_size, outside="
     Returns:
         `[B, P, h, w, C]`, h and w after pooling. Raises `ValueError` as `crop_and_resize` does.
     """
-    maps, boxes = _checked(feature_maps, boxes)
+    maps, boxes = checked(feature_maps, boxes)
     grid = _corner_grid(maps, levels, boxes, checked_size(crop_size), checked_outside(outside))
     return _sample(maps, levels, grid, _max_pools(pool))
 
@@ -98,15 +98,9 @@ def multilevel_roi_align(feature_maps, boxes, levels, crop_size, sampling_ratio=
     """
     if sampling_ratio < 1:
         raise ValueError(f"sampling_ratio must be at least 1. Received: sampling_ratio={sampling_ratio}")
-    maps, boxes = _checked(feature_maps, boxes)
+    maps, boxes = checked(feature_maps, boxes)
     grid = _cell_grid(maps, levels, boxes, checked_size(crop_size), sampling_ratio, half_pixel)
     return _sample(maps, levels, grid, (_Pool(sampling_ratio, sampling_ratio, "average"), *_max_pools(pool)))
-
-
-def finite_boxes(boxes):
-    """`[..., 4]` boxes as float32; a coordinate that is not finite moves far outside."""
-    boxes = ops.cast(ops.convert_to_tensor(boxes), "float32")
-    return ops.where(ops.isfinite(boxes), boxes, _FAR_OUTSIDE)
 
 
 # -------------------------------------------------------------------------------------------------- where samples lie
@@ -124,7 +118,7 @@ class _Axis(NamedTuple):
 
     first: Any
     step: Any
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody asks
+    count: int  # type: ignore[assignment]  # hides tuple.count, which is not used
     size: Any
 
 
@@ -194,7 +188,7 @@ class _Picks(NamedTuple):
 
     offset: int
     stride: int
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody asks
+    count: int  # type: ignore[assignment]  # hides tuple.count, which is not used
 
     def number(self, index):
         """The sample's number on the axis; index -1 for the last."""
@@ -338,7 +332,7 @@ def _axis_neighbours(axis, picks, outside):
 
 
 def _tf_crop(maps, boxes, levels, crop_size):
-    """TensorFlow's CropAndResize, with a gradient of ours.
+    """TensorFlow's CropAndResize, with a gradient of its own.
 
     TensorFlow's own gradient kernel adds from several threads without a lock: where many boxes share an image, one run
     in ten lost a quarter of some sums (measured with TensorFlow 2.21 on two cores).
@@ -447,17 +441,20 @@ def _torch_pool(values, size, stride, mode):
 # --------------------------------------------------------------------------------------------------------------- checks
 
 
-def _checked(feature_maps, boxes):
-    """The maps as tensors; the boxes as float32 without gradient, those that are not finite moved outside."""
+def checked(feature_maps, boxes):
+    """The maps as tensors; the boxes as float32 without gradient, coordinates that are not finite far outside.
+
+    Raises `ValueError` for shapes that do not fit.
+    """
     maps = [ops.convert_to_tensor(features) for features in feature_maps]
-    boxes = finite_boxes(boxes)
+    boxes = ops.cast(ops.convert_to_tensor(boxes), "float32")
     fits = all(len(features.shape) == 4 and features.shape[-1] == maps[0].shape[-1] for features in maps)
     if not maps or not fits or len(boxes.shape) != 3 or boxes.shape[-1] != 4:
         raise ValueError(
-            "Crops want feature maps [B, H, W, C] with one C, and boxes [B, P, 4]. "
+            "RoI features are sampled from feature maps [B, H, W, C] with one C, for boxes [B, P, 4]. "
             f"Received: maps {[tuple(features.shape) for features in maps]}, boxes {tuple(boxes.shape)}"
         )
-    return maps, ops.stop_gradient(boxes)
+    return maps, ops.stop_gradient(ops.where(ops.isfinite(boxes), boxes, _FAR_OUTSIDE))
 
 
 def checked_outside(outside):

@@ -1,4 +1,4 @@
-"""Convolution, batch norm, activation: the words from which backbones, necks and predictors are written.
+"""Convolution, batch norm, activation: the blocks of backbones, necks and heads.
 
 The graph functions take a Keras tensor `[B, H, W, C]` and return one; they name their layers `<name>_conv`,
 `<name>_depthwise`, `<name>_separable`, `<name>_pad`, `<name>_bn` and `<name>_act` (Keras allows no "/" in a name), so
@@ -51,14 +51,14 @@ class ConvHyperparams:
     Args:
         activation: `"relu6"`, `"relu"`, `"swish"` or `None`.
         batch_norm: whether convolutions are followed by batch normalisation; without it they have a bias.
-        batch_norm_momentum: share of the old moving statistics that an update keeps (the original's `decay`).
+        batch_norm_momentum: share of the old moving statistics that an update keeps (upstream's `decay`).
         batch_norm_epsilon: added to the variance.
         batch_norm_scale: whether batch normalisation has a trainable scale.
         batch_norm_center: whether it has a trainable offset.
         batch_norm_trainable: `False` freezes it: inference mode, and nothing of it trains.
         kernel_initializer: how kernels start.
         bias_initializer: how biases start.
-        l2_weight: the original's number; the penalty is `l2_weight / 2 * sum(kernel ** 2)`.
+        l2_weight: upstream's number; the penalty is `l2_weight / 2 * sum(kernel ** 2)`.
 
     Raises:
         ValueError: for an unknown activation or a negative `l2_weight`.
@@ -82,7 +82,7 @@ class ConvHyperparams:
             raise ValueError(f"The L2 weight is 0 (none) or positive. Received: l2_weight={self.l2_weight!r}")
 
     def regularizer(self):
-        """A Keras regularizer, or `None` where `l2_weight` is 0. Keras' L2 has no factor 1/2, the original's has."""
+        """A Keras regularizer, or `None` where `l2_weight` is 0. Keras' L2 has no factor 1/2, upstream's has."""
         return keras.regularizers.L2(self.l2_weight * 0.5) if self.l2_weight else None
 
 
@@ -123,7 +123,7 @@ def separable(
     """A `SeparableConv2D` layer; `use_bias` as in `conv`.
 
     `reach` names the kernels that take initializer and L2 from `hyperparams`, of "depthwise" and "pointwise"; the
-    other starts as Glorot uniform without L2. The original's FPN has ("depthwise",), its BiFPN both, its separable
+    other starts as Glorot uniform without L2. Upstream's FPN has ("depthwise",), its BiFPN both, its separable
     prediction heads none.
     """
     unknown = set(reach) - {"depthwise", "pointwise"}
@@ -181,7 +181,7 @@ def conv_bn_act(x, filters, kernel_size, *, hyperparams, name, strides=1, paddin
         name: stem of the layer names.
         strides: step of the kernel.
         padding: `"same"` (TensorFlow's, uneven for stride 2), `"valid"`, or `"fixed"` (even on both sides, whatever
-            the input size, as in the original's ResNets).
+            the input size, as in upstream's ResNets).
         **options: `activation` as in `norm_act`; `use_bias` and `dilation_rate` as in `conv`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the second stage sees of each proposal: features inside the box, on a grid of one size."""
+"""RoI features: the feature maps inside each proposal, on a grid of one size."""
 
 from keras import ops
 
@@ -36,7 +36,7 @@ def box_levels(boxes, num_levels, image_shape, canonical_size=224, canonical_lev
 
 @part
 class RegionCropper:
-    """RoI features: what the second stage sees of each proposal, a crop of the feature maps, then max pooling.
+    """RoI features of each proposal: a crop of the feature maps, then max pooling.
 
     Args:
         crop_size: cells per side, an int or `(h, w)`.
@@ -92,9 +92,8 @@ class RegionCropper:
         """
         levels = None
         if len(feature_maps) > 1:
-            levels = box_levels(
-                roi.finite_boxes(boxes), len(feature_maps), image_shape, self.canonical_size, self.canonical_level
-            )
+            feature_maps, boxes = roi.checked(feature_maps, boxes)
+            levels = box_levels(boxes, len(feature_maps), image_shape, self.canonical_size, self.canonical_level)
         pool = (self.pool_size, self.pool_stride)
         if self.method == "crop_and_resize":
             return roi.multilevel_crop_and_resize(feature_maps, boxes, levels, self.crop_size, self.outside, pool=pool)

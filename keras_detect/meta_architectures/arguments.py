@@ -1,10 +1,11 @@
 """Arguments of `from_backbone`: unknown ones, ones that would be ignored, and parts given by name."""
 
 import inspect
+import numbers
 
 import keras
 
-from keras_detect.registry import unknown_name
+from keras_detect.registry import check_num_classes, unknown_name
 
 
 def check_known(cls, own, parts):
@@ -15,19 +16,28 @@ def check_known(cls, own, parts):
         own: names of the arguments that its `from_backbone` adds.
         parts: iterable of the names that were received.
     """
-    known = set(own) | {"name", "dtype", "trainable"}
+    known = set(own) | {"name", "dtype", "trainable"} | _named(cls.from_backbone)
     for base in cls.__mro__:
         if base is keras.Model:
             break
         if "__init__" in base.__dict__:
-            known.update(
-                parameter.name
-                for parameter in inspect.signature(base.__init__).parameters.values()
-                if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.name != "self"
-            )
+            known |= _named(base.__init__)
     for name in parts:
         if name not in known:
             raise TypeError(unknown_name(f"argument of {cls.__name__}.from_backbone", name, known))
+
+
+def _named(function):
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name for each in parameters if each.kind is not inspect.Parameter.VAR_KEYWORD} - {"self"}
+
+
+def check_parts(cls, given, named=("anchor_generator", "box_predictor")):
+    """Raises `ValueError` for a number, a text or a container in place of a part of `cls`; `named` take a text."""
+    for name in cls.parts:
+        value = given.get(name)
+        if isinstance(value, numbers.Number | list | tuple | dict) or (isinstance(value, str) and name not in named):
+            raise ValueError(f"{name} is a part, an object of the model. Received: {value!r}")
 
 
 def refuse_ignored(arguments, rules):
@@ -55,8 +65,10 @@ def with_settings(given, settings, rules):
 def count_classes(num_classes, class_names, predictor):
     """K of what was given: a number, names, or the head of a finished predictor (`None` or a name: no such head).
 
-    Raises `ValueError` if nothing tells, or if the predictor was built for another number.
+    Raises `ValueError` for a number that is no positive integer, if nothing tells, or if the predictor was built for
+    another number.
     """
+    check_num_classes(num_classes, "that of class_names")
     built_for = None if isinstance(predictor, type) else getattr(predictor, "num_classes", None)
     if num_classes is None:
         num_classes = len(class_names) if class_names is not None else built_for

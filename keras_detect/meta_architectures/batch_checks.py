@@ -58,8 +58,8 @@ class BatchCheck:
         """
         where = f"this {self.what}" if index is None else f"{self.what} {int(index)}"
         try:
+            check_images(image_facts, where)
             if self.num_classes is not None:
-                check_images(image_facts, where)
                 check_ground_truth(boxes, labels, self.num_classes, where)
                 check_weights(weights, None if weights is None else labels, "y['weights']", where)
                 check_weights(sample_weight, None, "sample_weight", where)
@@ -134,6 +134,11 @@ def fields(batch, with_truth=True):
     """`[images, boxes, labels, weights, sample_weight]` of a batch, `None` for what it lacks."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tuple(batch) if isinstance(batch, list) else batch)
     images = x.get(schema.IMAGES) if isinstance(x, dict) else x
+    if isinstance(images, list | tuple):
+        raise ValueError(
+            f"x is a batch of images [B, H, W, 3], or a dict that holds one. Received: a {type(images).__name__} of "
+            f"{len(images)}. Stack images of one size (`np.stack(images)`); `detect` takes a list of any sizes."
+        )
     if not with_truth or not isinstance(y, dict):
         return [images, None, None, None, None]
     labels = y.get(schema.LABELS, y.get(schema.CLASSES))
@@ -206,12 +211,13 @@ def checked(check, x, y=None, sample_weight=None, batch_size=None):
 def _check_arrays(check, x, y, sample_weight, batch_size):
     data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     data = data if isinstance(data, tuple) else (data,)
-    leaves = [leaf for leaf in keras.tree.flatten(data) if hasattr(leaf, "shape") and len(leaf.shape)]
-    count = len(leaves[0]) if leaves else 0
-    if any(len(leaf) != count for leaf in leaves):
-        return  # Keras says what does not fit together
-    stop = count if check.num_classes is not None else min(count, batch_size)
-    for index, start in enumerate(range(0, stop, batch_size)):
+    fields(data)  # a list of images is refused
+    leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
+    if not all(len(getattr(leaf, "shape", ())) for leaf in leaves) or len({len(leaf) for leaf in leaves}) != 1:
+        return  # Keras says what is no array, and what does not fit together
+    if not len(leaves[0]):
+        raise ValueError("x holds no image. Received arrays of length 0.")
+    for index, start in enumerate(range(0, len(leaves[0]), batch_size)):
         check(index, keras.tree.map_structure(functools.partial(_rows, start=start, count=batch_size), data))
 
 
@@ -316,18 +322,18 @@ class ChecksBatches:
         with check, self._variables_kept():
             return super().evaluate(*call.args, **call.kwargs)
 
-    def predict(self, x, batch_size=None, **kwargs):
+    def predict(self, x, batch_size=None, *args, **kwargs):
         check = BatchCheck(None)
         with check:
-            return super().predict(checked(check, x, batch_size=batch_size), batch_size=batch_size, **kwargs)
+            return super().predict(checked(check, x, batch_size=batch_size), batch_size, *args, **kwargs)
 
-    def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+    def train_on_batch(self, x, y=None, sample_weight=None, *args, **kwargs):
         BatchCheck(self.num_classes)(None, (x, y, sample_weight))
-        return super().train_on_batch(x, y, sample_weight, **kwargs)
+        return super().train_on_batch(x, y, sample_weight, *args, **kwargs)
 
-    def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+    def test_on_batch(self, x, y=None, sample_weight=None, *args, **kwargs):
         BatchCheck(self.num_classes)(None, (x, y, sample_weight))
-        return super().test_on_batch(x, y, sample_weight, **kwargs)
+        return super().test_on_batch(x, y, sample_weight, *args, **kwargs)
 
     def predict_on_batch(self, x):
         BatchCheck(None)(None, (x,))

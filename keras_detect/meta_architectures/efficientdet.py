@@ -13,7 +13,6 @@ from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredict
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.losses.classification import SigmoidFocalLoss
 from keras_detect.meta_architectures import arguments, ssd_defaults, starting_weights
-from keras_detect.meta_architectures.retinanet import square_resizer
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.necks.bifpn import SIZES as BIFPN_SIZES
 from keras_detect.necks.bifpn import BiFPN
@@ -82,7 +81,7 @@ class EfficientDet(SSD):
         if own_backbone:
             given["backbone"] = EfficientNet(variant=SIZES[size].variant, taps="b0", name="backbone")
         if "resizer" not in given:
-            given["resizer"] = square_resizer(given.pop("image_size", SIZES[size].image_size))
+            given["resizer"] = ssd_defaults.square_resizer(given.pop("image_size", SIZES[size].image_size))
         backbone = given.pop("backbone", None)
         if not own_backbone:
             return super().from_backbone(backbone, weights=weights, **given)

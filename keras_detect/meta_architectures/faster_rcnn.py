@@ -26,11 +26,11 @@ class FasterRCNN(DetectionModel):
 
     Args:
         resizer: image resizer; runs before the pixel scaling, so padding is a scaled black pixel.
-        feature_extractor: `FasterRCNNFeatureExtractor`: maps of the picture, features of each crop.
+        feature_extractor: `FasterRCNNFeatureExtractor`: feature maps of an image, and the network on RoI features.
         region_predictor: layer, feature maps -> box codes and objectness of the anchors.
         proposal_stage: `ProposalStage`.
-        cropper: part, feature maps and boxes -> crops; `RegionCropper`. `None` with one stage.
-        box_predictor: layer, features of the crops -> box codes and class logits. `None` with one stage.
+        cropper: part, feature maps and boxes -> RoI features; `RegionCropper`. `None` with one stage.
+        box_predictor: layer, box classifier features -> box codes and class logits. `None` with one stage.
         box_stage: `BoxStage`. `None` with one stage.
         number_of_stages: 2, or 1 for the proposals alone: detections of one class, "object".
         class_names: sequence of K strings or `None`.

@@ -3,6 +3,7 @@
 import functools
 import re
 
+from keras_detect import schema
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder
 from keras_detect.boxes.matchers import ArgMaxMatcher
 from keras_detect.boxes.nms import MulticlassNonMaxSuppression
@@ -13,11 +14,10 @@ from keras_detect.heads.region_proposal import RegionProposalPredictor
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.layers.region_cropper import RegionCropper
 from keras_detect.meta_architectures import arguments
-from keras_detect.meta_architectures.ssd_defaults import as_backbone
+from keras_detect.meta_architectures.ssd_defaults import as_backbone, square_resizer
 from keras_detect.meta_architectures.two_stage import BoxStage, ProposalStage
 from keras_detect.necks.faster_rcnn_feature_extractor import FPNFeatureExtractor, SplitFeatureExtractor
 from keras_detect.registry import ANCHOR_GENERATORS, CLASSIFICATION_LOSSES, LOCALIZATION_LOSSES, NECKS, ROI_HEADS
-from keras_detect.transforms.resizers import FixedShapeResizer, KeepAspectRatioResizer
 
 HEADS = ConvHyperparams(kernel_initializer=initializer("truncated_normal", stddev=0.01))
 CODER = FasterRcnnBoxCoder(scale_factors=(10.0, 10.0, 5.0, 5.0))
@@ -66,15 +66,18 @@ def complete(cls, given):
     """
     arguments.check_known(cls, OWN_ARGUMENTS, given)
     arguments.refuse_ignored(given, IGNORED)
+    arguments.check_parts(cls, given)
     given = {name: value for name, value in given.items() if value is not None}
     stages = given.get("number_of_stages", 2)
     if stages == 1:
         _check_one_stage(given)
     own = {name: given.pop(name) for name in OWN_ARGUMENTS if name in given}
+    if "class_names" in given:
+        given["class_names"] = schema.check_class_names(given["class_names"])
     num_classes = arguments.count_classes(own.get("num_classes"), given.get("class_names"), given.get("box_predictor"))
     if stages == 1 and num_classes != 1:
         raise ValueError(f"One stage finds objects of one class. Received: num_classes={num_classes}. Pass 1.")
-    resizer = given.get("resizer") or default_resizer(own.get("image_size", IMAGE_SIZE))
+    resizer = given.get("resizer") or square_resizer(own.get("image_size", IMAGE_SIZE))
     regions = given.get("cropper") or cropper()
     extractor = given.get("feature_extractor") or feature_extractor(
         own.get("backbone"), own.get("neck"), own.get("split"), own.get("preprocess"), regions.output_size
@@ -105,8 +108,8 @@ def feature_extractor(backbone, neck, split, preprocess, roi_size):
     backbone = as_backbone(backbone, preprocess)
     if neck is None:
         return SplitFeatureExtractor(backbone=backbone, split=split, name="feature_extractor")
-    if isinstance(neck, str | type | functools.partial):
-        neck = NECKS.resolve(neck, {"levels": pyramid_levels(backbone), "last_level": LAST_LEVEL})
+    follows = isinstance(neck, str | type | functools.partial)  # a finished part has levels of its own
+    neck = NECKS.resolve(neck, {"levels": pyramid_levels(backbone), "last_level": LAST_LEVEL} if follows else None)
     return FPNFeatureExtractor(backbone=backbone, neck=neck, roi_size=roi_size[0], name="feature_extractor")
 
 
@@ -125,13 +128,6 @@ def pyramid_levels(backbone):
 def cropper():
     """14 x 14 samples of each proposal, of which 2 x 2 are pooled: 7 x 7."""
     return RegionCropper(crop_size=14, pool_size=2, pool_stride=2)
-
-
-def default_resizer(image_size):
-    """Fits images into a square, padded; or stretches them to `(height, width)`."""
-    if isinstance(image_size, int):
-        return KeepAspectRatioResizer(min_dimension=image_size, max_dimension=image_size, pad_to_max_dimension=True)
-    return FixedShapeResizer(height=image_size[0], width=image_size[1])
 
 
 def anchor_generator(extractor, resizer, given=None):

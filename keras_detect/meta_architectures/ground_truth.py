@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_detect import schema
+from keras_detect.registry import unknown_name
 from keras_detect.transforms.resizing import true_window
 
 NUM_POSITIVES = "num_positives"
@@ -13,8 +14,12 @@ def split_images(x):
     """`x` as `schema` allows it -> `(images [B, H, W, 3], true_image_shapes [B, 3] or None, resized)`.
 
     `resized` says that the shapes come as `"resized_image_shapes"`: of images that the model's resizer has resized.
+
+    Raises:
+        ValueError: an entry that is not in `schema.image_fields`, shapes twice, images or shapes of another rank.
     """
     if not isinstance(x, dict):
+        _check_images(x)
         return x, None, False
     if schema.IMAGES not in x:
         raise ValueError(
@@ -26,8 +31,28 @@ def split_images(x):
             f"x has either '{schema.TRUE_IMAGE_SHAPES}' or, for images that the model's resizer has resized, "
             f"'{schema.RESIZED_IMAGE_SHAPES}'. Received both."
         )
+    known = [field.key for field in schema.image_fields(schema.INPUT)]
+    for key in x:
+        if key not in known:
+            raise ValueError(unknown_name("entry of x", key, known))
     resized = schema.RESIZED_IMAGE_SHAPES in x
-    return x[schema.IMAGES], x.get(schema.RESIZED_IMAGE_SHAPES if resized else schema.TRUE_IMAGE_SHAPES), resized
+    images = x[schema.IMAGES]
+    shapes = x.get(schema.RESIZED_IMAGE_SHAPES if resized else schema.TRUE_IMAGE_SHAPES)
+    _check_images(images)
+    if shapes is not None and (len(shapes.shape) != 2 or shapes.shape[1] not in (3, None)):
+        raise ValueError(
+            "Image shapes are [B, 3]: height, width and channels of each image on its canvas. Received shape "
+            f"{tuple(shapes.shape)}."
+        )
+    return images, shapes, resized
+
+
+def _check_images(images):
+    if len(images.shape) != 4:
+        raise ValueError(
+            f"Images are a batch [B, H, W, 3]. Received shape {tuple(images.shape)}. For one image: `images[None]`, or "
+            "`detect`, which takes single images."
+        )
 
 
 def split_inputs(inputs):
@@ -80,7 +105,8 @@ def clean_truth(y, sample_weight=None):
         `y`: per-object fields with their row of padding, entries per image as they are.
 
     Raises:
-        ValueError: `y` is no dict, or lacks boxes or labels.
+        ValueError: `y` is no dict, lacks boxes or labels, or has a field of another shape than the table says;
+            `sample_weight` with more than one number per image.
     """
     if not isinstance(y, dict):
         raise ValueError(
@@ -94,6 +120,7 @@ def clean_truth(y, sample_weight=None):
         raise ValueError(f"y lacks '{missing}'. Received the keys: {sorted(y)}.")
     boxes = ops.cast(boxes, "float32")
     labels = ops.cast(labels, "int32")
+    _check_rows(y, labels)
     valid = ops.logical_and(labels >= 0, ops.all(ops.isfinite(boxes), axis=-1))
     weights = ops.cast(valid, "float32")
     if y.get(schema.WEIGHTS) is not None:
@@ -101,7 +128,14 @@ def clean_truth(y, sample_weight=None):
     if y.get(schema.IS_CROWD) is not None:
         weights = weights * (1.0 - ops.cast(ops.cast(y[schema.IS_CROWD], "bool"), "float32"))
     if sample_weight is not None:
-        sample_weight = keras.tree.flatten(sample_weight)[0]  # of arrays, Keras makes one for each entry of y
+        if isinstance(sample_weight, dict):  # of arrays, Keras makes one for each entry of y
+            sample_weight = keras.tree.flatten(sample_weight)[0]
+        sample_weight = ops.convert_to_tensor(sample_weight)
+        if any(isinstance(side, int) and side != 1 for side in sample_weight.shape[1:]):
+            raise ValueError(
+                f"sample_weight is one number per image, [B]. Received shape {tuple(sample_weight.shape)}. Weights of "
+                f"objects are y['{schema.WEIGHTS}'] [B, M]."
+            )
         weights = weights * ops.cast(ops.reshape(sample_weight, (-1, 1)), "float32")
     cleaned = {key: value for key, value in y.items() if key != schema.CLASSES}
     given = {**cleaned, schema.BOXES: boxes, schema.LABELS: labels, schema.WEIGHTS: weights}
@@ -111,6 +145,24 @@ def clean_truth(y, sample_weight=None):
             cleaned[field.key] = _with_padding_row(given[field.key], field, mask)
     cleaned["valid"] = ops.cast(ops.pad(ops.cast(valid, "int32"), ((0, 0), (0, 1))), "bool")
     return cleaned
+
+
+def _check_rows(y, labels):
+    """Raises `ValueError` unless every field has one row per label; sizes that are not static are not looked at."""
+    for field in schema.object_fields(schema.GROUND_TRUTH):
+        shape = getattr(y.get(field.key), "shape", None)
+        if shape is None:
+            continue
+        axes = (*labels.shape, *(size if isinstance(size, int) else None for size in field.shape))
+        if len(shape) != len(axes) or any(
+            isinstance(side, int) and isinstance(axis, int) and side != axis
+            for side, axis in zip(shape, axes, strict=True)
+        ):
+            wanted = ", ".join(["B", "M", *map(str, field.shape)])
+            raise ValueError(
+                f"y['{field.key}'] is [{wanted}], one row per object. Received shape {tuple(shape)} beside labels of "
+                f"shape {tuple(labels.shape)}."
+            )
 
 
 def _with_padding_row(values, field, valid):

@@ -13,7 +13,6 @@ from keras_detect.meta_architectures import arguments, ssd_defaults, starting_we
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.registry import CLASSIFICATION_LOSSES, LOCALIZATION_LOSSES, serializable
-from keras_detect.transforms.resizers import KeepAspectRatioResizer
 
 IMAGE_SIZE = 640
 _NORMAL = initializer("random_normal", stddev=0.01)
@@ -61,7 +60,7 @@ class RetinaNet(SSD):
                 localization=LOCALIZATION_LOSSES.resolve(given.pop("localization_loss", "smooth_l1")),
             )
         if "resizer" not in given:
-            given["resizer"] = square_resizer(given.pop("image_size", IMAGE_SIZE))
+            given["resizer"] = ssd_defaults.square_resizer(given.pop("image_size", IMAGE_SIZE))
         return super().from_backbone(given.pop("backbone", None), weights=weights, **given)
 
     @classmethod
@@ -89,10 +88,3 @@ def settings():
             has_background=False,
         ),
     }
-
-
-def square_resizer(image_size):
-    """Fits images into a square, padded; or stretches them to `(height, width)`."""
-    if isinstance(image_size, int):
-        return KeepAspectRatioResizer(min_dimension=image_size, max_dimension=image_size, pad_to_max_dimension=True)
-    return ssd_defaults.default_resizer(image_size)

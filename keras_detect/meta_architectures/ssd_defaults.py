@@ -1,11 +1,12 @@
 """The parts that `SSD.from_backbone` takes where the caller gives none."""
 
 import functools
+import numbers
 import re
 
 import keras
 
-from keras_detect import heads, necks  # noqa: F401 (importing them registers their classes)
+from keras_detect import heads, necks, schema  # noqa: F401 (importing heads and necks registers their classes)
 from keras_detect.backbones.backbone import Backbone, backbone_names
 from keras_detect.backbones.keras_models import from_keras_model
 from keras_detect.boxes import anchor_generators, matchers  # noqa: F401 (as above)
@@ -26,7 +27,7 @@ from keras_detect.registry import (
     NECKS,
     resolve,
 )
-from keras_detect.transforms.resizers import FixedShapeResizer
+from keras_detect.transforms.resizers import FixedShapeResizer, KeepAspectRatioResizer, two_sides
 
 LAST_LEVEL = 7  # of a feature pyramid: P7 has stride 128
 IMAGE_SIZE = 320
@@ -69,8 +70,11 @@ def complete(cls, given):
     """
     arguments.check_known(cls, OWN_ARGUMENTS, given)
     arguments.refuse_ignored(given, IGNORED)
+    arguments.check_parts(cls, given)
     given = {name: value for name, value in given.items() if value is not None}
     own = {name: given.pop(name) for name in OWN_ARGUMENTS if name in given}
+    if "class_names" in given:
+        given["class_names"] = schema.check_class_names(given["class_names"])
     num_classes = arguments.count_classes(own.get("num_classes"), given.get("class_names"), given.get("box_predictor"))
     resizer = given.get("resizer") or default_resizer(own.get("image_size", IMAGE_SIZE))
     extractor = given.get("feature_extractor") or feature_extractor(
@@ -97,9 +101,9 @@ def complete(cls, given):
 def feature_extractor(backbone, neck, preprocess=None):
     """`SSDFeatureExtractor` of what `SSD.from_backbone` accepts as backbone and as neck."""
     backbone = as_backbone(backbone, preprocess)
-    if isinstance(neck, str | type | functools.partial):
-        neck = NECKS.resolve(neck, {"levels": levels_of(backbone), "last_level": LAST_LEVEL})
-    return SSDFeatureExtractor(backbone=backbone, neck=neck, name="feature_extractor")
+    follows = isinstance(neck, str | type | functools.partial)  # a finished part has levels of its own
+    context = {"levels": levels_of(backbone), "last_level": LAST_LEVEL} if follows else None
+    return SSDFeatureExtractor(backbone=backbone, neck=NECKS.resolve(neck, context), name="feature_extractor")
 
 
 def as_backbone(backbone, preprocess=None):
@@ -172,8 +176,16 @@ def box_predictor(extractor, anchors, num_classes, given=None):
 
 def default_resizer(image_size):
     """Resizes to `image_size`, an int or `(height, width)`."""
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    height, width = two_sides(image_size)
     return FixedShapeResizer(height=height, width=width)
+
+
+def square_resizer(image_size):
+    """Fits images into a square, padded, for an int; or stretches them to `(height, width)`."""
+    if not isinstance(image_size, numbers.Integral):
+        return default_resizer(image_size)
+    side = int(image_size)
+    return KeepAspectRatioResizer(min_dimension=side, max_dimension=side, pad_to_max_dimension=True)
 
 
 def target_assigner(matcher="argmax"):

@@ -27,7 +27,7 @@ class Size:
     combine_method: str = "fast_attention"
 
 
-# D7 is D6 on larger pictures. Both add without weights, which trains more stably (the authors' choice).
+# D7 is D6 on larger images. Both add without weights, which trains more stably (the authors' choice).
 SIZES = {
     "d0": Size(3, 64),
     "d1": Size(4, 88),
@@ -263,6 +263,6 @@ def _resampling(source, target):
 def _check_method(method):
     if method not in COMBINE_METHODS:
         raise ValueError(
-            f"The combine method is one of {COMBINE_METHODS}. Received: {method!r}. (The original's 'attention' is a "
+            f"The combine method is one of {COMBINE_METHODS}. Received: {method!r}. (Upstream's 'attention' is a "
             "plain sum with weights that have no effect: use 'sum'.)"
         )

@@ -1,4 +1,4 @@
-"""Feature pyramid network (Lin et al. 2017, arXiv:1612.03144) as the one-stage detectors of the original have it."""
+"""Feature pyramid network (Lin et al. 2017, arXiv:1612.03144) as upstream's one-stage detectors have it."""
 
 import re
 

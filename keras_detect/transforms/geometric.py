@@ -1,4 +1,4 @@
-"""Augmentations that move the picture, and its boxes with it."""
+"""Augmentations that move the image, and its boxes with it."""
 
 from keras_detect import schema
 from keras_detect.registry import part
@@ -47,7 +47,7 @@ class RandomHorizontalFlip:
 
 @part
 class RandomVerticalFlip:
-    """Mirrors top and bottom: for pictures without an up, as from a microscope or the air.
+    """Mirrors top and bottom: for images without a fixed up direction, such as microscope or aerial images.
 
     Args:
         probability: how often.
@@ -65,7 +65,7 @@ class RandomVerticalFlip:
 
 @part
 class RandomRotation90:
-    """Turns by a quarter to the left; with both flips, all eight positions of a picture without an up.
+    """Rotates by 90 degrees counterclockwise; with both flips, all eight orientations of an image.
 
     Args:
         probability: how often.
@@ -86,15 +86,15 @@ class RandomRotation90:
 class RandomIoUCrop:
     """SSD's crop (Liu et al. 2016, section 2.2): a random patch that overlaps an object enough.
 
-    The options are: the whole picture, any patch, or a patch whose IoU with at least one object reaches one of
-    `min_overlaps`. `trials` patches are drawn, with `min_area` to 1 of the picture's area and its aspect ratio changed
+    The options are: the whole image, any patch, or a patch whose IoU with at least one object reaches one of
+    `min_overlaps`. `trials` patches are drawn, with `min_area` to 1 of the image's area and its aspect ratio changed
     by at most `max_aspect_ratio`; an option is possible if one of them fits it and keeps an object. One possible
     option is chosen, each as likely as the others, and its first patch taken. Objects whose centre lies outside are
     dropped, the others clipped. Where all objects are small, high overlaps are never reached and do not count.
 
     Args:
         min_overlaps: the IoU thresholds to choose from, besides "whole" and "any".
-        min_area: smallest patch area, as a part of the picture's.
+        min_area: smallest patch area, as a part of the image's.
         max_aspect_ratio: largest change of the aspect ratio, in both directions.
         trials: patches drawn.
         probability: how often a crop is tried at all.
@@ -134,7 +134,7 @@ class RandomIoUCrop:
         if crowd is not None:
             overlap = tf.where(crowd[None, :], -1.0, overlap)
         best = tf.reduce_max(tf.concat([overlap, tf.fill([self.trials, 1], -1.0)], axis=1), axis=1)
-        # A picture without objects has none to keep: any patch of it will do.
+        # An image without objects has none to keep: any patch of it will do.
         best = tf.cond(tf.shape(boxes)[0] > 0, lambda: best, lambda: tf.zeros_like(best))
         # One row per option; threshold 0 admits any patch that keeps an object.
         accepted = best[None] >= tf.constant([0.0, *self.min_overlaps], tf.float32)[:, None]
@@ -152,7 +152,7 @@ class RandomIoUCrop:
         limit = float(self.max_aspect_ratio)
         log_limit = tf.math.log(limit)
         aspect = tf.exp(draw(seed, 3, (self.trials,), -1.0, 1.0) * log_limit)
-        # Sides relative to the picture's; a patch that would stick out gets the whole side.
+        # Sides relative to the image's; a patch that would stick out gets the whole side.
         sides = tf.minimum(tf.stack([tf.sqrt(area / aspect), tf.sqrt(area * aspect)], axis=1), 1.0)
         whole = tf.cast(shape, tf.float32)
         sizes = tf.clip_by_value(tf.cast(tf.round(sides * whole), tf.int32), 1, shape)

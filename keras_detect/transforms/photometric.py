@@ -14,8 +14,8 @@ _TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312
 class RandomColor:
     """Changes brightness, contrast, saturation and hue at random.
 
-    The four changes are one 3 x 3 matrix and an offset per picture, so the cost does not depend on how many are on.
-    Contrast turns about the picture's mean colour. The result is rounded and clipped to 0...255.
+    The four changes are one 3 x 3 matrix and an offset per image, so the cost does not depend on how many are on.
+    Contrast scales about the image's mean colour. The result is rounded and clipped to 0...255.
 
     Args:
         brightness: largest shift, as a part of 255.

@@ -8,6 +8,7 @@ Normalised boxes need nothing: they refer to the true image (`keras_detect.schem
 
 import abc
 import dataclasses
+import numbers
 
 import numpy as np
 from keras import ops
@@ -249,7 +250,7 @@ class FixedShapeResizer(ImageResizer):
         _check_positive(height=self.height, width=self.width)
 
     def with_size(self, image_size):
-        height, width = _two_sides(image_size)
+        height, width = two_sides(image_size)
         return dataclasses.replace(self, height=height, width=width)
 
     def _true_size(self, xp, height, width):
@@ -294,9 +295,9 @@ class KeepAspectRatioResizer(ImageResizer):
             )
 
     def with_size(self, image_size):
-        if isinstance(image_size, int):
+        if isinstance(image_size, numbers.Integral):
             image_size = (round(self.min_dimension * image_size / self.max_dimension), image_size)
-        short, long = _two_sides(image_size)
+        short, long = two_sides(image_size)
         return dataclasses.replace(self, min_dimension=short, max_dimension=long)
 
     def _true_size(self, xp, height, width):
@@ -401,11 +402,12 @@ def pad_to_multiple(images, multiple):
     return ops.pad(images, [[0, 0], [0, -height % multiple], [0, -width % multiple], [0, 0]])
 
 
-def _two_sides(image_size):
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+def two_sides(image_size):
+    """`(height, width)` as ints: of one integer for both, or of two. Raises `ValueError` for anything else."""
+    sides = (image_size, image_size) if isinstance(image_size, numbers.Integral) else image_size
+    if not isinstance(sides, tuple | list) or [isinstance(side, numbers.Integral) for side in sides] != [True, True]:
         raise ValueError(f"image_size is an int or two of them. Received: image_size={image_size!r}")
-    return sides
+    return tuple(int(side) for side in sides)
 
 
 def _check_positive(**sizes):

@@ -128,8 +128,9 @@ class Resizing:
         """`rasters` in a TensorFlow graph: `[n, H, W]`, n and sizes unknown, to `[n, h, w]` of the same dtype."""
         import tensorflow as tf
 
-        # One plane more, because TensorFlow cannot resize an image without channels.
-        planes = tf.pad(tf.transpose(rasters, (1, 2, 0)), [[0, 0], [0, 0], [0, 1]])
+        # TensorFlow cannot resize booleans, nor an image without channels: hence one plane more.
+        numbers = tf.cast(rasters, tf.uint8) if rasters.dtype == tf.bool else rasters
+        planes = tf.pad(tf.transpose(numbers, (1, 2, 0)), [[0, 0], [0, 0], [0, 1]])
         planes = tf.cast(self.for_rasters().tf_image(planes), rasters.dtype)
         return tf.transpose(planes, (2, 0, 1))[:-1]
 

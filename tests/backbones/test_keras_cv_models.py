@@ -188,6 +188,17 @@ def test_a_preset_that_cannot_be_fetched(monkeypatch):
         SSD.from_backbone("keras_cv/resnet50", num_classes=2)
 
 
+def test_a_preset_that_fails_with_a_type_error_is_no_family(monkeypatch):
+    keras_cv = pytest.importorskip("keras_cv")
+
+    def broken(*args, **kwargs):
+        raise TypeError("unexpected argument")
+
+    monkeypatch.setattr(keras_cv.models.ResNetBackbone, "from_preset", broken)
+    with pytest.raises(ValueError, match=r"could not build 'resnet50'.* TypeError: unexpected argument. Go online"):
+        keras_cv_models.keras_cv_model("resnet50")
+
+
 def test_without_kerascv_the_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_cv", None)
     with pytest.raises(ImportError, match="pip install keras-cv"):

@@ -179,7 +179,7 @@ def test_the_scaling_of_a_family_is_found_by_name():
     names |= {"mobilenetv2_1.00_224": "tf", "MobileNetV3Large": "tf", "inception_resnet_v2": "tf", "xception": "tf"}
     names |= {"densenet201": "torch", "convnext_base": "torch", "efficientnetv2-b3": "torch", "efficientnetv2-l": "tf"}
     assert {name: mode(name) for name in names} == names
-    with pytest.raises(ValueError, match="How does 'mine' want its pixels"):
+    with pytest.raises(ValueError, match="How are the pixels of 'mine' scaled"):
         from_keras_model(small_model(scaled=False, name="mine"))
 
 
@@ -220,7 +220,7 @@ def subclassed():
         (
             lambda: keras.Model(x := keras.Input((64, 64, 3)), layers.Conv2D(2, 3)(x), name="fixed"),
             {},
-            r"'fixed' was built for pictures of 64 x 64 only. Build it with input_shape=\(None, None, 3\)",
+            r"'fixed' was built for images of 64 x 64 only. Build it with input_shape=\(None, None, 3\)",
         ),
         (
             lambda: keras.Model(x := keras.Input((None, None, 1)), layers.Conv2D(2, 3)(x)),
@@ -238,6 +238,12 @@ def subclassed():
         (lambda: small_model(outputs="class"), {"levels": ["sum_8", "mean"]}, r"The layer 'mean' gives \(None, 8\)"),
         (lambda: small_model(outputs="class"), {"levels": {"C3": "mean"}}, r"The layer 'mean' gives \(None, 8\)"),
         (small_model, {"preprocess": "tensorflow"}, "Unknown pixel scaling 'tensorflow'.*Or pass a PixelScaling"),
+        (
+            small_model,
+            {"weights": "imagenet"},
+            "for names in keras.applications. Received: weights='imagenet' for Functional",
+        ),
+        (lambda: "keras_cv/resnet50", {"weights": "imagenet"}, "weights='imagenet' for keras_cv/resnet50"),
         (lambda: "MobileNetV3Smal", {}, "Unknown model of keras.applications.*MobileNetV3Small"),
     ],
 )

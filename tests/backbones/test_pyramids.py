@@ -94,7 +94,7 @@ def test_every_network_of_keras_applications_has_a_pyramid_from_c2(name):
 
 @pytest.mark.parametrize("name", ["NASNetMobile", pytest.param("NASNetLarge", marks=pytest.mark.slow)])
 def test_a_network_for_one_size_says_so(name):
-    with pytest.raises(ValueError, match="takes no picture of any size"):
+    with pytest.raises(ValueError, match="takes no image of any size"):
         detector(name)
 
 

@@ -105,6 +105,10 @@ def test_settings_round_trip_and_are_checked():
     cropper = RegionCropper(crop_size=(17, 16), pool_size=1, pool_stride=1, outside="cut", canonical_level=2)
     assert RegionCropper.from_config(cropper.get_config()) == cropper
     assert cropper.output_size == (17, 16) and RegionCropper().output_size == (7, 7)
+    for boxes in (BOXES[0], BOXES[..., :3], BOXES[0, 0]):
+        for maps in ([FEATURES], [FEATURES, COARSE]):
+            with pytest.raises(ValueError, match="one C, for boxes"):
+                RegionCropper(crop_size=4)(maps, boxes, (64, 64))
     for wrong in ({"method": "crop"}, {"outside": "edge"}, {"pool_size": 0}, {"crop_size": 0}, {"crop_size": 1}):
         with pytest.raises(ValueError, match="Received"):
             RegionCropper(**wrong)

@@ -226,8 +226,10 @@ def test_a_class_that_cannot_be_saved_is_refused():
         def __init__(self, depth):
             self.depth = depth
 
+    table = registry.Registry("neck")
     with pytest.raises(ValueError, match=r"NoConfig with `__init__` and without `get_config`"):
-        registry.Registry("neck").register_class("no_config")(NoConfig)
+        table.register_class("no_config")(NoConfig)
+    assert "no_config" not in table
 
 
 # --- arguments that are unknown or would be ignored ------------------------------------------------------------------
@@ -240,6 +242,36 @@ WRONG = [
     (SSD, "tests_tiny", {"num_classes": 3, "split": "C4"}, TypeError, "Unknown argument of SSD.from_backbone 'split'"),
     (FasterRCNN, "tests_tiny", {"num_classes": 3, "matcher": "argmax"}, TypeError, "'matcher'"),
     (FasterRCNN, "tests_tiny", {"num_classes": 3, "anchors": 1}, TypeError, "'anchors'. Did you mean .*anchor_gen"),
+    (
+        SSD,
+        "tests_tiny",
+        {"num_classes": 3, "matcher": 0.5},
+        ValueError,
+        "A matcher is a registered name.*Received: 0.5",
+    ),
+    (SSD, "tests_tiny", {"num_classes": 3, "neck": 3}, ValueError, "A neck is a registered name, a class or a part"),
+    (FasterRCNN, "tests_tiny", {"num_classes": 3, "neck": 3}, ValueError, "A neck is a registered name.*Received: 3"),
+    (FasterRCNN, "tests_tiny", {"num_classes": 3, "classification_loss": 1}, ValueError, "A classification loss is"),
+    (SSD, "tests_tiny", {"num_classes": 3, "resizer": 320}, ValueError, "resizer is a part.*Received: 320"),
+    (FasterRCNN, "tests_tiny", {"num_classes": 3, "resizer": "320"}, ValueError, "resizer is a part.*Received: '320'"),
+    (SSD, "tests_tiny", {"num_classes": 2.5}, ValueError, "num_classes is a positive integer.*Received: 2.5"),
+    (FasterRCNN, "tests_tiny", {"num_classes": "3"}, ValueError, "num_classes is a positive integer.*Received: '3'"),
+    (SSD, "tests_tiny", {"class_names": "cat"}, ValueError, r"Received one text: 'cat'. For one class pass \['cat'\]"),
+    (FasterRCNN, "tests_tiny", {"class_names": 5}, ValueError, "class_names is a list of names. Received: 5"),
+    (
+        SSD,
+        "tests_tiny",
+        {"num_classes": 3, "image_size": "320"},
+        ValueError,
+        "image_size is an int or two.*: image_size='320'",
+    ),
+    (
+        FasterRCNN,
+        "tests_tiny",
+        {"num_classes": 3, "image_size": (64, 64, 3)},
+        ValueError,
+        "image_size is an int or two",
+    ),
     (SSD, "tests_tiny", {}, ValueError, "needs num_classes or class_names. Received neither"),
     (FasterRCNN, "tests_tiny", {}, ValueError, "needs num_classes or class_names. Received neither"),
     (SSD, None, {"num_classes": 3}, ValueError, "A backbone is a registered name.*Received: NoneType"),
@@ -345,7 +377,13 @@ WRONG = [
         "'anchor_generator' would be ignored, because 'proposal_stage'",
     ),
     (FasterRCNN, "tests_tiny", {"num_classes": 2, "box_predictor": head}, ValueError, "built for 3 classes.*=2"),
-    (FasterRCNN, "tests_tiny", {"class_names": "ab", "box_predictor": head}, ValueError, "built for 3 classes.*=2"),
+    (
+        FasterRCNN,
+        "tests_tiny",
+        {"class_names": ["a", "b"], "box_predictor": head},
+        ValueError,
+        "built for 3 classes.*=2",
+    ),
     (
         FasterRCNN,
         "tests_tiny",
@@ -394,6 +432,16 @@ def test_what_a_finished_part_tells_need_not_be_said():
         model = FasterRCNN.from_backbone("tests_tiny", image_size=64, box_predictor=head(), **arguments)
         assert model.num_classes == 3
     assert SSD.from_backbone(feature_extractor=ssd_extractor(), num_classes=3).num_classes == 3
+
+
+def test_numbers_of_numpy_and_names_from_a_generator_are_taken():
+    for meta in (SSD, FasterRCNN):
+        model = meta.from_backbone("tests_tiny", image_size=np.int64(64), class_names=(name for name in "ab"))
+        assert (model.num_classes, model.class_names) == (2, ("a", "b"))
+        assert (
+            model.get_config()["resizer"]
+            == meta.from_backbone("tests_tiny", image_size=64, num_classes=2).get_config()["resizer"]
+        )
 
 
 def test_arguments_of_a_subclass_are_known():

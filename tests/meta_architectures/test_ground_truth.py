@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_detect import schema
 from keras_detect.meta_architectures.batch_checks import BatchCheck
-from keras_detect.meta_architectures.ground_truth import clean_truth, in_padded_frame
+from keras_detect.meta_architectures.ground_truth import clean_truth, in_padded_frame, split_images
 from tests import tiny
 
 IMAGES, TRUTH = tiny.tiny_batch()  # 4 images, which the sources below give in batches of 2
@@ -174,6 +174,86 @@ def test_pixels_between_0_and_1_warn(model):
         model.predict(np.zeros_like(scaled), verbose=0)
         model.predict(IMAGES.astype("float32"), verbose=0)
         model.predict(IMAGES // 255, verbose=0)
+
+
+def test_arguments_by_position_are_those_of_keras(model):
+    by_name = model.predict(IMAGES, batch_size=2, verbose=0)
+    keras.tree.map_structure(np.testing.assert_array_equal, model.predict(IMAGES, 2, 0), by_name)
+    trained = model.train_on_batch(IMAGES, TRUTH, None, None, True)
+    tested = model.test_on_batch(IMAGES, TRUTH, None, True)
+    assert set(trained) == set(tested) > {"loss", "num_positives"}
+
+
+def test_a_list_of_images_is_refused_with_the_way_out(model):
+    for call in (model.predict, model.predict_on_batch, lambda x: model.fit(x, TRUTH, verbose=0)):
+        with pytest.raises(ValueError, match=r"Received: a list of 4. Stack images .*`detect` takes a list"):
+            call(list(IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (IMAGES[0], r"Images are a batch \[B, H, W, 3\]. Received shape \(64, 64, 3\). For one image"),
+        ({schema.IMAGES: IMAGES[0]}, "Images are a batch"),
+        (
+            {schema.IMAGES: IMAGES, "true_shapes": np.ones((4, 3))},
+            "Unknown entry of x 'true_shapes'. Did you mean true_im",
+        ),
+        ({schema.IMAGES: IMAGES, schema.TRUE_IMAGE_SHAPES: np.ones((4, 2))}, r"\[B, 3\]: .* Received shape \(4, 2\)"),
+        ({schema.IMAGES: IMAGES, schema.RESIZED_IMAGE_SHAPES: np.ones(3)}, r"Received shape \(3,\)"),
+        ({"image": IMAGES}, "dict with 'images'"),
+    ],
+)
+def test_what_x_must_be(x, message):
+    with pytest.raises(ValueError, match=message):
+        split_images(x)
+
+
+def test_no_images_are_refused(model):
+    for call in (lambda x, y: model.fit(x, y, verbose=0), lambda x, y: model.predict(x, verbose=0)):
+        with pytest.raises(ValueError, match="x holds no image"):
+            call(IMAGES[:0], {key: value[:0] for key, value in TRUTH.items()})
+
+
+def test_nan_pixels_are_refused_in_prediction_too(model):
+    x, _, _ = spoiled("NaN pixels")
+    with pytest.raises(ValueError, match="NaN or infinite pixels in batch 1"):
+        model.predict(x, batch_size=2, verbose=0)
+    with pytest.raises(ValueError, match="NaN or infinite pixels in this batch"):
+        model.predict_on_batch(x)
+
+
+def test_what_is_no_array_is_left_to_keras(model):
+    y = {key: value.tolist() for key, value in TRUTH.items()}
+    with pytest.raises(ValueError, match="Unrecognized data type"):
+        model.fit(IMAGES, y, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "message"),
+    [
+        (schema.WEIGHTS, (4,), r"y\['weights'\] is \[B, M\].*Received shape \(4,\) beside labels of shape \(4, 4\)"),
+        (schema.WEIGHTS, (4, 1), r"y\['weights'\] is \[B, M\].*Received shape \(4, 1\)"),
+        (schema.IS_CROWD, (4,), r"y\['is_crowd'\] is \[B, M\]"),
+        (schema.KEYPOINTS, (4, 4, 5, 3), r"y\['keypoints'\] is \[B, M, N, 2\].*\(4, 4, 5, 3\)"),
+        (schema.MASKS, (4, 3, 8, 8), r"y\['masks'\] is \[B, M, H, W\].*\(4, 3, 8, 8\)"),
+    ],
+)
+def test_a_field_has_one_row_per_object(key, shape, message):
+    """With as many rows as images, `[B]` would be broadcast over the wrong axis."""
+    with pytest.raises(ValueError, match=message):
+        clean_truth({**TRUTH, key: np.ones(shape, "float32")})
+
+
+def test_a_sample_weight_is_one_number_per_image(model):
+    weights = np.array([0.0, 1.0, 2.0, 3.0], "float32")
+    cleaned = ops.convert_to_numpy(clean_truth(TRUTH, list(weights))[schema.WEIGHTS])
+    expected = np.where(TRUTH[schema.LABELS] >= 0, weights[:, None], 0.0)
+    np.testing.assert_array_equal(cleaned[:, :4], expected)
+    with pytest.raises(ValueError, match=r"y\['weights'\] is \[B, M\]"):
+        model.train_on_batch(IMAGES, {**TRUTH, schema.WEIGHTS: weights})
+    with pytest.raises(ValueError, match=r"one number per image, \[B\]. Received shape \(4, 4\). Weights of objects"):
+        model.train_on_batch(IMAGES, TRUTH, np.ones((4, 4), "float32"))
 
 
 def test_a_data_set_of_single_images_points_to_its_batches(model):

@@ -122,6 +122,8 @@ def test_their_arguments_are_checked_as_ssds(meta):
     ):
         with pytest.raises(error, match=message):
             meta.from_backbone("tests_tiny", **arguments)
+    with pytest.raises(TypeError, match=r"EfficientDet.from_backbone 'sise'. Did you mean size"):
+        EfficientDet.from_backbone("tests_tiny", num_classes=3, sise="d1")
     with pytest.raises(ValueError, match=r"Unknown EfficientDet size 'd9'"):
         EfficientDet.from_backbone(size="d9", num_classes=3)
 

@@ -302,3 +302,19 @@ def test_round_trip(resizer):
 def test_bad_settings(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_another_size():
+    fixed = resizers.FixedShapeResizer(height=10, width=20, kernel="legacy")
+    assert fixed.with_size(np.int64(32)) == resizers.FixedShapeResizer(height=32, width=32, kernel="legacy")
+    assert fixed.with_size([8, 9]) == resizers.FixedShapeResizer(height=8, width=9, kernel="legacy")
+    keep = resizers.KeepAspectRatioResizer(min_dimension=600, max_dimension=1024)
+    # half of the long side: 300 of 600
+    assert keep.with_size(512) == resizers.KeepAspectRatioResizer(min_dimension=300, max_dimension=512)
+    assert keep.with_size((48, 64)) == resizers.KeepAspectRatioResizer(min_dimension=48, max_dimension=64)
+    for wrong in ("320", 3.5, (1, 2, 3), None, (32, 32.0)):
+        for resizer in (fixed, keep):
+            with pytest.raises(ValueError, match=r"image_size is an int or two of them. Received: image_size="):
+                resizer.with_size(wrong)
+    with pytest.raises(ValueError, match="IdentityResizer has no size to change"):
+        resizers.IdentityResizer().with_size(32)

@@ -125,6 +125,20 @@ def test_what_is_enlarged_comes_back():
         np.testing.assert_array_equal(there.inverse().tf_image(there.tf_image(image)), image)
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="concerns TensorFlow graphs")
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "float32"])
+def test_rasters_of_every_dtype(dtype):
+    import tensorflow as tf
+
+    rasters = random((2, 5, 7)).astype(dtype)
+    resizer = resizers.FixedShapeResizer(height=10, width=14)
+    expected = resizer.resizing(5, 7).rasters(rasters)
+    np.testing.assert_array_equal(expected, np.repeat(np.repeat(rasters, 2, 1), 2, 2))
+    found = tf.function(lambda raster: resizer.tf_resizing(5, 7).tf_rasters(raster))(tf.constant(rasters))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_mask_stays_on_its_box():
     """A filled box of a mask and the box itself land in the same pixels, but for half a pixel of rounding."""
     mask = np.zeros((1, 60, 80), "uint8")
