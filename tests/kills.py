@@ -41,11 +41,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MAX_RENAMES = 1000
+MEMORY = "/dev/shm"  # where trials write, if it is there: a hundred of them need not wait for a disk
 SECONDS = 120  # a trial that takes longer hangs
 
 _helper: subprocess.Popen | None = None
@@ -145,17 +147,17 @@ def _case(request):
     value = sys.modules[request["module"]]
     for name in request["case"].split("."):
         value = getattr(value, name)
-    folder = pathlib.Path(request["folder"])
-    (folder / "shared").mkdir(parents=True, exist_ok=True)
+    (folder := pathlib.Path(request["folder"]) / "shared").mkdir(parents=True, exist_ok=True)
+    trials = pathlib.Path(tempfile.mkdtemp(dir=MEMORY if os.path.isdir(MEMORY) else None))
     run = {"at_every_rename": _at_every_rename, "at_random_moments": _at_random_moments}
     run["on_a_full_disk"] = _on_a_full_disk
     try:
-        found = run[request["function"]](value(folder / "shared"), folder / "trial", **request["arguments"])
+        found = run[request["function"]](value(folder), trials / "trial", **request["arguments"])
     except AssertionError as error:
         return {"error": str(error)}
     finally:
-        shutil.rmtree(folder / "shared", ignore_errors=True)
-        shutil.rmtree(folder / "trial", ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(trials, ignore_errors=True)
     return {"found": found}
 
 
@@ -299,6 +301,8 @@ def _ended(pid, pipe, delay=None, limit=SECONDS):
             os.waitpid(pid, 0)
             os.close(pipe)
             return {"error": f"hangs: still running after {limit} s"}
+        while chunk := os.read(pipe, 65536):  # it may have ended just before
+            content += chunk
     os.close(pipe)
     status = os.waitpid(pid, 0)[1]
     return {"killed": os.WTERMSIG(status)} if os.WIFSIGNALED(status) else json.loads(content[1:])

@@ -3,19 +3,19 @@
 import contextlib
 import os
 import pathlib
-import shutil
-import tempfile
-import time
+import re
+from collections.abc import Callable, Iterator
+
+from keras_detect import files
 
 _WORK = ".work-"
-_STALE_SECONDS = 2 * 24 * 3600  # a killed process leaves its folder behind; no download takes two days
 
 
 class CacheError(OSError):
     """The cache folder cannot be used: one line with the folder, the reason and the variable that moves it."""
 
 
-def home():
+def home() -> pathlib.Path:
     """The cache folder: `KERAS_DETECT_HOME`, else `keras_detect` in Keras' own folder (`KERAS_HOME` or ~/.keras)."""
     chosen = os.environ.get("KERAS_DETECT_HOME")
     if chosen:
@@ -25,47 +25,60 @@ def home():
 
 
 @contextlib.contextmanager
-def work_folder():
+def work_folder() -> Iterator[pathlib.Path]:
     """Context of a fresh folder inside the cache (same disk, so that a rename is atomic), removed at the end.
 
-    Raises `CacheError` if the cache cannot be written.
+    Those that killed processes left are removed first. Raises `CacheError` if the cache cannot be written, or if its
+    disk is full.
     """
-    try:
-        home().mkdir(parents=True, exist_ok=True)
-        _sweep()
-        folder = pathlib.Path(tempfile.mkdtemp(prefix=_WORK, dir=home()))
-    except OSError as error:
-        raise CacheError(
-            f"Cannot write to the cache folder {str(home())!r} ({error.strerror or error}). "
-            "Set the environment variable KERAS_DETECT_HOME to a folder that can be written."
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            home().mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(files.work_folder(home(), _WORK))
+        except OSError as error:
+            raise _unusable(error.strerror or error) from error
+        try:
+            yield folder
+        except Exception as error:
+            number = files.full_disk(error)
+            if number is None:
+                raise
+            raise _unusable(os.strerror(number)) from error
 
 
-def cached(key, build):
+def _unusable(reason):
+    return CacheError(
+        f"Cannot write to the cache folder {str(home())!r} ({reason}). "
+        "Set the environment variable KERAS_DETECT_HOME to a folder that can be written and has room."
+    )
+
+
+def cached(key: str, build: Callable[[pathlib.Path], object]) -> pathlib.Path:
     """The cache's folder `key`; the first time, `build(folder)` fills an empty folder that is then renamed to it.
 
     A failure in `build` leaves nothing. Of two processes that build the same key, the first one's folder stays and
     the other's is thrown away. `key` is a plain file name; raises `ValueError` otherwise, `CacheError` if the cache
     cannot be written, and whatever `build` raises.
     """
-    if key != os.path.basename(key) or key.startswith(".") or not key:
-        raise ValueError(f"A cache key is a plain file name. Received: {key!r}")
-    final = home() / key
+    final = _place(key)
     if final.is_dir():
         return final
     with work_folder() as work:
         folder = work / key
         folder.mkdir()
         build(folder)
+        files.flush_folder(folder)
         put_in_place(folder, final)
     return final
 
 
-def put_in_place(folder, final):
+def _place(key):
+    if key != os.path.basename(key) or key.startswith(".") or not key:
+        raise ValueError(f"A cache key is a plain file name. Received: {key!r}")
+    return home() / key
+
+
+def put_in_place(folder: pathlib.Path, final: pathlib.Path) -> None:
     """Renames `folder` to `final` in one step; if another process was faster, its folder stays."""
     try:
         os.rename(folder, final)
@@ -74,9 +87,25 @@ def put_in_place(folder, final):
             raise
 
 
-def _sweep():
-    """Removes the work folders of processes that were killed long ago."""
-    for folder in home().glob(_WORK + "*"):
-        with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
+def entries(known: tuple[str, ...], content: tuple[str, ...]) -> dict[str, int]:
+    """`{key: bytes}` of the cached folders, sorted.
+
+    Only what the cache can have written counts: a folder called as one of `known`, or as an address's `cache_key`, that
+    holds files named in `content` and nothing else. `KERAS_DETECT_HOME` may be a folder with other things in it.
+    """
+    found = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for folder in sorted(home().iterdir()):
+            ours = folder.name in known or re.fullmatch(r"[A-Za-z0-9_.-]+-[0-9a-f]{12}", folder.name)
+            if ours and folder.is_dir() and not folder.is_symlink():
+                children = list(folder.iterdir())
+                if all(child.name in content and child.is_file() for child in children):
+                    found[folder.name] = sum(child.lstat().st_size for child in children)
+    return found
+
+
+def remove(key: str) -> None:
+    """Removes the cached folder `key`: it is gone under its name in one step, then deleted."""
+    final = _place(key)
+    with work_folder() as work:
+        os.rename(final, work / key)

@@ -1,16 +1,38 @@
-"""Safe extraction of tar archives that come from elsewhere: nothing leaves the folder, nothing grows without bound."""
+"""Safe extraction of tar archives that come from elsewhere: nothing leaves the folder, nothing grows without bound.
 
-import gzip
+An archive is read twice: the first time everything is checked and counted and nothing is written, the second time it is
+written. It is read here and not by `tarfile`, which takes extended (PAX) headers whole into memory, copies the global
+ones for every member, and cannot be told to stop at either; the format's headers are 512 bytes with a name, a size, a
+kind and a checksum (POSIX.1-2024, pax; GNU tar manual, "Basic Tar Format").
+"""
+
+import errno
 import os
 import pathlib
+import re
 import shutil
-import tarfile
-import tempfile
+import unicodedata
 import zlib
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
 
-_READ_AT_ONCE = 16 * 1024 * 1024  # tarfile reads extended headers whole: a forged size must not fill the memory
+from keras_detect import files
+from keras_detect.files import printable
+
+_BLOCK = 512
+_CHUNK = 256 * 1024
+_PACKED_CHUNK = 64 * 1024
+_GZIP_MEMBERS = 100_000
+_SLACK = 64 * 1024**2  # what any archive may unpack to, however small it is
+_EXTENDED_BYTES, _EXTENDED_RECORDS, _EXTENDED_HEADERS = 64 * 1024, 100, 4  # of one header; headers of one member
+_ALL_EXTENDED_BYTES = 16 * 1024**2
+_NAME_BYTES, _PART_BYTES, _DEPTH = 1000, 200, 64
 _WINDOWS = ("\\", ":")
+_UNSHOWN = ("Cc", "Zl", "Zp")  # categories of Unicode: control characters and separators of lines
+_FILE, _OLD_FILE, _FOLDER = b"0", b"\0", b"5"
+_PAX, _OLD_PAX, _GLOBAL_PAX, _LONG_NAME, _LONG_LINK = b"x", b"X", b"g", b"L", b"K"
+_EXTENDED = (_PAX, _OLD_PAX, _GLOBAL_PAX, _LONG_NAME, _LONG_LINK)
+_OTHER_CONTAINERS = {b"PK": ".zip", b"BZ": ".bz2", b"\xfd7": ".xz", b"7z": ".7z", b"Ra": ".rar", b"\x28\xb5": ".zst"}
 
 
 class ArchiveError(ValueError):
@@ -21,17 +43,31 @@ class Limits(NamedTuple):
     """Bounds on what an archive may unpack to; the zoo's largest archive stays below a third of each.
 
     Attributes:
-        members: number of files and folders.
+        members: number of files and folders, also of folders that only the names of their files imply.
         member_bytes: size of one file, unpacked.
         total_bytes: size of the whole archive, unpacked, with the members that are not wanted.
+        ratio: size of the whole archive, unpacked, by its own size; the first 64 MiB are free.
     """
 
     members: int = 10_000
     member_bytes: int = 4 * 1024**3
     total_bytes: int = 8 * 1024**3
+    ratio: int = 100
 
 
-def extract(archive, folder, wanted=None, limits=Limits()):  # noqa: B008 - an immutable tuple
+class _Member(NamedTuple):
+    path: pathlib.PurePosixPath
+    is_folder: bool
+    size: int
+
+
+def extract(
+    archive: str | os.PathLike,
+    folder: str | os.PathLike,
+    wanted: Callable[[pathlib.PurePosixPath], bool] | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - an immutable tuple
+    source: str | None = None,
+) -> pathlib.Path:
     """Extracts a `.tar.gz` or `.tar` into the new folder `folder`, which appears only when it is whole.
 
     Args:
@@ -40,10 +76,12 @@ def extract(archive, folder, wanted=None, limits=Limits()):  # noqa: B008 - an i
         wanted: function of a member's relative `PurePosixPath` that says whether to write it (None: all). Members
             that are not wanted are checked all the same.
         limits: `Limits`.
+        source: what messages call the archive: its address, where it was fetched (default: its path).
 
     Returns `folder` as a `pathlib.Path`. Raises `ArchiveError` if the archive is damaged or truncated, if a member is
-    no plain file or folder (links, devices), lies outside the folder, or if a limit is passed; `FileNotFoundError` if
-    there is no archive.
+    no plain file or folder (links, devices), lies outside the folder, has a name that some disk cannot hold or that
+    another member has, or if a limit is passed; nothing was written then. `FileNotFoundError` if there is no archive,
+    `OSError` if the disk has not the room.
     """
     archive, folder = pathlib.Path(archive), pathlib.Path(folder)
     if not archive.is_file():
@@ -51,112 +89,281 @@ def extract(archive, folder, wanted=None, limits=Limits()):  # noqa: B008 - an i
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"An archive is extracted into a new folder. {str(folder)!r} holds something already.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        _extract_members(archive, work, wanted, limits)
-        work.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()  # empty; POSIX would replace it, Windows not
-        os.replace(work, folder)
-    except ArchiveError:
-        raise
-    except (
-        tarfile.TarError,
-        EOFError,
-        zlib.error,
-        gzip.BadGzipFile,
-        RecursionError,
-        ValueError,
-        OverflowError,
-    ) as error:
-        raise ArchiveError(f"{archive}: the archive is truncated or no .tar.gz ({_one_line(error)})") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    source = printable(archive if source is None else source)
+    with open(archive, "rb") as file:
+        size, free = check(file, limits, source, wanted), shutil.disk_usage(folder.parent).free
+        if size > free:
+            reason = f"{os.strerror(errno.ENOSPC)}: {source} unpacks to {size:,} bytes, and {free:,} are free"
+            raise OSError(errno.ENOSPC, reason, str(folder.parent))
+        with files.work_folder(folder.parent, f".{folder.name}.") as work:
+            new = work / "new"
+            new.mkdir()
+            _write_all(_Reader(file, limits, source), new, wanted)
+            if folder.exists():
+                folder.rmdir()  # empty; POSIX would replace it, Windows not
+            os.rename(new, folder)
     return folder
 
 
-def _extract_members(archive, work, wanted, limits):
-    with open(archive, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    count = 0
-    with (gzip.open if packed else open)(archive, "rb") as stream:
-        bounded = _Bounded(stream, archive, limits.total_bytes)
-        with tarfile.open(fileobj=bounded, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # tarfile would keep them all
-                count += 1
-                if count > limits.members:
-                    raise ArchiveError(f"{archive}: more than {limits.members} members")
-                path = _checked_path(archive, member, limits)
-                if path.parts and (wanted is None or wanted(path)):
-                    _write(tar, member, path, archive, work)
-            if bounded.block != bytes(tarfile.BLOCKSIZE):  # tarfile stops in silence at a damaged header
-                raise ArchiveError(f"{archive}: the archive is truncated or damaged after {count} members")
-            bounded.drain()  # to the end, so that the checksum of the whole stream is compared
+def check(
+    file: BinaryIO,
+    limits: Limits = Limits(),  # noqa: B008 - an immutable tuple
+    source: str = "archive",
+    wanted: Callable[[pathlib.PurePosixPath], bool] | None = None,
+) -> int:
+    """Reads an archive to its end as `extract` does and writes nothing. Returns the bytes of all wanted files."""
+    members = _Reader(file, limits, source).members()
+    return sum(member.size for member in members if wanted is None or wanted(member.path))
 
 
-def _checked_path(archive, member, limits):
-    """The member's path inside the folder; raises for whatever is not a plain file or folder inside it."""
-    name = member.name
-    path = pathlib.PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name or any(mark in name for mark in _WINDOWS):
-        raise ArchiveError(f"{archive}: member {_shown(name)} would leave the folder")
-    if len(name) > 1000 or any(len(part) > 200 for part in path.parts):
-        raise ArchiveError(f"{archive}: member {_shown(name)} has too long a name")
-    if not (member.isdir() or member.isreg()) or member.issparse():
-        raise ArchiveError(f"{archive}: member {_shown(name)} is no plain file or folder (a link or a device)")
-    if member.size > limits.member_bytes or member.size < 0:
-        raise ArchiveError(f"{archive}: member {_shown(name)} unpacks to more than {limits.member_bytes} bytes")
-    return path
+def _write_all(reader, folder, wanted):
+    for member in reader.members():
+        if not member.path.parts or not (wanted is None or wanted(member.path)):
+            continue
+        target = folder / member.path
+        (target if member.is_folder else target.parent).mkdir(parents=True, exist_ok=True)
+        if not member.is_folder:
+            with open(target, "xb") as file:
+                while chunk := reader.data():
+                    file.write(chunk)
 
 
-def _write(tar, member, path, archive, work):
-    member.name = str(path)
-    member.mode = 0o755 if member.isdir() else 0o644
-    try:
-        tar.extract(member, work, set_attrs=False, filter="data")
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise ArchiveError(f"{archive}: member {_shown(path)} is both a file and a folder") from error
-    if member.isreg() and (work / path).stat().st_size != member.size:
-        raise ArchiveError(f"{archive}: member {_shown(path)} is cut short")
+class _Reader:
+    """The members of an archive, one after the other, each checked before it is handed out."""
 
+    def __init__(self, file, limits, source):
+        self.limits, self.source = limits, source
+        file.seek(0)
+        self.stream = _Stream(file, limits, source)
+        self.files, self.folders = set(), set()
+        self.left = 0  # bytes of the current member that were not read yet
+        self.count = self.extended = 0
 
-class _Bounded:
-    """A read-only stream that refuses to go on past `total` bytes or to hand out too much at once."""
+    def members(self) -> Iterator[_Member]:
+        try:
+            while (header := self._next_header()) is not None:
+                member = self._checked(*header)
+                self.left = 0 if member.is_folder else member.size
+                yield member
+                while self.data():
+                    pass
+                self._exactly(-member.size % _BLOCK)
+            self.stream.drain()  # to the end, so that the checksum of the whole stream is compared
+        except (EOFError, zlib.error) as error:
+            kind = next(
+                (kind for start, kind in _OTHER_CONTAINERS.items() if self.stream.start.startswith(start)), None
+            )
+            if kind is not None:
+                raise ArchiveError(f"{self.source}: a {kind} archive; supported: .tar.gz and .tar") from error
+            raise ArchiveError(f"{self.source}: the archive is truncated or no .tar.gz ({error})") from error
 
-    def __init__(self, stream, archive, total):
-        self.stream, self.archive, self.total = stream, archive, total
-        self.block = b""  # the last header block
-
-    def read(self, size):
-        if not 0 <= size <= _READ_AT_ONCE:
-            raise ArchiveError(f"{self.archive}: a header claims {size} bytes")
-        data = self.stream.read(size)
-        if size == tarfile.BLOCKSIZE:
-            self.block = data
-        self._check(self.stream.tell())
+    def data(self) -> bytes:
+        """The next bytes of the current member; none at its end."""
+        data = self._exactly(min(self.left, _CHUNK))
+        self.left -= len(data)
         return data
 
-    def seek(self, position, whence=0):
-        self._check(position)
-        return self.stream.seek(position, whence)
+    def _refusal(self, reason):
+        return ArchiveError(f"{self.source}: {reason}")
 
-    def tell(self):
-        return self.stream.tell()
+    def _exactly(self, size):
+        data = self.stream.read(size)
+        if len(data) < size:
+            raise EOFError(f"it ends within member {self.count}")
+        return data
+
+    def _next_header(self):
+        """`(name, size, kind)` of the next member, its extended headers taken in; None at the end."""
+        name = size = None
+        for _ in range(_EXTENDED_HEADERS + 1):
+            block = self.stream.read(_BLOCK)
+            if block == bytes(_BLOCK) and name is None and size is None:
+                return None
+            header = _parsed(block)
+            if header is None:
+                if self.count == 0:
+                    raise EOFError("no header of a tar archive")
+                raise self._refusal(f"the archive is truncated or damaged after {self.count} members")
+            own_name, own_size, kind = header
+            if kind not in _EXTENDED:
+                self.count += 1
+                if self.count > self.limits.members:
+                    raise self._refusal(f"more than {self.limits.members} members")
+                return (own_name if name is None else name), (own_size if size is None else size), kind
+            content = self._extended(own_size)
+            if kind == _LONG_NAME:
+                name = content.split(b"\0")[0]
+            elif kind != _LONG_LINK:
+                found = self._records(content)
+                if kind == _GLOBAL_PAX and found:
+                    raise self._refusal(f"a header for all members sets their {' and '.join(map(printable, found))}")
+                name, size = found.get("path", name), found.get("size", size)
+        raise self._refusal(f"more than {_EXTENDED_HEADERS} extended headers before one member")
+
+    def _extended(self, size):
+        if not 0 <= size <= _EXTENDED_BYTES:
+            raise self._refusal(f"an extended header claims {size} bytes, more than {_EXTENDED_BYTES}")
+        self.extended += size
+        if self.extended > _ALL_EXTENDED_BYTES:
+            raise self._refusal(f"extended headers of more than {_ALL_EXTENDED_BYTES} bytes")
+        return self._exactly(size + -size % _BLOCK)[:size]
+
+    def _records(self, content):
+        """`path` (bytes) and `size` of a PAX header, whose records are "LENGTH KEY=VALUE\\n"."""
+        found, start = {}, 0
+        for _ in range(_EXTENDED_RECORDS + 1):
+            if start == len(content):
+                return found
+            length = re.match(rb"([0-9]{1,5}) ", content[start : start + 6])
+            end = start + int(length[1]) if length else 0
+            record = content[start + len(length[0]) : end] if length else b""
+            key, mark, value = record[:-1].partition(b"=")
+            if not mark or end > len(content) or not record.endswith(b"\n"):
+                raise self._refusal("an extended header is damaged")
+            if key == b"path":
+                found["path"] = value
+            elif key == b"size":
+                found["size"] = int(value) if re.fullmatch(rb"[0-9]{1,18}", value) else -1
+            elif key.startswith(b"GNU.sparse."):
+                raise self._refusal("a member is no plain file or folder (a sparse file)")
+            start = end
+        raise self._refusal(f"more than {_EXTENDED_RECORDS} records in one header")
+
+    def _checked(self, raw, size, kind):
+        """The member; raises for whatever is not a plain file or folder inside the folder."""
+        shown = f"'{printable(raw.decode('utf-8', 'backslashreplace'), 100)}'"
+        path = self._checked_path(raw, shown)
+        is_folder = kind == _FOLDER or (kind in (_FILE, _OLD_FILE) and raw.endswith(b"/"))
+        if not is_folder and not path.parts:
+            raise self._refusal(f"member {shown} is a file without a name")
+        if not is_folder and kind not in (_FILE, _OLD_FILE):
+            raise self._refusal(f"member {shown} is no plain file or folder (a link or a device)")
+        if not 0 <= size <= (0 if is_folder else self.limits.member_bytes):
+            most = "a folder with a size" if is_folder else f"unpacks to more than {self.limits.member_bytes} bytes"
+            raise self._refusal(f"member {shown}: {most}")
+        self.stream.expect(size)
+        self._claim(path, is_folder, shown)
+        return _Member(path, is_folder, size)
+
+    def _checked_path(self, raw, shown):
+        try:
+            name = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self._refusal(f"member {shown} has a name that is no UTF-8") from error
+        path = pathlib.PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or any(mark in name for mark in _WINDOWS):
+            raise self._refusal(f"member {shown} would leave the folder")
+        if not name or any(unicodedata.category(character) in _UNSHOWN for character in name):
+            raise self._refusal(f"member {shown} has no name that can be shown")
+        if len(raw) > _NAME_BYTES or len(path.parts) > _DEPTH or any(len(p.encode()) > _PART_BYTES for p in path.parts):
+            raise self._refusal(
+                f"member {shown} has too long a name: {_NAME_BYTES} bytes, {_DEPTH} folders and {_PART_BYTES} bytes in "
+                "each are accepted"
+            )
+        return path
+
+    def _claim(self, path, is_folder, shown):
+        """Takes the path, and the folders that it implies, for this member. Names that differ in case are the same."""
+        name = unicodedata.normalize("NFC", str(path)).casefold()
+        if name in (self.folders if not is_folder else self.files):
+            raise self._refusal(f"member {shown} is both a file and a folder")
+        if name in self.files:
+            raise self._refusal(f"member {shown} is named twice")
+        (self.folders if is_folder else self.files).add(name)
+        while "/" in name:
+            name = name.rpartition("/")[0]
+            if name in self.files:
+                raise self._refusal(f"member {shown} is both a file and a folder")
+            if name in self.folders:
+                break
+            self.folders.add(name)
+        if len(self.files) + len(self.folders) > self.limits.members + 1:  # "." is none
+            raise self._refusal(f"more than {self.limits.members} members, with the folders that their names imply")
+
+
+class _Stream:
+    """The unpacked bytes of an archive in order, never more than `Limits` allow."""
+
+    def __init__(self, file, limits, source):
+        self.file, self.limits, self.source = file, limits, source
+        self.total = min(limits.total_bytes, _SLACK + limits.ratio * file.seek(0, os.SEEK_END))
+        file.seek(0)
+        self.start = file.read(2)
+        file.seek(0)
+        self.inflater, self.gzip_members, self.packed = None, 0, b""
+        self.buffer, self.used, self.position = b"", 0, 0
+
+    def read(self, size):
+        """`size` bytes, fewer at the end."""
+        pieces, missing = [], size
+        while missing > 0:
+            if self.used == len(self.buffer):
+                self.buffer, self.used = (self._inflated() if self.start == b"\x1f\x8b" else self.file.read(_CHUNK)), 0
+                if not self.buffer:
+                    break
+            piece = self.buffer[self.used : self.used + missing]
+            self.used += len(piece)
+            pieces.append(piece)
+            missing -= len(piece)
+        self.expect(size - missing)
+        self.position += size - missing
+        return b"".join(pieces)
+
+    def expect(self, size):
+        """Raises `ArchiveError` if `size` further bytes are too many."""
+        if self.position + size > self.total:
+            times = (
+                "" if self.total == self.limits.total_bytes else f", {self.limits.ratio} times its own size and more"
+            )
+            raise ArchiveError(f"{self.source}: unpacks to more than {self.total} bytes{times}")
 
     def drain(self):
-        while self.read(1024 * 1024):
+        while self.read(_CHUNK):
             pass
 
-    def _check(self, position):
-        if position > self.total:
-            raise ArchiveError(f"{self.archive}: unpacks to more than {self.total} bytes")
+    def _inflated(self):
+        """The next unpacked bytes; none at the end of the last gzip member."""
+        while True:
+            if not self.packed:
+                self.packed = self.file.read(_PACKED_CHUNK)
+            if self.inflater is None:
+                if self.gzip_members:
+                    if not self.packed:
+                        return b""
+                    self.packed = self.packed.lstrip(b"\0")  # zeros may fill up the last block of a tape
+                    if not self.packed:
+                        continue
+                self.gzip_members += 1
+                if self.gzip_members > _GZIP_MEMBERS:
+                    raise ArchiveError(f"{self.source}: more than {_GZIP_MEMBERS} gzip members")
+                self.inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+            if not self.packed:
+                raise EOFError("the gzip stream ends early")
+            data = self.inflater.decompress(self.packed, _CHUNK)
+            self.packed = self.inflater.unconsumed_tail
+            if self.inflater.eof:
+                self.packed, self.inflater = self.inflater.unused_data, None
+            if data:
+                return data
 
 
-def _shown(name):
-    """A member's name for an error: clipped, without control characters."""
-    return repr(str(name)[:100])
+def _parsed(block):
+    """`(name, size, kind)` of a header block; None if it is none."""
+    if len(block) < _BLOCK:
+        return None
+    wanted, size = _number(block[148:156]), _number(block[124:136])
+    unsigned = sum(block) - sum(block[148:156]) + 8 * ord(" ")
+    if wanted != unsigned and wanted != unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:]):
+        return None
+    name, prefix = block[:100].split(b"\0")[0], block[345:500].split(b"\0")[0]
+    if prefix and block[257:263] == b"ustar\0":
+        name = prefix + b"/" + name
+    return name, size, block[156:157]
 
 
-def _one_line(error):
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _number(field):
+    """A header's number, octal or (GNU) base 256; -1 if it is none, or negative."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    text = field.split(b"\0")[0].strip(b" ")
+    return int(text or b"0", 8) if re.fullmatch(rb"[0-7]*", text) else -1
