@@ -330,7 +330,7 @@ def _folders(parent, prefix):
                 for entry in entries
                 if pattern.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
             ]
-    except OSError:
+    except (OSError, ValueError):  # no such folder, no such name
         return []
 
 

@@ -30,6 +30,7 @@ class PresetError(ValueError):
 
 def is_preset(directory):
     """Whether `directory` holds a preset (its `config.json`; it may still be damaged)."""
+    files.settle(directory)
     return (pathlib.Path(directory) / CONFIG).is_file()
 
 

@@ -6,6 +6,7 @@ import shutil
 
 from absl import logging
 
+from keras_detect import files
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.presets import cache, directory, download, packaged, preset, zoo
 from keras_detect.presets.directory import PresetError, save_preset
@@ -152,4 +153,5 @@ def _is_file(name):
 def _is_folder(name):
     """A folder goes before a built-in name, unless it merely has that name (a run's output, an example's folder)."""
     path = os.path.expanduser(name)
+    files.settle(path)
     return os.path.isdir(path) and (directory.is_preset(path) or name not in names())

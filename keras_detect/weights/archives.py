@@ -25,7 +25,7 @@ _PACKED_CHUNK = 64 * 1024
 _GZIP_MEMBERS = 100_000
 _SLACK = 64 * 1024**2  # what any archive may unpack to, however small it is
 _EXTENDED_BYTES, _EXTENDED_RECORDS, _EXTENDED_HEADERS = 64 * 1024, 100, 4  # of one header; headers of one member
-_ALL_EXTENDED_BYTES = 16 * 1024**2
+_ALL_EXTENDED_BYTES, _ALL_EXTENDED_RECORDS = 16 * 1024**2, 100_000
 _NAME_BYTES, _PART_BYTES, _DEPTH = 1000, 200, 64
 _WINDOWS = ("\\", ":")
 _UNSHOWN = ("Cc", "Zl", "Zp")  # categories of Unicode: control characters and separators of lines
@@ -137,7 +137,7 @@ class _Reader:
         self.stream = _Stream(file, limits, source)
         self.files, self.folders = set(), set()
         self.left = 0  # bytes of the current member that were not read yet
-        self.count = self.extended = 0
+        self.count = self.extended = self.records = 0
 
     def members(self) -> Iterator[_Member]:
         try:
@@ -204,8 +204,9 @@ class _Reader:
         if not 0 <= size <= _EXTENDED_BYTES:
             raise self._refusal(f"an extended header claims {size} bytes, more than {_EXTENDED_BYTES}")
         self.extended += size
-        if self.extended > _ALL_EXTENDED_BYTES:
-            raise self._refusal(f"extended headers of more than {_ALL_EXTENDED_BYTES} bytes")
+        if self.extended > _ALL_EXTENDED_BYTES or self.records > _ALL_EXTENDED_RECORDS:
+            bounds = f"{_ALL_EXTENDED_BYTES} bytes or {_ALL_EXTENDED_RECORDS} records"
+            raise self._refusal(f"extended headers of more than {bounds}")
         return self._exactly(size + -size % _BLOCK)[:size]
 
     def _records(self, content):
@@ -214,6 +215,7 @@ class _Reader:
         for _ in range(_EXTENDED_RECORDS + 1):
             if start == len(content):
                 return found
+            self.records += 1
             length = re.match(rb"([0-9]{1,5}) ", content[start : start + 6])
             end = start + int(length[1]) if length else 0
             record = content[start + len(length[0]) : end] if length else b""

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 
 import pytest
 
@@ -84,11 +83,38 @@ def test_a_key_is_a_plain_name(key):
         cached(key, lambda folder: None)
 
 
-def test_what_a_killed_process_left_is_swept_in_time(home):
-    for name, age in ((".work-old", 3), (".work-new", 1), ("preset", 30)):
+def test_what_a_killed_process_left_is_swept_and_what_a_live_one_holds_is_not(home):
+    for name in (".work-deadbeef", "preset"):
+        (home / name / "half").mkdir(parents=True)
+    with cache.work_folder() as folder, cache.work_folder() as other:
+        assert folder.parent == other.parent == home
+        assert sorted(os.listdir(home)) == sorted(["preset", folder.name, other.name])
+    assert os.listdir(home) == ["preset"]
+
+
+def test_a_full_disk_is_one_line(home):
+    def build(folder):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("a library's own words") from error
+
+    with pytest.raises(CacheError, match=r"home' \(No space left on device\)\. Set the environment variable KERAS_DET"):
+        cached("a", build)
+    assert not os.listdir(home)
+
+
+def test_only_what_the_cache_wrote_is_listed_and_removed(home, tmp_path):
+    for name in ("row", "a-0123456789ab", "other", "b-0123456789ab", "c-0123456789ab"):
         (home / name).mkdir(parents=True)
-        os.utime(home / name, (time.time() - age * 24 * 3600,) * 2)
-    with cache.work_folder() as folder:
-        assert folder.parent == home
-        assert sorted(os.listdir(home)) == sorted([".work-new", "preset", folder.name])
-    assert sorted(os.listdir(home)) == [".work-new", "preset"]
+        (home / name / "config.json").write_text("12345")
+    (home / "b-0123456789ab" / "diary.txt").touch()
+    (home / "d-0123456789ab").symlink_to(home / "other")
+    (home / "e-0123456789ab").write_text("a file")
+    found = cache.entries(("row",), ("config.json", "weights.h5"))
+    assert found == {"a-0123456789ab": 5, "c-0123456789ab": 5, "row": 5}
+    cache.remove("row")
+    assert "row" not in os.listdir(home) and len(os.listdir(home)) == 6
+    for key in ("", "..", "a/b", ".work-deadbeef"):
+        with pytest.raises(ValueError, match="plain file name"):
+            cache.remove(key)

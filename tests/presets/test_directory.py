@@ -1,5 +1,6 @@
 """The preset folder: written whole, read bit for bit, re-headed, and refused when damaged."""
 
+import errno
 import json
 import os
 
@@ -130,12 +131,12 @@ def test_an_older_preset_is_replaced_and_other_folders_are_not(model, saved, tmp
     assert sorted(os.listdir(tmp_path)) == ["empty", "file", "preset"]
 
 
-@pytest.mark.parametrize("moment", ["weights", "metadata", "rename"])
+@pytest.mark.parametrize("moment", ["weights", "metadata", "exchange", "rename"])
 def test_an_interrupted_write_leaves_the_older_preset(model, saved, tmp_path, monkeypatch, moment):
     before = outputs(model)
 
-    def fail(*_, **__):
-        raise OSError("interrupted")
+    def fail(*reason, **_):
+        raise OSError(*(reason if moment == "rename" else ("interrupted",)))
 
     newer = Toy(num_classes=9)
     metadata = {}
@@ -143,13 +144,16 @@ def test_an_interrupted_write_leaves_the_older_preset(model, saved, tmp_path, mo
         monkeypatch.setattr(newer, "named_weights", fail)
     elif moment == "metadata":
         metadata = {"not json": object()}
+    elif moment == "exchange":
+        monkeypatch.setattr("keras_detect.files.exchange", fail)
     else:
         rename = os.rename
+        monkeypatch.setattr("keras_detect.files.exchange", lambda *_: fail(errno.ENOSYS, "not here"))
         monkeypatch.setattr(
             "keras_detect.files.os.rename",
-            lambda a, b: fail() if b == saved and "older" not in str(a) else rename(a, b),
+            lambda a, b: fail(errno.EIO, "interrupted") if b == saved and "older" not in str(a) else rename(a, b),
         )
-    for folder in (saved,) if moment == "rename" else (saved, tmp_path / "new"):
+    for folder in (saved,) if moment in ("exchange", "rename") else (saved, tmp_path / "new"):
         with pytest.raises((OSError, TypeError)):
             save_preset(newer, folder, metadata)
     assert os.listdir(tmp_path) == ["preset"]

@@ -3,12 +3,16 @@
 import gzip
 import io
 import os
+import random
 import struct
 import tarfile
+import time
+import tracemalloc
 
 import pytest
 
-from keras_detect.weights.archives import ArchiveError, Limits, extract
+from keras_detect.weights import archives
+from keras_detect.weights.archives import ArchiveError, Limits, check, extract
 
 
 def member(name, content=b"x", **fields):
@@ -106,7 +110,7 @@ def test_a_header_that_claims_gigabytes_does_not_fill_the_memory(tmp_path):
     header = member("pax", b"", type=tarfile.XHDTYPE, size=8 * 1024**3 - 1)[0].tobuf(tarfile.GNU_FORMAT)
     with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
         file.write(header + bytes(4096))
-    assert "a header claims" in refusal(tmp_path / "a.tar.gz", tmp_path)
+    assert "an extended header claims" in refusal(tmp_path / "a.tar.gz", tmp_path)
 
 
 def test_a_long_chain_of_extended_headers(tmp_path):
@@ -114,7 +118,7 @@ def test_a_long_chain_of_extended_headers(tmp_path):
     link = member("pax", content, type=tarfile.XHDTYPE)[0].tobuf() + content + bytes(512 - len(content))
     with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
         file.write(link * 5000 + member("good", b"")[0].tobuf() + bytes(1024))
-    assert "truncated or no .tar.gz" in refusal(tmp_path / "a.tar.gz", tmp_path)
+    assert "more than 4 extended headers before one member" in refusal(tmp_path / "a.tar.gz", tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 10, 300, 700, 1500, -300, -20, -9, -1])
@@ -174,3 +178,242 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     with pytest.raises(FileExistsError, match="holds something already"):
         extract(tmp_path / "a.tar.gz", tmp_path / "out")
     assert os.listdir(tmp_path / "out") == ["f"]
+
+
+def test_members_that_would_take_one_place(tmp_path):
+    for name, members in {
+        "twice": ("a/b", "a/b"),
+        "case": ("a/Checkpoint", "a/checkpoint"),
+        "composed": ("caf\u00e9", "cafe\u0301"),
+        "dotted": ("a/b", "./a//b"),
+    }.items():
+        write(tmp_path / f"{name}.tar.gz", *[member(path) for path in members])
+        assert "is named twice" in refusal(tmp_path / f"{name}.tar.gz", tmp_path)
+    folders = [member("a/", b"", type=tarfile.DIRTYPE)] * 3
+    assert os.listdir(extract(write(tmp_path / "a.tar", *folders, member("a/b")), tmp_path / "out") / "a") == ["b"]
+
+
+@pytest.mark.parametrize("name", ["🙂" * 150, "é" * 101 + "/a", "a/" * 64 + "b", "/".join(["e" * 99] * 11)])
+def test_a_name_that_some_disk_cannot_hold(tmp_path, name):
+    write(tmp_path / "a.tar.gz", member(name))
+    assert "too long a name" in refusal(tmp_path / "a.tar.gz", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\nb", "a\x9bb", "a\u2028b"])
+def test_a_name_that_a_terminal_would_obey(tmp_path, name):
+    write(tmp_path / "a.tar.gz", member(name))
+    said = refusal(tmp_path / "a.tar.gz", tmp_path)
+    assert "no name that can be shown" in said and said.isprintable()
+
+
+def test_folders_that_names_imply_are_counted(tmp_path):
+    write(tmp_path / "a.tar.gz", *[member(f"{index}/" + "d/" * 50 + "f") for index in range(200)])
+    assert (tmp_path / "a.tar.gz").stat().st_size < 9000
+    said = refusal(tmp_path / "a.tar.gz", tmp_path)
+    assert "more than 10000 members, with the folders that their names imply" in said
+
+
+def pax(key, value, kind=tarfile.XHDTYPE):
+    """An extended header of one record."""
+    record = f" {key}={value}\n".encode()
+    record = next(b"%d" % n + record for n in range(len(record), len(record) + 9) if n == len(b"%d" % n) + len(record))
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = kind, len(record)
+    return info.tobuf() + record + bytes(-len(record) % 512)
+
+
+def plain(name, content=b"x"):
+    info, content = member(name, content)
+    return info.tobuf() + content + bytes(-len(content) % 512)
+
+
+def tiny_records(count, kind=tarfile.XHDTYPE):
+    info, content = member("pax", b"6 a=b\n" * count, type=kind)
+    return info.tobuf() + content + bytes(-len(content) % 512)
+
+
+HOSTILE = {
+    "global headers": lambda: pax("comment", "x" * 60_000, tarfile.XGLTYPE) * 70,
+    "global headers before members": lambda: b"".join(
+        pax("comment", "x" * 60_000, tarfile.XGLTYPE) + plain(f"f{index}") for index in range(300)
+    ),
+    "tiny records": lambda: tiny_records(500_000),
+    "tiny records in small headers": lambda: b"".join(tiny_records(90) + plain(f"f{index}") for index in range(2000)),
+    "a header of 1 GiB": lambda: member("p", b"", type=tarfile.XHDTYPE, size=1024**3)[0].tobuf() + bytes(10_000),
+    "a long name of 20 MiB": lambda: (
+        member("p", b"", type=tarfile.GNUTYPE_LONGNAME, size=20 * 1024**2)[0].tobuf() + bytes(20 * 1024**2)
+    ),
+    "implied folders": lambda: b"".join(plain(f"{index:04d}/" + "a/" * 40 + "f") for index in range(9000)),
+    "too many members": lambda: b"".join(plain(f"f{index}", b"") for index in range(10_001)),
+    "zeros": lambda: plain("f", bytes(120 * 1024**2)),
+    "zeros behind the end": lambda: plain("f") + bytes(120 * 1024**2),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_archives_take_neither_time_nor_memory(tmp_path, name):
+    content = HOSTILE[name]() + bytes(1024)
+    path = tmp_path / "a.tar"
+    path.write_bytes(gzip.compress(content, 1))
+    del content
+    tracemalloc.start()
+    start = time.process_time()
+    try:
+        refused = None
+        with open(path, "rb") as file:
+            check(file)
+    except ArchiveError as error:
+        refused = str(error)
+    seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert refused
+    assert peak < 16 * 1024**2, f"{peak / 1024**2:.0f} MiB"
+    assert seconds < 8, f"{seconds:.1f} s"
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_gzip_tricks(tmp_path, number):
+    good = write(tmp_path / "good.tar", member("a", b"1" * 5000), mode="w").read_bytes()
+    half = len(good) // 2
+    case = (
+        gzip.compress(good[:half]) + gzip.compress(good[half:]) + bytes(3000),  # members in a row, padded with zeros
+        gzip.compress(good) + b"garbage",
+        gzip.compress(b"") * 100_001,
+        b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * 10**7,  # a file name without end
+    )[number]
+    (tmp_path / "a.tar.gz").write_bytes(case)
+    if number == 0:
+        assert (extract(tmp_path / "a.tar.gz", tmp_path / "out") / "a").read_bytes() == b"1" * 5000
+    else:
+        assert refusal(tmp_path / "a.tar.gz", tmp_path)
+
+
+@pytest.mark.parametrize(("start", "kind"), [(b"PK\x03\x04", ".zip"), (b"BZh9", ".bz2"), (b"\xfd7zXZ\0", ".xz")])
+def test_other_containers_are_named(tmp_path, start, kind):
+    (tmp_path / "a.tar.gz").write_bytes(start + bytes(100))
+    assert f"a {kind} archive; supported: .tar.gz and .tar" in refusal(tmp_path / "a.tar.gz", tmp_path)
+
+
+def test_the_room_on_the_disk_is_asked_for_first(tmp_path, monkeypatch):
+    write(tmp_path / "a.tar.gz", member("a", b"1" * 5000))
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 4999}))
+    with pytest.raises(OSError, match="unpacks to 5,000 bytes, and 4,999 are free"):
+        extract(tmp_path / "a.tar.gz", tmp_path / "out")
+    assert os.listdir(tmp_path) == ["a.tar.gz"]
+
+
+def test_messages_name_what_the_user_named(tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8bno")
+    with pytest.raises(ArchiveError, match=r"^https://example\.com/\\x1b\[2J\.tar\.gz: the archive is truncated or no"):
+        extract(tmp_path / "a.tar.gz", tmp_path / "out", source="https://example.com/\x1b[2J.tar.gz")
+
+
+# --- generated -------------------------------------------------------------------------------------------------------
+
+NAMES = (
+    "a",
+    "b/c",
+    "../x",
+    "/x",
+    "a/../../x",
+    "x\\y",
+    "c:x",
+    "",
+    ".",
+    "..",
+    "a//b",
+    "\x1b[1m",
+    "🙂" * 80,
+    "d/" * 70,
+    "A",
+)
+KINDS = (
+    b"0",
+    b"0",
+    b"0",
+    b"0",
+    b"\0",
+    b"1",
+    b"2",
+    b"3",
+    b"4",
+    b"5",
+    b"6",
+    b"7",
+    b"x",
+    b"g",
+    b"L",
+    b"K",
+    b"S",
+    b"V",
+    b"?",
+)
+
+
+def generated(drawn):
+    """The bytes of an archive: members of odd names, kinds and sizes, then bytes changed, cut off or repeated."""
+    content = b""
+    for _ in range(drawn.randint(0, 6)):
+        data = drawn.randbytes(drawn.choice((0, 1, 511, 512, 513, 3000)))
+        info = tarfile.TarInfo(drawn.choice(NAMES) if drawn.random() < 0.15 else f"f{drawn.randint(0, 50)}")
+        info.type = drawn.choice(KINDS) if drawn.random() < 0.15 else b"0"
+        info.size = drawn.choice((0, 8**11 - 1, -(10**6))) if drawn.random() < 0.05 else len(data)
+        info.linkname = drawn.choice(NAMES)
+        if drawn.random() < 0.1:
+            key = drawn.choice(("path", "size", "GNU.sparse.size", "comment", "linkpath"))
+            content += pax(key, drawn.choice((*NAMES, "0", "-1", "9" * 30)), drawn.choice((b"x", b"g")))
+        content += info.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % 512)
+    content += bytes(drawn.choice((0, 512, 1024, 10240)))
+    content = bytearray(gzip.compress(content, 1) if drawn.random() < 0.5 else content)
+    for _ in range(drawn.choice((0, 0, 1, 3))):
+        if content:
+            content[drawn.randrange(len(content))] = drawn.randrange(256)
+    return bytes(content[: drawn.randint(0, len(content))] if drawn.random() < 0.2 else content)
+
+
+def test_300_generated_archives_are_extracted_inside_or_refused(tmp_path):
+    outcomes = {True: 0, False: 0}
+    (tmp_path / "victim").write_text("mine")
+    for seed in range(300):
+        path, out = tmp_path / "a.tar", tmp_path / "out"
+        path.write_bytes(generated(random.Random(seed)))
+        try:
+            extract(path, out, limits=Limits(20, 4000, 40_000))
+        except ArchiveError as error:
+            assert str(error).startswith(str(path)) and str(error).isprintable(), seed
+            assert not out.exists(), seed
+        else:
+            for found in out.rglob("*"):
+                assert not found.is_symlink() and (found.is_file() or found.is_dir()), seed
+        outcomes[out.exists()] += 1
+        assert set(os.listdir(tmp_path)) <= {"a.tar", "out", "victim"}, seed
+        if out.exists():
+            os.rename(out, tmp_path.parent / f"{tmp_path.name}-{seed}")
+    assert (tmp_path / "victim").read_text() == "mine" and min(outcomes.values()) > 20, outcomes
+
+
+def test_what_tarfile_writes_is_read_as_tarfile_reads_it(tmp_path):
+    for seed in range(50):
+        drawn = random.Random(seed)
+        names = {
+            "/".join(drawn.choice("abcdefgh") * drawn.randint(1, 40) for _ in range(drawn.randint(1, 9)))
+            for _ in "1234"
+        }
+        names = [name for name in sorted(names) if not any(other.startswith(name + "/") for other in names)]
+        path = tmp_path / f"{seed}.tar"
+        format = drawn.choice((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT))
+        with tarfile.open(path, drawn.choice(("w", "w:gz")), format=format) as tar:
+            for name in names:
+                try:
+                    tar.addfile(
+                        *(
+                            part if isinstance(part, tarfile.TarInfo) else io.BytesIO(part)
+                            for part in member(name, name.encode())
+                        )
+                    )
+                except ValueError:  # too long for this format
+                    continue
+        out = extract(path, tmp_path / f"out{seed}")
+        with tarfile.open(path) as tar:
+            wanted = {info.name: tar.extractfile(info).read() for info in tar if info.isreg()}
+        assert {str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*") if file.is_file()} == wanted
