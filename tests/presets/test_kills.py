@@ -6,15 +6,20 @@ import tarfile
 import pytest
 
 from keras_detect import files
-from keras_detect.presets import cache, store
-from keras_detect.presets.directory import PRESET_FILES, read_preset, save_preset
+from keras_detect.presets import cache, directory, store
+from keras_detect.presets.directory import PRESET_FILES, save_preset
 from tests import kills
 from tests.presets.toy import Toy
 
 
 def classes(folder):
-    """The number of classes of a preset that is read with its weights, their digest compared."""
-    return read_preset(folder)[0].num_classes
+    """The number of classes of a preset by its config, its label map and its weights, whose digest is compared."""
+    assert directory.is_preset(folder)
+    config = directory.read_json(folder / directory.CONFIG)["config"]
+    assert set(directory.read_json(folder / directory.LABEL_MAP)) == {"class_names"}
+    with directory.open_weights(folder) as weights:
+        assert weights.shapes["head/kernel"] == (4, config["num_classes"]) and len(weights.shapes) == 8
+    return config["num_classes"]
 
 
 class SavePreset(kills.Case):
