@@ -25,9 +25,9 @@ PHOTO_THRESHOLD = 0.45
 PRESET = "frcnn_inception_v100"  # blood cells in three classes
 CLASS_NAMES = ("circle", "square", "triangle", "star")
 IMAGE_SIZE = 160
-SAMPLED_PROPOSALS = 16  # of a image in a step: at most four objects are on it
+SAMPLED_PROPOSALS = 8  # per image and step: at most four objects are on it
 TRAINING_IMAGES, HELD_OUT_IMAGES, DRAWN_IMAGES = 480, 60, 6
-RECIPE = Recipe(epochs=9, batch_size=8, learning_rate=2e-3, warmup_fraction=0.1)
+RECIPE = Recipe(epochs=7, batch_size=8, learning_rate=2e-3, warmup_fraction=0.1)
 
 
 def run_demo(output: str | os.PathLike, seed: int = 0) -> bool:
