@@ -3,13 +3,17 @@
 from keras_detect.evaluation.callback import COCOEvaluation
 from keras_detect.training.averaged_weights import AveragedWeights
 from keras_detect.training.best_model import BestModel
+from keras_detect.training.divergence import StopOnDivergence
 from keras_detect.training.history_file import HistoryFile
+from keras_detect.training.resume import Resume
 
 __all__ = [
     "AveragedWeights",
     "BestModel",
     "COCOEvaluation",
     "HistoryFile",
+    "Resume",
+    "StopOnDivergence",
 ]
 
 

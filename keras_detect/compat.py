@@ -59,12 +59,24 @@ def producer(tensor):
 
 
 def moving_averages(optimizer):
-    """`[(variable, its moving average), ...]` of an optimizer with `use_ema=True`.
+    """`[(variable, its moving average), ...]` of an optimizer, empty unless it is built and has `use_ema=True`.
 
     Stands in for public access to the averages: Keras can only overwrite the weights with them. Private:
     `Optimizer._trainable_variables`, `Optimizer._model_variables_moving_average`.
     """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+    if not optimizer.built or not optimizer.use_ema:
+        return []
     return list(zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True))
+
+
+def begin_fit_at(model, epoch) -> None:
+    """Lets the running `fit`, whose `on_train_begin` calls this, begin at `epoch` (from 0); 0 takes it back.
+
+    Stands in for a public way to resume: Keras' own `BackupAndRestore` does the same. Private:
+    `Trainer._initial_epoch`.
+    """
+    model._initial_epoch = epoch
 
 
 class BuiltByConstructor:

@@ -16,7 +16,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow: its sta
 from absl import app, logging
 
 from keras_detect.cli._parser import Parser, did_you_mean
+from keras_detect.cli._signals import interrupting
 from keras_detect.data import pixel_limit
+from keras_detect.training.divergence import TrainingDiverged
 
 
 def main():
@@ -62,14 +64,25 @@ def parse(arguments):
 
 
 def run(arguments):
-    """Runs a sub-command. Bad input ends in one line on stderr and status 2; a defect of ours keeps its traceback."""
+    """Runs a sub-command. Bad input ends in one line on stderr and status 2; a defect of ours keeps its traceback.
+
+    A training that diverges ends with status 1, Ctrl-C with 130 and SIGTERM with 143, in one line too.
+    """
     logging.set_verbosity(logging.WARNING)
-    try:
-        with pixel_limit(getattr(arguments, "max_pixels", None)):
-            return arguments.run(arguments)
-    except (ValueError, OSError) as error:
+    with interrupting() as received:
+        try:
+            with pixel_limit(getattr(arguments, "max_pixels", None)):
+                return arguments.run(arguments)
+        except (ValueError, OSError) as error:
+            status, stopped = 2, error
+        except TrainingDiverged as error:
+            status, stopped = 1, error
+        except KeyboardInterrupt as error:
+            status, stopped = received.status, error
         if arguments.debug:
-            raise
-        message = " ".join(str(error).split())
+            raise stopped
+        message = " ".join(str(stopped).split())
+        if isinstance(stopped, KeyboardInterrupt):
+            message = f"stopped by {received.name}. {message or 'Nothing was finished.'}"
         print(f"keras-detect {arguments.command}: {message}", file=sys.stderr)
-        return 2
+        return status

@@ -32,6 +32,9 @@ def add_arguments(parser):
     parser.add_argument("--skip_check", action="store_true", help="do not decode every image before the first epoch")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (%(default)s)")
     parser.add_argument("--output", required=True, help="folder for model.keras, history.csv, curve.png, metrics.json")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run in --output, if any")
+    parser.add_argument("--overwrite", action="store_true", help="start anew where --output holds a model")
+    parser.add_argument("--checkpoint_every", type=int, metavar="STEPS", help="also within an epoch (one per epoch)")
 
 
 def run(arguments):
@@ -56,6 +59,9 @@ def run(arguments):
         cache=arguments.cache,
         check=not arguments.skip_check,
         seed=arguments.seed,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+        checkpoint_every=arguments.checkpoint_every,
         verbose=1 if sys.stdout.isatty() else 2,  # a bar for a person, one line per epoch for a log
     )
     print(f"{result.presentations:,} image presentations in {result.minutes:.1f} minutes")

@@ -184,8 +184,8 @@ class DetectionDataset:
             augment: None, an augmentation of `keras_detect.transforms`, or a sequence of them, applied in order. One
                 that takes several images (`num_examples`) gets the further ones at random from the whole data set.
             shuffle: a new order every epoch.
-            seed: int that makes order and augmentation the same on every run (and still different in every epoch).
-                TensorFlow mixes the program's own seed in, so let `keras.utils.set_random_seed` be the same too.
+            seed: int that makes order and augmentation the same on every run (and still different in every epoch: they
+                depend on the seed and the number of the epoch alone). None: one drawn from Python's `random`.
             drop_remainder: leave out a last batch with fewer pictures.
             max_boxes: M, truth rows per picture; default: the largest number on one picture. Rows beyond are dropped
                 with a warning, so leave it None for evaluation.
@@ -197,7 +197,7 @@ class DetectionDataset:
             shard: `(index, count)` where several hosts train together: host `index` of `count` gets its part of every
                 epoch, and all hosts together get every picture once (with `drop_remainder`, as many on each host, so
                 up to `count - 1` fewer in all). Batches have the same shapes on all hosts. Needs a seed where it
-                shuffles, the same on all hosts, as the program's own.
+                shuffles, the same on all hosts.
 
         Returns:
             Dataset of `(x, y)`. x: `images` uint8 [B, h, w, 3], or, where the resizer pads or the data set has

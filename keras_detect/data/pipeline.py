@@ -10,6 +10,7 @@ from keras_detect import schema
 from keras_detect.data import rasters
 from keras_detect.data.columns import image_columns, object_columns
 from keras_detect.data.image import MAX_PIXELS, TF_JPEG, TF_PNG, FilePicture, tf_decoded
+from keras_detect.data.order import EpochOrder, attach, epochs, shuffled
 from keras_detect.transforms.augmentation import num_examples
 
 CACHE_LIMIT_BYTES = 4 * 2**30
@@ -61,18 +62,15 @@ def build_batches(
     def parallel(dataset, function):
         return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
-    dataset = tf.data.Dataset.range(len(records))
-    if cache:
-        dataset = _part(dataset, shard, drop_remainder)  # no host holds what another one trains on
+    order = _order(records, seed, shuffle, batch_size, shard, drop_remainder, cache)
+    dataset = tf.data.Dataset.from_tensor_slices(np.asarray(order.indices, np.int64))
+    if cache:  # no host holds what another one trains on
         dataset = parallel(dataset, load if augmentations else lambda index: finish(load(index))).cache()
-    if shuffle:
-        # Indices, or references to cached pictures: a buffer of all of them costs nothing and mixes perfectly.
-        dataset = dataset.shuffle(len(records), seed=seed, reshuffle_each_iteration=True)
-    if not cache:
-        dataset = _part(dataset, shard, drop_remainder)
+    if shuffle or augmentations:
+        dataset = _every_epoch_anew(dataset, order, numbered=bool(augmentations))
+    elif order.shard:
+        dataset = dataset.shard(order.shard[1], order.shard[0])
     if augmentations:
-        numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
-        dataset = tf.data.Dataset.zip(dataset, numbers)
         whole = augment_and_finish if cache else lambda index, number: augment_and_finish(load(index), number)
         dataset = parallel(dataset, whole)
     elif not cache:
@@ -81,7 +79,37 @@ def build_batches(
     dataset = dataset.batch(batch_size, drop_remainder=drop_remainder).prefetch(tf.data.AUTOTUNE)
     if raster_keys:  # after the prefetching, so that one batch at a time holds pixels
         dataset = dataset.map(lambda x, y: rasters.unpack_batch(x, y, raster_keys, canvas))
-    return dataset.with_options(_options())
+    return attach(dataset.with_options(_options()), order)
+
+
+def _order(records, seed, shuffle, batch_size, shard, drop_remainder, cache):
+    """The `EpochOrder` of the images, of which every host deals as many where remainders are dropped."""
+    count = len(records) // shard[1] * shard[1] if shard and drop_remainder else len(records)
+    own = shard is not None and cache  # a host's cache holds its own images alone
+    return EpochOrder(
+        seed=seed,
+        shuffle=shuffle,
+        file_names=[record.file_name for record in records],
+        batch_size=batch_size,
+        indices=range(shard[0], count, shard[1]) if own else range(count),
+        shard=None if own else shard,
+    )
+
+
+def _every_epoch_anew(dataset, order, numbered):
+    """The elements of `dataset` in the order of each epoch, where `numbered` with its random number beside each.
+
+    Elements are indices, or references to cached images: a buffer of all of them costs nothing and mixes perfectly.
+    """
+
+    def one_epoch(seeds):
+        epoch = shuffled(dataset, len(order.indices), seeds) if order.shuffle else dataset
+        if order.shard:
+            epoch = epoch.shard(order.shard[1], order.shard[0])
+        return epoch.map(lambda *element: (*element, seeds[2])) if numbered else epoch
+
+    index, count = order.shard or (0, 1)
+    return epochs(order, one_epoch, len(range(index, len(order.indices), count)))
 
 
 def _options():
@@ -101,7 +129,7 @@ def _augmented(example, number, augmentations, records, load, raster_keys):
 
     Args:
         example: dict of tensors with the `"index"` of its record.
-        number: int64, random, another one for every example of every epoch.
+        number: int64, random, another one for every epoch.
     """
     import tensorflow as tf
 
@@ -125,15 +153,6 @@ def _augmented(example, number, augmentations, records, load, raster_keys):
         return apply(load(index), seed, operations)
 
     return apply(example, tf.stack([number, example["index"]]), augmentations)
-
-
-def _part(dataset, shard, drop_remainder):
-    """The pictures of one host; the same number on every host where remainders are dropped."""
-    if shard is None:
-        return dataset
-    index, count = shard
-    dataset = dataset.take(int(dataset.cardinality()) // count * count) if drop_remainder else dataset
-    return dataset.shard(count, index)
 
 
 def _loader(records, stored_frame):

@@ -7,6 +7,7 @@ states the rules once, in numpy; `checked` applies them to arrays, `tf.data`, `P
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import inspect
 import types
@@ -295,13 +296,31 @@ def warn_of_folded_weights(model):
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class FitCall:
+    """What a running `fit` was called with, for callbacks.
+
+    Attributes:
+        data: its `x` as the caller passed it.
+        callbacks: the list of callbacks.
+    """
+
+    data: object
+    callbacks: list
+
+
 class ChecksBatches:
     """What `DetectionModel` inherits so that no batch reaches it unchecked: `BatchCheck` states the rules."""
+
+    #: the `FitCall` of a running `fit`, else None
+    fit_call: FitCall | None = None
 
     def fit(self, *args, **kwargs):
         warn_of_folded_weights(self)
         call = inspect.signature(super().fit).bind(*args, **kwargs)
         given, held_out = call.arguments, call.arguments.get("validation_data")
+        callbacks = given.get("callbacks") or []
+        running = FitCall(given.get("x"), keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)))
         training, validation = BatchCheck(self.num_classes), BatchCheck(self.num_classes, "validation batch")
         size = given.get("batch_size")
         given["x"] = checked(training, given.get("x"), given.get("y"), given.get("sample_weight"), size)
@@ -309,8 +328,16 @@ class ChecksBatches:
             parts = keras.utils.unpack_x_y_sample_weight(held_out)
             x = checked(validation, *parts, given.get("validation_batch_size") or size)
             given["validation_data"] = (x, *parts[1:]) if isinstance(held_out, tuple | list) else x
-        with training, validation, self._variables_kept():
+        with training, validation, self._variables_kept(), self._running(running):
             return super().fit(*call.args, **call.kwargs)
+
+    @contextlib.contextmanager
+    def _running(self, fit_call):
+        self.fit_call = fit_call
+        try:
+            yield
+        finally:
+            self.fit_call = None
 
     def evaluate(self, *args, **kwargs):
         call = inspect.signature(super().evaluate).bind(*args, **kwargs)

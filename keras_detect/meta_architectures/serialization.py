@@ -1,10 +1,14 @@
 """A detector as a config of its parts, and its weights by their place in the model."""
 
+import contextlib
+import pathlib
+
 import keras
 
-from keras_detect import compat
+from keras_detect import compat, files
 from keras_detect.config_bounds import MAX_WEIGHTS, check_config
 from keras_detect.registry import PACKAGE, deserialize, unknown_name
+from keras_detect.weights.finite import require_finite
 from keras_detect.weights.named_weights import named_weights
 
 
@@ -96,21 +100,46 @@ class Serialization:
         return {**config, **changed, "class_names": None}
 
     def save(self, filepath, overwrite=True, zipped=None, include_optimizer=True, **kwargs):
-        """Keras' `save`, with a choice.
+        """Keras' `save`, with a choice, and whole or not at all: an older file stays until the new one is written.
 
         Args:
             filepath: `.keras` file.
             overwrite, zipped, **kwargs: as in Keras.
             include_optimizer: `False` leaves out how the model was compiled and the optimizer's state, up to two
                 thirds of the file; the loaded model is not compiled.
+
+        Raises:
+            NonFiniteWeightsError: a weight is NaN or infinite, or an average of weights that the optimizer keeps.
         """
-        if include_optimizer or not self.compiled:
-            super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+        require_finite(self, averages=include_optimizer)
+        path = pathlib.Path(str(filepath))
+        local = path.suffix == ".keras" and zipped is not False and "://" not in str(filepath)
+        whole = local and (overwrite or not path.exists()) and not path.name.startswith(files.PART)
+        with contextlib.ExitStack() as stack:
+            if not include_optimizer:
+                stack.enter_context(self._without_optimizer())
+            target = stack.enter_context(files.replacing_file(path)) if whole else filepath
+            super().save(target, overwrite=overwrite, zipped=zipped, **kwargs)
+
+    def save_weights(self, filepath, overwrite=True, **kwargs):
+        """Keras' `save_weights`. Raises `NonFiniteWeightsError` where a weight is NaN or infinite."""
+        require_finite(self)
+        super().save_weights(filepath, overwrite=overwrite, **kwargs)
+
+    def save_own_variables(self, store):
+        """What every function of Keras that saves a model calls. Raises `NonFiniteWeightsError`."""
+        require_finite(self)
+        super().save_own_variables(store)
+
+    @contextlib.contextmanager
+    def _without_optimizer(self):
+        if not self.compiled:
+            yield
             return
         optimizer = self.optimizer
         self.optimizer, self.compiled = None, False
         try:
-            super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+            yield
         finally:
             self.optimizer, self.compiled = optimizer, True
 

@@ -2,9 +2,12 @@
 
 from keras_detect.training.averaged_weights import AveragedWeights
 from keras_detect.training.best_model import BestModel
+from keras_detect.training.divergence import StopOnDivergence, TrainingDiverged
 from keras_detect.training.history_file import HistoryFile
 from keras_detect.training.recipe import Recipe
+from keras_detect.training.resume import CheckpointError, Resume
 from keras_detect.training.run import TrainingResult, train
+from keras_detect.training.run_folder import TrainingInterrupted
 from keras_detect.training.schedules import (
     CosineDecayWithWarmup,
     ExponentialDecayWithBurnIn,
@@ -15,12 +18,17 @@ from keras_detect.training.schedules import (
 __all__ = [
     "AveragedWeights",
     "BestModel",
+    "CheckpointError",
     "CosineDecayWithWarmup",
     "ExponentialDecayWithBurnIn",
     "HistoryFile",
     "InverseTimeDecay",
     "ManualStepping",
     "Recipe",
+    "Resume",
+    "StopOnDivergence",
+    "TrainingDiverged",
+    "TrainingInterrupted",
     "TrainingResult",
     "train",
 ]

@@ -20,16 +20,19 @@ class AveragedWeights(keras.callbacks.Callback):
         self._trained = None
 
     def on_epoch_end(self, epoch, logs=None):
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # LossScaleOptimizer
-        pairs = compat.moving_averages(optimizer)
+        pairs = compat.moving_averages(self.model.optimizer)
         self._trained = [_copy(variable) for variable, _ in pairs]
         for variable, average in pairs:
             variable.assign(_copy(average))
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.take_out()
+
+    def take_out(self):
+        """Puts the trained weights back into the model, if the averages are in it."""
         if self._trained is not None:
-            optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-            for (variable, _), value in zip(compat.moving_averages(optimizer), self._trained, strict=True):
+            pairs = compat.moving_averages(self.model.optimizer)
+            for (variable, _), value in zip(pairs, self._trained, strict=True):
                 variable.assign(value)
             self._trained = None
 

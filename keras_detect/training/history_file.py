@@ -23,6 +23,13 @@ class HistoryFile(keras.callbacks.Callback):
         self.path = pathlib.Path(path)
         self.rows = []
 
+    def get_state(self):
+        """For `Resume`: the rows written so far."""
+        return {"rows": self.rows}
+
+    def set_state(self, state):
+        self.rows = list(state["rows"])
+
     def on_epoch_end(self, epoch, logs=None):
         self.rows.append({"epoch": epoch, **{name: float(value) for name, value in (logs or {}).items()}})
         names = list(dict.fromkeys(name for row in self.rows for name in row))

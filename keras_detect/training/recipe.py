@@ -1,10 +1,14 @@
 """Optimizer and schedule that train a detector sanely without tuning."""
 
+import numbers
+
 import keras
 
 from keras_detect.registry import part
 from keras_detect.training.averaged_weights import AveragedWeights
 from keras_detect.training.schedules import CosineDecayWithWarmup
+
+LARGEST_LEARNING_RATE = 1.0
 
 
 @part
@@ -14,7 +18,7 @@ class Recipe:
     Args:
         epochs: passes over the training pictures.
         batch_size: pictures in a step.
-        learning_rate: its peak.
+        learning_rate: its peak, at most 1: AdamW moves every weight by up to the learning rate in a step.
         warmup_fraction: share of all steps in which the learning rate grows linearly.
         weight_decay: AdamW's decoupled decay; scales, offsets and biases are left out.
         clip_norm: bound of the global gradient norm.
@@ -33,12 +37,18 @@ class Recipe:
     ema_momentum: float = 0.0
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive. Received: {name}={getattr(self, name)!r}")
-        for name in ("warmup_fraction", "ema_momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1). Received: {name}={getattr(self, name)!r}")
+        for name, largest in (("epochs", 1_000_000), ("batch_size", 65_536)):
+            value = getattr(self, name)
+            if not (isinstance(value, numbers.Integral) and not isinstance(value, bool) and 1 <= value <= largest):
+                raise ValueError(f"{name} must be positive and whole, at most {largest:,}. Received: {name}={value!r}")
+        for name, largest in (("learning_rate", LARGEST_LEARNING_RATE), ("clip_norm", 1e6)):
+            value = getattr(self, name)
+            if not (_is_real(value) and 0 < value <= largest):
+                raise ValueError(f"{name} must be positive, at most {largest:g}. Received: {name}={value!r}")
+        for name in ("warmup_fraction", "ema_momentum", "weight_decay"):
+            value = getattr(self, name)
+            if not (_is_real(value) and 0 <= value < 1):
+                raise ValueError(f"{name} must lie in [0, 1). Received: {name}={value!r}")
 
     def compile(self, model, steps_per_epoch, **options):
         """Compiles `model` for `epochs * steps_per_epoch` steps; `options` as in Keras' `compile`."""
@@ -62,3 +72,7 @@ class Recipe:
     def callbacks(self):
         """Callbacks that must stand in front of the evaluation: the swap to the averaged weights."""
         return [AveragedWeights()] if self.ema_momentum else []
+
+
+def _is_real(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -1,9 +1,11 @@
 """One whole training run: data, model, recipe, evaluation, and the best model with its history on disk."""
 
+import contextlib
 import dataclasses
+import json
+import math
 import os
 import pathlib
-import time
 
 import keras
 
@@ -11,12 +13,15 @@ from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.load import load_dataset
 from keras_detect.data.record import REFUSED
 from keras_detect.evaluation.callback import COCOEvaluation, evaluate_coco
-from keras_detect.files import write_json
+from keras_detect.files import replacing_file, write_json
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.registry import unknown_name
 from keras_detect.training.best_model import BestModel
+from keras_detect.training.divergence import TrainingDiverged
 from keras_detect.training.history_file import HistoryFile
 from keras_detect.training.recipe import Recipe
+from keras_detect.training.resume import Resume
+from keras_detect.training.run_folder import CURVE, HISTORY, METRICS, RunFolder, TrainingInterrupted, fingerprint
 from keras_detect.training.start import DEFAULT_START, starting_model
 from keras_detect.transforms import (
     RandomColor,
@@ -78,14 +83,18 @@ def train(
     cache: bool = False,
     check: bool = True,
     seed: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+    checkpoint_every: int | None = None,
     verbose: int = 1,
 ) -> TrainingResult:
     """Trains a detector; `keras-detect train` is this function.
 
     Args:
         data: a `DetectionDataset`, or a folder or file for `load_dataset`.
-        output: folder for `model.keras` (of the best epoch), `history.csv`, `curve.png` and, with validation data,
-            `metrics.json`; created if absent.
+        output: folder for `model.keras` (of the best epoch), `history.csv`, `curve.png`, `run.json` (the settings)
+            and, with validation data, `metrics.json`; created if absent. A running or interrupted run has its
+            checkpoint there too.
         train_split: split of the folder to train on; None for everything.
         validation_split: split of the folder that chooses the best epoch; None for no validation.
         validation_data: a data set or folder for validation, in the place of `validation_split`.
@@ -102,53 +111,109 @@ def train(
         evaluate_every: epochs between evaluations.
         cache: whether to keep the decoded images in memory.
         check: whether to decode every image before the first epoch, so that a damaged one ends the run there.
-        seed: of weights, order and augmentation.
+        seed: of weights, order and augmentation. Two runs with one seed are equal.
+        resume: go on with an interrupted run in `output`, if there is one: it ends with the weights of an uninterrupted
+            run, bit for bit on one device (`callbacks.Resume`). A finished run is returned as it is.
+        overwrite: start anew in a folder that holds a model; it stays until the run has a better one than none.
+        checkpoint_every: steps between checkpoints within an epoch; None for one per epoch.
         verbose: as in Keras' `fit`: 0 silent, 1 a progress bar, 2 one line per epoch.
 
     Raises:
         FileNotFoundError: no such folder, file or image.
-        ValueError: unusable data, an unknown model, split or augmentation, a setting out of its range, or a loss that
-            was NaN in the first epoch.
+        FileExistsError: `output` holds a model or an interrupted run, and neither `resume` nor `overwrite` is given.
+        ValueError: unusable data, an unknown model, split or augmentation, a setting out of its range, or other
+            settings than the run that shall go on.
+        TrainingDiverged: the loss or a weight became NaN or infinite, or the loss exploded (`callbacks.BestModel`); the
+            best model before that stays.
+        TrainingInterrupted: a `KeyboardInterrupt` that says what is saved.
     """
     recipe = Recipe(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, ema_momentum=ema_momentum)
     augmentations = _augmentations(augment)
-    keras.utils.set_random_seed(seed)
-    training = _dataset(data, train_split)
-    validation = _validation(data, validation_split, validation_data, training.class_names)
-    if check:
-        _check({"training": training, "validation": validation}, verbose)
-    detector = starting_model(model, training, image_size, verbose)
-    output = pathlib.Path(output).expanduser()
-    output.mkdir(parents=True, exist_ok=True)
-    if verbose:
-        print(f"{training}\n{detector.count_params():,} parameters, classes: {', '.join(training.class_names)}")
-    batches = training.batches(
-        detector,
-        batch_size,
-        augment=augmentations,
-        shuffle=True,
-        seed=seed,
-        drop_remainder=len(training) >= batch_size,
-        cache=cache,
-    )
+    _check_counts(evaluate_every=evaluate_every, checkpoint_every=checkpoint_every, seed=seed)
+    folder = RunFolder(output, resume=resume, overwrite=overwrite)
+    validated = validation_split is not None or validation_data is not None
+    best = BestModel(folder.model, monitor="val_map" if validated else None)
+    with _ending(folder, best):
+        keras.utils.set_random_seed(seed)
+        training = _dataset(data, train_split)
+        validation = _validation(data, validation_split, validation_data, training.class_names)
+        if check:
+            _check({"training": training, "validation": validation}, verbose)
+        detector = starting_model(model, training, image_size, verbose)
+        if verbose:
+            print(f"{training}\n{detector.count_params():,} parameters, classes: {', '.join(training.class_names)}")
+        settings = {
+            "model": os.fspath(model) if isinstance(model, str | os.PathLike) else type(detector).__name__,
+            "parameters": detector.count_params(),
+            "image_size": image_size,
+            "augment": [_described(operation) for operation in augmentations],
+            "evaluate_every": evaluate_every,
+            "seed": seed,
+            "data": fingerprint(training),
+            "validation_data": fingerprint(validation),
+        }
+        finished = folder.begin({**dataclasses.asdict(recipe), **settings})
+        if finished is None:
+            drop = len(training) >= batch_size
+            data = {"augment": augmentations, "shuffle": True, "seed": seed, "drop_remainder": drop, "cache": cache}
+            batches = training.batches(detector, batch_size, **data)
+            callbacks = _callbacks(recipe, validation, evaluate_every, best)
+            callbacks.append(Resume(folder.checkpoint, every_n_steps=checkpoint_every, keep=True))
+            finished = _fit(detector, recipe, batches, callbacks, validation, folder, verbose)
+        return _result(folder, finished)
+
+
+@contextlib.contextmanager
+def _ending(folder, best):
+    """What a run that is stopped or diverges leaves, and says."""
+    try:
+        yield
+    except TrainingDiverged:
+        folder.abandon()
+        raise
+    except KeyboardInterrupt:
+        raise TrainingInterrupted(folder.contents(best.best_epoch)) from None
+
+
+def _fit(detector, recipe, batches, callbacks, validation, folder, verbose):
+    """Trains, draws the curve, measures the best model, and marks the run as finished.
+
+    Returns what `RunFolder.begin` would return from then on.
+    """
     recipe.compile(detector, steps_per_epoch=len(batches))
-    best = BestModel(output / "model.keras", monitor="val_map" if validation is not None else None)
-    callbacks = _callbacks(recipe, validation, evaluate_every, best)
-    started = time.monotonic()
-    history = detector.fit(batches, epochs=epochs, callbacks=callbacks, verbose=verbose)
-    minutes = (time.monotonic() - started) / 60
-    if best.best_epoch is None:
-        raise ValueError("The loss became NaN in the first epoch: nothing was saved. Lower learning_rate.")
-    draw_learning_curve(output / "history.csv", output / "curve.png")
-    detector = keras.saving.load_model(best.path)
+    history = detector.fit(batches, epochs=recipe.epochs, callbacks=callbacks, verbose=verbose)
+    best = next(callback for callback in callbacks if isinstance(callback, BestModel))
+    if best.best_epoch is None:  # val_map stayed 0, and the folder holds a model to be overwritten
+        best.save(history.epoch[-1])
+    with replacing_file(folder.path / CURVE) as part:
+        draw_learning_curve(folder.path / HISTORY, part)
+    if validation is not None:
+        metrics = evaluate_coco(keras.saving.load_model(folder.model), validation, progress=verbose > 0)
+        write_json(folder.path / METRICS, metrics)
+    columns = history.history.items()
+    finished = {
+        "history": {name: [value if math.isfinite(value) else None for value in column] for name, column in columns},
+        "best_epoch": best.best_epoch,
+        "presentations": len(history.epoch) * len(batches) * recipe.batch_size,
+        "minutes": callbacks[-1].seconds / 60,
+    }
+    folder.finish(finished)
+    return finished
+
+
+def _result(folder, finished):
+    metrics = folder.path / METRICS
+    history = {
+        name: [math.nan if value is None else value for value in row] for name, row in finished["history"].items()
+    }
     return TrainingResult(
-        model=detector,
-        output=output,
-        history=history.history,
-        best_epoch=best.best_epoch,
-        metrics=None if validation is None else _measure(detector, validation, output / "metrics.json", verbose),
-        presentations=len(history.epoch) * len(batches) * batch_size,
-        minutes=minutes,
+        model=keras.saving.load_model(folder.model),
+        output=folder.path,
+        history=history,
+        best_epoch=finished["best_epoch"],
+        metrics=json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else None,
+        presentations=finished["presentations"],
+        minutes=finished["minutes"],
     )
 
 
@@ -156,7 +221,24 @@ def _callbacks(recipe, validation, evaluate_every, best):
     callbacks = recipe.callbacks()
     if validation is not None:
         callbacks.append(COCOEvaluation(validation, every_n_epochs=evaluate_every))
-    return [*callbacks, best, HistoryFile(best.path.with_name("history.csv")), keras.callbacks.TerminateOnNaN()]
+    return [*callbacks, best, HistoryFile(best.path.with_name(HISTORY))]
+
+
+def _check_counts(evaluate_every, checkpoint_every, seed):
+    for name, value in (("evaluate_every", evaluate_every), ("checkpoint_every", checkpoint_every)):
+        if value is not None and not (isinstance(value, int) and value >= 1):
+            raise ValueError(f"{name} is a whole number, 1 or more. Received: {name}={value!r}")
+    if not (isinstance(seed, int) and 0 <= seed < 2**32):
+        raise ValueError(f"seed is a whole number, 0 to {2**32 - 1}. Received: seed={seed!r}")
+
+
+def _described(operation):
+    """An augmentation as text that is the same in the next process."""
+    return (
+        repr(operation)
+        if dataclasses.is_dataclass(operation)
+        else getattr(operation, "__qualname__", type(operation).__qualname__)
+    )
 
 
 def _augmentations(augment):
@@ -197,9 +279,3 @@ def _check(datasets, verbose):
             raise ValueError(
                 f"{name} data: {'; '.join(refused)}. Remove or replace them; keras-detect check lists all."
             )
-
-
-def _measure(model, validation, path, verbose):
-    metrics = evaluate_coco(model, validation, progress=verbose > 0)
-    write_json(path, metrics)
-    return metrics

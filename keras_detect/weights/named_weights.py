@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_detect import compat
 from keras_detect.config_bounds import clip
+from keras_detect.weights.finite import NonFiniteWeightsError, defect
 from keras_detect.weights.keras_file import reason
 from keras_detect.weights.restore import RestoreReport, restore
 
@@ -161,7 +162,8 @@ def write_weights(model, path: str | os.PathLike, dtype: str = "float32") -> pat
         dtype: "float32", or "float16" for a file half as large: kernels read from it have three digits. Vectors
             (biases, batch norm), whose errors add up from layer to layer, stay float32, and integers keep their own.
 
-    Returns the path. Raises `ValueError` for a `dtype` that is neither, or that cannot hold a weight of the model.
+    Returns the path. Raises `ValueError` for a `dtype` that is neither, or that cannot hold a weight of the model, and
+    `NonFiniteWeightsError` for a weight that is NaN or infinite.
     """
     if dtype not in DTYPES:
         raise ValueError(f"Weights are stored as float32 or float16. Received: weights_dtype={dtype!r}")
@@ -177,11 +179,13 @@ def _stored(name, variable, dtype):
     if np.issubdtype(value.dtype, np.integer) or value.dtype == bool:
         return value
     value = value.astype("float32")
+    if defect(value) is not None:
+        raise NonFiniteWeightsError(f"Weights are written that are finite. Received: {name} is {defect(value)}.")
     if dtype == "float32":
         return value
     stored = np.finfo(np.float16 if value.ndim > 1 else np.float32)
     if not np.all(np.abs(value) <= stored.max):
-        raise ValueError(f"{name} holds NaN or a value beyond {stored.max:g}: store it as float32.")
+        raise ValueError(f"{name} holds a value beyond {stored.max:g}: store it as float32.")
     return value.astype(stored.dtype)
 
 

@@ -2,13 +2,16 @@
 
 import csv
 import json
+import signal
 
+import numpy as np
 import pytest
 
 import keras_detect
 from keras_detect import cli
 from keras_detect.data import write_coco
 from keras_detect.data.shapes import shapes_dataset
+from keras_detect.training import BestModel, Resume, TrainingInterrupted
 from tests import tiny
 
 
@@ -41,7 +44,9 @@ def trained(shapes, tmp_path_factory):
 
 
 def test_train_writes_model_history_curve_and_metrics(trained):
-    assert {path.name for path in trained.iterdir()} == {"model.keras", "history.csv", "curve.png", "metrics.json"}
+    assert {path.name for path in trained.iterdir()} == {
+        *("model.keras", "history.csv", "curve.png", "metrics.json", "run.json")
+    }
     with open(trained / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["val_map"] != "" for row in rows] == [False, True, True]
@@ -163,26 +168,105 @@ def test_debug_shows_the_traceback():
         run("evaluate", "--model", "nowhere.keras", "--data", "x", "--debug")
 
 
-def test_train_is_the_function(trained, shapes, tmp_path):
-    """The command and `training.train` with the same settings leave the same history and the same metrics."""
-    result = keras_detect.training.train(
-        shapes,
-        tmp_path / "run",
-        train_split="train",
-        validation_split="val",
-        model="tests_tiny",
-        image_size=tiny.IMAGE_SIZE,
-        epochs=3,
-        batch_size=4,
-        evaluate_every=2,
-        ema_momentum=0.9,
-        augment="microscopy",
-        verbose=0,
-    )
+def test_train_is_the_function_and_goes_on_after_an_interruption(trained, shapes, tmp_path, monkeypatch):
+    """The command, and `training.train` with the same settings stopped in its second epoch and called again, leave the
+    same weights, history and metrics."""
+    settings = {
+        "train_split": "train",
+        "validation_split": "val",
+        "model": "tests_tiny",
+        "image_size": tiny.IMAGE_SIZE,
+        "epochs": 3,
+        "batch_size": 4,
+        "evaluate_every": 2,
+        "ema_momentum": 0.9,
+        "augment": "microscopy",
+        "verbose": 0,
+        "resume": True,
+        "checkpoint_every": 1,
+    }
+    write = Resume._write
+
+    def interrupted(self, epoch, step):
+        write(self, epoch, step)
+        if (epoch, step) == (1, 1):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Resume, "_write", interrupted)
+        with pytest.raises(TrainingInterrupted, match=r"No model is saved yet\. The same command with --resume"):
+            keras_detect.training.train(shapes, tmp_path / "run", **settings)
+    result = keras_detect.training.train(shapes, tmp_path / "run", **settings)
     assert (tmp_path / "run" / "history.csv").read_text() == (trained / "history.csv").read_text()
     assert result.metrics == json.loads((trained / "metrics.json").read_text())
     assert result.presentations == 3 * 2 * 4
     assert result.model.class_names == ("circle", "square")
+    command = keras_detect.Model.from_preset(trained / "model.keras")
+    for ours, theirs in zip(result.model.get_weights(), command.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    finished = keras_detect.training.train(shapes, tmp_path / "run", **settings)  # nothing is left to do
+    assert (finished.minutes, finished.history) == (result.minutes, result.history)
+    with pytest.raises(ValueError, match=r"epochs=4 \(3 before\)"):
+        keras_detect.training.train(shapes, tmp_path / "run", **{**settings, "epochs": 4})
+
+
+def train_command(shapes, output, *further):
+    arguments = (
+        "--train_split",
+        "train",
+        "--model",
+        "tests_tiny",
+        "--image_size",
+        64,
+        "--batch_size",
+        4,
+        "--epochs",
+        2,
+    )
+    return run("train", "--data", shapes, "--output", output, *arguments, *further)
+
+
+def test_an_earlier_model_is_not_replaced(trained, shapes, capsys):
+    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    assert train_command(shapes, trained) == 2
+    assert "holds the model of an earlier run (model.keras). Choose another output" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+    assert train_command(shapes, trained, "--overwrite", "--resume") == 2
+    assert train_command(shapes, trained, "--resume") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+
+
+def test_a_run_that_diverges_ends_with_status_1(shapes, tmp_path, capsys, monkeypatch):
+    """NaN weights after the first epoch, whose model stays; `--overwrite` starts anew, and loses no model doing so."""
+    look, steps = BestModel.on_train_batch_begin, iter(range(10))
+
+    def spoilt(self, batch, logs=None):
+        if next(steps) == 2:  # the first of the second epoch
+            variable = self.model.trainable_variables[0]
+            variable.assign(np.full(variable.shape, np.nan))
+        look(self, batch, logs)
+
+    monkeypatch.setattr(BestModel, "on_train_batch_begin", spoilt)
+    assert train_command(shapes, tmp_path / "run") == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("keras-detect train: ")]
+    assert "Training diverged: " in line and "in epoch 2, step 1 (images " in line
+    assert f"The model of epoch 1 stays in {tmp_path / 'run' / 'model.keras'}." in line
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["history.csv", "model.keras"]
+    model = keras_detect.Model.from_preset(tmp_path / "run" / "model.keras")
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    assert train_command(shapes, tmp_path / "run") == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
+def test_a_signal_ends_it_in_one_line(number, status, name, shapes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("keras_detect.training.run.load_dataset", lambda *_, **__: signal.raise_signal(number))
+    before = signal.getsignal(number)
+    assert train_command(shapes, tmp_path / "run") == status
+    assert capsys.readouterr().err == f"keras-detect train: stopped by {name}. No model is saved yet.\n"
+    assert signal.getsignal(number) is before
 
 
 def test_help_shows_an_example(capsys):

@@ -89,7 +89,7 @@ def test_what_float16_cannot_hold_is_named(model, tmp_path, value):
     """65504 is its largest number; vectors stay float32."""
     model.head.bias.assign([0.0, 65505.0, 65504.0])
     model.head.kernel.assign(np.full((4, 3), value))
-    with pytest.raises(ValueError, match=r"head/kernel holds NaN or a value beyond 65504"):
+    with pytest.raises(ValueError, match=r"head/kernel (holds a value beyond 65504|is NaN)"):
         save_preset(model, tmp_path / "preset", weights_dtype="float16")
     assert not os.listdir(tmp_path)
 
