@@ -12,13 +12,20 @@ import math
 import keras
 
 from keras_detect.backbones.backbone import Backbone, register_backbone
+from keras_detect.backbones.torch_arithmetic import (
+    BATCH_NORM,
+    PADDINGS,
+    TENSORFLOW,
+    TORCH,
+    checked_arithmetic,
+    scaled_by_deviation,
+)
 from keras_detect.layers.conv_blocks import ConvHyperparams, conv, conv_bn_act, depthwise_bn_act, initializer
 from keras_detect.layers.drop_connect import DropConnect
 from keras_detect.registry import unknown_name
 
 STEM_FILTERS = 32
 SQUEEZE_RATIO = 0.25  # of a block's input channels
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels in 0...1
 
 # Upstream's convolutions all have these, whatever its config says.
 HYPERPARAMS = ConvHyperparams(
@@ -96,7 +103,9 @@ class EfficientNet(Backbone):
             in keras.applications. "b0": for every size the block that is a stage's last one in B0; upstream's
             detectors were trained so, and the blocks behind the last tap are not built.
         drop_connect_rate: rate at the end of the network; it grows from 0 with the block's number. 0 turns it off.
-        hyperparams: `ConvHyperparams` of every convolution.
+        hyperparams: `ConvHyperparams` of every convolution; default: `HYPERPARAMS`, with the batch norm of
+            `arithmetic`.
+        arithmetic: "tensorflow", or "torch" for the padding and batch norm of torchvision and timm.
         seed: int that fixes what drop-connect draws, `None` for other draws each time.
         **kwargs: Keras' own `name`, `trainable`.
 
@@ -107,15 +116,27 @@ class EfficientNet(Backbone):
     checkpoint_family = "efficientnet"
 
     def __init__(
-        self, *, variant="b0", taps="stages", drop_connect_rate=0.2, hyperparams=HYPERPARAMS, seed=None, **kwargs
+        self,
+        *,
+        variant="b0",
+        taps="stages",
+        drop_connect_rate=0.2,
+        hyperparams=None,
+        arithmetic=TENSORFLOW,
+        seed=None,
+        **kwargs,
     ):
         if variant not in VARIANTS:
             raise ValueError(unknown_name("EfficientNet variant", variant, VARIANTS))
         if taps not in TAPS:
             raise ValueError(f"Levels are taken from one of {TAPS}. Received: taps={taps!r}")
+        padding = PADDINGS[checked_arithmetic(arithmetic)]
+        batch_norm = BATCH_NORM if arithmetic == TORCH else {}
+        hyperparams = hyperparams or dataclasses.replace(HYPERPARAMS, **batch_norm)
+        shared = {"hyperparams": hyperparams, "padding": padding}
         row = VARIANTS[variant]
         inputs = keras.Input((None, None, 3), name="images")
-        x = conv_bn_act(inputs, row.filters(STEM_FILTERS), 3, strides=2, hyperparams=hyperparams, name="stem")
+        x = conv_bn_act(inputs, row.filters(STEM_FILTERS), 3, strides=2, name="stem", **shared)
         outputs, index, total = {}, 0, sum(row.repeats(stage) for stage in STAGES)
         for number, stage in enumerate(STAGES):
             ends = {level: _tap(row, number, taps) for level, tapped in LEVELS.items() if tapped == number}
@@ -127,25 +148,27 @@ class EfficientNet(Backbone):
                     stride=stage.stride if block == 0 else 1,
                     drop_rate=drop_connect_rate * index / total,
                     seed=None if seed is None else seed + index,
-                    hyperparams=hyperparams,
                     name=f"stage_{number}_block_{block}",
+                    **shared,
                 )
                 outputs.update({level: x for level, end in ends.items() if end == block})
                 index += 1
         strides = {level: 2 ** int(level[1:]) for level in LEVELS}
         super().__init__(inputs=inputs, outputs=outputs, strides=strides, **kwargs)
         self.variant, self.taps, self.drop_connect_rate = variant, taps, drop_connect_rate
-        self.hyperparams, self.seed = hyperparams, seed
+        self.hyperparams, self.arithmetic, self.seed = hyperparams, arithmetic, seed
+        if arithmetic == TORCH:
+            self.checkpoint_family = "efficientnet_torch"
 
     def preprocess(self, images):
         """Pixels 0...255, `[B, H, W, 3]` RGB, to mean 0 and deviation 1 of ImageNet's pixels."""
-        scale = keras.ops.convert_to_tensor([1.0 / (255.0 * std) for std in STD], images.dtype)
-        shift = keras.ops.convert_to_tensor([mean / std for mean, std in zip(MEAN, STD, strict=True)], images.dtype)
-        return images * scale - shift
+        return scaled_by_deviation(images)
 
     def get_config(self):
+        other = {} if self.arithmetic == TENSORFLOW else {"arithmetic": self.arithmetic}
         return {
             **super().get_config(),
+            **other,
             "variant": self.variant,
             "taps": self.taps,
             "drop_connect_rate": self.drop_connect_rate,
@@ -156,6 +179,7 @@ class EfficientNet(Backbone):
 
 for _variant in VARIANTS:
     register_backbone(f"efficientnet_{_variant}", variant=_variant)(EfficientNet)
+register_backbone("efficientnet_b0_torch", variant="b0", arithmetic=TORCH)(EfficientNet)
 
 
 def blocks_built(row, number, taps):
@@ -169,7 +193,7 @@ def _tap(row, number, taps):
     return (STAGES[number].repeats if taps == "b0" else row.repeats(STAGES[number])) - 1
 
 
-def inverted_residual(x, stage, *, filters, stride, drop_rate, seed, hyperparams, name):
+def inverted_residual(x, stage, *, filters, stride, drop_rate, seed, hyperparams, name, padding="same"):
     """1x1 expansion, depthwise convolution, squeeze and excitation, linear 1x1 projection, shortcut (section 4).
 
     Drop-connect takes `drop_rate` and `seed` where there is a shortcut. `x` and the result are Keras tensors
@@ -180,7 +204,7 @@ def inverted_residual(x, stage, *, filters, stride, drop_rate, seed, hyperparams
         x = conv_bn_act(x, stage.expansion * channels, 1, hyperparams=hyperparams, name=f"{name}_expand")
     # upstream's depthwise kernels do not decay
     undecayed = dataclasses.replace(hyperparams, l2_weight=0.0)
-    x = depthwise_bn_act(x, stage.kernel_size, strides=stride, hyperparams=undecayed, name=name)
+    x = depthwise_bn_act(x, stage.kernel_size, strides=stride, padding=padding, hyperparams=undecayed, name=name)
     x = squeeze_excite(x, max(1, int(channels * SQUEEZE_RATIO)), hyperparams=hyperparams, name=f"{name}_se")
     x = conv_bn_act(x, filters, 1, hyperparams=hyperparams, name=f"{name}_project", activation=None)
     if stride == 1 and channels == filters:

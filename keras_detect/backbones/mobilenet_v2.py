@@ -10,6 +10,14 @@ import dataclasses
 import keras
 
 from keras_detect.backbones.backbone import Backbone, register_backbone
+from keras_detect.backbones.torch_arithmetic import (
+    BATCH_NORM,
+    PADDINGS,
+    TENSORFLOW,
+    TORCH,
+    checked_arithmetic,
+    scaled_by_deviation,
+)
 from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act, depthwise_bn_act
 
 STEM_FILTERS = 32
@@ -50,24 +58,28 @@ class MobileNetV2(Backbone):
         width_multiplier: the paper's alpha; the head stays 1280 wide below 1.
         min_depth: no layer gets fewer channels.
         hyperparams: `ConvHyperparams` of every convolution.
+        arithmetic: "tensorflow", or "torch" for the padding, batch norm and pixel scaling of torchvision and timm.
         **kwargs: Keras' own `name`, `trainable`.
     """
 
     checkpoint_family = "mobilenet_v2"
 
-    def __init__(self, *, width_multiplier=1.0, min_depth=8, hyperparams=None, **kwargs):
-        hyperparams = hyperparams or ConvHyperparams(activation="relu6")
+    def __init__(self, *, width_multiplier=1.0, min_depth=8, hyperparams=None, arithmetic=TENSORFLOW, **kwargs):
+        padding = PADDINGS[checked_arithmetic(arithmetic)]
+        batch_norm = BATCH_NORM if arithmetic == TORCH else {}
+        hyperparams = hyperparams or ConvHyperparams(activation="relu6", **batch_norm)
 
         def width(filters):
             return divisible(filters * width_multiplier, min_depth)
 
         inputs = keras.Input((None, None, 3), name="images")
-        x = conv_bn_act(inputs, width(STEM_FILTERS), 3, strides=2, hyperparams=hyperparams, name="stem")
+        shared = {"hyperparams": hyperparams, "padding": padding}
+        x = conv_bn_act(inputs, width(STEM_FILTERS), 3, strides=2, name="stem", **shared)
         outputs, index = {}, 0
         for stage in STAGES:
             for repeat in range(stage.repeats):
                 stride = stage.stride if repeat == 0 else 1
-                block = inverted_residual(x, stage.expansion, width(stage.filters), stride, hyperparams, index)
+                block = inverted_residual(x, stage.expansion, width(stage.filters), stride, index, **shared)
                 if index == EXPANSION_BLOCK:
                     outputs[EXPANSION_LEVEL] = block.expanded
                 x = block.output
@@ -78,14 +90,26 @@ class MobileNetV2(Backbone):
         strides = {level: stride for level, (_, stride) in LEVELS.items()} | {EXPANSION_LEVEL: 16, "C5": 32}
         super().__init__(inputs=inputs, outputs=outputs, strides=strides, **kwargs)
         self.width_multiplier, self.min_depth, self.hyperparams = width_multiplier, min_depth, hyperparams
+        self.arithmetic = arithmetic
+        if arithmetic == TORCH:
+            self.checkpoint_family = "mobilenet_v2_torch"
+
+    def preprocess(self, images):
+        """Pixels 0...255 to -1...1; with torch's arithmetic to mean 0 and deviation 1 of ImageNet's."""
+        return scaled_by_deviation(images) if self.arithmetic == TORCH else super().preprocess(images)
 
     def get_config(self):
+        other = {} if self.arithmetic == TENSORFLOW else {"arithmetic": self.arithmetic}
         return {
             **super().get_config(),
+            **other,
             "width_multiplier": self.width_multiplier,
             "min_depth": self.min_depth,
             "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),
         }
+
+
+register_backbone("mobilenet_v2_torch", arithmetic=TORCH)(MobileNetV2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,13 +120,13 @@ class Block:
     output: keras.KerasTensor
 
 
-def inverted_residual(x, expansion, filters, stride, hyperparams, index):
+def inverted_residual(x, expansion, filters, stride, index, *, hyperparams, padding="same"):
     """1x1 expansion, 3x3 depthwise, linear 1x1 projection, and the shortcut where the shapes agree (figure 4)."""
     shortcut, name = x, f"block_{index}"
     if expansion > 1:
         x = conv_bn_act(x, expansion * int(x.shape[-1]), 1, hyperparams=hyperparams, name=f"{name}_expand")
     expanded = x
-    x = depthwise_bn_act(x, 3, strides=stride, hyperparams=hyperparams, name=name)
+    x = depthwise_bn_act(x, 3, strides=stride, padding=padding, hyperparams=hyperparams, name=name)
     x = conv_bn_act(x, filters, 1, hyperparams=hyperparams, name=f"{name}_project", activation=None)
     if stride == 1 and int(shortcut.shape[-1]) == filters:
         x = keras.layers.Add(name=f"{name}_add")([shortcut, x])

@@ -1,8 +1,8 @@
-"""ResNet V1 (He et al. 2015, arXiv:1512.03385, table 1) with 50, 101 and 152 layers, in two variants.
+"""ResNet V1 (He et al. 2015, arXiv:1512.03385, table 1) with 50, 101 and 152 layers, in three variants.
 
-The stride of a stage sits on the first 1x1 convolution of its first block in both. They differ in convolution biases,
-in the padding of the first max pooling, in the batch norm's epsilon and in the pixel scaling; a row of the table says
-whose arithmetic it has.
+They differ in convolution biases, in the padding of the first max pooling, in the convolution that has the stride of a
+stage's first block, in the batch norm's epsilon and in the pixel scaling; a row of the table says whose arithmetic it
+has.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_detect.backbones.backbone import Backbone, register_backbone
+from keras_detect.backbones.torch_arithmetic import BATCH_NORM, scaled_by_deviation
 from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act, fixed_padding
 from keras_detect.registry import unknown_name
 
@@ -29,6 +30,9 @@ class Arithmetic:
         padded_pool: whether the first max pooling pads one row and column on every side; else as TensorFlow's SAME.
         bgr: whether the network takes its channels in the order blue, green, red.
         batch_norm_momentum, batch_norm_epsilon: used where no `ConvHyperparams` are given.
+        middle_stride: whether the 3x3 convolution of a stage's first block has the stride; else the 1x1 before it.
+        unit_deviation: whether pixels are divided by ImageNet's deviations.
+        checkpoint_family: of the backbone.
     """
 
     conv_bias: bool
@@ -36,6 +40,9 @@ class Arithmetic:
     bgr: bool
     batch_norm_momentum: float
     batch_norm_epsilon: float
+    middle_stride: bool = False
+    unit_deviation: bool = False
+    checkpoint_family: str = "resnet_v1"
 
 
 ZOO = Arithmetic(
@@ -44,6 +51,15 @@ ZOO = Arithmetic(
 KERAS_APPLICATIONS = Arithmetic(
     conv_bias=True, padded_pool=True, bgr=True, batch_norm_momentum=0.99, batch_norm_epsilon=1.001e-5
 )  # also upstream's CenterNet
+TORCHVISION = Arithmetic(
+    conv_bias=False,
+    padded_pool=True,
+    bgr=False,
+    middle_stride=True,
+    unit_deviation=True,
+    checkpoint_family="resnet_v1_torch",
+    **BATCH_NORM,
+)  # also timm's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +77,9 @@ VARIANTS = {
     "resnet_v1_50_keras": Variant((3, 4, 6, 3), KERAS_APPLICATIONS),
     "resnet_v1_101_keras": Variant((3, 4, 23, 3), KERAS_APPLICATIONS),
     "resnet_v1_152_keras": Variant((3, 8, 36, 3), KERAS_APPLICATIONS),
+    "resnet_v1_50_torch": Variant((3, 4, 6, 3), TORCHVISION),
+    "resnet_v1_101_torch": Variant((3, 4, 23, 3), TORCHVISION),
+    "resnet_v1_152_torch": Variant((3, 8, 36, 3), TORCHVISION),
 }
 
 
@@ -92,9 +111,15 @@ class ResNetV1(Backbone):
             outputs[f"C{level}"] = x
         super().__init__(inputs=inputs, outputs=outputs, strides={f"C{n}": 2**n for n in range(1, 6)}, **kwargs)
         self.variant, self.hyperparams = variant, hyperparams
+        self.checkpoint_family = row.arithmetic.checkpoint_family
 
     def preprocess(self, images):
-        """Float RGB pixels 0...255 `[B, H, W, 3]` minus ImageNet's means; keras.applications' rows swap to BGR."""
+        """Float RGB pixels 0...255 `[B, H, W, 3]` minus ImageNet's means; keras.applications' rows swap to BGR.
+
+        torchvision's divide by the deviations.
+        """
+        if VARIANTS[self.variant].arithmetic.unit_deviation:
+            return scaled_by_deviation(images)
         centred = images - ops.convert_to_tensor(RGB_MEANS, images.dtype)
         return ops.flip(centred, axis=-1) if VARIANTS[self.variant].arithmetic.bgr else centred
 
@@ -150,22 +175,27 @@ def stage(x, blocks, filters, stride, arithmetic, hyperparams, *, name):
             stride if block == 0 else 1,
             projected=block == 0,
             use_bias=arithmetic.conv_bias,
+            middle_stride=arithmetic.middle_stride,
             hyperparams=hyperparams,
             name=f"{name}_block_{block}",
         )
     return x
 
 
-def bottleneck(x, filters, stride, *, projected, use_bias, hyperparams, name):
-    """1x1 (with the stride), 3x3 and 1x1 convolution, added to the shortcut, then the activation (figure 5, right)."""
+def bottleneck(x, filters, stride, *, projected, use_bias, hyperparams, name, middle_stride=False):
+    """1x1, 3x3 and 1x1 convolution, added to the shortcut, then the activation (figure 5, right).
+
+    The first has the stride, or with `middle_stride` the second.
+    """
     settings = {"hyperparams": hyperparams, "use_bias": use_bias}
+    first, second = (1, stride) if middle_stride else (stride, 1)
     shortcut = x
     if projected:
         shortcut = conv_bn_act(
             x, EXPANSION * filters, 1, strides=stride, name=f"{name}_shortcut", activation=None, **settings
         )
-    x = conv_bn_act(x, filters, 1, strides=stride, name=f"{name}_reduce", **settings)
-    x = conv_bn_act(x, filters, 3, name=f"{name}_middle", **settings)
+    x = conv_bn_act(x, filters, 1, strides=first, name=f"{name}_reduce", **settings)
+    x = conv_bn_act(x, filters, 3, strides=second, padding="fixed", name=f"{name}_middle", **settings)
     x = conv_bn_act(x, EXPANSION * filters, 1, name=f"{name}_expand", activation=None, **settings)
     x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
     return keras.layers.Activation(hyperparams.activation, name=f"{name}_act")(x)

@@ -5,7 +5,7 @@ import os
 from absl import logging
 
 from keras_detect import registry, schema
-from keras_detect.weights import keras_sources  # noqa: F401 - registers its readers
+from keras_detect.weights import keras_sources, torch_state_dict  # noqa: F401 - they register their readers
 from keras_detect.weights.named_weights import ModelWeights, copy_weights
 from keras_detect.weights.sources import restore_model
 

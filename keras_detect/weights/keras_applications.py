@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_detect import compat
-from keras_detect.backbones import efficientnet
+from keras_detect.backbones import efficientnet, torch_arithmetic
 from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
 from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
 from keras_detect.backbones.resnet_v1 import KERAS_APPLICATIONS
@@ -289,7 +289,7 @@ def _notes(backbone, network, family):
 def _is_imagenet_scaling(layer):
     """keras.applications keeps the deviations where the variances belong, and divides by their root once more."""
     mean, variance = (np.ravel(keras.ops.convert_to_numpy(value)) for value in layer.get_weights()[:2])
-    deviations = np.asarray(efficientnet.STD)
-    return np.allclose(mean, efficientnet.MEAN, atol=1e-3) and any(
+    deviations = np.asarray(torch_arithmetic.STD)
+    return np.allclose(mean, torch_arithmetic.MEAN, atol=1e-3) and any(
         np.allclose(variance, expected, atol=1e-3) for expected in (deviations, deviations**2)
     )

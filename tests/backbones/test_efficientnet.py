@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_detect.backbones import efficientnet
+from keras_detect.backbones import efficientnet, torch_arithmetic
 from keras_detect.backbones.backbone import get_backbone
 from keras_detect.backbones.efficientnet import EfficientNet
 from keras_detect.layers.conv_blocks import ConvHyperparams
@@ -161,7 +161,7 @@ def test_depthwise_kernels_do_not_decay():
 
 def test_pixel_scaling_by_hand():
     """255 * (0.485, 0.456, 0.406) is 0; 255 is (1 - mean) / deviation."""
-    means = [255.0 * mean for mean in efficientnet.MEAN]
+    means = [255.0 * mean for mean in torch_arithmetic.MEAN]
     pixels = ops.convert_to_tensor(np.array([[[means, [255.0] * 3, [0.0] * 3]]], "float32"))
     scaled = ops.convert_to_numpy(b0().preprocess(pixels))[0, 0]
     np.testing.assert_allclose(scaled[0], 0.0, atol=1e-6)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_detect.backbones import resnet_v1
-from keras_detect.backbones.resnet_v1 import KERAS_APPLICATIONS, ZOO, ResNetV1
+from keras_detect.backbones.resnet_v1 import KERAS_APPLICATIONS, TORCHVISION, ZOO, ResNetV1
 from keras_detect.layers.conv_blocks import ConvHyperparams
 from tests import goldens, networks
 
@@ -120,9 +120,10 @@ def test_a_row_says_whose_arithmetic_it_has():
     assert {name: row.arithmetic for name, row in resnet_v1.VARIANTS.items()} == {
         **{f"resnet_v1_{layers}": ZOO for layers in (50, 101, 152)},
         **{f"resnet_v1_{layers}_keras": KERAS_APPLICATIONS for layers in (50, 101, 152)},
+        **{f"resnet_v1_{layers}_torch": TORCHVISION for layers in (50, 101, 152)},
     }
     # three convolutions in each block, the stem, and the dense layer that is not here
-    assert [3 * sum(row.blocks) + 2 for row in resnet_v1.VARIANTS.values()] == [50, 101, 152] * 2
+    assert [3 * sum(row.blocks) + 2 for row in resnet_v1.VARIANTS.values()] == [50, 101, 152] * 3
 
 
 def test_pixel_scaling_by_hand():

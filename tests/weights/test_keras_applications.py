@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras.src.legacy.saving import legacy_h5_format
 
-from keras_detect.backbones import efficientnet
+from keras_detect.backbones import efficientnet, torch_arithmetic
 from keras_detect.backbones.backbone import get_backbone
 from keras_detect.boxes.anchor_generators import SsdAnchorGenerator
 from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
@@ -54,7 +54,7 @@ def randomise(network, seed):
     rng = np.random.default_rng(seed)
     for layer in network.layers:
         if isinstance(layer, keras.layers.Normalization) and layer.weights:  # as with ImageNet weights
-            layer.set_weights([np.array(efficientnet.MEAN), np.square(efficientnet.STD), np.array(1)])
+            layer.set_weights([np.array(torch_arithmetic.MEAN), np.square(torch_arithmetic.STD), np.array(1)])
             layer.finalize_state()
         elif layer.weights:
             layer.set_weights([_value(rng, weight.name, weight.shape) for weight in layer.weights])
@@ -210,7 +210,9 @@ def test_notes_say_what_differs(caplog):
     assert "other means and deviations than ImageNet's" in caplog.text
     caplog.clear()
     # the layer of the downloaded weights: deviations where the variances belong
-    network.get_layer(index=2).set_weights([np.array(efficientnet.MEAN), np.array(efficientnet.STD), np.array(1)])
+    network.get_layer(index=2).set_weights(
+        [np.array(torch_arithmetic.MEAN), np.array(torch_arithmetic.STD), np.array(1)]
+    )
     model.feature_extractor.backbone.get_layer("stem_bn").epsilon = 0.01
     model.restore(network, kind="classification")
     assert "other means" not in caplog.text
