@@ -16,7 +16,7 @@ from keras_detect.config_bounds import MAX_WEIGHTS, check_config
 from keras_detect.presets import config_json
 from keras_detect.presets.download import PRESET_FILES
 from keras_detect.registry import provide
-from keras_detect.weights.keras_file import MAX_CONFIG, check_class, reason, weights_limit
+from keras_detect.weights.keras_file import MAX_CONFIG, ModelFileError, check_class, reason, weights_limit
 from keras_detect.weights.named_weights import WeightsFile, copy_weights, write_weights
 from keras_detect.weights.restore import RestoreReport
 
@@ -24,7 +24,7 @@ CONFIG, WEIGHTS, LABEL_MAP, METADATA = PRESET_FILES
 FORMAT = 2  # 1 held the weights as Keras' `save_weights` writes them, the optimizer's with them
 
 
-class PresetError(ValueError):
+class PresetError(ModelFileError):
     """A preset folder that is incomplete, damaged or not a preset. One line that names the file."""
 
 

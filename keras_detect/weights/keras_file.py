@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import zipfile
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ _SMALL = 1024**2  # members below it may have any ratio
 _END, _END_SIZE = b"PK\x05\x06", 22  # the record that ends a zip archive
 _LOCATOR, _LOCATOR_SIZE = b"PK\x06\x07", 20  # of a large one, before it
 _LARGE_END_SIZE = 56
+_CAUSE = "Exception encountered: "  # what Keras writes before the cause of an error
 _MESSAGE = 300  # characters of somebody else's message
 
 #: bytes that the weights of a model may take: so many times those of its file, and so many for any file
@@ -84,7 +86,7 @@ def check_class(config: dict[str, Any], kind: type) -> None:
     if not isinstance(config.get("class_name"), str):
         raise ValueError("it names no class")
     cls = keras.saving.get_registered_object(name) if isinstance(name, str) else None
-    if cls is None and config.get("module") is None:
+    if cls is None and not re.match(r"keras(\.|$)", str(config.get("module"))):
         raise ValueError(
             f"its class {clip(config.get('registered_name') or config.get('class_name'))!r} is not known here; import "
             "the module that registers it"
@@ -100,9 +102,12 @@ def check_finite(name: str, values: np.ndarray) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, clipped, for a message of our own; the kind of error where it says nothing."""
-    lines = str(error).split("\n", 1)
-    text = " ".join(lines[0].split())
+    """The first line of an error, clipped, for a message of our own; the kind of error where it says nothing.
+
+    Where Keras tells how it came about, the line is the cause at its end.
+    """
+    text = str(error).rpartition(_CAUSE)[2].strip()
+    text = " ".join(text.split("\n", 1)[0].split())
     shown = text if len(text) <= _MESSAGE else f"{text[:_MESSAGE]}..."
     return shown if shown and not isinstance(error, KeyError) else f"{type(error).__name__} {shown}".strip()
 
