@@ -9,6 +9,8 @@ import math
 import re
 from typing import Any, NamedTuple
 
+from keras_detect.messages import shown
+
 MAX_DEPTH = 100  # levels of dicts and lists; a detector around a wrapped Keras model has 20
 MAX_VALUES = 1_000_000
 MAX_LIST = 1000  # numbers in one list, such as aspect ratios
@@ -141,12 +143,6 @@ def bound(name: str, owner: str = "") -> Bound:
     return BOUNDS.get(f"{owner}.{name}") or BOUNDS.get(name, ANY)
 
 
-def clip(value: Any) -> str:
-    """A name or value of a configuration for a message: at most 40 characters, no control characters."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in str(value)[:_LONGEST])
-    return text if len(str(value)) <= _LONGEST else f"{text}..."
-
-
 def check_config(config: Any, own: bool = False) -> None:
     """Refuses a serialised model, as Keras writes it, that is too deep, too long or asks for absurd numbers.
 
@@ -173,7 +169,7 @@ def check_config(config: Any, own: bool = False) -> None:
                 named = own and key != _OTHERS
                 if "class_name" in value:  # beside its config, Keras notes what is its own affair
                     named = key == "config" and str(value.get("registered_name")).startswith(_PACKAGE)
-                pending.append((inner, str(key), f"{path}.{clip(key)}"[-_LONGEST_PATH:], named, depth + 1))
+                pending.append((inner, str(key), f"{path}.{shown(key, _LONGEST)}"[-_LONGEST_PATH:], named, depth + 1))
         elif isinstance(value, list | tuple):
             if own and len(value) > MAX_LIST and isinstance(value[0], float | int):
                 raise ConfigError(f"{path.lstrip('.')} has {len(value)} numbers; supported: {MAX_LIST}")
@@ -186,7 +182,7 @@ def _check_number(number, name, path, own):
     if isinstance(number, float) and math.isnan(number):
         raise ConfigError(f"{path.lstrip('.')} is NaN; supported: a number")
     if own and not bound(name).holds(number):
-        raise ConfigError(f"{path.lstrip('.')} is {clip(number)}; supported: {bound(name)}")
+        raise ConfigError(f"{path.lstrip('.')} is {shown(number, _LONGEST)}; supported: {bound(name)}")
 
 
 def _check_array(config, path):
@@ -194,4 +190,6 @@ def _check_array(config, path):
     if config.get("class_name") in ("__numpy__", "__tensor__"):
         dtype = config["config"].get("dtype") if isinstance(config.get("config"), dict) else None
         if not isinstance(dtype, str) or not re.fullmatch(r"(bool|b?float|u?int|complex)[0-9]{0,3}", dtype):
-            raise ConfigError(f"{path.lstrip('.')} is an array of the type {clip(dtype)}; supported: types of numbers")
+            raise ConfigError(
+                f"{path.lstrip('.')} is an array of the type {shown(dtype, _LONGEST)}; supported: types of numbers"
+            )

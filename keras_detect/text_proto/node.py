@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+_LONGEST = 600  # characters of what is wrong, in a message
 _TRUE, _FALSE = ("true", "True", "t", "1"), ("false", "False", "f", "0")
 
 
@@ -161,7 +162,9 @@ class Node:
             return written[0], self.message(written[0])
         if not required:
             return None, None
-        found = f"found: {', '.join(self.names()) or 'nothing'}"
+        written = self.names()
+        others = ", ..." if len(written) > 10 else ""
+        found = f"found: {', '.join(map(clip, written[:10])) or 'nothing'}{others}"
         raise self.error(None, f"holds none of what is supported ({found}); {supported}")
 
     def numbers(self):
@@ -337,8 +340,10 @@ def join(path, name):
 
 
 def located_error(source, line, path, message):
-    """A `PipelineConfigError` in its one form; `path` may be empty."""
-    return PipelineConfigError(f"{source}:{line}: {_clip_path(path)}{message}")
+    """A `PipelineConfigError` in its one form, a line; `path` may be empty, and a long message is cut."""
+    text = " ".join(message.split())
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return PipelineConfigError(f"{source}:{line}: {_clip_path(path)}{text}")
 
 
 def _clip_path(path):

@@ -9,6 +9,7 @@ from keras_detect.backbones.efficientnet import EfficientNet
 from keras_detect.config_bounds import MAX_WEIGHTS
 from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
 from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
+from keras_detect.messages import shown
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.necks.bifpn import BiFPN
 from keras_detect.necks.fpn import FeaturePyramid
@@ -183,7 +184,7 @@ def _bifpn(node, hyperparams, force_bias):
     methods = ("fast_attention", "attention", "sum")
     method = bifpn.scalar("combine_method", str, "fast_attention")
     if method not in methods:
-        raise bifpn.error("combine_method", f"found {method!r}; supported: {', '.join(methods)}")
+        raise bifpn.error("combine_method", f"found {shown(method)!r}; supported: {', '.join(methods)}")
     return BiFPN(
         levels=tuple(f"C{level}" for level in range(first, 6)),
         max_level=bifpn.scalar("max_level", int, 7),

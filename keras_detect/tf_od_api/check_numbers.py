@@ -2,7 +2,8 @@
 
 import collections
 
-from keras_detect.config_bounds import MAX_LIST, bound, clip
+from keras_detect.config_bounds import MAX_LIST, bound
+from keras_detect.messages import shown
 from keras_detect.text_proto.node import Node
 
 
@@ -15,7 +16,7 @@ def check_numbers(message: Node) -> None:
     for node, name, scalar, value in message.numbers():
         limits = bound(name, node.name)
         if not limits.holds(value):
-            raise node.error(name, f"found {clip(scalar.text)}; supported: {limits}", line=scalar.line)
+            raise node.error(name, f"found {shown(scalar.text, 40)}; supported: {limits}", line=scalar.line)
         counts[id(node), name] += 1
         if counts[id(node), name] > MAX_LIST:
             raise node.error(name, f"has more than the {MAX_LIST} values that are supported")

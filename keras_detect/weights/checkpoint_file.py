@@ -14,6 +14,7 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
+from keras_detect.messages import shown
 from keras_detect.weights.crc32c import masked_crc32c
 from keras_detect.weights.sorted_table import MAX_BYTES, TableError, read_table
 
@@ -94,7 +95,7 @@ class CheckpointFile:
             return self._read(entry)
         except (ValueError, OSError) as error:
             raise CheckpointError(
-                f"{self.source}: cannot read {shown(name)} from the data file ({_reason(error)})"
+                f"{self.source}: cannot read {quoted(name)} from the data file ({_reason(error)})"
             ) from error
 
     def _read(self, entry):
@@ -119,10 +120,10 @@ class CheckpointFile:
         return values.view(entry.dtype).reshape(entry.shape)
 
 
-def shown(name: str) -> str:
+def quoted(name: str) -> str:
     """A variable's name for a message: quoted, clipped, without control characters and without `VALUE`."""
     name = name.removesuffix(VALUE)
-    return repr(name if len(name) <= 200 else f"{name[:200]}...")
+    return repr(shown(name, 200))
 
 
 def _content(path):
@@ -145,7 +146,7 @@ def read_index(data: bytes) -> tuple[dict[str, Entry], int]:
             elif not key.startswith(_SLICE):
                 entries[key.decode("utf-8")] = _entry(tensor_bundle_pb2.BundleEntryProto.FromString(value), header)
         except (DecodeError, UnicodeDecodeError) as error:
-            raise TableError(f"the entry {shown(key.decode('utf-8', 'replace'))} is damaged") from error
+            raise TableError(f"the entry {quoted(key.decode('utf-8', 'replace'))} is damaged") from error
     if header is None:
         raise TableError("it is empty")
     return entries, header

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from keras_detect import compat
-from keras_detect.config_bounds import check_config, clip
+from keras_detect.config_bounds import check_config
+from keras_detect.messages import one_line, shown
 
 CONFIG, METADATA = "config.json", "metadata.json"
 WEIGHTS = ("model.weights.h5", "model.weights.npz")
@@ -88,11 +89,11 @@ def check_class(config: dict[str, Any], kind: type) -> None:
     cls = keras.saving.get_registered_object(name) if isinstance(name, str) else None
     if cls is None and not re.match(r"keras(\.|$)", str(config.get("module"))):
         raise ValueError(
-            f"its class {clip(config.get('registered_name') or config.get('class_name'))!r} is not known here; import "
+            f"its class {shown(config.get('registered_name') or config.get('class_name'))!r} is not known here; import "
             "the module that registers it"
         )
     if not (isinstance(cls, type) and issubclass(cls, kind)):
-        raise ValueError(f"it holds a {clip(config.get('class_name'))}, not a detector of keras_detect")
+        raise ValueError(f"it holds a {shown(config.get('class_name'))}, not a detector of keras_detect")
 
 
 def check_finite(name: str, values: np.ndarray) -> None:
@@ -107,9 +108,8 @@ def reason(error: BaseException) -> str:
     Where Keras tells how it came about, the line is the cause at its end.
     """
     text = str(error).rpartition(_CAUSE)[2].strip()
-    text = " ".join(text.split("\n", 1)[0].split())
-    shown = text if len(text) <= _MESSAGE else f"{text[:_MESSAGE]}..."
-    return shown if shown and not isinstance(error, KeyError) else f"{type(error).__name__} {shown}".strip()
+    text = one_line(text.split("\n", 1)[0], _MESSAGE)
+    return text if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}".strip()
 
 
 def _read(path):
@@ -134,7 +134,7 @@ def _content(archive):
         raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")
     for member in members:
         if member.file_size > _SMALL + MAX_RATIO * member.compress_size:
-            raise ValueError(f"{clip(member.filename)} unpacks to {member.file_size} bytes, as a zip bomb does")
+            raise ValueError(f"{shown(member.filename)} unpacks to {member.file_size} bytes, as a zip bomb does")
     sizes = {member.filename: member.file_size for member in members}
     if len(sizes) < len(members):
         raise ValueError("it holds two members of the same name")
@@ -145,7 +145,7 @@ def _content(archive):
         raise ValueError(f"{CONFIG} has {sizes[CONFIG]} bytes; supported: {MAX_CONFIG}")
     damaged = archive.testzip()
     if damaged is not None:
-        raise ValueError(f"the checksum of {clip(damaged)} does not match")
+        raise ValueError(f"the checksum of {shown(damaged)} does not match")
     try:
         config = json.loads(archive.read(CONFIG))
     except (ValueError, RecursionError) as error:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_detect import compat
-from keras_detect.config_bounds import clip
+from keras_detect.messages import shown
 from keras_detect.weights.finite import NonFiniteWeightsError, defect
 from keras_detect.weights.keras_file import reason
 from keras_detect.weights.restore import RestoreReport, restore
@@ -113,7 +113,7 @@ class WeightsFile:
     def _add(self, name, item):
         if isinstance(item, h5py.Dataset):
             if item.external or item.is_virtual or item.dtype.kind not in "fiub" or item.shape is None:
-                raise ValueError(f"{clip(name)!r} is no plain array of numbers in this file")
+                raise ValueError(f"{shown(name)!r} is no plain array of numbers in this file")
             self.shapes[name] = tuple(item.shape)
 
     def read(self, key):

@@ -7,7 +7,7 @@ import tempfile
 
 from keras_detect import text_proto
 from keras_detect.weights import archives
-from keras_detect.weights.checkpoint_file import VALUE, CheckpointError, CheckpointFile, shown
+from keras_detect.weights.checkpoint_file import VALUE, CheckpointError, CheckpointFile, quoted
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _PARTS = r"\.(index|meta|data-[0-9]+-of-[0-9]+)$"
@@ -75,7 +75,7 @@ class CheckpointReader:
         if any(key + VALUE not in found for key in self.shapes):
             named = next(key for key in self.shapes if key + VALUE not in found)
             raise CheckpointError(
-                f"{self.source}: holds {shown(named)}, a name of TensorFlow 1's checkpoints; "
+                f"{self.source}: holds {quoted(named)}, a name of TensorFlow 1's checkpoints; "
                 "supported: object checkpoints of TensorFlow 2"
             )
         if not self.shapes:
@@ -153,7 +153,7 @@ def _from_state_file(folder, state):
     for prefix in (folder / path if inside else folder / path.name, folder / path.name):
         if path.name and _is_checkpoint(prefix):
             return prefix
-    raise CheckpointError(f"{state}: names {shown(named)}, which is not in its folder; pass the prefix of one that is")
+    raise CheckpointError(f"{state}: names {quoted(named)}, which is not in its folder; pass the prefix of one that is")
 
 
 def _open_archive(path):
