@@ -59,7 +59,7 @@ SCALE = Bound(0, 1000, above=True)  # sides and ratios of anchors
 BOUNDS = {
     # classes, boxes and detections
     **dict.fromkeys(
-        ("num_classes", "max_detections_per_class", "max_total_detections", "max_number_of_boxes", "num_hard_examples",
+        ("max_detections_per_class", "max_total_detections", "max_number_of_boxes", "num_hard_examples",
          "first_stage_max_proposals", "first_stage_minibatch_size", "second_stage_batch_size",
          "num_anchors_per_location", "min_negatives_per_image", "num_keypoints", "pool_size"),
         OBJECTS,
@@ -70,6 +70,7 @@ BOUNDS = {
          "second_stage_balance_fraction"),
         FRACTION,
     ),
+    "num_classes": Bound(1, 100_000),
     "soft_nms_sigma": WEIGHT,
     "max_negatives_per_positive": WEIGHT,
     # images

@@ -14,7 +14,7 @@ from tests import tiny
 
 def test_a_bound_holds_what_lies_inside():
     assert bound("aspect_ratios").holds(0.5) and not bound("aspect_ratios").holds(0)
-    assert bound("num_classes").holds(0) and not bound("num_classes").holds(10**9)
+    assert bound("num_classes").holds(1) and not bound("num_classes").holds(10**9)
     for limits in (*BOUNDS.values(), ANY):
         assert not any(map(limits.holds, (math.nan, math.inf, -math.inf, 10**400)))
     assert bound("stddev").holds(0) and not bound("stddev", "mean_stddev_box_coder").holds(0)
@@ -37,7 +37,7 @@ def _nested(value, depth):
     [
         ("anchor_generator.config.min_scale", math.nan, "anchor_generator.config.min_scale is NaN"),
         ("anchor_generator.config.num_layers", 10**6, "num_layers is 1000000; supported: 0 to 100"),
-        ("box_predictor.config.num_classes", 10**9, "num_classes is 1000000000; supported: 0 to 100000"),
+        ("box_predictor.config.num_classes", 10**9, "num_classes is 1000000000; supported: 1 to 100000"),
         ("box_predictor.config.kernel_size", -3, "kernel_size is -3; supported: 1 to 99"),
         ("box_predictor.config.kernel_size", 10**300, r"kernel_size is \(an integer of 997 bits\); supported: 1 to 99"),
         ("resizer.config.height", 10**9, "resizer.config.height is 1000000000; supported: 1 to 16384"),
@@ -48,7 +48,7 @@ def _nested(value, depth):
         (
             "resizer",
             {"class_name": "__numpy__", "config": {"value": [0], "dtype": "S999999999"}},
-            "resizer is an array of S999999999; supported: types of numbers",
+            "resizer is an array of the type S999999999; supported: types of numbers",
         ),
     ],
 )

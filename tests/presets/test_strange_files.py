@@ -241,7 +241,7 @@ CRAFTED = {
     no_detector: "it holds a Dense, not a detector of keras_detect",
     a_config_of_nothing: "config.json is no JSON object",
     a_broken_config: "config.json is no JSON",
-    a_billion_classes: "num_classes is 1000000000; supported: 0 to 100000",
+    a_billion_classes: "num_classes is 1000000000; supported: 1 to 100000",
     nested_layers: "nested deeper than 100 levels",
     a_billion_filters: "the weights take more than",
     a_zip_bomb: "assets/bomb unpacks to 30000000 bytes, as a zip bomb does",
