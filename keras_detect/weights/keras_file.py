@@ -8,11 +8,11 @@ import zipfile
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 
 from keras_detect import compat
 from keras_detect.config_bounds import check_config
 from keras_detect.messages import one_line, shown
+from keras_detect.weights.finite import non_finite_weight
 
 CONFIG, METADATA = "config.json", "metadata.json"
 WEIGHTS = ("model.weights.h5", "model.weights.npz")
@@ -69,8 +69,9 @@ def load_keras_file(path: pathlib.Path, kind: type | None = None, compile: bool 
             check_class(content.config, kind)
         with compat.limited_variables(weights_limit(content.weights_bytes)):
             model = keras.saving.load_model(path, compile=compile)
-        for weight in model.weights:
-            check_finite(weight.path, keras.ops.convert_to_numpy(weight))
+        found = non_finite_weight(model)
+        if found is not None:
+            raise ValueError(f"the weight {found}: its training had diverged")
     except Exception as error:  # whatever Keras, a layer or HDF5 raises: the file is to blame
         raise ModelFileError(f"{path}: cannot load the model ({reason(error)})") from error
     return model
@@ -94,12 +95,6 @@ def check_class(config: dict[str, Any], kind: type) -> None:
         )
     if not (isinstance(cls, type) and issubclass(cls, kind)):
         raise ValueError(f"it holds a {shown(config.get('class_name'))}, not a detector of keras_detect")
-
-
-def check_finite(name: str, values: np.ndarray) -> None:
-    """Raises `ValueError` for weights with NaN or an infinite number."""
-    if values.dtype.kind not in "iubSOU" and not np.isfinite(values).all():
-        raise ValueError(f"the weight {name[-100:]!r} holds NaN or an infinite number: the training had diverged")
 
 
 def reason(error: BaseException) -> str:

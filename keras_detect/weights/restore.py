@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import numpy as np
+from keras_detect.weights.finite import defect
 
 ADVICE = "Build the model from the checkpoint's own pipeline.config, or check `kind`."
 UNFOLD = (
@@ -139,9 +139,10 @@ def restore(variables, name_map, reader, skip=(), ignore=(), may_differ=()):
 
 
 def _check_finite(path, value, reader):
-    if value.dtype.kind not in "iub" and not np.isfinite(value).all():
+    found = defect(value)
+    if found is not None:
         raise RestoreError(
-            f"The checkpoint {reader.source} holds NaN or an infinite number for {path}: its training had diverged. "
+            f"The checkpoint {reader.source} holds a weight that is {found}, for {path}: its training had diverged. "
             "Nothing was restored; take an earlier checkpoint."
         )
 

@@ -247,7 +247,7 @@ CRAFTED = {
     a_zip_bomb: "assets/bomb unpacks to 30000000 bytes, as a zip bomb does",
     a_thousand_members: "members; supported: 1000",
     a_flipped_bit: "the checksum of model.weights.h5 does not match",
-    nan_weights: "holds NaN or an infinite number",
+    nan_weights: "is NaN: its training had diverged",
 }
 
 
@@ -329,7 +329,7 @@ PRESETS = {
     "a format in words": ("metadata.json", {"format": "two"}, "format two, and this version reads format 2"),
     "another digest": ("metadata.json", {"weights_sha256": "0" * 64}, "damaged or replaced, its sha256 is not the one"),
     "a digest of no kind": ("metadata.json", {"weights_sha256": 5}, "damaged or replaced, its sha256 is not the one"),
-    "infinite weights": ("weights.h5", _infinite, "holds NaN or an infinite number for norm/gamma"),
+    "infinite weights": ("weights.h5", _infinite, "holds a weight that is infinite, for norm/gamma"),
     "weights elsewhere": ("weights.h5", _external, "'body/kernel' is no plain array of numbers"),
     "a text of a gigabyte": ("weights.h5", _wide, "'head/bias' is no plain array of numbers"),
 }
