@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and names of files as messages may show them.
+"""Files and folders that appear whole or not at all.
 
 A file is written under the name `part_of_NAME` beside its place and renamed into it; a folder is filled in
 `.NAME.XXXXXXXX/new` beside its place and exchanged with the older one in one step of the file system. Whoever is killed
@@ -156,17 +156,6 @@ def exchange(one: str | os.PathLike, other: str | os.PathLike) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(other))
     if status != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
-
-
-def printable(text: object, limit: int = 300) -> str:
-    """`text` on one line, cut after `limit` characters, without anything that a terminal would obey.
-
-    For whatever strangers chose: names in archives, addresses, words of a server. Control characters, escape sequences
-    and marks that turn the direction of writing are shown as their codes (`\\x1b`).
-    """
-    line = " ".join(str(text)[: 4 * limit].split())
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
-    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
 def flush_folder(folder: str | os.PathLike) -> None:

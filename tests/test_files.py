@@ -8,7 +8,7 @@ import re
 import pytest
 
 from keras_detect import files
-from keras_detect.files import printable, replacing_file, replacing_folder, settle, write_file, write_json
+from keras_detect.files import replacing_file, replacing_folder, settle, write_file, write_json
 from tests import kills
 
 
@@ -193,10 +193,3 @@ def test_errors_name_what_the_user_named(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied", str(part / "weights.h5"))
     assert str(caught.value) == f"[Errno 13] Permission denied: '{tmp_path}/out'"
     assert os.listdir(tmp_path) == ["file"]
-
-
-def test_what_terminals_obey_is_shown_as_codes():
-    assert printable("a\x1b[2J\x07b\u202ec\x9b1m\ud800") == r"a\x1b[2J\x07b\u202ec\x9b1m\ud800"
-    assert printable("two\r\n  lines\u2028and\ttabs é 🙂") == "two lines and tabs é 🙂"
-    assert printable("x" * 10**7, 10) == "x" * 9 + "…" and printable("x" * 10, 10) == "x" * 10
-    assert printable(ValueError("why")) == "why"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from keras_detect import files
-from keras_detect.files import printable
+from keras_detect.messages import shown
 
 _BLOCK = 512
 _CHUNK = 256 * 1024
@@ -89,7 +89,7 @@ def extract(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"An archive is extracted into a new folder. {str(folder)!r} holds something already.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    source = printable(archive if source is None else source)
+    source = shown(archive if source is None else source, 300)
     with open(archive, "rb") as file:
         size, free = check(file, limits, source, wanted), shutil.disk_usage(folder.parent).free
         if size > free:
@@ -140,22 +140,14 @@ class _Reader:
         self.count = self.extended = self.records = 0
 
     def members(self) -> Iterator[_Member]:
-        try:
-            while (header := self._next_header()) is not None:
-                member = self._checked(*header)
-                self.left = 0 if member.is_folder else member.size
-                yield member
-                while self.data():
-                    pass
-                self._exactly(-member.size % _BLOCK)
-            self.stream.drain()  # to the end, so that the checksum of the whole stream is compared
-        except (EOFError, zlib.error) as error:
-            kind = next(
-                (kind for start, kind in _OTHER_CONTAINERS.items() if self.stream.start.startswith(start)), None
-            )
-            if kind is not None:
-                raise ArchiveError(f"{self.source}: a {kind} archive; supported: .tar.gz and .tar") from error
-            raise ArchiveError(f"{self.source}: the archive is truncated or no .tar.gz ({error})") from error
+        while (header := self._next_header()) is not None:
+            member = self._checked(*header)
+            self.left = 0 if member.is_folder else member.size
+            yield member
+            while self.data():
+                pass
+            self._exactly(-member.size % _BLOCK)
+        self.stream.drain()  # to the end, so that the checksum of the whole stream is compared
 
     def data(self) -> bytes:
         """The next bytes of the current member; none at its end."""
@@ -169,7 +161,7 @@ class _Reader:
     def _exactly(self, size):
         data = self.stream.read(size)
         if len(data) < size:
-            raise EOFError(f"it ends within member {self.count}")
+            raise self.stream.damage(f"it ends within member {self.count}")
         return data
 
     def _next_header(self):
@@ -182,7 +174,7 @@ class _Reader:
             header = _parsed(block)
             if header is None:
                 if self.count == 0:
-                    raise EOFError("no header of a tar archive")
+                    raise self.stream.damage("no header of a tar archive")
                 raise self._refusal(f"the archive is truncated or damaged after {self.count} members")
             own_name, own_size, kind = header
             if kind not in _EXTENDED:
@@ -196,7 +188,7 @@ class _Reader:
             elif kind != _LONG_LINK:
                 found = self._records(content)
                 if kind == _GLOBAL_PAX and found:
-                    raise self._refusal(f"a header for all members sets their {' and '.join(map(printable, found))}")
+                    raise self._refusal(f"a header for all members sets their {' and '.join(found)}")
                 name, size = found.get("path", name), found.get("size", size)
         raise self._refusal(f"more than {_EXTENDED_HEADERS} extended headers before one member")
 
@@ -233,49 +225,47 @@ class _Reader:
 
     def _checked(self, raw, size, kind):
         """The member; raises for whatever is not a plain file or folder inside the folder."""
-        shown = f"'{printable(raw.decode('utf-8', 'backslashreplace'), 100)}'"
-        path = self._checked_path(raw, shown)
+        name_shown = f"'{shown(raw.decode('utf-8', 'backslashreplace'), 100)}'"
+        path = self._checked_path(raw, name_shown)
         is_folder = kind == _FOLDER or (kind in (_FILE, _OLD_FILE) and raw.endswith(b"/"))
         if not is_folder and not path.parts:
-            raise self._refusal(f"member {shown} is a file without a name")
+            raise self._refusal(f"member {name_shown} is a file without a name")
         if not is_folder and kind not in (_FILE, _OLD_FILE):
-            raise self._refusal(f"member {shown} is no plain file or folder (a link or a device)")
+            raise self._refusal(f"member {name_shown} is no plain file or folder (a link or a device)")
         if not 0 <= size <= (0 if is_folder else self.limits.member_bytes):
             most = "a folder with a size" if is_folder else f"unpacks to more than {self.limits.member_bytes} bytes"
-            raise self._refusal(f"member {shown}: {most}")
+            raise self._refusal(f"member {name_shown}: {most}")
         self.stream.expect(size)
-        self._claim(path, is_folder, shown)
+        self._claim(path, is_folder, name_shown)
         return _Member(path, is_folder, size)
 
-    def _checked_path(self, raw, shown):
+    def _checked_path(self, raw, name_shown):
         try:
             name = raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise self._refusal(f"member {shown} has a name that is no UTF-8") from error
+            raise self._refusal(f"member {name_shown} has a name that is no UTF-8") from error
         path = pathlib.PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or any(mark in name for mark in _WINDOWS):
-            raise self._refusal(f"member {shown} would leave the folder")
+            raise self._refusal(f"member {name_shown} would leave the folder")
         if not name or any(unicodedata.category(character) in _UNSHOWN for character in name):
-            raise self._refusal(f"member {shown} has no name that can be shown")
+            raise self._refusal(f"member {name_shown} has no name that can be shown")
         if len(raw) > _NAME_BYTES or len(path.parts) > _DEPTH or any(len(p.encode()) > _PART_BYTES for p in path.parts):
-            raise self._refusal(
-                f"member {shown} has too long a name: {_NAME_BYTES} bytes, {_DEPTH} folders and {_PART_BYTES} bytes in "
-                "each are accepted"
-            )
+            most = f"{_NAME_BYTES} bytes, {_DEPTH} folders and {_PART_BYTES} bytes in each are accepted"
+            raise self._refusal(f"member {name_shown} has too long a name: {most}")
         return path
 
-    def _claim(self, path, is_folder, shown):
+    def _claim(self, path, is_folder, name_shown):
         """Takes the path, and the folders that it implies, for this member. Names that differ in case are the same."""
         name = unicodedata.normalize("NFC", str(path)).casefold()
         if name in (self.folders if not is_folder else self.files):
-            raise self._refusal(f"member {shown} is both a file and a folder")
+            raise self._refusal(f"member {name_shown} is both a file and a folder")
         if name in self.files:
-            raise self._refusal(f"member {shown} is named twice")
+            raise self._refusal(f"member {name_shown} is named twice")
         (self.folders if is_folder else self.files).add(name)
         while "/" in name:
             name = name.rpartition("/")[0]
             if name in self.files:
-                raise self._refusal(f"member {shown} is both a file and a folder")
+                raise self._refusal(f"member {name_shown} is both a file and a folder")
             if name in self.folders:
                 break
             self.folders.add(name)
@@ -319,6 +309,13 @@ class _Stream:
             )
             raise ArchiveError(f"{self.source}: unpacks to more than {self.total} bytes{times}")
 
+    def damage(self, reason):
+        """The error of an archive that cannot be read on."""
+        for start, kind in _OTHER_CONTAINERS.items():
+            if self.start.startswith(start):
+                return ArchiveError(f"{self.source}: a {kind} archive; supported: .tar.gz and .tar")
+        return ArchiveError(f"{self.source}: the archive is truncated or no .tar.gz ({reason})")
+
     def drain(self):
         while self.read(_CHUNK):
             pass
@@ -340,8 +337,11 @@ class _Stream:
                     raise ArchiveError(f"{self.source}: more than {_GZIP_MEMBERS} gzip members")
                 self.inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
             if not self.packed:
-                raise EOFError("the gzip stream ends early")
-            data = self.inflater.decompress(self.packed, _CHUNK)
+                raise self.damage("the gzip stream ends early")
+            try:
+                data = self.inflater.decompress(self.packed, _CHUNK)
+            except zlib.error as error:
+                raise self.damage(error) from error
             self.packed = self.inflater.unconsumed_tail
             if self.inflater.eof:
                 self.packed, self.inflater = self.inflater.unused_data, None
@@ -353,14 +353,19 @@ def _parsed(block):
     """`(name, size, kind)` of a header block; None if it is none."""
     if len(block) < _BLOCK:
         return None
-    wanted, size = _number(block[148:156]), _number(block[124:136])
-    unsigned = sum(block) - sum(block[148:156]) + 8 * ord(" ")
-    if wanted != unsigned and wanted != unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:]):
+    if not _has_its_checksum(block):
         return None
     name, prefix = block[:100].split(b"\0")[0], block[345:500].split(b"\0")[0]
     if prefix and block[257:263] == b"ustar\0":
         name = prefix + b"/" + name
-    return name, size, block[156:157]
+    return name, _number(block[124:136]), block[156:157]
+
+
+def _has_its_checksum(block):
+    """The sum of all bytes, the checksum itself read as spaces; some old programs added signed bytes."""
+    others = block[:148] + b" " * 8 + block[156:]
+    unsigned = sum(others)
+    return _number(block[148:156]) in (unsigned, unsigned - 256 * sum(byte > 127 for byte in others))
 
 
 def _number(field):

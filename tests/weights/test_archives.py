@@ -302,6 +302,14 @@ def test_the_room_on_the_disk_is_asked_for_first(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.tar.gz"]
 
 
+@pytest.mark.parametrize("keep", [300, -9])
+def test_an_archive_that_changes_after_it_was_checked(tmp_path, monkeypatch, keep):
+    path = write(tmp_path / "a.tar.gz", member("a", os.urandom(5000)))
+    path.write_bytes(path.read_bytes()[:keep])
+    monkeypatch.setattr(archives, "check", lambda *_: 0)
+    assert "truncated or no .tar.gz" in refusal(path, tmp_path)
+
+
 def test_messages_name_what_the_user_named(tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8bno")
     with pytest.raises(ArchiveError, match=r"^https://example\.com/\\x1b\[2J\.tar\.gz: the archive is truncated or no"):
