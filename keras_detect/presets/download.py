@@ -9,20 +9,27 @@ import pathlib
 import re
 import socket
 import ssl
-import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 
+from keras_detect import files
+from keras_detect.messages import shown
 from keras_detect.presets import cache
+from keras_detect.presets.watch import OverdueError, Watch, handlers
 from keras_detect.weights.archives import ArchiveError, Limits, extract
 
 __all__ = ["ArchiveError", "DownloadError", "Limits", "cache_key", "fetch", "is_url", "remote_folder", "unpacked"]
 
 _CHUNK = 1024 * 1024
-_MAX_BYTES = 8 * 1024**3
+MAX_BYTES = 4 * 1024**3  # of an archive whose row says nothing else
+DEADLINE = 3 * 3600
+MINIMUM_RATE = 4096
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_DROPPED = (http.client.HTTPException, urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError, ValueError)
+#: no network, no trust, no address
+_HOPELESS = (socket.gaierror, ssl.SSLCertVerificationError, http.client.InvalidURL, ValueError)
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 PRESET_FILES = ("config.json", "weights.h5", "label_map.json", "metadata.json")
 
@@ -36,7 +43,18 @@ def is_url(name):
     return isinstance(name, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) is not None
 
 
-def fetch(url, target, sha256=None, progress=True, max_bytes=_MAX_BYTES, attempts=4, wait=1.0, timeout=30):
+def fetch(
+    url: str,
+    target: str | os.PathLike,
+    sha256: str | None = None,
+    progress: bool = True,
+    max_bytes: int = MAX_BYTES,
+    attempts: int = 4,
+    wait: float = 1.0,
+    timeout: float = 30,
+    deadline: float = DEADLINE,
+    minimum_rate: float = MINIMUM_RATE,
+) -> str:
     """Fetches `url` into the file `target`, which appears only when it is whole.
 
     A dropped connection is taken up where it broke if the server can (and its file has not changed meanwhile),
@@ -51,35 +69,40 @@ def fetch(url, target, sha256=None, progress=True, max_bytes=_MAX_BYTES, attempt
         attempts: tries in all.
         wait: seconds before the second try, doubled before each further one.
         timeout: seconds of silence after which a connection counts as dropped.
+        deadline: seconds for everything, all tries together.
+        minimum_rate: bytes per second; a connection that brings fewer, on an average over `timeout` seconds, counts as
+            dropped.
 
     Returns the digest (sha256, hex). Raises `DownloadError` if the file cannot be fetched, is not of the announced
     size, too large, or has another digest, and `ValueError` for another scheme.
     """
     _check_scheme(url)
+    path = _local(url)
+    if path is not None and not os.path.isfile(path):
+        raise DownloadError(f"{shown(url, 300)}: there is no such file")  # nor is it read from a pipe or a device
     target = pathlib.Path(target)
-    handle, part = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    try:
-        with open(handle, "wb") as file, _bar(target.name, progress) as bar:
-            download = _Download(url, file, bar, max_bytes, timeout)
+    with files.replacing_file(target) as part:
+        with open(part, "wb") as file, _bar(target.name, progress) as bar:
+            download = _Download(url, file, bar, max_bytes, Watch(timeout, deadline, minimum_rate, max_bytes))
             for attempt in range(attempts):
                 if download.run(last=attempt == attempts - 1):
                     break
-                time.sleep(wait * 2**attempt)
+                time.sleep(max(0.0, min(wait * 2**attempt, download.watch.left())))
         digest = download.digest.hexdigest()
         if sha256 is not None and digest != sha256.lower():
-            raise DownloadError(f"{url}: the file has another sha256 ({digest}) than the expected one ({sha256})")
-        os.replace(part, target)
-    finally:
-        pathlib.Path(part).unlink(missing_ok=True)
+            raise DownloadError(
+                f"{shown(url)}: the file has another sha256 ({digest}) than the expected one ({sha256})"
+            )
     return digest
 
 
 class _Download:
     """One file on its way, over as many connections as it takes."""
 
-    def __init__(self, url, file, bar, max_bytes, timeout):
-        self.url, self.file, self.bar, self.max_bytes, self.timeout = url, file, bar, max_bytes, timeout
-        self.opener = urllib.request.build_opener(_Redirects())
+    def __init__(self, url, file, bar, max_bytes, watch):
+        self.url, self.file, self.bar, self.max_bytes, self.watch = url, file, bar, max_bytes, watch
+        self.shown = shown(url, 300)
+        self.opener = urllib.request.build_opener(_Redirects(), *handlers(watch))
         self.validator = None  # ETag or date of the file that the first bytes came from
         self.restart()
 
@@ -94,15 +117,19 @@ class _Download:
         try:
             return self.receive()
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code == 416:  # the server's file is shorter than what we have: another file
                 self.restart()
             if last or error.code not in (*_TRY_AGAIN, 416):
-                raise DownloadError(f"{self.url}: the server answers {error.code} {error.reason}") from error
-        except (http.client.HTTPException, urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError) as error:
+                reason = shown(error.reason)
+                raise DownloadError(f"{self.shown}: the server answers {error.code} {reason}") from error
+        except OverdueError as error:
+            raise DownloadError(f"{self.shown}: {self.received} bytes came, then: {error}") from error
+        except _DROPPED as error:
             reason = getattr(error, "reason", None) or error
-            hopeless = isinstance(reason, socket.gaierror | ssl.SSLCertVerificationError)  # no network, no trust
+            hopeless = isinstance(reason, _HOPELESS)
             if last or hopeless or self.url.startswith("file:"):
-                raise DownloadError(f"{self.url}: {self.received} bytes came, then: {reason}") from error
+                raise DownloadError(f"{self.shown}: {self.received} bytes came, then: {shown(str(reason))}") from error
         return False
 
     def receive(self):
@@ -110,12 +137,14 @@ class _Download:
         if self.received and self.validator:
             request.add_header("Range", f"bytes={self.received}-")
             request.add_header("If-Range", self.validator)
-        with self.opener.open(request, timeout=self.timeout) as response:
+        self.watch.connect()
+        with self.opener.open(request, timeout=self.watch.patience()) as response:
             total = self.begin(response)
-            while chunk := response.read(_CHUNK):
+            self.watch.head = None
+            while chunk := response.read1(_CHUNK):
                 self.received += len(chunk)
                 if self.received > self.max_bytes:
-                    raise DownloadError(f"{self.url}: larger than the {self.max_bytes} bytes that are accepted")
+                    raise DownloadError(f"{self.shown}: larger than the {self.max_bytes} bytes that are accepted")
                 self.file.write(chunk)
                 self.digest.update(chunk)
                 self.bar.update(len(chunk))
@@ -126,7 +155,7 @@ class _Download:
     def begin(self, response):
         """Decides from the answer's head where the body belongs; returns the whole file's size, or None."""
         head = response.headers
-        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", head.get("Content-Range", ""))
+        span = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", head.get("Content-Range", ""))
         if getattr(response, "status", None) == 206 and span and int(span.group(1)) == self.received:
             total = int(span.group(2))
         elif getattr(response, "status", None) == 206:
@@ -136,18 +165,29 @@ class _Download:
         else:
             self.restart()
             etag = head.get("ETag", "")
-            self.validator = etag if etag and not etag.startswith("W/") else head.get("Last-Modified")
-            length = head.get("Content-Length", "")
-            total = int(length) if length.isdigit() else None
+            validator = etag if etag and not etag.startswith("W/") else head.get("Last-Modified")
+            self.validator = validator if validator and validator.isascii() and validator.isprintable() else None
+            total = self.announced(head.get_all("Content-Length", []))
         if total is not None and total > self.max_bytes:
-            raise DownloadError(f"{self.url}: {total} bytes, more than the {self.max_bytes} that are accepted")
+            raise DownloadError(f"{self.shown}: {total} bytes, more than the {self.max_bytes} that are accepted")
         self.bar.total = total
         self.bar.refresh()
         return total
 
+    def announced(self, lengths):
+        """The body's size as the head announces it, or None; the connection's end counts then."""
+        values = {value.strip() for length in lengths for value in str(length).split(",")}
+        if not values:
+            return None
+        if len(values) > 1 or not re.fullmatch("[0-9]{1,18}", min(values)):
+            raise DownloadError(f"{self.shown}: announces no size but {shown(sorted(values))} as its Content-Length")
+        return int(min(values))
+
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never from https:// to anything less (urllib itself refuses local files)."""
+    """Follows a few redirects, but never from https:// to anything less (urllib itself refuses local files)."""
+
+    max_redirections, max_repeats = 5, 3
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         try:
@@ -155,8 +195,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             less = req.full_url.startswith("https:") and not newurl.startswith("https:")
         except ValueError:
             less = True
+        fp.close()  # its body is of no use, and may have no end
         if less:
-            raise DownloadError(f"{req.full_url}: redirects to {newurl!r}, which is not fetched")
+            raise DownloadError(f"{shown(req.full_url)}: redirects to '{shown(newurl)}', which is not fetched")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -168,12 +209,9 @@ def unpacked(url, sha256=None, wanted=None, progress=True, **fetching):
     Raises what `fetch` and `extract` raise, and `cache.CacheError`.
     """
     with cache.work_folder() as work:
-        archive = work / (_file_name(url) or "archive")
+        archive = work / "archive"
         digest = fetch(url, archive, sha256=sha256, progress=progress, **fetching)
-        try:
-            folder = extract(archive, work / "unpacked", wanted=wanted or _no_saved_model)
-        except ArchiveError as error:
-            raise ArchiveError(str(error).replace(str(archive), url)) from error
+        folder = extract(archive, work / "unpacked", wanted=wanted or _no_saved_model, source=url)
         archive.unlink()  # it is not needed any more, and may be large
         children = list(folder.iterdir())
         yield (children[0] if len(children) == 1 and children[0].is_dir() else folder), digest
@@ -182,9 +220,9 @@ def unpacked(url, sha256=None, wanted=None, progress=True, **fetching):
 def cache_key(url):
     """A name for the cache: the archive's stem and a digest of the address, of a local file also of its date."""
     identity = url
-    if url.startswith("file:"):
+    if (path := _local(url)) is not None:
         with contextlib.suppress(OSError):
-            status = os.stat(urllib.request.url2pathname(urllib.parse.urlsplit(url).path))
+            status = os.stat(path)
             identity = f"{url} {status.st_size} {status.st_mtime_ns}"
     stem = re.sub(r"(\.tar)?\.(gz|tar|tgz|zip)$", "", _file_name(url))
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", stem).strip(".")[:100] or "archive"
@@ -194,28 +232,38 @@ def cache_key(url):
 def remote_folder(uri):
     """The local folder with the files of a preset at `hf://org/name` or `kaggle://org/model/keras/variant[/version]`.
 
-    The download, its cache and the credentials are those of `huggingface_hub` and `kagglehub`. Raises `ImportError`
-    with the command that installs the missing package, `ValueError` for another form.
+    The download, its cache and the credentials are those of `huggingface_hub` and `kagglehub`. Raises `DownloadError`
+    if the package is missing, with the command that installs it, or if the download fails; `ValueError` for another
+    form.
     """
     scheme, _, handle = uri.partition("://")
     parts = [part for part in handle.split("/") if part]
     if scheme == "hf":
         if len(parts) != 2:
-            raise ValueError(f"A Hugging Face address is hf://organisation/name. Received: {uri!r}")
-        hub = _import("huggingface_hub", uri)
-        return pathlib.Path(hub.snapshot_download(repo_id="/".join(parts), allow_patterns=list(PRESET_FILES)))
+            raise ValueError(f"A Hugging Face address is hf://organisation/name. Received: '{shown(uri)}'")
+        name, patterns = "/".join(parts), list(PRESET_FILES)
+        return _from_hub(
+            "huggingface_hub", uri, lambda hub: hub.snapshot_download(repo_id=name, allow_patterns=patterns)
+        )
     if scheme == "kaggle":
         if len(parts) not in (4, 5):
-            raise ValueError(f"A Kaggle address is kaggle://owner/model/keras/variant[/version]. Received: {uri!r}")
-        return pathlib.Path(_import("kagglehub", uri).model_download("/".join(parts)))
-    raise ValueError(f"Unknown scheme in {uri!r}. Supported: https://, file://, hf://, kaggle://.")
+            form = "kaggle://owner/model/keras/variant[/version]"
+            raise ValueError(f"A Kaggle address is {form}. Received: '{shown(uri)}'")
+        return _from_hub("kagglehub", uri, lambda hub: hub.model_download("/".join(parts)))
+    raise ValueError(f"Unknown scheme in '{shown(uri)}'. Supported: https://, file://, hf://, kaggle://.")
 
 
-def _import(package, uri):
+def _from_hub(package, uri, download):
     try:
-        return importlib.import_module(package)
+        hub = importlib.import_module(package)
     except ImportError as error:
-        raise ImportError(f"{uri!r} is fetched with {package}, which is missing: pip install {package}") from error
+        way_out = "pip install 'keras-detect[hub]'"
+        raise DownloadError(f"'{shown(uri)}' is fetched with {package}, which is missing: {way_out}") from error
+    try:
+        return pathlib.Path(download(hub))
+    except Exception as error:  # each of the two has errors of its own, and those of what it is built on
+        reason = shown(str(error) or type(error).__name__, 300)
+        raise DownloadError(f"'{shown(uri)}' cannot be fetched with {package}: {reason}") from error
 
 
 def _no_saved_model(path):
@@ -226,7 +274,13 @@ def _check_scheme(url):
     parts = urllib.parse.urlsplit(url)
     local = parts.scheme == "http" and parts.hostname in _LOOPBACK
     if not local and parts.scheme not in ("https", "file"):
-        raise ValueError(f"An archive is fetched from https:// or file://. Received: {url!r}")
+        raise ValueError(f"An archive is fetched from https:// or file://. Received: '{shown(url)}'")
+
+
+def _local(url):
+    """The path of a `file:` address, None for others."""
+    parts = urllib.parse.urlsplit(url)
+    return urllib.request.url2pathname(parts.path) if parts.scheme == "file" else None
 
 
 def _file_name(url):
@@ -236,4 +290,4 @@ def _file_name(url):
 def _bar(name, progress):
     import tqdm
 
-    return tqdm.tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress)
+    return tqdm.tqdm(desc=shown(name), unit="B", unit_scale=True, unit_divisor=1024, disable=not progress)

@@ -296,8 +296,23 @@ def test_hugging_face_and_kaggle(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("uri", "package"), [("hf://a/b", "huggingface_hub"), ("kaggle://a/b/keras/c", "kagglehub")])
 def test_a_missing_package_is_named(monkeypatch, uri, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=f"pip install {package}"):
+    with pytest.raises(
+        DownloadError, match=rf"fetched with {package}, which is missing: pip install 'keras-detect\[hub\]'"
+    ):
         download.remote_folder(uri)
+
+
+@pytest.mark.parametrize(("uri", "package"), [("hf://a/b", "huggingface_hub"), ("kaggle://a/b/keras/c", "kagglehub")])
+def test_what_a_hub_says_is_one_line(monkeypatch, uri, package):
+    def fail(*_, **__):
+        raise RuntimeError("404 Client Error.\n\n\x1b[2JRepository not found")
+
+    monkeypatch.setitem(sys.modules, package, types.SimpleNamespace(snapshot_download=fail, model_download=fail))
+    with pytest.raises(DownloadError) as error:
+        download.remote_folder(uri)
+    assert str(error.value) == (
+        f"'{uri}' cannot be fetched with {package}: 404 Client Error. \\x1b[2JRepository not found"
+    )
 
 
 def test_addresses_and_paths():
