@@ -145,7 +145,7 @@ def settle(folder: str | os.PathLike) -> None:
 
 def exchange(one: str | os.PathLike, other: str | os.PathLike) -> None:
     """Lets two paths on one disk change places, in one step. Raises `OSError` where the system cannot (`ENOSYS`)."""
-    library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+    library: Any = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
     paths = os.fsencode(one), os.fsencode(other)
     if sys.platform == "darwin" and hasattr(library, "renamex_np"):
         status = library.renamex_np(*paths, ctypes.c_uint(_SWAP))
@@ -158,9 +158,9 @@ def exchange(one: str | os.PathLike, other: str | os.PathLike) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
 
 
-def flush_folder(folder: str | os.PathLike) -> None:
+def flush_folder(folder: str | pathlib.Path) -> None:
     """Waits until the bytes of all files below `folder` are on the disk: a rename must not get there before them."""
-    for root, _, names in os.walk(folder):
+    for root, _, names in os.walk(os.fspath(folder)):
         for name in names:
             _flush(os.path.join(root, name))
 
