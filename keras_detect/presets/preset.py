@@ -28,6 +28,8 @@ class Preset:
         licence: SPDX identifier.
         sha256: digest of the archive, where one is known.
         class_names: names of the classes that it was trained on.
+        mirrors: further addresses (`hf://`, `kaggle://`, or an archive's `https://`), tried in order before the
+            publisher's.
     """
 
     archive: str
@@ -39,6 +41,7 @@ class Preset:
     licence: str = "Apache-2.0"
     sha256: str | None = None
     class_names: tuple = COCO_NAMES
+    mirrors: tuple[str, ...] = ()
 
     @property
     def name(self):
@@ -50,9 +53,14 @@ class Preset:
         """The archive's published address."""
         return PUBLISHED_ADDRESS + self.archive
 
+    @property
+    def addresses(self):
+        """Where to fetch it, in the order in which it is tried."""
+        return (*self.mirrors, self.url)
+
     def published(self):
         """What the row says, as a dict that JSON can hold, for a preset's `metadata.json`."""
-        elsewhere = ("sha256", "class_names")  # of the file; in the label map; in the config
+        elsewhere = ("sha256", "class_names", "mirrors")  # of the file; in the label map; where it did come from
         fields = [field.name for field in dataclasses.fields(self) if field.name not in elsewhere]
         return {"name": self.name, **{name: getattr(self, name) for name in fields}}
 

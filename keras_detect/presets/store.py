@@ -90,8 +90,27 @@ def find_preset(name, progress=True):
         return cache.cached(download.cache_key(name), lambda folder: _from_archive(name, folder, None, progress))
     if packaged.folder(name) is not None:
         return packaged.folder(name)
-    row = _row(name)
-    return cache.cached(row.name, lambda folder: _from_archive(row.url, folder, row, progress))
+    return _fetched(_row(name), progress)
+
+
+def _fetched(row, progress):
+    """The folder of a row's preset from the first of its addresses that gives it whole."""
+    problems = []
+    for address in row.addresses:
+        try:
+            return _from_address(address, row, progress)
+        except (OSError, ImportError, ValueError) as error:
+            if len(row.addresses) == 1:
+                raise
+            problems.append(f"{address}: {(str(error).splitlines() or [type(error).__name__])[0]}")
+            logging.warning("%s", problems[-1])
+    raise download.DownloadError(f"No address gave the preset '{row.name}'. {'; '.join(problems)}")
+
+
+def _from_address(address, row, progress):
+    if address.startswith(("hf://", "kaggle://")) and not (cache.home() / row.name).is_dir():
+        return download.remote_folder(address)
+    return cache.cached(row.name, lambda folder: _from_archive(address, folder, row, progress))
 
 
 def _from_archive(url, target, row, progress):

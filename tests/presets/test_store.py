@@ -1,9 +1,12 @@
 """Presets by name and address: fetched, converted, cached, and nothing left behind by a failure."""
 
+import hashlib
 import json
 import os
+import pathlib
 import shutil
 import tarfile
+import urllib.parse
 
 import keras
 import numpy as np
@@ -123,6 +126,40 @@ def test_a_built_in_name_fetches_its_row(model, zoo_url, home, monkeypatch):
     assert os.listdir(home) == ["zoo"]
     written = json.loads((home / "zoo" / "metadata.json").read_text())
     assert (written["coco_map"], written["measured_map"], written["licence"]) == (2.0, None, "Apache-2.0")
+
+
+def test_addresses_are_tried_in_order(model, zoo_url, home, monkeypatch):
+    """A hub that cannot be reached, a mirror that is gone, one with another file, then the publisher."""
+    folder, name = zoo_url.rsplit("/", 1)
+    archive = pathlib.Path(urllib.parse.urlsplit(zoo_url).path)
+    other = archive.with_name("other.tar.gz")
+    other.write_bytes(archive.read_bytes() + b"x")
+    mirrors = ("hf://nobody/zoo", f"{folder}/absent.tar.gz", other.as_uri())
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    settings = {"pipeline_config": "toy", "speed_ms": 1.0, "coco_map": 2.0, "sha256": digest, "mirrors": mirrors}
+    row = Preset(archive=name, **settings)
+    asked = []
+
+    def hub(uri):
+        asked.append(uri)
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(store.download, "remote_folder", hub)
+    monkeypatch.setattr(preset, "PUBLISHED_ADDRESS", folder + "/")
+    monkeypatch.setitem(preset._PRESETS, row.name, row)
+    monkeypatch.setattr(zoo, "convert", lambda folder, target, said, **_: directory.write_preset(model, target, said))
+    same(store.load_preset("zoo", progress=False), model)
+    assert asked == ["hf://nobody/zoo"] and os.listdir(home) == ["zoo"]
+    assert json.loads((home / "zoo" / "metadata.json").read_text())["source"] == zoo_url
+    same(store.load_preset("zoo", progress=False), model)
+    assert len(asked) == 1
+    shutil.rmtree(home / "zoo")
+    archive.unlink()
+    with pytest.raises(
+        DownloadError, match=r"No address gave the preset 'zoo'\. hf://nobody/zoo: no route; .*absent"
+    ) as error:
+        store.load_preset("zoo", progress=False)
+    assert "\n" not in str(error.value) and not os.listdir(home)
 
 
 def test_a_wrong_digest_in_a_row(zoo_url, home, monkeypatch):
