@@ -40,15 +40,21 @@ def observed(dataset, observe, wanted):
     return dataset.enumerate().map(unpacked)
 
 
-def image_facts(images, first):
-    """`[2]` float32 of a batch of images in a TensorFlow graph: their sum, and where `first` their maximum, else -1.
+def image_facts(images, shapes, first):
+    """`[3]` float32 of a batch of images in a TensorFlow graph: sum, maximum where `first` (else -1), wrong shapes.
 
-    The sum is not finite where a pixel is not. Integers give `[0, -1]`, without a look at them.
+    The sum is not finite where a pixel is not. Of integer images sum and maximum are 0 and -1, without a look at them.
+    The third is the number of `shapes` [B, 3] (or `None`) that do not lie on the images' canvas.
     """
     import tensorflow as tf
 
+    wrong = tf.constant(0.0)
+    if shapes is not None and shapes.shape.rank == 2:
+        sizes = tf.cast(shapes[:, :2], tf.int32)
+        outside = tf.reduce_any((sizes < 0) | (sizes > tf.shape(images)[1:3]), axis=1)
+        wrong = tf.reduce_sum(tf.cast(outside, tf.float32))
     if not images.dtype.is_floating:
-        return tf.constant([0.0, -1.0])
+        return tf.stack([0.0, -1.0, wrong])
     images = tf.cast(images, tf.float32)
     largest = tf.cond(first, lambda: tf.reduce_max(images), lambda: -1.0)
-    return tf.stack([tf.reduce_sum(images), largest])
+    return tf.stack([tf.reduce_sum(images), largest, wrong])

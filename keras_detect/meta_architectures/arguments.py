@@ -1,5 +1,6 @@
 """Arguments of `from_backbone`: unknown ones, ones that would be ignored, and parts given by name."""
 
+import functools
 import inspect
 import numbers
 
@@ -69,7 +70,10 @@ def count_classes(num_classes, class_names, predictor):
     another number.
     """
     check_num_classes(num_classes, "that of class_names")
-    built_for = None if isinstance(predictor, type) else getattr(predictor, "num_classes", None)
+    if isinstance(predictor, functools.partial):
+        built_for = predictor.keywords.get("num_classes")
+    else:
+        built_for = None if isinstance(predictor, type) else getattr(predictor, "num_classes", None)
     if num_classes is None:
         num_classes = len(class_names) if class_names is not None else built_for
     if num_classes is None:

@@ -46,15 +46,15 @@ class BatchCheck:
 
     def __call__(self, index, batch):
         """Checks a batch `x`, `(x, y)` or `(x, y, sample_weight)`; `index` says which, `None` if it is the only one."""
-        images, *rest = fields(batch, with_truth=self.num_classes is not None)
-        self.look(index, image_facts(images, first=not index), *map(to_host, rest))
+        images, shapes, *rest = fields(batch, with_truth=self.num_classes is not None)
+        self.look(index, image_facts(images, shapes, first=not index), *map(to_host, rest))
 
     def look(self, index, image_facts, boxes, labels, weights, sample_weight):
         """Raises `ValueError` for what would train silently wrong; warns of pixels in 0...1.
 
         Args:
             index: of the batch, or `None`.
-            image_facts: sum and maximum of the pixels, as `image_facts` returns them.
+            image_facts: sum and maximum of the pixels and number of wrong shapes, as `image_facts` returns them.
             boxes, labels, weights, sample_weight: numpy arrays, or `None` where the batch has none.
         """
         where = f"this {self.what}" if index is None else f"{self.what} {int(index)}"
@@ -80,6 +80,11 @@ def check_images(facts, where):
         raise ValueError(
             f"Pixels are numbers in 0...255. Received NaN or infinite pixels in {where}: look at what reads or "
             "augments the images."
+        )
+    if facts[2]:
+        raise ValueError(
+            "Image shapes are [height, width, channels] of each image on its canvas, in pixels, height first. "
+            f"Received a shape larger than the canvas, or a negative one, in {where}."
         )
 
 
@@ -132,30 +137,41 @@ def check_weights(weights, labels, name, where):
 
 
 def fields(batch, with_truth=True):
-    """`[images, boxes, labels, weights, sample_weight]` of a batch, `None` for what it lacks."""
+    """`[images, their shapes, boxes, labels, weights, sample_weight]` of a batch, `None` for what it lacks."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tuple(batch) if isinstance(batch, list) else batch)
-    images = x.get(schema.IMAGES) if isinstance(x, dict) else x
+    images, shapes = x, None
+    if isinstance(x, dict):
+        images = x.get(schema.IMAGES)
+        shapes = x.get(schema.TRUE_IMAGE_SHAPES, x.get(schema.RESIZED_IMAGE_SHAPES))
     if isinstance(images, list | tuple):
         raise ValueError(
             f"x is a batch of images [B, H, W, 3], or a dict that holds one. Received: a {type(images).__name__} of "
             f"{len(images)}. Stack images of one size (`np.stack(images)`); `detect` takes a list of any sizes."
         )
     if not with_truth or not isinstance(y, dict):
-        return [images, None, None, None, None]
+        return [images, shapes, None, None, None, None]
     labels = y.get(schema.LABELS, y.get(schema.CLASSES))
     boxes, weights = y.get(schema.BOXES), y.get(schema.WEIGHTS)
-    return [images, boxes, labels, weights, sample_weight]
+    return [images, shapes, boxes, labels, weights, sample_weight]
 
 
-def image_facts(images, first=True):
-    """`(sum, maximum)` of a batch of float images, the maximum where `first`; `(0, -1)` for integers and for none."""
+def image_facts(images, shapes=None, first=True):
+    """Three floats of a batch of images [B, H, W, C]: sum, maximum and wrong shapes.
+
+    The sum of the pixels is not finite where one is not; the maximum is taken where `first`, else it is -1. Of integer
+    images they are 0 and -1. The third is the number of `shapes` [B, 3] that do not lie on the canvas.
+    """
+    wrong = 0.0
+    if shapes is not None and images is not None and len(shapes.shape) == 2:
+        sizes = to_host(shapes)[:, :2]
+        wrong = float(((sizes < 0) | (sizes > tuple(images.shape[1:3]))).any(axis=1).sum())
     if images is None or not _is_float(images):
-        return 0.0, -1.0
+        return 0.0, -1.0, wrong
     images = to_host(images)
     total = float(images.sum(dtype="float32"))
     if not np.isfinite(total) and np.isfinite(images).all():
         total = 0.0  # finite pixels whose sum is not
-    return total, largest_pixel(images) if first else -1.0
+    return total, largest_pixel(images) if first else -1.0, wrong
 
 
 def largest_pixel(images):
@@ -227,15 +243,16 @@ def _rows(leaf, start, count):
 
 
 def _checked_tf_dataset(check, dataset):
-    images, *_ = fields(dataset.element_spec)
-    if images is None or (check.num_classes is None and not images.dtype.is_floating):
+    images, shapes, *_ = fields(dataset.element_spec)
+    if images is None or (check.num_classes is None and shapes is None and not images.dtype.is_floating):
         return dataset
     present = []
 
     def wanted(index, batch):
-        images, *rest = fields(batch, with_truth=check.num_classes is not None)
+        images, shapes, *rest = fields(batch, with_truth=check.num_classes is not None)
         present[:] = [value is not None for value in rest]
-        return [index, tf_data.image_facts(images, index == 0), *(value for value in rest if value is not None)]
+        facts = tf_data.image_facts(images, shapes, index == 0)
+        return [index, facts, *(value for value in rest if value is not None)]
 
     def observe(index, facts, *values):
         values = iter(values)

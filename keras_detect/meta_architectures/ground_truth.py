@@ -31,10 +31,8 @@ def split_images(x):
             f"x has either '{schema.TRUE_IMAGE_SHAPES}' or, for images that the model's resizer has resized, "
             f"'{schema.RESIZED_IMAGE_SHAPES}'. Received both."
         )
-    known = [field.key for field in schema.image_fields(schema.INPUT)]
-    for key in x:
-        if key not in known:
-            raise ValueError(unknown_name("entry of x", key, known))
+    for key in x.keys() - {field.key for field in schema.image_fields()}:
+        raise ValueError(unknown_name("entry of x", key, [field.key for field in schema.image_fields(schema.INPUT)]))
     resized = schema.RESIZED_IMAGE_SHAPES in x
     images = x[schema.IMAGES]
     shapes = x.get(schema.RESIZED_IMAGE_SHAPES if resized else schema.TRUE_IMAGE_SHAPES)

@@ -380,6 +380,13 @@ WRONG = [
     (
         FasterRCNN,
         "tests_tiny",
+        {"num_classes": 2, "box_predictor": lambda: functools.partial(MaskRCNNBoxPredictor, num_classes=5)},
+        ValueError,
+        "built for 5 classes.*=2",
+    ),
+    (
+        FasterRCNN,
+        "tests_tiny",
         {"class_names": ["a", "b"], "box_predictor": head},
         ValueError,
         "built for 3 classes.*=2",

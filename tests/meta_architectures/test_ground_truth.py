@@ -159,6 +159,31 @@ def test_steps_per_execution_validation_split_and_padded_batches_are_checked_too
     model.fit(**tf_data(padded, {**y, schema.LABELS: TRUTH[schema.LABELS]}, weights), verbose=0)
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_shapes_that_do_not_lie_on_the_canvas_are_refused(model, source):
+    """A resizer would read rows of the next image of the batch."""
+    shapes = np.tile([64, 64, 3], (4, 1)).astype("int32")
+    shapes[3] = [65, 64, 3]
+    x = {schema.IMAGES: IMAGES, schema.TRUE_IMAGE_SHAPES: shapes}
+    with pytest.raises(ValueError, match="larger than the canvas, or a negative one, in batch 1"):
+        model.fit(**source(x, *spoiled(None)[1:]), verbose=0)
+
+
+@pytest.mark.parametrize("size", [(65, 64), (64, 65), (-1, 64)])
+def test_so_are_they_in_prediction(model, size):
+    x = {schema.IMAGES: IMAGES, schema.TRUE_IMAGE_SHAPES: np.tile([*size, 3], (4, 1)).astype("int32")}
+    calls = [lambda: model.predict_on_batch(x), lambda: model.predict(x, verbose=0)]
+    if keras.backend.backend() == "tensorflow":
+        calls.append(lambda: model.predict(**tf_data(x, {}, np.ones(4)), verbose=0))
+    resized = {schema.IMAGES: IMAGES, schema.RESIZED_IMAGE_SHAPES: x[schema.TRUE_IMAGE_SHAPES]}
+    calls.append(lambda: BatchCheck(None)(None, (resized,)))
+    for call in calls:
+        with pytest.raises(ValueError, match="larger than the canvas"):
+            call()
+    x[schema.TRUE_IMAGE_SHAPES][:] = [64, 0, 3]  # an empty image is padding of a batch
+    assert np.isfinite(model.predict_on_batch(x)[schema.SCORES]).all()
+
+
 def test_pixels_between_0_and_1_warn(model):
     scaled = IMAGES.astype("float32") / 255
     for call in (
@@ -207,6 +232,11 @@ def test_a_list_of_images_is_refused_with_the_way_out(model):
 def test_what_x_must_be(x, message):
     with pytest.raises(ValueError, match=message):
         split_images(x)
+
+
+def test_x_may_hold_what_the_table_of_images_knows():
+    images, shapes, resized = split_images({schema.IMAGES: IMAGES, "image_id": np.arange(4)})
+    assert images is IMAGES and shapes is None and not resized
 
 
 def test_no_images_are_refused(model):
