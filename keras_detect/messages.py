@@ -17,6 +17,11 @@ class _Short(reprlib.Repr):
         self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = self.maxarray = 4
         self.maxstring = self.maxother = 40
 
+    def repr_bytes(self, x, level):
+        return repr(x) if len(x) <= self.maxstring else f"({len(x)} bytes)"
+
+    repr_bytearray = repr_bytes
+
     def repr_int(self, x, level):
         return repr(x) if x.bit_length() <= _BITS else f"(an integer of {x.bit_length()} bits)"
 
@@ -30,9 +35,9 @@ def shown(value: Any, length: int = _VALUE_LENGTH) -> str:
     Texts and paths stand as they are, the rest as Python writes it.
     """
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if isinstance(value, str | bytes | bytearray) and len(value) > 2 * length:
-        value = value[:length] + value[-length:]
-    return one_line(value if isinstance(value, str) else _SHORT.repr(value), length)
+    if not isinstance(value, str):
+        return one_line(_SHORT.repr(value), length)
+    return one_line(value if len(value) <= 2 * length else value[:length] + value[-length:], length)
 
 
 def one_line(text: Any, length: int = _MESSAGE_LENGTH) -> str:

@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import hashlib
 import io
 import os
@@ -108,6 +109,23 @@ def inspection(dataset, model=None, decode=True):
     defects = Defects(collect=True)
     defects.merge(dataset.defects)
     return CheckReport(repr(dataset), inspect(dataset, defects, model, decode), defects)
+
+
+@contextlib.contextmanager
+def damaged_images_named(dataset):
+    """Context in which an error of TensorFlow's decoders becomes the `ImageError` of the image that causes it.
+
+    They do not name the file. Other errors pass.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("tensorflow"):
+            raise
+        for record in dataset.records:
+            content = record.picture.encoded() if hasattr(record.picture, "encoded") else None
+            check_decodes(record.picture, content, getattr(record.picture, "path", record.file_name))
+        raise
 
 
 def _check_pictures(dataset, defects, decode):

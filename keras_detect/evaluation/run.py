@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from keras_detect.data.inspection import damaged_images_named
 from keras_detect.data.load import load_dataset
 from keras_detect.evaluation.callback import collect_detections, evaluate_coco
 from keras_detect.evaluation.collected import Collected
@@ -47,12 +48,14 @@ def evaluate(
     if not hasattr(data, "batches"):
         dataset = load_dataset(data, split, class_names=getattr(model, "class_names", None), max_pixels=max_pixels)
     if not _is_report(output):
-        metrics = evaluate_coco(model, dataset, batch_size=batch_size, progress=progress)
+        with damaged_images_named(dataset):
+            metrics = evaluate_coco(model, dataset, batch_size=batch_size, progress=progress)
         if output is not None:
             write_json(pathlib.Path(output).expanduser(), metrics)
         return metrics
     collected = Collected(dataset.class_names)
-    collect_detections(model, dataset, collected, batch_size=batch_size, progress=progress)
+    with damaged_images_named(dataset):
+        collect_detections(model, dataset, collected, batch_size=batch_size, progress=progress)
     details = {**(details or {}), "data": str(data), "split": split or "everything"}
     report = write_report(collected, output, "Evaluation", details, score_threshold)
     per_class = {name: values["map"] for name, values in report["coco_per_class"].items()}
