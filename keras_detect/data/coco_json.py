@@ -1,6 +1,7 @@
 """COCO's JSON of instances: finding the file and its pictures, reading it, writing it."""
 
 import json
+import os
 import pathlib
 import re
 
@@ -11,7 +12,7 @@ from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import is_picture_name
 from keras_detect.data.json_values import json_value
-from keras_detect.data.paths import DataPathError, image_path, is_file, kind_of
+from keras_detect.data.paths import DataPathError, image_path, is_file
 from keras_detect.data.reading import flag, picture_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, join_values, make_record
 from keras_detect.data.splits import is_named_after, read_split
@@ -315,10 +316,14 @@ def _picture_folder(file, split, entries):
     words = [word for word in re.split(r"[_\-. ]", file.stem) if word and word != "instances"]
     inner = ["images", *words, *(f"images/{word}" for word in words)] + ([split] if split else [])
     places = [here, *(here / name for name in inner), above, *(above / name for name in inner)]
-    for entry in entries[:20]:
+    relative = [entry["file_name"] for entry in entries if not pathlib.PurePath(entry["file_name"]).is_absolute()]
+    for name in relative[:20]:
         for place in places:
-            if _is_image(place, entry["file_name"], file):
+            if _lies_there(place, name, file):
                 return place
+    image_path(here, entries[0]["file_name"], above, file)  # raises where it leads out of the data set
+    if not relative:
+        return here
     looked = ", ".join(str(place) for place in dict.fromkeys(places) if place.is_dir())
     raise FileNotFoundError(
         f"Picture not found: {shown(entries[0]['file_name'], 200)}, listed in {file}. Looked in: {looked}. "
@@ -326,12 +331,13 @@ def _picture_folder(file, split, entries):
     )
 
 
-def _is_image(place, name, file):
-    """Whether an image that the file lists lies there; one that is refused does, and is told of when it is opened."""
+def _lies_there(place, name, file):
+    """Whether an image that the file lists is in a place; what is there and no image is told of when it is opened."""
     try:
-        return kind_of(image_path(place, name, file.parent.parent, file)) is not None
+        path = image_path(place, name, file.parent.parent, file)
     except DataPathError:
-        return True
+        return False
+    return os.path.lexists(path)
 
 
 def _record(entry, annotations, folder, label_of, file, defects):

@@ -262,7 +262,9 @@ def test_names_of_strangers_become_names_of_files(tmp_path):
     image = np.zeros((8, 8, 3), np.uint8)
     odd = ["../../up", "/etc/passwd", "a\0b", "x" * 5000, "\ud800", "..", "con\n.png", "ü" * 300 + ".jpg"]
     data = DetectionDataset.from_arrays([image] * len(odd), [[[0, 0, 1, 1]]] * len(odd), [[0]] * len(odd), ["a"])
-    records = [type(record)(**{**vars(record), "file_name": name}) for record, name in zip(data.records, odd, strict=True)]
+    records = [
+        type(record)(**{**vars(record), "file_name": name}) for record, name in zip(data.records, odd, strict=True)
+    ]
     for name in ("coco", "voc", "yolo", "csv"):
         write_dataset(DetectionDataset(records, ["a"]), tmp_path / name, name)
         assert len(load_dataset(tmp_path / name)) == len(odd)
