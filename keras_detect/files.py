@@ -53,6 +53,7 @@ def replacing_file(path: str | os.PathLike, flush: bool = True) -> Iterator[path
     with _errors_name(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     if not _unfinished.isdisjoint(path.parents):  # it appears with its folder
+        path.unlink(missing_ok=True)  # it may be a link to the older folder's file
         with _removed_on_error(path):
             yield path
         return

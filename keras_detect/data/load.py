@@ -6,6 +6,7 @@ from typing import Any
 from keras_detect.data import coco_json, csv_table, tf_record, voc_xml, yolo_txt
 from keras_detect.data.image import ImageError, is_picture_name, pixel_limit
 from keras_detect.data.paths import FILE, DataPathError, kind_of
+from keras_detect.files import settle
 from keras_detect.messages import one_line, shown
 
 # A folder that several recognise is read by the first.
@@ -93,6 +94,7 @@ def load_dataset(path, split=None, class_names=None, format=None, max_pixels=Non
 
 def reader(path, format=None):
     """The module of `FORMATS` that reads `path`. Raises as `load_dataset` does if there is none."""
+    settle(path)  # a writer may have been killed while it put a whole new folder there
     if kind_of(path) is None:
         raise FileNotFoundError(
             f"No such file or folder: {shown(path, 400)}. Give the folder with the pictures and annotations."

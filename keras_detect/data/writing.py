@@ -69,7 +69,6 @@ def new_data_set(
         _keep(folder, part, leave_out, by_link=ours)
         yield lambda dataset, split: after.add(part, folder, write, as_dataset(dataset), split)
         write_file(part / MANIFEST, after.text())
-        _flush(part)
 
 
 class _Manifest:
@@ -177,24 +176,6 @@ def _files(folder):
             relative = pathlib.PurePath(os.path.relpath(os.path.join(place, name), folder)).as_posix()
             found[relative] = (status.st_ino, status.st_mtime_ns, status.st_size)
     return found
-
-
-def _flush(folder):
-    """Waits until the disk has every file of a folder, and the folders that name them."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if is_file(os.path.join(place, name)):
-                _fsync(os.path.join(place, name))
-        if os.name == "posix":
-            _fsync(place)
-
-
-def _fsync(path):
-    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -3,8 +3,6 @@
 import contextlib
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Iterable
 
 from tqdm import tqdm
@@ -13,7 +11,7 @@ from keras_detect import schema
 from keras_detect.data.image import as_pixels, is_picture_name
 from keras_detect.data.json_values import json_value
 from keras_detect.data.paths import FILE, FOLDER, kind_of
-from keras_detect.files import PART, write_json
+from keras_detect.files import PART, flush_folder, full_disk, work_folder, write_json
 from keras_detect.inference.images import CLASS_NAMES, detect
 from keras_detect.visualization import draw_objects, save_image
 
@@ -72,19 +70,22 @@ def _finished_together(folder):
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    part = pathlib.Path(tempfile.mkdtemp(prefix=PART, dir=folder))
     try:
-        yield part
-        (folder / _DETECTIONS).unlink(missing_ok=True)
-        for file in sorted(part.iterdir(), key=lambda file: file.name == _DETECTIONS):
-            os.replace(file, folder / file.name)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        with work_folder(folder, f"{PART}{_DETECTIONS}.") as part:
+            yield part
+            flush_folder(part)
+            (folder / _DETECTIONS).unlink(missing_ok=True)
+            for file in sorted(part.iterdir(), key=lambda file: file.name == _DETECTIONS):
+                os.replace(file, folder / file.name)
+    except BaseException as error:
         with contextlib.suppress(OSError):  # another's file lies there
             for place in made:
                 place.rmdir()
+        number = full_disk(error)
+        if number is not None:
+            reason = f"{os.strerror(number)}; nothing was written, and what lay there before is unchanged"
+            raise OSError(number, reason, str(folder)) from error
         raise
-    part.rmdir()
 
 
 def _detect_and_draw(model, paths, folder, score_threshold, batch_size, progress, max_pixels):
