@@ -162,8 +162,9 @@ def exchange(one: str | os.PathLike, other: str | os.PathLike) -> None:
 def flush_folder(folder: str | pathlib.Path) -> None:
     """Waits until the bytes of all files below `folder` are on the disk: a rename must not get there before them."""
     for root, _, names in os.walk(os.fspath(folder)):
-        for name in names:
-            _flush(os.path.join(root, name))
+        for path in (os.path.join(root, name) for name in names):
+            if stat.S_ISREG(os.lstat(path).st_mode):  # a pipe would wait for its other end
+                _flush(path)
 
 
 def _put_in_place(new, folder, older):

@@ -29,6 +29,7 @@ BACKEND_FREE = (
     "presets/test_kills.py",
     "presets/test_zoo.py",
     "test_architecture.py",
+    "test_messages.py",
     "test_files.py",
     "test_kills.py",
     "test_registry.py",

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import pathlib
 import random
@@ -112,8 +113,6 @@ PLACES = {
 
 
 def written(text, style):
-    import json
-
     if style == "json":
         return json.dumps(text)
     if style == "plain":
@@ -228,7 +227,10 @@ def test_where_images_may_lie(good, tmp_path):
     copy(good / "coco", tmp_path / "in")
     (tmp_path / "outside").mkdir()
     os.link(good / "coco" / "images" / f"{FIRST}.png", tmp_path / "outside" / "a.png")
-    text = (good / "coco" / "instances.json").read_text()
+    content = json.loads((good / "coco" / "instances.json").read_text())
+    content["images"] = content["images"][:1]
+    content["annotations"] = [row for row in content["annotations"] if row["image_id"] == 1]
+    text = json.dumps(content)
     (tmp_path / "in" / "linked").symlink_to(tmp_path / "outside")
 
     def load(name, folder="in"):
@@ -239,7 +241,7 @@ def test_where_images_may_lie(good, tmp_path):
         return load_dataset(tmp_path / folder)
 
     for name in (f"../images/{FIRST}.png", tmp_path / "in" / "images" / f"{FIRST}.png", "linked/a.png"):
-        assert len(load(name)) == 2
+        assert len(load(name)) == 1
     for name in (tmp_path / "outside" / "a.png", "../../outside/a.png", "/etc/passwd"):
         with pytest.raises(DataPathError, match=r"outside of the data set's folder.*put a link to its folder there"):
             load(name)
