@@ -320,10 +320,12 @@ class FitCall:
     Attributes:
         data: its `x` as the caller passed it.
         callbacks: the list of callbacks.
+        undo: functions without arguments, called when `fit` ends, in whatever way.
     """
 
     data: object
     callbacks: list
+    undo: list = dataclasses.field(default_factory=list)
 
 
 class ChecksBatches:
@@ -355,6 +357,8 @@ class ChecksBatches:
             yield
         finally:
             self.fit_call = None
+            for function in fit_call.undo:
+                function()
 
     def evaluate(self, *args, **kwargs):
         call = inspect.signature(super().evaluate).bind(*args, **kwargs)

@@ -1,5 +1,6 @@
 """Training that goes on where it was interrupted, bit for bit."""
 
+import functools
 import json
 import os
 import pathlib
@@ -50,6 +51,7 @@ class Resume(keras.callbacks.Callback):
         keep: leave the file when training has ended; else it is deleted.
 
     Raises:
+        ValueError: in `fit`: the model is no `DetectionModel`.
         CheckpointError: in `fit`: the file is damaged, or the model, the optimizer or the data are others.
         TrainingDiverged: in `fit`: a weight is NaN or infinite, and the older checkpoint stays.
     """
@@ -66,14 +68,17 @@ class Resume(keras.callbacks.Callback):
         self._started, self._current_epoch = 0.0, 0
 
     def on_train_begin(self, logs=None):
+        if getattr(self.model, "fit_call", None) is None:
+            raise ValueError(f"Resume goes with the fit of a DetectionModel. Received: a {type(self.model).__name__}.")
         self._started, self._restored, self._first_step = time.monotonic(), None, 0
         self.seconds = 0.0
         if not self.model.optimizer.built:  # on TensorFlow, only the first step would create its variables
             self.model.optimizer.build(self.model.trainable_variables)
         if self.path.exists():
-            arrays, state = _read(self.path)
+            arrays, state = read_checkpoint(self.path)
             self._restore(arrays, state)
             compat.begin_fit_at(self.model, state["epoch"])
+            self._when_fit_ends(functools.partial(compat.begin_fit_at, self.model, 0))
 
     def on_epoch_begin(self, epoch, logs=None):
         self._current_epoch = epoch
@@ -95,7 +100,6 @@ class Resume(keras.callbacks.Callback):
             self._write(self._current_epoch, batch)
 
     def on_train_end(self, logs=None):
-        compat.begin_fit_at(self.model, 0)
         self.seconds = self._seconds()
         if not self.keep:
             self.path.unlink(missing_ok=True)
@@ -191,18 +195,23 @@ class Resume(keras.callbacks.Callback):
                 vars(callback).update(saved)
         self._first_step = state["step"]
         if state["step"]:
+            train = model.train_function
+            self._when_fit_ends(lambda: setattr(model, "train_function", train))
             _leave_out(model, state["step"])
 
+    def _when_fit_ends(self, function):
+        """However it ends: the model must not carry on what this run has set."""
+        self.model.fit_call.undo.append(function)
+
     def _callbacks(self):
-        call = getattr(self.model, "fit_call", None)
-        return [] if call is None else [callback for callback in call.callbacks if callback is not self]
+        return [callback for callback in self.model.fit_call.callbacks if callback is not self]
 
     def _counting(self):
         """The callbacks that have a state."""
         return [callback for callback in self._callbacks() if hasattr(callback, "get_state") or _counts(callback)]
 
     def _order(self):
-        return order_of(getattr(getattr(self.model, "fit_call", None), "data", None))
+        return order_of(self.model.fit_call.data)
 
 
 def _lasting(config):
@@ -259,7 +268,7 @@ def _leave_out(model, steps):
         left -= 1
         if left == 0:
             model.train_function = train
-        if keras.backend.backend() == "tensorflow":  # elsewhere, `fit` itself reads the batch
+        if not isinstance(args[-1], list):  # an iterator; on some backends `fit` hands over the batches instead
             for _ in range(per_call):
                 next(args[-1])
         return ({}, args[0]) if keras.backend.backend() == "jax" else {}
@@ -267,7 +276,7 @@ def _leave_out(model, steps):
     model.train_function = read
 
 
-def _read(path):
+def read_checkpoint(path):
     """`(arrays, state)` of a checkpoint. Raises `CheckpointError`."""
     try:
         with np.load(path, allow_pickle=False) as file:

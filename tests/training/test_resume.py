@@ -83,6 +83,15 @@ def test_it_ends_as_if_nothing_had_happened(runs, uninterrupted, moment, every, 
     assert not (tmp_path / "checkpoint.npz").exists()
 
 
+def test_an_interrupted_resumption_leaves_nothing_in_the_model(runs, uninterrupted, tmp_path):
+    """Not the epoch to begin at, and not the steps to leave out: a next `fit` trains on everything."""
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(Resume(tmp_path / "checkpoint.npz", every_n_steps=1), Interrupt(1, 2))
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(Resume(tmp_path / "checkpoint.npz"), Interrupt(1, 1))
+    assert runs.run(AveragedWeights())[1].history == uninterrupted[1]
+
+
 def test_another_run_and_damage_are_refused(runs, tmp_path):
     path = tmp_path / "checkpoint.npz"
     with pytest.raises(KeyboardInterrupt):
