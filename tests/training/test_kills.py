@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from keras_detect.data.coco_json import write_coco
+from keras_detect.data import write_coco
 from keras_detect.data.shapes import shapes_dataset
 from keras_detect.training import train
 from keras_detect.training.resume import read_checkpoint
