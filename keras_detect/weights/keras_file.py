@@ -102,8 +102,9 @@ def reason(error: BaseException) -> str:
 
     Where Keras tells how it came about, the line is the cause at its end.
     """
-    text = str(error).rpartition(_CAUSE)[2].strip()
-    text = one_line(text.split("\n", 1)[0], _MESSAGE)
+    lines = str(error).rpartition(_CAUSE)[2].strip().split("\n", 5)
+    first, *others = [line for line in lines if line.strip()] or [""]
+    text = one_line(f"{first} {others[0]}" if first.endswith(":") and others else first, _MESSAGE)
     return text if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}".strip()
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from keras_detect.text_proto.parser import MAX_BYTES, Node, PipelineConfigError, parse, read
+from keras_detect.text_proto.parser import MAX_BYTES, MAX_VALUES, Node, PipelineConfigError, parse, read
 from tests import goldens
 
 CONFIGS = [*sorted((goldens.SHARED / "zoo").glob("*/*.config")), *goldens.configs()]
@@ -248,6 +248,23 @@ def test_large_text_ends_quickly(piece):
         assert len(str(error)) < 500
     with pytest.raises(PipelineConfigError, match=f"supported: pipeline configs of at most {MAX_BYTES} bytes"):
         parse(piece * (100 * 1024 * 1024 // len(piece)))
+
+
+def test_the_number_of_fields_is_bounded_and_their_places_cost_nothing():
+    with pytest.raises(PipelineConfigError, match="holds more than the 250000 fields that are supported"):
+        parse("a: 1 " * (MAX_VALUES + 1))
+    text = parse("m {" + "o { x: 1 } " * 30_000 + "}")
+    assert len(text.message("m").repeated("o")) == 30_000
+    assert [entry.path for entry in text.unread()[::29_999]] == ["m.o[0].x", "m.o[29999].x"]
+
+
+def test_the_numbers_of_a_message():
+    text = "m { a: nan b: 0x10 c: [1, -2.5] d: RELU_6 e: '7' n { f: -inf } }"
+    numbers = sorted((node.name, name, value.text, number) for node, name, value, number in parse(text).numbers())
+    assert [entry[:3] for entry in numbers] == [
+        ("m", "a", "nan"), ("m", "b", "0x10"), ("m", "c", "-2.5"), ("m", "c", "1"), ("n", "f", "-inf"),
+    ]  # fmt: skip
+    assert [entry[3] for entry in numbers[1:]] == [16, -2.5, 1, -math.inf] and math.isnan(numbers[0][3])
 
 
 def test_random_damage_ends_in_the_one_error():

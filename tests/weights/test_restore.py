@@ -76,6 +76,15 @@ def test_a_damaged_value_leaves_the_model_as_it_was():
     assert not np.any(keras.ops.convert_to_numpy(ours["body/kernel"]))
 
 
+@pytest.mark.parametrize(("value", "what"), [(np.nan, "NaN"), (-np.inf, "infinite")])
+def test_a_weight_that_is_no_number_leaves_the_model_as_it_was(value, what):
+    ours = variables()
+    message = rf"ckpt-0 holds a weight that is {what}, for head/bias: its training had diverged\. Nothing was restored"
+    with pytest.raises(RestoreError, match=message):
+        restore(ours, NAMES, Reader({**VALUES, "model/b": np.float32([7, value, 9])}))
+    assert not keras.ops.convert_to_numpy(ours["body/kernel"]).any()
+
+
 def test_rules_keep_and_ignore_with_their_reasons():
     reader = Reader({**VALUES, "model/unused/kernel": np.zeros(2)})
     matched = match(
