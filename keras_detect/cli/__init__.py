@@ -10,6 +10,7 @@ import importlib
 import os
 import pkgutil
 import sys
+import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow: its start-up notes are not for our users
 
@@ -69,6 +70,7 @@ def run(arguments):
     A training that diverges ends with status 1, Ctrl-C with 130 and SIGTERM with 143, in one line too.
     """
     logging.set_verbosity(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what it finds odd in a damaged file, beside our own line
     with interrupting() as received:
         try:
             with pixel_limit(getattr(arguments, "max_pixels", None)):

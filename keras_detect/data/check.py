@@ -42,5 +42,5 @@ def _read(path, split, class_names, format, defects):
         return reader(path, format).read(path, split=split, class_names=class_names, defects=defects)
     except (ValueError, OSError) as error:
         if not any(action == REFUSED for (action, _), _ in defects):
-            defects.add(REFUSED, f"data set: {one_line(error)}", path.name)
+            defects.add(REFUSED, f"data set: {one_line(error, 500)}", path.name)
         return None

@@ -347,7 +347,7 @@ def _record(entry, annotations, folder, label_of, file, defects):
     try:
         path = image_path(folder, entry["file_name"], file.parent.parent, file)
     except DataPathError as error:
-        defects.refuse("images outside of the data set's folder", entry["file_name"], str(error))
+        defects.refuse("images outside of the data set's folder", entry["file_name"], str(error), DataPathError)
         return None
     picture = picture_or_refuse(path, size, defects, f"listed in {file}")
     if picture is None:

@@ -291,7 +291,7 @@ def _found(base, file, pictures, defects):
         found = image_path(file.parent, str(base), file.parent.parent, file)
     except DataPathError as error:
         if known is None:
-            defects.refuse("images outside of the data set's folder", str(base), str(error))
+            defects.refuse("images outside of the data set's folder", str(base), str(error), DataPathError)
         return known
     return found if known is None or (is_picture_name(found.name) and is_file(found)) else known
 

@@ -2,7 +2,8 @@
 
 import numbers
 
-from keras_detect.data.image import find_picture, is_picture_name
+from keras_detect.data.image import ImageError, find_picture, is_picture_name
+from keras_detect.data.paths import DataPathError
 from keras_detect.messages import shown
 
 _FLAGS = dict.fromkeys(("1", "true", "yes"), True) | dict.fromkeys(("0", "false", "no", "", "-1"), False)
@@ -28,7 +29,8 @@ def picture_or_refuse(path, annotated_size, defects, where):
         defects.refuse("annotations whose picture is missing", path.name, message, FileNotFoundError)
     except ValueError as error:
         kind = "annotated sizes that differ from the file" if "were drawn on" in str(error) else "unreadable pictures"
-        defects.refuse(kind, path.name, str(error))
+        known = (ImageError, DataPathError, ValueError)
+        defects.refuse(kind, path.name, str(error), next(kind for kind in known if isinstance(error, kind)))
     return None
 
 

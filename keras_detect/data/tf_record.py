@@ -14,7 +14,7 @@ import numpy as np
 from keras_detect import schema
 from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
-from keras_detect.data.image import picture_in_record
+from keras_detect.data.image import ImageError, picture_in_record
 from keras_detect.data.label_map import LabelMap, find_label_map, read_label_map, write_label_map
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
 from keras_detect.data.splits import is_named_after, read_split
@@ -207,14 +207,15 @@ def _entries(file, defects):
             yield parsed_record(file, offset + _HEAD, serialized, place)
         except (ValueError, TypeError, OverflowError) as error:
             text = str(error)
-            unreadable = text.startswith("Not a readable picture") or "were drawn on" in text
+            unreadable = isinstance(error, ImageError) or "were drawn on" in text
             message = (
                 text
                 if unreadable
                 else f"{file}, record {number} cannot be used: {one_line(text, 300)}. Write it again."
             )
             kind = "annotated sizes that differ from the picture" if "were drawn on" in text else "unreadable pictures"
-            defects.refuse(kind if unreadable else "records that cannot be used", place, message)
+            kind = kind if unreadable else "records that cannot be used"
+            defects.refuse(kind, place, message, ImageError if isinstance(error, ImageError) else ValueError)
         offset += _HEAD + len(serialized) + _FOOT
         number += 1
 

@@ -9,7 +9,7 @@ import pytest
 from absl import logging
 from PIL import Image
 
-from keras_detect.data import load_dataset, shapes_dataset, write_coco
+from keras_detect.data import DetectionDataset, check_dataset, load_dataset, shapes_dataset, write_coco
 from tests import goldens
 
 OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
@@ -302,3 +302,105 @@ def test_areas_below_zero_become_the_boxs(tmp_path, warnings):
     coco(tmp_path, [box | {"area": -1.0}, box | {"area": 0.0}, box | {"area": 20.0}])
     np.testing.assert_allclose(load_dataset(tmp_path)[0]["areas"], [42.0, 0.0, 20.0])
     assert "repaired areas that are no number from 0, replaced by the box's: 1 (a.jpg)" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "crowd", "counted"),
+    [
+        ("0", False, 0),
+        ("1", True, 0),
+        (0, False, 0),
+        (1, True, 0),
+        (0.0, False, 0),
+        (1.0, True, 0),
+        (True, True, 0),
+        (False, False, 0),
+        (None, False, 0),
+        ("", False, 0),
+        (" True ", True, 0),
+        ("FALSE", False, 0),
+        ("yes", True, 0),
+        ("no", False, 0),
+        ("0.0", False, 0),
+        (-1, False, 0),
+        (2, False, 1),
+        ("2", False, 1),
+        (0.5, False, 1),
+        (float("nan"), False, 1),
+        (10**400, False, 1),
+        ("a" * 10**6, False, 1),
+        ("crowd", False, 1),
+        ([1], False, 1),
+        ({}, False, 1),
+    ],
+)
+def test_what_means_a_crowd(tmp_path, value, crowd, counted):
+    """In COCO's JSON, and in examples in memory; what is neither true nor false is counted and no crowd."""
+    data = load_dataset(coco(tmp_path, [{"bbox": [1, 1, 4, 4], "category_id": 3, "iscrowd": value}]))
+    assert data.records[0].is_crowd.tolist() == [crowd]
+    assert data.defects.counts().get('values of "iscrowd" that are neither true nor false', 0) == counted
+    example = {"image": np.zeros((8, 8, 3), np.uint8), "boxes": [[0, 0, 1, 1]], "labels": [0], "is_crowd": [value]}
+    if value == [1]:  # an array like any other
+        return
+    if counted:
+        with pytest.raises(ValueError, match=r"neither true nor false|is_crowd"):
+            DetectionDataset.from_examples([example], ["a"])
+    else:
+        assert DetectionDataset.from_examples([example], ["a"]).records[0].is_crowd.tolist() == [crowd]
+
+
+def test_flags_of_tables_and_of_pascal_voc(tmp_path):
+    heads = "filename,class,xmin,ymin,xmax,ymax,is_crowd,IsGroupOf\n"
+    picture(tmp_path / "csv" / "images" / "a.jpg")
+    cells = (("1", "-1"), ("0", "1"), ("TRUE", "0"), ("maybe", "2"), ("", ""))
+    rows = "".join(f"a.jpg,c,{i},1,{i + 5},5,{first},{second}\n" for i, (first, second) in enumerate(cells))
+    (tmp_path / "csv" / "a.csv").write_text(heads + rows)
+    data = load_dataset(tmp_path / "csv")
+    assert data.records[0].is_crowd.tolist() == [True, False, True, False, False]
+    assert data.records[0].get("is_group_of").tolist() == [False, True, False, False, False]
+    assert sum(data.defects.counts().values()) == 2
+    voc(tmp_path / "voc", [("c", 0, 0, 4, 4)] * 3)
+    file = tmp_path / "voc" / "Annotations" / "a.xml"
+    parts = file.read_text().split("</object>")
+    values = ("1", "2", "False")
+    file.write_text(
+        "</object>".join(f"{part}<difficult>{value}</difficult>" for part, value in zip(parts, values, strict=False))
+        + "</object>"
+        + parts[-1]
+    )
+    data = load_dataset(tmp_path / "voc")
+    assert data.records[0].get("is_difficult").tolist() == [True, False, False]
+    assert data.defects.counts() == {'values of "difficult" that are neither true nor false': 1}
+
+
+LONG = ["a" * 100_000, 10**4000, "\x1b[31m" * 1000, "line\n" * 1000, [["x" * 1000] * 1000] * 3, {"k" * 10_000: 1}]
+
+
+@pytest.mark.parametrize("value", LONG, ids=["letters", "digits", "controls", "lines", "list", "mapping"])
+@pytest.mark.parametrize("place", ["id", "image_id", "category_id", "bbox", "name", "file_name", "image", "height"])
+def test_long_values_are_cut_in_messages(tmp_path, place, value):
+    """The way out is there however long an id, a name or a value is; so in the table of `check`."""
+    coco(tmp_path, [{"id": 1, "bbox": [1, 1, 4, 4], "category_id": 3}])
+    content = json.loads((tmp_path / "instances.json").read_text())
+    row = content["annotations"][0]
+    if place == "name":
+        content["categories"][0]["name"] = value
+        row["category_id"] = 77
+    elif place in ("file_name", "height"):
+        content["images"][0] |= {place: value, "width": value} if place == "height" else {place: value}
+    elif place == "image":
+        content["images"].append(value)
+    else:
+        row[place] = value
+        row |= {"category_id": 77} if place == "id" else {}
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    try:
+        load_dataset(tmp_path, class_names=["other"] if place == "name" else None)
+    except (ValueError, FileNotFoundError) as error:
+        message = str(error)
+        assert len(message.splitlines()) == 1 and message.isprintable()
+        assert len(message) < 900 and ("instances.json" in message or "a.jpg" in message)
+        assert message.rstrip()[-1] in ".)" or "Received" in message
+    else:
+        assert place == "height"
+    assert all(len(line) < 700 for line in str(check_dataset(tmp_path)).splitlines())
