@@ -1,34 +1,39 @@
 """keras_detect: object detection models for Keras 3, on TensorFlow, JAX and PyTorch."""
 
-from keras_detect import (
-    anchors,
-    backbones,
-    callbacks,
-    data,
-    evaluation,
-    heads,
-    inference,  # provides `DetectionModel.detect`
-    losses,
-    metrics,
-    necks,
-    tf_od_api,
-    training,
-    transforms,
-    visualization,
-    weights,
-)
-from keras_detect.backbones import Backbone, backbone_names, register_backbone
-from keras_detect.data import DetectionDataset, check_dataset, load_dataset, write_dataset
-from keras_detect.meta_architectures.detection_model import DetectionModel
-from keras_detect.meta_architectures.efficientdet import EfficientDet
-from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
-from keras_detect.meta_architectures.retinanet import RetinaNet
-from keras_detect.meta_architectures.ssd import SSD
-from keras_detect.presets import store  # noqa: F401 - provides `load_preset` and `save_preset`
-from keras_detect.tf_od_api import restore_litert, restore_model  # noqa: F401 - register upstream's files
-from keras_detect.tf_od_api.build import from_pipeline_config
+from keras_detect import startup
 
-Model = DetectionModel
+startup.quiet_tensorflow()
+if not startup.is_command():
+    from keras_detect import (
+        anchors,
+        backbones,
+        callbacks,
+        data,
+        evaluation,
+        heads,
+        inference,  # provides `DetectionModel.detect`
+        losses,
+        metrics,
+        necks,
+        tf_od_api,
+        training,
+        transforms,
+        visualization,
+        weights,
+    )
+    from keras_detect.backbones import Backbone, backbone_names, register_backbone
+    from keras_detect.data import DetectionDataset, check_dataset, load_dataset, write_dataset
+    from keras_detect.meta_architectures.detection_model import DetectionModel
+    from keras_detect.meta_architectures.efficientdet import EfficientDet
+    from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
+    from keras_detect.meta_architectures.retinanet import RetinaNet
+    from keras_detect.meta_architectures.ssd import SSD
+    from keras_detect.presets import store  # noqa: F401 - provides `load_preset` and `save_preset`
+    from keras_detect.tf_od_api import restore_litert, restore_model  # noqa: F401 - register upstream's files
+    from keras_detect.tf_od_api.build import from_pipeline_config
+
+    Model = DetectionModel
+
 __version__ = "0.1.0"
 
 __all__ = [

@@ -15,7 +15,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # package -> level; a file imports from lower levels and from its own package. Packages on one level do not meet, but
 # for those of level 5, each of which may import the ones before it.
 LEVELS = {
-    **dict.fromkeys(("schema", "registry", "compat", "config_bounds", "files", "kernels", "messages", "text_proto"), 0),
+    **dict.fromkeys(
+        ("schema", "registry", "compat", "config_bounds", "files", "kernels", "messages", "startup", "text_proto"), 0
+    ),
     **dict.fromkeys(("boxes", "layers", "transforms"), 1),
     **dict.fromkeys(("losses", "backbones", "necks", "heads"), 2),
     "weights": 3,

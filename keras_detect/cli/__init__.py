@@ -2,24 +2,21 @@
 
 A file whose name does not start with an underscore is a sub-command of that name. It has `HELP` (what it does, in one
 line), `EXAMPLE` (its arguments in the examples of `--help`), `add_arguments(parser)` and `run(arguments)`, which
-returns the exit status.
+returns the exit status. At module level it imports nothing that loads Keras: `--help` answers at once
+(`keras_detect.startup`).
 """
 
 import argparse
 import importlib
-import os
 import pkgutil
 import sys
 import warnings
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow: its start-up notes are not for our users
 
 from absl import app, logging
 
 from keras_detect.cli._parser import Parser, did_you_mean
 from keras_detect.cli._signals import interrupting
-from keras_detect.data import pixel_limit
-from keras_detect.training.divergence import TrainingDiverged
+from keras_detect.startup import load_package
 
 
 def main():
@@ -72,12 +69,18 @@ def run(arguments):
     logging.set_verbosity(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what it finds odd in a damaged file, beside our own line
     with interrupting() as received:
+        diverged: tuple = ()
         try:
+            load_package()
+            from keras_detect.data import pixel_limit
+            from keras_detect.training.divergence import TrainingDiverged
+
+            diverged = (TrainingDiverged,)
             with pixel_limit(getattr(arguments, "max_pixels", None)):
                 return arguments.run(arguments)
         except (ValueError, OSError) as error:
             status, stopped = 2, error
-        except TrainingDiverged as error:
+        except diverged as error:
             status, stopped = 1, error
         except KeyboardInterrupt as error:
             status, stopped = received.status, error

@@ -1,8 +1,12 @@
 """What the commands about data share: `--data` and its format."""
 
+import sys
+
 from keras_detect.cli._parser import choice
-from keras_detect.data.image import MAX_PIXELS
-from keras_detect.data.load import FORMATS
+
+# of `data.image` and `data.load`, which load Keras
+MAX_PIXELS = 2**26
+FORMATS = ("coco", "voc", "yolo", "csv", "tfrecord")
 
 
 def add_data(parser):
@@ -20,4 +24,6 @@ def add_max_pixels(parser):
 
 def format_option():
     """The keywords of an option whose value is the name of a format."""
-    return {"type": choice(*FORMATS), "metavar": "|".join(FORMATS)}
+    load = sys.modules.get("keras_detect.data.load")  # a process that has registered a format has loaded it
+    names = FORMATS if load is None else tuple(load.FORMATS)
+    return {"type": choice(*names), "metavar": "|".join(names)}

@@ -3,7 +3,6 @@
 import pathlib
 
 from keras_detect.cli._data import add_data
-from keras_detect.meta_architectures.detection_model import DetectionModel
 
 HELP = "everything that is wrong with annotated images"
 EXAMPLE = "--data cells --model runs/cells/model.keras"
@@ -20,6 +19,7 @@ def run(arguments):
     """Prints the table of a check; 0 if a training would start, else 1."""
     from keras_detect.data.check import check_dataset
     from keras_detect.files import write_json
+    from keras_detect.meta_architectures.detection_model import DetectionModel
 
     model = DetectionModel.from_preset(arguments.model) if arguments.model else None
     report = check_dataset(

@@ -4,7 +4,6 @@ import pathlib
 
 from keras_detect.cli._data import add_max_pixels
 from keras_detect.cli._metrics import print_metrics
-from keras_detect.meta_architectures.detection_model import DetectionModel
 
 HELP = "metrics of a model on annotated images, and a report"
 EXAMPLE = "--model runs/cells/model.keras --data cells --split test --output runs/cells/test"
@@ -22,6 +21,7 @@ def add_arguments(parser):
 
 def run(arguments):
     from keras_detect.evaluation.run import check_output, evaluate
+    from keras_detect.meta_architectures.detection_model import DetectionModel
 
     check_output(arguments.output)  # refused before the model is loaded
     metrics = evaluate(

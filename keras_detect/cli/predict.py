@@ -3,7 +3,6 @@
 import sys
 
 from keras_detect.cli._data import add_max_pixels
-from keras_detect.meta_architectures.detection_model import DetectionModel
 
 HELP = "detect in images: draws them and writes detections.json"
 EXAMPLE = "--model runs/cells/model.keras --images photo.jpg folder/ --output drawn"
@@ -20,6 +19,7 @@ def add_arguments(parser):
 
 def run(arguments):
     from keras_detect.inference import detect_files, image_files
+    from keras_detect.meta_architectures.detection_model import DetectionModel
 
     paths = image_files(arguments.images)  # refused before the model is loaded
     found, unreadable = detect_files(

@@ -3,7 +3,6 @@
 import pathlib
 
 from keras_detect.cli._data import add_data
-from keras_detect.meta_architectures.detection_model import DetectionModel
 
 HELP = "classes, sizes and anchors of a data set"
 EXAMPLE = "--data cells --split train --output cells_statistics"
@@ -20,6 +19,7 @@ def add_arguments(parser):
 def run(arguments):
     from keras_detect.data import load_dataset, write_statistics
     from keras_detect.data.statistics import statistics_table
+    from keras_detect.meta_architectures.detection_model import DetectionModel
 
     model = DetectionModel.from_preset(arguments.model) if arguments.model else None
     names = getattr(model, "class_names", None)

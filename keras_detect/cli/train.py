@@ -5,8 +5,10 @@ import sys
 from keras_detect.cli._data import add_max_pixels
 from keras_detect.cli._metrics import print_metrics
 from keras_detect.cli._parser import choice
-from keras_detect.training.run import AUGMENTATIONS
-from keras_detect.training.start import DEFAULT_START
+
+# of `training.run` and `training.start`, which load Keras
+AUGMENTATIONS = ("none", "flip", "crop", "microscopy")
+DEFAULT_START = "ssd_mobilenet_v2_oidv4"
 
 HELP = "train a detector on a folder of annotated images"
 EXAMPLE = "--data cells --train_split train --validation_split val --output runs/cells"
@@ -25,7 +27,7 @@ def add_arguments(parser):
     parser.add_argument("--batch_size", type=int, default=8, help="(%(default)s)")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="peak of the cosine (%(default)s)")
     parser.add_argument("--ema_momentum", type=float, default=0.0, help="average the weights, such as 0.99 (none)")
-    names = tuple(AUGMENTATIONS)
+    names = AUGMENTATIONS
     parser.add_argument("--augment", type=choice(*names), default="crop", metavar="|".join(names), help="(%(default)s)")
     parser.add_argument("--evaluate_every", type=int, default=1, help="epochs between evaluations (%(default)s)")
     parser.add_argument("--cache", action="store_true", help="keep the decoded images in memory")

@@ -48,7 +48,8 @@ def collect_detections(model, data, collected, progress=True, batch_size=8):
     """
     batches = data.batches(model, batch_size) if hasattr(data, "batches") else data
     largest = 0
-    for x, y in tqdm(batches, desc="evaluate", unit="batch", disable=not progress, total=_length(batches)):
+    hidden = None if progress else True  # None: tqdm draws in a terminal only
+    for x, y in tqdm(batches, desc="evaluate", unit="batch", disable=hidden, total=_length(batches)):
         x = keras.tree.map_structure(to_host, x)
         count = len(keras.tree.flatten(x)[0])
         largest = max(largest, count)

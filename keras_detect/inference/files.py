@@ -92,7 +92,7 @@ def _detect_and_draw(model, paths, folder, score_threshold, batch_size, progress
     """Draws every image into `folder`; returns what `detect_files` does."""
     found: dict[str, dict] = {}
     unreadable: list[Exception] = []
-    with tqdm(total=len(paths), desc="predict", unit="image", disable=not progress) as bar:
+    with tqdm(total=len(paths), desc="predict", unit="image", disable=None if progress else True) as bar:
         for start in range(0, len(paths), batch_size):
             readable, errors = _read(paths[start : start + batch_size], max_pixels)
             unreadable += errors

@@ -343,6 +343,8 @@ class ChecksBatches:
         training, validation = BatchCheck(self.num_classes), BatchCheck(self.num_classes, "validation batch")
         size = given.get("batch_size")
         given["x"] = checked(training, given.get("x"), given.get("y"), given.get("sample_weight"), size)
+        if hasattr(given["x"], "element_spec"):  # tf.data has its own order: Keras' default would only be warned about
+            given.setdefault("shuffle", False)
         if held_out is not None:
             parts = keras.utils.unpack_x_y_sample_weight(held_out)
             x = checked(validation, *parts, given.get("validation_batch_size") or size)

@@ -290,4 +290,4 @@ def _file_name(url):
 def _bar(name, progress):
     import tqdm
 
-    return tqdm.tqdm(desc=shown(name), unit="B", unit_scale=True, unit_divisor=1024, disable=not progress)
+    return tqdm.tqdm(desc=shown(name), unit="B", unit_scale=True, unit_divisor=1024, disable=None if progress else True)

@@ -15,7 +15,7 @@ class HistoryFile(keras.callbacks.Callback):
     as metrics that are evaluated every few epochs; other rows leave the field empty.
 
     Args:
-        path: the `.csv` file; columns "epoch" (from 0) and the names in the logs.
+        path: the `.csv` file; columns "epoch" (from 1, as the console counts) and the names in the logs.
     """
 
     def __init__(self, path):
@@ -31,7 +31,7 @@ class HistoryFile(keras.callbacks.Callback):
         self.rows = list(state["rows"])
 
     def on_epoch_end(self, epoch, logs=None):
-        self.rows.append({"epoch": epoch, **{name: float(value) for name, value in (logs or {}).items()}})
+        self.rows.append({"epoch": epoch + 1, **{name: float(value) for name, value in (logs or {}).items()}})
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         with replacing_file(self.path) as part, open(part, "w", newline="") as file:
             writer = csv.DictWriter(file, names, restval="")

@@ -181,6 +181,8 @@ def _fit(detector, recipe, batches, callbacks, validation, folder, verbose):
     Returns what `RunFolder.begin` would return from then on.
     """
     recipe.compile(detector, steps_per_epoch=len(batches))
+    if verbose:
+        print("the first step compiles the network, which may take a minute", flush=True)
     history = detector.fit(batches, epochs=recipe.epochs, callbacks=callbacks, verbose=verbose)
     best = next(callback for callback in callbacks if isinstance(callback, BestModel))
     if best.best_epoch is None:  # val_map stayed 0, and the folder holds a model to be overwritten
