@@ -41,14 +41,14 @@ from keras_detect.data import write_coco
 from keras_detect.data.shapes import shapes_dataset
 from tests import tiny
 folder = pathlib.Path(sys.argv.pop())
-data, model = str(folder / "data"), str(folder / "model.keras")
+data, model, drawn = (str(folder / name) for name in ("data", "model.keras", "drawn"))
 write_coco(shapes_dataset(4, image_size=64, class_names=["circle", "square"]), data)
 tiny.tiny_ssd(num_classes=2, class_names=["circle", "square"], weights=None).save(model)
 for arguments in (
     ("check", "--data", data),
     ("train", "--data", data, "--model", model, "--epochs", "2", "--batch_size", "2", "--output", str(folder / "run")),
     ("evaluate", "--data", data, "--model", model, "--output", str(folder / "report")),
-    ("predict", "--images", *map(str, folder.rglob("data/**/*.png")), "--model", model, "--output", str(folder / "drawn")),
+    ("predict", "--images", *map(str, folder.rglob("data/**/*.png")), "--model", model, "--output", drawn),
 ):
     assert not cli.run(cli.parse(["keras-detect", *arguments])), arguments
 """
