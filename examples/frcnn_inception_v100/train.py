@@ -132,7 +132,6 @@ def train(model, training, validation, recipe, folder, every_n_epochs=5):
         COCOEvaluation(validation, every_n_epochs=every_n_epochs),
         best,
         HistoryFile(folder / "history.csv"),
-        keras.callbacks.TerminateOnNaN(),
     ]
     started = time.monotonic()
     model.fit(batches, epochs=recipe.epochs, callbacks=callbacks, verbose=2)
