@@ -1,4 +1,4 @@
-"""Our layers -> scopes of upstream's TensorFlow 1 graphs, which its LiteRT files (`detect.tflite`) keep.
+"""Our layers -> scopes of LiteRT files: of upstream's TensorFlow 1 graphs (`detect.tflite`), or of our own models.
 
 A row says which layers of ours make one scope: a convolution and, where it has one, the batch norm behind it.
 """
@@ -92,6 +92,33 @@ def scopes(model) -> dict[str, tuple[str, ...]]:
     for group, table in groups.items():
         rows |= {scope: tuple(f"{group}/{layer}" for layer in layers) for scope, layers in table.items()}
     return rows
+
+
+def own_scopes(model) -> dict[str, tuple[str, ...]]:
+    """`{name of a convolution: our layers}` of a model of ours that was converted under its own layers' names."""
+    weights = model.named_weights()
+    layers = dict.fromkeys(name.rpartition("/")[0] for name in weights)
+    rows = {}
+    for layer in layers:
+        if f"{layer}/kernel" in weights:
+            norm = f"{re.sub('_(conv|depthwise)$', '', layer)}_bn"
+            rows[layer.rsplit("/", 1)[-1]] = (layer, norm) if norm in layers else (layer,)
+    return rows
+
+
+def own_scope(scope: str, rows: dict[str, tuple[str, ...]]) -> str:
+    """The row of `own_scopes` that a scope of a file names, by its convolution or the batch norm behind it.
+
+    Keras counts the calls of a layer behind its name ("stem_conv_1"). A scope without a row stays as it is.
+    """
+    named = {layer.rsplit("/", 1)[-1]: name for name, layers in rows.items() for layer in layers}
+    last = scope.rsplit("/", 1)[-1]
+    return named.get(last) or named.get(re.sub(r"_\d+$", "", last)) or scope
+
+
+def is_upstreams(scopes) -> bool:
+    """Whether any of the scopes is one of upstream's graphs."""
+    return any(scope.startswith(("FeatureExtractor/", "BoxPredictor_")) for scope in scopes)
 
 
 def canonical(scope: str) -> str:

@@ -1,4 +1,4 @@
-"""LiteRT files of upstream's detectors as a source of weights."""
+"""LiteRT files of upstream's detectors, and of ours, as a source of weights."""
 
 import os
 import pathlib
@@ -12,7 +12,8 @@ from keras_detect.weights.sources import BACKBONE_ALONE, OTHER_PARTS, Plan, is_p
 
 @register_reader(
     "litert",
-    what="a LiteRT file (.tflite) of an SSD on MobileNet V1 or V2 of the TensorFlow Object Detection API",
+    what="a LiteRT file (.tflite) of an SSD on MobileNet V1 or V2 of the TensorFlow Object Detection API, or of an SSD "
+    "of this package that was converted under its own names",
     opens=lambda source: is_path(source, ".tflite", ".lite"),
 )
 def litert_file(model, source, kind):
@@ -22,11 +23,12 @@ def litert_file(model, source, kind):
     if model.checkpoint_family != "ssd":
         raise ValueError(f"LiteRT files restore into SSDs on MobileNet V1 or V2. Received: a {type(model).__name__}.")
     alone = kind == "classification"
-    rows = name_maps_litert.backbone_scopes(model) if alone else name_maps_litert.scopes(model)
+    file = LiteRTReader(source, name_maps_litert.canonical)
+    rows = _rows(model, file, alone)
     epsilons = {layer.name: layer.epsilon for layer in batch_norms(model)}
     behind = {scope: layers[1] for scope, layers in rows.items() if len(layers) > 1}
     reader = FoldedWeights(
-        LiteRTReader(source, name_maps_litert.canonical),
+        file,
         {scope: epsilons[_last(layer)] for scope, layer in behind.items() if _last(layer) in epsilons},
     )
     return Plan(
@@ -36,6 +38,15 @@ def litert_file(model, source, kind):
         ignore=_others(rows) if alone else (),
         may_differ=() if alone else ((model.class_head, "class head for another number of classes"),),
     )
+
+
+def _rows(model, file, alone):
+    """`{scope: our layers}` for the names that `file` has; those of our own models are made the tables'."""
+    if name_maps_litert.is_upstreams(file.scopes()):
+        return name_maps_litert.backbone_scopes(model) if alone else name_maps_litert.scopes(model)
+    rows = name_maps_litert.own_scopes(model)
+    file.rename(lambda scope: name_maps_litert.own_scope(scope, rows))
+    return {scope: layers for scope, layers in rows.items() if not alone or layers[0].startswith("backbone/")}
 
 
 def _weight_keys(model, rows):

@@ -102,6 +102,23 @@ class LiteRTReader:
             return values.reshape(_keras_shape(constant))
         return values.transpose(1, 2, 3, 0) if values.ndim == 4 else values
 
+    def scopes(self) -> set[str]:
+        """The scopes of the file's convolutions."""
+        return {key.rpartition("/")[0] for key in self.shapes}
+
+    def rename(self, canonical: Callable[[str], str]) -> None:
+        """Calls each scope what `canonical` makes of it. Raises `LiteRTError` where two would be called the same."""
+        names = {scope: canonical(scope) for scope in self.scopes()}
+        if len(set(names.values())) < len(names):
+            twice = next(name for name in names.values() if list(names.values()).count(name) > 1)
+            raise LiteRTError(f"{self.source}: two convolutions are called {twice!r}")
+
+        def renamed(table):
+            parts = ((*key.rpartition("/")[::2], value) for key, value in table.items())
+            return {f"{names[scope]}/{variable}": value for scope, variable, value in parts}
+
+        self._constants, self.shapes = renamed(self._constants), renamed(self.shapes)
+
     def _read_graph(self, model: Table):
         subgraphs, buffers = model.tables(2), model.tables(4)
         if not subgraphs:

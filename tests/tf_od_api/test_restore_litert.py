@@ -114,6 +114,29 @@ def heads():
     return {"box_predictor": ConvolutionalBoxPredictor}
 
 
+def test_a_file_of_a_model_of_ours_under_its_own_names(tmp_path):
+    """Keras counts calls behind a layer's name, and a fused batch norm may give the convolution its own."""
+    with undrawn():
+        model = SSD.from_backbone("mobilenet_v2", num_classes=3, image_size=64, weights=None)
+    rng, ours, layers, wanted = np.random.default_rng(0), model.named_weights(), {}, {}
+    for number, names in enumerate(name_maps_litert.own_scopes(model).values()):
+        kernel = rng.normal(size=ours[f"{names[0]}/kernel"].shape) * 0.1
+        bias = f"{names[1]}/beta" if len(names) > 1 else f"{names[0]}/bias"
+        layer = names[1] if number % 2 and len(names) > 1 and "depthwise" not in names[0] else names[0]
+        layers[f"ssd_1/{layer.replace('/', '_1/')}"] = (kernel, rng.normal(size=ours[bias].shape))
+        wanted |= {f"{names[0]}/kernel": kernel, bias: layers[f"ssd_1/{layer.replace('/', '_1/')}"][1]}
+    litert_files.write(tmp_path / "own.tflite", layers)
+    report = model.restore(tmp_path / "own.tflite")
+    assert len(report.restored) == len(ours) and report.folded == len(batch_norms(model))
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(tiny.weights_of(model)[name], np.float32(value), err_msg=name)
+    with undrawn():
+        other = SSD.from_backbone("mobilenet_v2", num_classes=9, image_size=64, weights=tmp_path / "own.tflite")
+    np.testing.assert_array_equal(
+        tiny.weights_of(other)["backbone/stem_conv/kernel"], np.float32(wanted["backbone/stem_conv/kernel"])
+    )
+
+
 def test_what_does_not_fit_is_listed(tmp_path):
     with undrawn():
         model = SSD.from_backbone("mobilenet_v1", num_classes=3, image_size=64, weights=None, **heads())
