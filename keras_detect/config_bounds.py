@@ -14,7 +14,7 @@ from keras_detect.messages import shown
 MAX_DEPTH = 100  # levels of dicts and lists; a detector around a wrapped Keras model has 20
 MAX_VALUES = 1_000_000
 MAX_LIST = 1000  # numbers in one list, such as aspect ratios
-MAX_WEIGHTS = 8 * 1024**3  # bytes of all weights of a model, where no file says how many there are
+MAX_WEIGHTS = 4 * 1024**3  # bytes of all weights of a model, where no file says how many there are
 _PACKAGE = "keras_detect>"  # what the registered names of our own classes begin with
 _OTHERS = "settings"  # the argument that holds the arguments of a class from elsewhere
 _LONGEST, _LONGEST_PATH = 40, 160  # characters of a name or value in a message, and of a place
@@ -49,7 +49,7 @@ PIXELS = Bound(1, 16384)
 STRIDE = Bound(0, 16384, above=True)
 OFFSET = Bound(-16384, 16384)
 CHANNELS = Bound(0, 16384)
-LAYERS = Bound(0, 100)
+LAYERS = Bound(0, 32)
 LEVEL = Bound(0, 12)
 KERNEL = Bound(1, 99)
 OBJECTS = Bound(0, 100_000)  # classes, boxes, proposals, detections

@@ -25,6 +25,7 @@ BACKEND_FREE = (
     "golden/test_claims.py",
     "presets/test_cache.py",
     "presets/test_download.py",
+    "presets/test_strange_files.py",
     "presets/test_hostile_server.py",
     "presets/test_kills.py",
     "presets/test_zoo.py",

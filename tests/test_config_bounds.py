@@ -36,7 +36,7 @@ def _nested(value, depth):
     ("place", "value", "message"),
     [
         ("anchor_generator.config.min_scale", math.nan, "anchor_generator.config.min_scale is NaN"),
-        ("anchor_generator.config.num_layers", 10**6, "num_layers is 1000000; supported: 0 to 100"),
+        ("anchor_generator.config.num_layers", 10**6, "num_layers is 1000000; supported: 0 to 32"),
         ("box_predictor.config.num_classes", 10**9, "num_classes is 1000000000; supported: 1 to 100000"),
         ("box_predictor.config.kernel_size", -3, "kernel_size is -3; supported: 1 to 99"),
         ("box_predictor.config.kernel_size", 10**300, r"kernel_size is \(an integer of 997 bits\); supported: 1 to 99"),

@@ -62,7 +62,7 @@ class Serialization:
 
         Raises:
             ValueError: a configuration that is nested too deep, asks for an absurd number (`config_bounds`), or for
-                weights of more than 8 GiB, before they are made.
+                weights of more than 4 GiB, before they are made.
         """
         check_config(config, own=cls.__module__.startswith(f"{PACKAGE}."))
         config = dict(config)

@@ -92,7 +92,7 @@ def test_together_the_weights_are_bounded():
     assert text.count("aspect_ratios: 1.0") == 1
     ratios = "".join(f" aspect_ratios: {1 + number / 1000}" for number in range(900))
     text = text.replace("aspect_ratios: 1.0", ratios, 1)
-    with pytest.raises(PipelineConfigError, match=r"model\.ssd: cannot be built: the weights take more than 8,192 MiB"):
+    with pytest.raises(PipelineConfigError, match=r"model\.ssd: cannot be built: the weights take more than 4,096 MiB"):
         from_pipeline_config(text)
     with pytest.raises(PipelineConfigError, match="aspect_ratios: has more than the 1000 values that are supported"):
         from_pipeline_config(text.replace(ratios, ratios * 2))
