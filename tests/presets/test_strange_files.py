@@ -203,10 +203,9 @@ def a_billion_filters(content):
 
 def a_zip_bomb(content):
     result = io.BytesIO(content)
-    with zipfile.ZipFile(result, "a", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("assets/bomb", "w") as bomb:
-            for _ in range(200):
-                bomb.write(bytes(1_000_000))
+    with zipfile.ZipFile(result, "a", zipfile.ZIP_DEFLATED) as archive, archive.open("assets/bomb", "w") as bomb:
+        for _ in range(200):
+            bomb.write(bytes(1_000_000))
     return result.getvalue()
 
 
