@@ -28,6 +28,7 @@ BACKEND_FREE = (
     "presets/test_strange_files.py",
     "presets/test_hostile_server.py",
     "presets/test_kills.py",
+    "presets/test_listing.py",
     "presets/test_zoo.py",
     "test_architecture.py",
     "test_messages.py",

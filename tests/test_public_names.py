@@ -14,7 +14,7 @@ NAMESPACES = ["keras_detect"] + [
     f"keras_detect.{name}"
     for name in (
         *("anchors", "backbones", "callbacks", "data", "evaluation", "heads", "inference", "losses", "metrics"),
-        *("necks", "tf_od_api", "training", "transforms", "visualization", "weights"),
+        *("necks", "presets", "tf_od_api", "training", "transforms", "visualization", "weights"),
     )
 ]
 TEXTS = [ROOT / "README.md", *(ROOT / "docs").glob("**/*.md"), *(ROOT / "examples").glob("**/*.md")]

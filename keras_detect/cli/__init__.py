@@ -16,6 +16,7 @@ from absl import app, logging
 
 from keras_detect.cli._parser import Parser, did_you_mean
 from keras_detect.cli._signals import interrupting
+from keras_detect.messages import one_line
 from keras_detect.startup import load_package
 
 
@@ -86,7 +87,7 @@ def run(arguments):
             status, stopped = received.status, error
         if arguments.debug:
             raise stopped
-        message = " ".join(str(stopped).split())
+        message = one_line(stopped, 4000)
         if isinstance(stopped, KeyboardInterrupt):
             message = f"stopped by {received.name}. {message or 'Nothing was finished.'}"
         print(f"keras-detect {arguments.command}: {message}", file=sys.stderr)

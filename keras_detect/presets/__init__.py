@@ -1,6 +1,11 @@
 """Published models by name: rows per family, fetched and cached as preset folders."""
 
 from keras_detect.presets import efficientdet, faster_rcnn, ssd  # noqa: F401 - they fill the table
+from keras_detect.presets.listing import clear, describe, descriptions
 from keras_detect.presets.preset import Preset, get, names
 
-__all__ = ["Preset", "get", "names"]
+__all__ = ["Preset", "clear", "describe", "descriptions", "get", "names"]
+
+
+def __dir__():
+    return __all__

@@ -30,6 +30,10 @@ class Preset:
         class_names: names of the classes that it was trained on.
         mirrors: further addresses (`hf://`, `kaggle://`, or an archive's `https://`), tried in order before the
             publisher's.
+        parameters: number of weights of our model; None where its config is only in the archive.
+        parity: largest relative error of the raw heads and largest difference of a score, both from upstream's program
+            with the same random weights (docs/parity.md); None where the two were not compared.
+        max_archive_bytes: a larger archive is not fetched.
     """
 
     archive: str
@@ -42,6 +46,9 @@ class Preset:
     sha256: str | None = None
     class_names: tuple = COCO_NAMES
     mirrors: tuple[str, ...] = ()
+    parameters: int | None = None
+    parity: tuple[float, float] | None = None
+    max_archive_bytes: int = 2 * 1024**3
 
     @property
     def name(self):
@@ -60,7 +67,8 @@ class Preset:
 
     def published(self):
         """What the row says, as a dict that JSON can hold, for a preset's `metadata.json`."""
-        elsewhere = ("sha256", "class_names", "mirrors")  # of the file; in the label map; where it did come from
+        # of the file; in the label map and the config; where it did come from; added by whoever writes; of the program
+        elsewhere = ("sha256", "class_names", "mirrors", "parameters", "parity", "max_archive_bytes")
         fields = [field.name for field in dataclasses.fields(self) if field.name not in elsewhere]
         return {"name": self.name, **{name: getattr(self, name) for name in fields}}
 
@@ -87,5 +95,5 @@ def get(name):
 
 
 def names():
-    """Names of all built-in presets, sorted."""
+    """Names of the zoo's presets, sorted; `descriptions` has the packaged ones, too."""
     return sorted(_PRESETS)

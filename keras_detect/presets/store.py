@@ -1,5 +1,6 @@
 """Presets by name, folder or address: fetched, converted where needed, and cached."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -72,7 +73,12 @@ def _preset(name, num_classes, load_weights, progress):
             raise ValueError(f"The preset '{row.name}' cannot be built without its archive; load its weights.")
         return directory.build_model(row.config, num_classes, row.class_names)[0]
     folder = find_preset(name, progress=progress)
-    model, report = directory.read_preset(folder, num_classes, load_weights)
+    try:
+        model, report = directory.read_preset(folder, num_classes, load_weights)
+    except PresetError as error:
+        if folder.parent != cache.home():
+            raise
+        raise PresetError(f"{error}. To fetch it again: keras-detect presets clear {folder.name}") from error
     if load_weights and report.kept:
         logging.warning("%s", report.summary())
     return model
@@ -114,21 +120,35 @@ def _from_address(address, row, progress):
 
 
 def _from_archive(url, target, row, progress):
-    """Fetches an archive and leaves a preset in the folder `target`; `row` is the built-in preset's, or None."""
-    with download.unpacked(url, sha256=row and row.sha256, progress=progress) as (folder, digest):
+    """Fetches an archive and leaves a preset in the folder `target`; `row` is the built-in preset's, or None.
+
+    What cannot be read back raises and is not kept.
+    """
+    fetching = {} if row is None else {"sha256": row.sha256, "max_bytes": row.max_archive_bytes}
+    with download.unpacked(url, progress=progress, **fetching) as (folder, digest), _errors_name(url, target, folder):
         if directory.is_preset(folder):
             for file in download.PRESET_FILES:
                 if (folder / file).is_file():
                     shutil.copyfile(folder / file, target / file)
+            directory.read_preset(target)
         elif zoo.is_zoo(folder):
             metadata = {**(row.published() if row else {}), "source": url, "sha256": digest}
-            try:
-                zoo.convert(folder, target, metadata, class_names=row and row.class_names)
-            except ValueError as error:  # it names the temporary folder, which is gone when the message is read
-                error.args = (str(error).replace(str(folder), url),)
-                raise
+            zoo.convert(folder, target, metadata, class_names=row and row.class_names)
         else:
             raise PresetError(f"{url}: neither a preset ({directory.CONFIG}) nor a zoo archive ({zoo.CONFIG})")
+
+
+@contextlib.contextmanager
+def _errors_name(url, *folders):
+    """Names the address in errors, and not the temporary folders, which are gone when the message is read."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        for folder in folders:
+            error.args = tuple(
+                value.replace(str(folder), url) if isinstance(value, str) else value for value in error.args
+            )
+        raise
 
 
 def _is_preset(source):

@@ -14,8 +14,9 @@ import pytest
 from absl import logging
 
 from keras_detect import SSD
-from keras_detect.presets import Preset, directory, get, names, preset, store, zoo
+from keras_detect.presets import Preset, clear, directory, get, names, preset, store, zoo
 from keras_detect.presets.cache import CacheError
+from keras_detect.presets.directory import PresetError
 from keras_detect.presets.download import ArchiveError, DownloadError
 from tests import goldens, tiny
 from tests.presets.toy import Toy
@@ -191,6 +192,51 @@ def test_failures_leave_an_empty_cache(zoo_url, tmp_path, home, monkeypatch):
     with pytest.raises(DownloadError):
         store.load_preset((tmp_path / "absent.tar.gz").as_uri(), progress=False)
     assert not os.listdir(home)
+
+
+def broken(tmp_path, model, change):
+    """The address of an archive of a preset after `change(folder)`."""
+    folder = tmp_path / "broken"
+    store.save_preset(model, folder)
+    change(folder)
+    return archive(tmp_path, folder, "broken")
+
+
+def flip_a_bit(folder):
+    content = bytearray((folder / "weights.h5").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "weights.h5").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (flip_a_bit, "weights.h5: damaged or replaced"),
+        (lambda folder: (folder / "weights.h5").unlink(), "weights.h5: missing"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json: damaged"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"part": "Nowhere", "config": {}}'),
+            "cannot build the model",
+        ),
+        (lambda folder: (folder / "metadata.json").write_text("[]"), "metadata.json: damaged"),
+    ],
+)
+def test_a_broken_archive_of_a_preset_is_not_kept(model, tmp_path, home, change, message):
+    url = broken(tmp_path, model, change)
+    for _ in range(2):
+        with pytest.raises(PresetError) as error:
+            store.load_preset(url, progress=False)
+        assert str(error.value).startswith(url) and message in str(error.value) and ".work-" not in str(error.value)
+        assert not os.listdir(home)
+
+
+def test_a_cached_preset_that_was_damaged_later_says_the_way_out(url, home):
+    folder = store.find_preset(url, progress=False)
+    flip_a_bit(folder)
+    with pytest.raises(PresetError, match=f"To fetch it again: keras-detect presets clear {folder.name}"):
+        store.load_preset(url, progress=False)
+    assert clear(folder.name) and not os.listdir(home)
+    assert store.load_preset(url, progress=False).num_classes == 3
 
 
 def test_an_unwritable_cache_is_named(url, tmp_path, monkeypatch):
