@@ -45,7 +45,7 @@ def _show(name):
     lines = {
         "name": row["name"],
         "kind": row["kind"],
-        "address": row["address"],
+        "address": ", ".join(row["addresses"]) or None,
         "licence": row["licence"],
         "size": f"{row['parameters']:,} parameters" if row["parameters"] else None,
         "archive": None if limit is None else f"at most {_size(limit)} are fetched",

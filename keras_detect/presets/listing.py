@@ -16,7 +16,7 @@ def describe(name: str | os.PathLike) -> dict[str, Any]:
         name: a built-in name, a preset's folder, or the name of a cached one.
 
     Returns a dict: `name`; `kind` ("zoo", "packaged", "folder", or "cached", "damaged" if it cannot be read);
-    `address` of its archive, or where it comes from; `licence`; `parameters`; `outputs` of a detection; `published_map`
+    `addresses` that are tried in this order, or where it comes from; `licence`; `parameters`; `outputs` of a detection; `published_map`
     (COCO 2017 val, percent) and `published_ms` (per image, on the authors' hardware), as its authors say;
     `measured_map` (percent), as we measured on `measured_on`; `parity_heads` and `parity_scores` (see `Preset.parity`);
     `sha256`; `bytes` on this disk; `max_archive_bytes`, above which an archive is not fetched; `folder`, where it lies.
@@ -79,7 +79,7 @@ def _of_row(row):
     return {
         "name": row.name,
         "kind": "zoo",
-        "address": row.url,
+        "addresses": list(row.addresses),
         "licence": row.licence,
         "parameters": row.parameters,
         "outputs": list(row.outputs),
@@ -103,7 +103,7 @@ def _of_folder(kind, folder, metadata):
     return {
         "name": folder.name,
         "kind": kind,
-        "address": _text(metadata.get("source")),
+        "addresses": [source] if (source := _text(metadata.get("source"))) else [],
         "licence": _text(metadata.get("licence")),
         "parameters": _number(metadata.get("parameters")),
         "outputs": [str(value) for value in outputs] if isinstance(outputs, list) else None,

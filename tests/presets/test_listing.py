@@ -36,7 +36,7 @@ def test_every_preset_is_described():
     assert set(names()) < set(rows) and {"frcnn_inception_v100"} < set(rows)
     assert len({frozenset(row) for row in rows.values()}) == 1
     for name in names():
-        assert rows[name]["address"] == get(name).url and rows[name]["licence"] == "Apache-2.0"
+        assert rows[name]["addresses"] == list(get(name).addresses) and rows[name]["licence"] == "Apache-2.0"
         assert rows[name]["published_map"] > 20 and rows[name]["bytes"] is None
         assert (rows[name]["parameters"] is None) == (get(name).config is None)
 
