@@ -16,8 +16,8 @@ def describe(name: str | os.PathLike) -> dict[str, Any]:
         name: a built-in name, a preset's folder, or the name of a cached one.
 
     Returns a dict: `name`; `kind` ("zoo", "packaged", "folder", or "cached", "damaged" if it cannot be read);
-    `addresses` that are tried in this order, or where it comes from; `licence`; `parameters`; `outputs` of a detection; `published_map`
-    (COCO 2017 val, percent) and `published_ms` (per image, on the authors' hardware), as its authors say;
+    `addresses` that are tried in this order, or where it comes from; `licence`; `parameters`; `outputs` of a detection;
+    `published_map` (COCO 2017 val, percent) and `published_ms` (per image, on the authors' hardware), as published;
     `measured_map` (percent), as we measured on `measured_on`; `parity_heads` and `parity_scores` (see `Preset.parity`);
     `sha256`; `bytes` on this disk; `max_archive_bytes`, above which an archive is not fetched; `folder`, where it lies.
     None stands for what is not known. Raises `ValueError` for an unknown name, `PresetError` for a damaged folder.
