@@ -116,6 +116,31 @@ def replacing_folder(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
+def replacing_files(folder: str | pathlib.Path, last: str) -> Iterator[pathlib.Path]:
+    """Context of an empty folder to fill; its files move into `folder` when the block ends, and vanish if it raises.
+
+    Other files of `folder` stay. The file called `last` tells of the others: its older version goes before any of them
+    moves, and the new one comes when all have moved. Errors of the disk name `folder` in one line.
+    """
+    folder = pathlib.Path(folder).absolute()
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    with _errors_name(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with work_folder(folder, f"{PART}{last}.") as part:
+                yield part
+                flush_folder(part)
+                (folder / last).unlink(missing_ok=True)
+                for file in sorted(part.iterdir(), key=lambda file: file.name == last):
+                    os.replace(file, folder / file.name)
+        except BaseException:
+            with contextlib.suppress(OSError):  # another's file lies there
+                for place in made:
+                    place.rmdir()
+            raise
+
+
+@contextlib.contextmanager
 def work_folder(parent: pathlib.Path, prefix: str) -> Iterator[pathlib.Path]:
     """Context of a fresh folder `parent/prefixXXXXXXXX`, removed at the end; those that killed processes left go first.
 

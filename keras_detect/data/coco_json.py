@@ -209,19 +209,19 @@ def _classes(content, file, class_names, defects):
     positions = {name: label for label, name in enumerate(names)}
 
     def label_of(annotation):
-        key, place = annotation.get("category_id"), f"annotation {shown(annotation.get('id'))}"
+        key = annotation.get("category_id")
         if not isinstance(key, int | float | str) or key not in categories:
             known = f"{shown(min(categories))}...{shown(max(categories))}" if categories else "none"
             message = (
-                f'{place.capitalize()} in {file} has category_id {shown(key)}, which "categories" does not list '
-                f"(known: {known}). Correct the annotation or add the category."
+                f'Annotation {_id(annotation)} in {file} has category_id {shown(key)}, which "categories" does not '
+                f"list (known: {known}). Correct the annotation or add the category."
             )
-            defects.refuse("unknown class ids", place, message)
+            defects.refuse("unknown class ids", f"annotation {_id(annotation)}", message)
             return None
         if categories[key] not in positions:
             unknown = unknown_name("class", categories[key], positions)
-            message = f"{place.capitalize()} in {file}: {unknown} Add it to class_names."
-            defects.refuse("unknown class names", place, message)
+            message = f"Annotation {_id(annotation)} in {file}: {unknown} Add it to class_names."
+            defects.refuse("unknown class names", f"annotation {_id(annotation)}", message)
             return None
         return positions[categories[key]]
 
@@ -246,6 +246,11 @@ def _entries(content, file, defects):
     return entries
 
 
+def _id(annotation):
+    """The id of an annotation as messages show it."""
+    return shown(annotation.get("id"))
+
+
 def _by_image(content, entries, file, defects):
     """`{image id: annotations}`; an annotation of a picture that is not listed is an error."""
     grouped, seen = {entry["id"]: [] for entry in entries}, set()
@@ -255,17 +260,16 @@ def _by_image(content, entries, file, defects):
             defects.refuse("annotations that are none", shown(annotation, 40), message)
             continue
         owner, key = annotation.get("image_id"), annotation.get("id")
-        place = f"annotation {shown(key)}"
         if not isinstance(owner, int | str) or owner not in grouped:
             message = (
-                f'{place.capitalize()} in {file} belongs to image_id {shown(owner)}, which "images" does not list. '
-                "Remove the annotation or list the picture."
+                f'Annotation {_id(annotation)} in {file} belongs to image_id {shown(owner)}, which "images" does not '
+                "list. Remove the annotation or list the picture."
             )
-            defects.refuse("annotations without a picture", place, message)
+            defects.refuse("annotations without a picture", f"annotation {_id(annotation)}", message)
             continue
         if isinstance(key, int | str):
             if key in seen:
-                defects.add(KEPT, "duplicate ids of annotations, which nothing reads", place)
+                defects.add(KEPT, "duplicate ids of annotations, which nothing reads", f"annotation {_id(annotation)}")
             seen.add(key)
         grouped[owner].append(annotation)
     return grouped
@@ -396,7 +400,7 @@ def _row(annotation, shape, file, defects):
         x, y, width, height = (float("nan") if value is None else float(value) for value in box)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(
-            f'Annotation {shown(annotation.get("id"))} in {file} needs "bbox": [x, y, width, height] in pixels. '
+            f'Annotation {_id(annotation)} in {file} needs "bbox": [x, y, width, height] in pixels. '
             f"Received: {shown(box)}"
         ) from None
     row = {"box": (y, x, y + height, x + width)}
@@ -412,7 +416,7 @@ def _row(annotation, shape, file, defects):
             what = what or (f"{field.key} that cannot be used" if field.shape else None)
             kind = "neither true nor false" if field.dtype == "bool" else "no number"
             what = what or f'values of "{_name(field)}" that are {kind}'
-            defects.add(DROPPED, what, f"annotation {shown(annotation.get('id'))}")
+            defects.add(DROPPED, what, f"annotation {_id(annotation)}")
             row[field.key] = None
     return row
 

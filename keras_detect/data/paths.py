@@ -99,13 +99,13 @@ def image_path(folder: pathlib.Path, name: str, root: pathlib.Path, named_in: st
     Raises:
         DataPathError: it leads out of `root`, the folder of the data set.
     """
-    path = pathlib.Path(os.path.normpath(folder / name))
+    path = os.path.normpath(os.path.join(folder, name))
     if not _lies_in(path, root):
         raise DataPathError(
             f"{shown(named_in, 400)} names the image {shown(name)}, which lies outside of the data set's folder, "
             f"{shown(root, 400)}. Move the image into it, or put a link to its folder there."
         )
-    return path
+    return pathlib.Path(path)
 
 
 def files_below(folder: pathlib.Path, wanted) -> list[pathlib.Path]:
@@ -134,10 +134,13 @@ def _system_disks():
 
 def _lies_in(path, root):
     """Whether a path lies in a folder, as written or once the links above it are followed."""
-    if "\0" in str(path):
-        return True  # no path at all, which `kind_of` says
-    written = pathlib.Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root))
-    return written or pathlib.Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(root))
+    if "\0" in path or _is_below(os.path.abspath(path), os.path.abspath(root)):
+        return True  # with a zero byte it is no path at all, which `kind_of` says
+    return _is_below(os.path.realpath(os.path.dirname(path)), os.path.realpath(root))
+
+
+def _is_below(path, folder):
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _refused(path, what, named_in):

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from keras_detect import schema
-from keras_detect.files import write_json
+from keras_detect.files import replacing_files, write_json
 from keras_detect.visualization import draw_dataset, draw_statistics, save_image
 
 # COCO's bounds between small, medium and large objects: areas in pixels.
@@ -224,6 +224,8 @@ def _share(matched):
 def write_statistics(dataset, output, model=None, num_anchors=9):
     """`dataset_statistics` as files: `statistics.json`, `statistics.png` and a `gallery.png` of some images.
 
+    They appear together when all are finished.
+
     Args:
         dataset, model, num_anchors: see `dataset_statistics`.
         output: the folder; created if absent.
@@ -233,9 +235,9 @@ def write_statistics(dataset, output, model=None, num_anchors=9):
     """
     output = pathlib.Path(output).expanduser()
     found = dataset_statistics(dataset, model=model, num_anchors=num_anchors)
-    output.mkdir(parents=True, exist_ok=True)
-    draw_statistics(found, output / "statistics.png")
-    save_image(draw_dataset(dataset), output / "gallery.png")
     plain = {key: value for key, value in found.items() if not isinstance(value, np.ndarray)}
-    write_json(output / "statistics.json", plain)
+    with replacing_files(output, last="statistics.json") as part:
+        draw_statistics(found, part / "statistics.png")
+        save_image(draw_dataset(dataset), part / "gallery.png")
+        write_json(part / "statistics.json", plain)
     return found

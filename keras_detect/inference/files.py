@@ -1,6 +1,5 @@
 """Detection in files: every image is drawn, and what was found is written to one JSON file."""
 
-import contextlib
 import os
 import pathlib
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from keras_detect import schema
 from keras_detect.data.image import as_pixels, is_picture_name
 from keras_detect.data.json_values import json_value
 from keras_detect.data.paths import FILE, FOLDER, kind_of
-from keras_detect.files import PART, flush_folder, full_disk, work_folder, write_json
+from keras_detect.files import replacing_files, write_json
 from keras_detect.inference.images import CLASS_NAMES, detect
 from keras_detect.visualization import draw_objects, save_image
 
@@ -55,37 +54,11 @@ def detect_files(
         OSError: the disk is full, or cannot be written to.
     """
     paths = image_files(images)
-    with _finished_together(pathlib.Path(output).expanduser()) as part:
+    with replacing_files(pathlib.Path(output).expanduser(), last=_DETECTIONS) as part:
         found, unreadable = _detect_and_draw(model, paths, part, score_threshold, batch_size, progress, max_pixels)
         content = {"boxes": "ymin, xmin, ymax, xmax, 0 to 1", "images": found}
         write_json(part / _DETECTIONS, content)
     return found, unreadable
-
-
-@contextlib.contextmanager
-def _finished_together(folder):
-    """Context of an empty folder to fill; its files move into `folder` when the block ends, and vanish if it raises.
-
-    The JSON file tells of the images: its older version goes before any of them moves, and it comes last.
-    """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with work_folder(folder, f"{PART}{_DETECTIONS}.") as part:
-            yield part
-            flush_folder(part)
-            (folder / _DETECTIONS).unlink(missing_ok=True)
-            for file in sorted(part.iterdir(), key=lambda file: file.name == _DETECTIONS):
-                os.replace(file, folder / file.name)
-    except BaseException as error:
-        with contextlib.suppress(OSError):  # another's file lies there
-            for place in made:
-                place.rmdir()
-        number = full_disk(error)
-        if number is not None:
-            reason = f"{os.strerror(number)}; nothing was written, and what lay there before is unchanged"
-            raise OSError(number, reason, str(folder)) from error
-        raise
 
 
 def _detect_and_draw(model, paths, folder, score_threshold, batch_size, progress, max_pixels):
