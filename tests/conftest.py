@@ -23,6 +23,7 @@ BACKEND_FREE = (
     "evaluation",
     "examples/test_new_model.py",
     "golden/test_claims.py",
+    "meta_architectures/test_starting_weights.py",
     "presets/test_cache.py",
     "presets/test_download.py",
     "presets/test_strange_files.py",
@@ -41,6 +42,7 @@ BACKEND_FREE = (
     "tf_od_api/test_build.py",
     "tf_od_api/test_build_faster_rcnn.py",
     "tf_od_api/test_convert_kills.py",
+    "tf_od_api/test_restore_litert.py",
     "tf_od_api/test_check_numbers.py",
     "transforms/test_geometric.py",
     "transforms/test_originals_operations.py",
@@ -50,6 +52,7 @@ BACKEND_FREE = (
     "weights/test_crc32c.py",
     "weights/test_litert.py",
     "weights/test_tf2_object_checkpoint.py",
+    "weights/test_torch_state_dict.py",
 )
 EVERY_BACKEND = ("cli/test_cli.py", "data/test_dataset.py", "data/test_pipeline.py", "evaluation/test_callback.py")
 

@@ -75,6 +75,7 @@ def test_known_objects_on_the_photo_that_ships_with_the_package(model):
     assert PHOTO.stat().st_size < 300_000
 
 
+@pytest.mark.backend_free
 def test_persons_on_72_photos(model):
     """What the weights' README measured with the LiteRT file: AP 0.182, AP50 0.374."""
     photos = goldens.require_shared("data/coco_free")
@@ -84,6 +85,7 @@ def test_persons_on_72_photos(model):
     np.testing.assert_allclose([metrics["map_per_class"]["Person"], metrics["map_50"]], [0.182, 0.374], atol=0.004)
 
 
+@pytest.mark.backend_free
 def test_it_is_what_its_script_makes(model):
     """Un-folding moved the raw outputs of the LiteRT file, whose kernels are float16 too, by some 1e-5."""
     weights = goldens.require_shared("weights/ssd_mobilenet_v2_oidv4")

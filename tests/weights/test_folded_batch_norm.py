@@ -49,6 +49,7 @@ def test_outputs_stay_and_the_statistics_are_those_of_the_inputs(name):
     np.testing.assert_allclose(first.moving_variance, inputs.var((0, 1, 2), ddof=1), rtol=1e-4)
 
 
+@pytest.mark.backend_free
 def test_training_mode_is_prediction_mode_then():
     """On the images it was measured on, batch statistics are the moving ones: training starts where prediction is."""
     model = fold(tiny.tiny_ssd())
@@ -67,6 +68,7 @@ def test_training_mode_is_prediction_mode_then():
     assert moved() < 0.02 < 0.1 < folded
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("kind", ["list", "paths", "dataset", "generator"])
 def test_images_of_every_kind(kind, tmp_path):
     dataset = shapes_dataset(5, image_size=(48, 80), class_names=["circle", "square"])
@@ -90,6 +92,7 @@ def test_no_image():
         weights.unfold_batchnorm(fold(tiny.tiny_ssd()), [])
 
 
+@pytest.mark.backend_free
 def test_fresh_trained_and_frozen_models_are_not_folded():
     model = tiny.tiny_ssd()
     assert not folded_layers(model)
@@ -101,6 +104,7 @@ def test_fresh_trained_and_frozen_models_are_not_folded():
     assert not folded_layers(model)
 
 
+@pytest.mark.backend_free
 def test_fit_warns_once_and_a_saved_model_knows(tmp_path):
     model = fold(tiny.tiny_ssd())
     model.save(tmp_path / "folded.keras")
@@ -119,6 +123,7 @@ def test_fit_warns_once_and_a_saved_model_knows(tmp_path):
         model.fit(images, y, verbose=0)
 
 
+@pytest.mark.backend_free
 def test_frozen_batch_norm_needs_no_unfolding():
     model = fold(tiny.tiny_ssd(freeze_batchnorm=True))
     model.compile()
@@ -128,6 +133,7 @@ def test_frozen_batch_norm_needs_no_unfolding():
         model.fit(images, y, verbose=0)
 
 
+@pytest.mark.backend_free
 def test_restore_reports_and_unfolds():
     source, images = fold(tiny.tiny_ssd()), tiny.tiny_batch()[0]
     model = tiny.tiny_ssd()

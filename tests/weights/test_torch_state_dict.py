@@ -120,7 +120,6 @@ def written(path, header, content=b"\0" * 16, length=None):
 ENTRY = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
 
 
-@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "header",
     [
@@ -139,7 +138,6 @@ def test_damaged_safetensors_end_in_one_line(tmp_path, header):
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
 
 
-@pytest.mark.backend_free
 def test_lengths_types_and_values_of_safetensors(tmp_path):
     path = tmp_path / "model.safetensors"
     for length in (0, 1, 10**18):
