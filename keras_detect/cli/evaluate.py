@@ -16,7 +16,7 @@ def add_arguments(parser):
     add_max_pixels(parser)
     parser.add_argument("--batch_size", type=int, default=8, help="(%(default)s)")
     parser.add_argument("--output", help="folder for a report (page, images, JSON), or a .json file for the numbers")
-    parser.add_argument("--score_threshold", type=float, default=0.3, help="of the confusion matrix (%(default)s)")
+    parser.add_argument("--score_threshold", type=float, help="of the confusion matrix (the model's, else 0.3)")
 
 
 def run(arguments):

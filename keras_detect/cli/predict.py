@@ -14,7 +14,7 @@ def add_arguments(parser):
     add_max_pixels(parser)
     parser.add_argument("--output", required=True, help="folder for the drawn images and detections.json")
     parser.add_argument("--batch_size", type=int, default=8, help="(%(default)s)")
-    parser.add_argument("--score_threshold", type=float, default=0.3, help="leave out weaker detections (%(default)s)")
+    parser.add_argument("--score_threshold", type=float, help="leave out weaker detections (the model's, else 0.3)")
 
 
 def run(arguments):

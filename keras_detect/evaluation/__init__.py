@@ -8,6 +8,7 @@ from keras_detect.evaluation.errors import ERROR_KINDS, ErrorBreakdown
 from keras_detect.evaluation.pascal_voc import OpenImagesEvaluator, PascalVOCEvaluator
 from keras_detect.evaluation.report import write_report
 from keras_detect.evaluation.run import evaluate
+from keras_detect.evaluation.thresholds import ScoreThresholds
 
 __all__ = [
     "COCO_METRICS",
@@ -20,6 +21,7 @@ __all__ = [
     "Evaluator",
     "OpenImagesEvaluator",
     "PascalVOCEvaluator",
+    "ScoreThresholds",
     "collect_detections",
     "evaluate",
     "evaluate_coco",

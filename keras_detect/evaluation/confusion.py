@@ -34,6 +34,23 @@ class ConfusionMatrix(Evaluator):
     def matrix(self):
         """[K + 1, K + 1] int: entry (i, j) counts objects of class i found as class j; the last is the background."""
         truth, found, kinds = self.collected.truth(), self.collected.found(), len(self.class_names)
+        match, alone, missed = self._matched(truth, found)
+        matrix = np.zeros((kinds + 1, kinds + 1), np.int64)
+        np.add.at(matrix, (truth.labels[match[match >= 0]], found.labels[match >= 0]), 1)
+        matrix[kinds, :kinds] = np.bincount(found.labels[alone], minlength=kinds)
+        matrix[:kinds, kinds] = np.bincount(truth.labels[missed], minlength=kinds)
+        return matrix
+
+    def errors_per_image(self):
+        """`{"confused", "false_alarms", "missed": [N] int}`: the entries of `matrix` off its diagonal, per image."""
+        truth, found, count = self.collected.truth(), self.collected.found(), self.collected.count
+        match, alone, missed = self._matched(truth, found)
+        confused = (match >= 0) & (truth.labels[match] != found.labels) if len(truth) else match >= 0
+        images = {"confused": found.image[confused], "false_alarms": found.image[alone], "missed": truth.image[missed]}
+        return {kind: np.bincount(image, minlength=count) for kind, image in images.items()}
+
+    def _matched(self, truth, found):
+        """`([n] the object of each detection or -1, [n] bool false alarms, [m] bool missed objects)`."""
         ranks = score_ranks(found.scores)
         pairs = overlapping(truth, found, self.iou_threshold, ~truth.is_crowd)
         pairs = pairs.where(found.scores[pairs.found] >= self.score_threshold)
@@ -46,12 +63,7 @@ class ConfusionMatrix(Evaluator):
         taken[match[match >= 0]] = True
         in_crowd = in_crowds(truth, found, self.iou_threshold)
         alone = (match < 0) & ~in_crowd & (found.scores >= self.score_threshold)
-        missed = ~taken & ~truth.is_crowd
-        matrix = np.zeros((kinds + 1, kinds + 1), np.int64)
-        np.add.at(matrix, (truth.labels[match[match >= 0]], found.labels[match >= 0]), 1)
-        matrix[kinds, :kinds] = np.bincount(found.labels[alone], minlength=kinds)
-        matrix[:kinds, kinds] = np.bincount(truth.labels[missed], minlength=kinds)
-        return matrix
+        return match, alone, ~taken & ~truth.is_crowd
 
     def result(self):
         """

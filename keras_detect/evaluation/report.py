@@ -9,33 +9,42 @@ from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator
 from keras_detect.evaluation.confusion import ConfusionMatrix
 from keras_detect.evaluation.errors import ERROR_KINDS, ErrorBreakdown
 from keras_detect.evaluation.pascal_voc import OpenImagesEvaluator, PascalVOCEvaluator
+from keras_detect.evaluation.thresholds import ScoreThresholds
+from keras_detect.evaluation.worst import draw_worst_image, worst_images
 from keras_detect.files import replacing_folder, write_json
 
 REPORT, PAGE = "report.json", "index.html"
 
 
-def write_report(collected, folder, title="Evaluation", details=None, score_threshold=0.3):
+def write_report(collected, folder, title="Evaluation", details=None, score_threshold=0.3, dataset=None):
     """Computes every metric over collected pictures and writes the report folder.
 
     The folder holds `report.json` (all numbers), `precision_recall.png`, `class_precision.png`,
-    `confusion_matrix.png`, `errors.png` and `index.html`, which has the pictures inside and links to nothing. It is
-    written under another name and renamed when it is whole; an earlier report of that name is replaced.
+    `confusion_matrix.png`, `errors.png`, where a data set is given up to eight `worst_*.jpg` (the images with the most
+    errors: confused, missed or found where nothing is, as `ConfusionMatrix` counts them), and `index.html`, which has
+    the pictures inside and links to nothing. It is written under another name and renamed when it is whole; an earlier
+    report of that name is replaced.
 
     Args:
         collected: `Collected`, also without a model: whatever `update(truth, detections, image_sizes)` was given.
         folder: the folder to write.
         title: heading of the page.
         details: dict of texts shown under it (the model, the data).
-        score_threshold: of the confusion matrix, see `ConfusionMatrix`.
+        score_threshold: of the confusion matrix and of the worst images, see `ConfusionMatrix`.
+        dataset: the `DetectionDataset` of the collected pictures, in the same order; None for no worst images.
 
     Returns:
         What report.json holds, a dict.
 
     Raises:
-        ValueError: see `report_folder`; or pictures without sizes.
+        ValueError: see `report_folder`; pictures without sizes; or a data set with another number of pictures.
     """
     folder = report_folder(folder)
-    report, figures = _measure(collected, score_threshold)
+    if dataset is not None and len(dataset) != collected.count:
+        raise ValueError(
+            f"The data set needs the collected pictures. Received: {len(dataset)} of them, {collected.count} collected."
+        )
+    report, figures = _measure(collected, score_threshold, dataset)
     report = {"title": title, "details": dict(details or {}), **report}
     with replacing_folder(folder) as part:
         write_json(part / REPORT, report)
@@ -59,17 +68,19 @@ def report_folder(name):
     return folder
 
 
-def _measure(collected, score_threshold):
+def _measure(collected, score_threshold, dataset):
     """`(report, {file name: function that draws it})`."""
     names = collected.class_names
     coco = COCOEvaluator(names, collected)
-    confusion = ConfusionMatrix(names, score_threshold=score_threshold, collected=collected).result()
+    matcher = ConfusionMatrix(names, score_threshold=score_threshold, collected=collected)
+    confusion, found = matcher.result(), collected.found()
+    worst = [] if dataset is None else worst_images(matcher.errors_per_image(), dataset)
     errors = ErrorBreakdown(names, collected=collected).result()
     per_class = coco.result_per_class()
     report = {
         "pictures": collected.count,
         "objects": sum(values["objects"] for values in per_class.values()),
-        "detections": len(collected.found()),
+        "detections": len(found),
         "coco": {key: value for key, value in coco.result().items() if key in COCO_METRICS},
         "coco_per_class": per_class,
         "pascal_voc": PascalVOCEvaluator(names, collected=collected).result()
@@ -77,6 +88,8 @@ def _measure(collected, score_threshold):
         "open_images": OpenImagesEvaluator(names, collected=collected).result(),
         "confusion": confusion,
         "errors": errors,
+        "score_thresholds": ScoreThresholds(names, collected=collected).result(),
+        "worst_images": worst,
     }
     matrix, rows = confusion["confusion_matrix"], confusion["confusion_names"]
     curves = coco.curves()
@@ -85,7 +98,15 @@ def _measure(collected, score_threshold):
         "class_precision.png": lambda path: plots.draw_class_precision(per_class, path),
         "confusion_matrix.png": lambda path: plots.draw_confusion_matrix(matrix, rows, path),
         "errors.png": lambda path: plots.draw_error_breakdown(errors, path),
+        **{
+            _worst_name(rank): lambda path, entry=entry: draw_worst_image(entry, dataset, found, score_threshold, path)
+            for rank, entry in enumerate(worst)
+        },
     }
+
+
+def _worst_name(rank):
+    return f"worst_{rank + 1}.jpg"
 
 
 _STYLE = """
@@ -101,7 +122,11 @@ _COLUMNS = ("objects", "detections", "map", "map_50", "map_75", "mar_100")
 
 def _page(report, pictures):
     """The HTML page, its pictures inside."""
-    images = {path.name: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" for path in pictures}
+    images = {
+        path.name: f"data:image/{'png' if path.suffix == '.png' else 'jpeg'};base64,"
+        + base64.b64encode(path.read_bytes()).decode()
+        for path in pictures
+    }
     confusion, errors = report["confusion"], report["errors"]
     iou, score = confusion["confusion_thresholds"]["iou"], confusion["confusion_thresholds"]["score"]
     details = [*report["details"].items()]
@@ -144,11 +169,40 @@ def _page(report, pictures):
         ),
         _image(images, "errors.png"),
         _table(("kind", "number", "cost", "a detection that is"), kinds),
+        *_thresholds(report["score_thresholds"]),
+        *_worst(report["worst_images"], images, score),
         _note("A dash stands for a number that has no object to be measured on (-1 in report.json)."),
     ]
     title = html.escape(report["title"])
     head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{title}</h1>{"".join(parts)}</body></html>\n'
+
+
+def _thresholds(result):
+    """The part of the page about the best score thresholds."""
+    columns = ("score_threshold", "f1", "precision", "recall")
+    rows = [(name, *(values[key] for key in columns)) for name, values in result["score_thresholds_per_class"].items()]
+    return [
+        "<h2>Score thresholds</h2>",
+        _note("The score from which on detections give the largest F1 (IoU 0.5), of each class and of all together."),
+        _table(("class", *columns), [*rows, ("all together", result["score_threshold"], result["f1"], "", "")]),
+    ]
+
+
+def _worst(entries, images, score):
+    """The part of the page with the images of the most errors; nothing where there are none."""
+    if not entries:
+        return []
+    parts = [
+        "<h2>Worst images</h2>",
+        _note(
+            f"The images with the most errors at score {score:g}: ground truth at the left, detections at the right."
+        ),
+    ]
+    for rank, entry in enumerate(entries):
+        numbers = f"{entry['confused']} confused, {entry['false_alarms']} false alarms, {entry['missed']} missed"
+        parts += [_note(f"{entry['file_name']}: {numbers}"), _image(images, _worst_name(rank))]
+    return parts
 
 
 def _table(head_cells, rows, head=True):

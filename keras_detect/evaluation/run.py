@@ -18,7 +18,7 @@ def evaluate(
     *,
     output: str | os.PathLike | None = None,
     batch_size: int = 8,
-    score_threshold: float = 0.3,
+    score_threshold: float | None = None,
     details: dict[str, str] | None = None,
     progress: bool = True,
     max_pixels: int | None = None,
@@ -31,7 +31,8 @@ def evaluate(
         split: split of the folder; None for everything.
         output: a folder for the report of `write_report`, a `.json` file for the numbers alone, or None.
         batch_size: images per batch.
-        score_threshold: of the report's confusion matrix.
+        score_threshold: of the report's confusion matrix and worst images; None for the model's own, 0.3 if it has
+            none.
         details: texts shown in the report, beside the data and the split.
         progress: whether to show a progress bar.
         max_pixels: as for `load_dataset`, where `data` is a path.
@@ -57,7 +58,10 @@ def evaluate(
     with damaged_images_named(dataset):
         collect_detections(model, dataset, collected, batch_size=batch_size, progress=progress)
     details = {**(details or {}), "data": str(data), "split": split or "everything"}
-    report = write_report(collected, output, "Evaluation", details, score_threshold)
+    if score_threshold is None:
+        score_threshold = getattr(model, "score_threshold", None)
+    score_threshold = 0.3 if score_threshold is None else score_threshold
+    report = write_report(collected, output, "Evaluation", details, score_threshold, dataset)
     per_class = {name: values["map"] for name, values in report["coco_per_class"].items()}
     return {**report["coco"], "map_per_class": per_class}
 

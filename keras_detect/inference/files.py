@@ -22,7 +22,7 @@ def detect_files(
     images: str | os.PathLike | Iterable[str | os.PathLike],
     output: str | os.PathLike,
     *,
-    score_threshold: float = 0.3,
+    score_threshold: float | None = None,
     batch_size: int = 8,
     progress: bool = True,
     max_pixels: int | None = None,
@@ -33,7 +33,7 @@ def detect_files(
         model: a `DetectionModel`.
         images: files, or folders of images.
         output: folder for the drawn images (JPEG) and `detections.json`; created if absent.
-        score_threshold: detections below it are left out.
+        score_threshold: detections below it are left out; None for `model.score_threshold`, 0.3 if that is None.
         batch_size: images per batch.
         progress: whether to show a progress bar.
         max_pixels: height times width of the largest image that is decoded, None for that of

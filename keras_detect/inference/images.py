@@ -14,6 +14,7 @@ from keras_detect.data.image import as_pixels
 from keras_detect.registry import provide
 
 CLASS_NAMES = "class_names"
+DEFAULT_SCORE_THRESHOLD = 0.3  # of a model that has none of its own
 _MOST_PIXELS = 2**24  # of a batch that the network resizes: it holds them as float32
 ImageLike = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 
@@ -22,7 +23,7 @@ ImageLike = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 def detect(
     model,
     images: ImageLike | Sequence[ImageLike],
-    score_threshold: float = 0.3,
+    score_threshold: float | None = None,
     batch_size: int = 8,
     max_pixels: int | None = None,
 ) -> dict[str, Any] | list[dict[str, Any]]:
@@ -33,7 +34,7 @@ def detect(
         images: a path, the bytes of an image file, an open binary file, a Pillow image, an array `[H, W, 3]` (uint8, or
             float in 0...255) or `[H, W]` (grey), or a list or tuple of these. Files and Pillow images are turned
             upright as their EXIF orientation says; of an animated image the first frame is used, with a warning.
-        score_threshold: detections below it are left out.
+        score_threshold: detections below it are left out; None for `model.score_threshold`, 0.3 if that is None.
         batch_size: how many images of a list the network sees at once, at most. Images whose canvas has another
             size after the model's resizing are not in one batch. No more images than these are in memory.
         max_pixels: height times width of the largest image that is decoded; None for that of
@@ -63,13 +64,15 @@ def detect(
 def detect_each(
     model,
     images: Iterable[ImageLike],
-    score_threshold: float = 0.3,
+    score_threshold: float | None = None,
     batch_size: int = 8,
     max_pixels: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The detections of each image in turn; any iterable will do, also an endless one. See `detect`."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
+    if score_threshold is None:
+        score_threshold = DEFAULT_SCORE_THRESHOLD if model.score_threshold is None else model.score_threshold
     window, largest = _Window(model), dict[tuple[int, int], int]()
     for image in images:
         window.add(_pixels(image, max_pixels))

@@ -1,5 +1,7 @@
 """From images to detections: what `DetectionModel` inherits for prediction."""
 
+import numbers
+
 import keras
 
 from keras_detect import registry, schema
@@ -8,6 +10,24 @@ from keras_detect.meta_architectures.ground_truth import split_images
 
 class Detection:
     """What `DetectionModel` inherits for `predict`, `detect` and export."""
+
+    _score_threshold: float | None = None
+
+    @property
+    def score_threshold(self) -> float | None:
+        """The score from which on `detect` reports a detection unless it is told otherwise; None: 0.3.
+
+        `train` sets it to the one of the largest F1 on the validation data; the model's file holds it.
+        """
+        return self._score_threshold
+
+    @score_threshold.setter
+    def score_threshold(self, value):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1
+        ):
+            raise ValueError(f"score_threshold is a number from 0 to 1, or None. Received: {value!r}")
+        self._score_threshold = None if value is None else float(value)
 
     def deployable(self, images, true_image_shapes=None, resized=False):
         """From pixels to detections: the one forward path, which `predict`, `detect` and export take.
@@ -54,13 +74,13 @@ class Detection:
             "load with keras.models.load_model, or trace `model.deployable(images)`, which returns detections."
         )
 
-    def detect(self, images, score_threshold=0.3, batch_size=8, max_pixels=None):
+    def detect(self, images, score_threshold=None, batch_size=8, max_pixels=None):
         """Detects in an image, or in a list of images, of any size.
 
         Args:
             images: a path, the bytes of an image file, an open binary file, a Pillow image, an array `[H, W, 3]`
                 (uint8, or float in 0...255) or `[H, W]` (grey), or a list or tuple of these.
-            score_threshold: detections below it are left out.
+            score_threshold: detections below it are left out; None for `self.score_threshold`, 0.3 if that is None.
             batch_size: how many images of a list the network sees at once, at most.
             max_pixels: height times width of the largest image that is decoded; None for that of
                 `keras_detect.data.pixel_limit`, 2**26 (8192 x 8192) unless it says otherwise.

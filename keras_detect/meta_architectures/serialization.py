@@ -11,6 +11,9 @@ from keras_detect.registry import PACKAGE, deserialize, unknown_name
 from keras_detect.weights.finite import require_finite
 from keras_detect.weights.named_weights import named_weights
 
+# what a model keeps about itself beside the arguments of its constructor, where it is not None
+_NOTES = ("started_from", "score_threshold")
+
 
 class Serialization:
     """What `DetectionModel` inherits for `save`, `load_model`, presets and checkpoints.
@@ -45,9 +48,9 @@ class Serialization:
 
     def get_config(self):
         """`parts` and `settings` by name, each the constructor's argument and the model's attribute of that name."""
-        started = {} if self.started_from is None else {"started_from": self.started_from}
+        notes = {name: getattr(self, name) for name in _NOTES}
         return {
-            **started,
+            **{name: value for name, value in notes.items() if value is not None},
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
@@ -66,14 +69,15 @@ class Serialization:
         """
         check_config(config, own=cls.__module__.startswith(f"{PACKAGE}."))
         config = dict(config)
-        started_from = config.pop("started_from", None)
+        notes = {name: config.pop(name, None) for name in _NOTES}
         before = keras.config.dtype_policy()
         policy = deserialize(config.get("dtype")) or before
         keras.config.set_dtype_policy(policy)
         try:
             with compat.limited_variables(MAX_WEIGHTS):
                 model = cls(**{key: deserialize(value) for key, value in config.items()})
-            model.started_from = started_from
+            for name, value in notes.items():
+                setattr(model, name, value)
             return model
         finally:
             keras.config.set_dtype_policy(before)
@@ -97,6 +101,7 @@ class Serialization:
             name: {**config[name], "config": {**config[name]["config"], "num_classes": int(num_classes)}}
             for name in heads
         }
+        config = {key: value for key, value in config.items() if key != "score_threshold"}  # of the other classes
         return {**config, **changed, "class_names": None}
 
     def save(self, filepath, overwrite=True, zipped=None, include_optimizer=True, **kwargs):

@@ -13,6 +13,7 @@ from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.load import load_dataset
 from keras_detect.data.record import REFUSED
 from keras_detect.evaluation.callback import COCOEvaluation, evaluate_coco
+from keras_detect.evaluation.thresholds import ScoreThresholds
 from keras_detect.files import replacing_file, write_json
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.registry import unknown_name
@@ -181,6 +182,7 @@ def _fit(detector, recipe, batches, callbacks, validation, folder, verbose):
     Returns what `RunFolder.begin` would return from then on.
     """
     recipe.compile(detector, steps_per_epoch=len(batches))
+    detector.score_threshold = None  # that of its earlier weights
     if verbose:
         print("the first step compiles the network, which may take a minute", flush=True)
     history = detector.fit(batches, epochs=recipe.epochs, callbacks=callbacks, verbose=verbose)
@@ -190,8 +192,7 @@ def _fit(detector, recipe, batches, callbacks, validation, folder, verbose):
     with replacing_file(folder.path / CURVE) as part:
         draw_learning_curve(folder.path / HISTORY, part)
     if validation is not None:
-        metrics = evaluate_coco(keras.saving.load_model(folder.model), validation, progress=verbose > 0)
-        write_json(folder.path / METRICS, metrics)
+        write_json(folder.path / METRICS, _measured(folder.model, validation, verbose))
     columns = history.history.items()
     finished = {
         "history": {name: [value if math.isfinite(value) else None for value in column] for name, column in columns},
@@ -201,6 +202,20 @@ def _fit(detector, recipe, batches, callbacks, validation, folder, verbose):
     }
     folder.finish(finished)
     return finished
+
+
+def _measured(path, validation, verbose):
+    """COCO's metrics of the saved model, which gets the score threshold of the largest F1 as its default."""
+    model = keras.saving.load_model(path)
+    thresholds = ScoreThresholds(model.class_names or validation.class_names)
+    metrics = evaluate_coco(model, validation, progress=verbose > 0, evaluators=[thresholds])
+    best = thresholds.result()
+    if best["f1"] > 0:
+        model.score_threshold = best["score_threshold"]
+        model.save(path)
+        if verbose:
+            print(f"score threshold of detect: {best['score_threshold']:.3f} (F1 {best['f1']:.3f})")
+    return {name: value for name, value in metrics.items() if name not in best}
 
 
 def _result(folder, finished):

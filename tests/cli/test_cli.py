@@ -9,8 +9,9 @@ import pytest
 
 import keras_detect
 from keras_detect import cli
-from keras_detect.data import write_coco
+from keras_detect.data import load_dataset, write_coco
 from keras_detect.data.shapes import shapes_dataset
+from keras_detect.evaluation import ScoreThresholds, evaluate_coco
 from keras_detect.training import BestModel, Resume, TrainingInterrupted
 from tests import tiny
 
@@ -50,8 +51,17 @@ def test_train_writes_model_history_curve_and_metrics(trained):
     with open(trained / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["val_map"] != "" for row in rows] == [False, True, True]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]  # as the console counts
     metrics = json.loads((trained / "metrics.json").read_text())
     assert set(metrics["map_per_class"]) == {"circle", "square"}
+
+
+def test_train_stores_the_score_threshold_of_the_largest_f1(trained, shapes):
+    model = keras_detect.Model.from_preset(trained / "model.keras")
+    thresholds = ScoreThresholds(model.class_names)
+    evaluate_coco(model, load_dataset(shapes, "val"), progress=False, evaluators=[thresholds])
+    best = thresholds.result()
+    assert model.score_threshold == (best["score_threshold"] if best["f1"] > 0 else None)
 
 
 def test_evaluate_measures_what_training_measured(trained, shapes, tmp_path):
