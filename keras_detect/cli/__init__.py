@@ -22,7 +22,11 @@ from keras_detect.startup import load_package
 
 def main():
     """Entry point of the console script."""
-    app.run(run, flags_parser=parse)
+    try:
+        app.run(run, flags_parser=parse)
+    except KeyboardInterrupt:  # before or after the sub-command
+        print("keras-detect: stopped by Ctrl-C.", file=sys.stderr)
+        sys.exit(130)
 
 
 def commands():

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import numbers
 import os
 import pathlib
 
@@ -243,9 +244,9 @@ def _callbacks(recipe, validation, evaluate_every, best):
 
 def _check_counts(evaluate_every, checkpoint_every, seed):
     for name, value in (("evaluate_every", evaluate_every), ("checkpoint_every", checkpoint_every)):
-        if value is not None and not (isinstance(value, int) and value >= 1):
+        if value is not None and not (isinstance(value, numbers.Integral) and value >= 1):
             raise ValueError(f"{name} is a whole number, 1 or more. Received: {name}={value!r}")
-    if not (isinstance(seed, int) and 0 <= seed < 2**32):
+    if not (isinstance(seed, numbers.Integral) and 0 <= seed < 2**32):
         raise ValueError(f"seed is a whole number, 0 to {2**32 - 1}. Received: seed={seed!r}")
 
 

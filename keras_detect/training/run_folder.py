@@ -67,7 +67,7 @@ class RunFolder:
         Raises:
             ValueError: the run in the folder has other settings.
         """
-        settings = json.loads(json.dumps(settings))
+        settings = json.loads(json.dumps(settings, default=lambda number: number.item()))  # numpy's
         if self.run is not None:
             before = self.run["settings"]
             others = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
