@@ -122,7 +122,7 @@ def test_killed_at_every_rename_of_a_new_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("case", "trials"), [(Convert, 100), (ConvertToTFRecord, 20), (AddSplit, 20)], ids=["voc", "tfrecord", "split"]
+    ("case", "trials"), [(Convert, 100), (ConvertToTFRecord, 10), (AddSplit, 10)], ids=["voc", "tfrecord", "split"]
 )
 def test_killed_at_random_moments(case, trials, tmp_path):
     found = kills.at_random_moments(case, tmp_path, trials=trials)

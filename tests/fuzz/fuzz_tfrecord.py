@@ -56,7 +56,7 @@ def seeds():
 
 
 def main():
-    for folder in sys.argv[1:2]:
+    for folder in sys.argv[1:]:
         if pathlib.Path(folder).is_dir():
             for number, seed in enumerate(seeds()):
                 pathlib.Path(folder, f"seed{number}").write_bytes(seed)

@@ -39,7 +39,7 @@ def test_one_input(data):
 
 
 def main():
-    for folder in sys.argv[1:2]:
+    for folder in sys.argv[1:]:
         if pathlib.Path(folder).is_dir():
             for number, seed in enumerate(SEEDS):
                 pathlib.Path(folder, f"seed{number}").write_bytes(seed)
