@@ -1,6 +1,7 @@
 """Presets and the cache, killed at every rename and at 100 moments: the old or the new, whole, and no more."""
 
 import os
+import shutil
 import tarfile
 
 import pytest
@@ -28,8 +29,11 @@ class SavePreset(kills.Case):
     def __init__(self, folder):
         self.old, self.new = Toy(num_classes=2), Toy(num_classes=5)
 
+        save_preset(self.old, folder / "old")
+        self.folder = folder
+
     def prepare(self, folder):
-        save_preset(self.old, folder / "preset")
+        shutil.copytree(self.folder / "old", folder / "preset")
 
     def act(self, folder):
         save_preset(self.new, folder / "preset")
@@ -97,4 +101,5 @@ def test_killed_at_100_random_moments(tmp_path, case):
 
 
 def test_a_full_disk(tmp_path):
+    assert kills.on_a_full_disk(FromPreset, tmp_path, [0, 300, 3000]) == {"refused": 3}
     assert kills.on_a_full_disk(SavePreset, tmp_path, [0, 300, 2000, 10**6]) == {"old": 3, "new": 1}
