@@ -6,6 +6,7 @@ from keras_detect.training.best_model import BestModel
 from keras_detect.training.divergence import StopOnDivergence
 from keras_detect.training.history_file import HistoryFile
 from keras_detect.training.resume import Resume
+from keras_detect.training.tensorboard_images import TensorBoardImages
 
 __all__ = [
     "AveragedWeights",
@@ -14,6 +15,7 @@ __all__ = [
     "HistoryFile",
     "Resume",
     "StopOnDivergence",
+    "TensorBoardImages",
 ]
 
 

@@ -36,6 +36,7 @@ def add_arguments(parser):
     parser.add_argument("--output", required=True, help="folder for model.keras, history.csv, curve.png, metrics.json")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run in --output, if any")
     parser.add_argument("--overwrite", action="store_true", help="start anew where --output holds a model")
+    parser.add_argument("--tensorboard", action="store_true", help="write curves and drawn images for TensorBoard too")
     parser.add_argument("--checkpoint_every", type=int, metavar="STEPS", help="also within an epoch (one per epoch)")
 
 
@@ -64,6 +65,7 @@ def run(arguments):
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         checkpoint_every=arguments.checkpoint_every,
+        tensorboard=arguments.tensorboard,
         verbose=1 if sys.stdout.isatty() else 2,  # a bar for a person, one line per epoch for a log
     )
     print(f"{result.presentations:,} image presentations in {result.minutes:.1f} minutes")

@@ -25,6 +25,7 @@ from keras_detect.training.recipe import Recipe
 from keras_detect.training.resume import Resume
 from keras_detect.training.run_folder import CURVE, HISTORY, METRICS, RunFolder, TrainingInterrupted, fingerprint
 from keras_detect.training.start import DEFAULT_START, starting_model
+from keras_detect.training.tensorboard_images import TensorBoardImages, require_tensorboard
 from keras_detect.transforms import (
     RandomColor,
     RandomHorizontalFlip,
@@ -88,6 +89,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     checkpoint_every: int | None = None,
+    tensorboard: bool = False,
     verbose: int = 1,
 ) -> TrainingResult:
     """Trains a detector; `keras-detect train` is this function.
@@ -118,6 +120,8 @@ def train(
             run, bit for bit on one device (`callbacks.Resume`). A finished run is returned as it is.
         overwrite: start anew in a folder that holds a model; it stays until the run has a better one than none.
         checkpoint_every: steps between checkpoints within an epoch; None for one per epoch.
+        tensorboard: also write the curves, and four validation (or training) images with ground truth and detections,
+            into the folder `tensorboard` of `output` after every epoch (`callbacks.TensorBoardImages`).
         verbose: as in Keras' `fit`: 0 silent, 1 a progress bar, 2 one line per epoch.
 
     Raises:
@@ -132,6 +136,8 @@ def train(
     recipe = Recipe(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, ema_momentum=ema_momentum)
     augmentations = _augmentations(augment)
     _check_counts(evaluate_every=evaluate_every, checkpoint_every=checkpoint_every, seed=seed)
+    if tensorboard:
+        require_tensorboard()
     folder = RunFolder(output, resume=resume, overwrite=overwrite)
     validated = validation_split is not None or validation_data is not None
     best = BestModel(folder.model, monitor="val_map" if validated else None)
@@ -160,6 +166,8 @@ def train(
             data = {"augment": augmentations, "shuffle": True, "seed": seed, "drop_remainder": drop, "cache": cache}
             batches = training.batches(detector, batch_size, **data)
             callbacks = _callbacks(recipe, validation, evaluate_every, best)
+            if tensorboard:
+                callbacks.append(TensorBoardImages(folder.path / "tensorboard", validation or training))
             callbacks.append(Resume(folder.checkpoint, every_n_steps=checkpoint_every, keep=True))
             finished = _fit(detector, recipe, batches, callbacks, validation, folder, verbose)
         return _result(folder, finished)
