@@ -135,9 +135,7 @@ def train(
     """
     recipe = Recipe(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, ema_momentum=ema_momentum)
     augmentations = _augmentations(augment)
-    _check_counts(evaluate_every=evaluate_every, checkpoint_every=checkpoint_every, seed=seed)
-    if tensorboard:
-        require_tensorboard()
+    _check_options(tensorboard, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every, seed=seed)
     folder = RunFolder(output, resume=resume, overwrite=overwrite)
     validated = validation_split is not None or validation_data is not None
     best = BestModel(folder.model, monitor="val_map" if validated else None)
@@ -166,8 +164,8 @@ def train(
             data = {"augment": augmentations, "shuffle": True, "seed": seed, "drop_remainder": drop, "cache": cache}
             batches = training.batches(detector, batch_size, **data)
             callbacks = _callbacks(recipe, validation, evaluate_every, best)
-            if tensorboard:
-                callbacks.append(TensorBoardImages(folder.path / "tensorboard", validation or training))
+            drawn = validation or training
+            callbacks += [TensorBoardImages(folder.path / "tensorboard", drawn)] if tensorboard else []
             callbacks.append(Resume(folder.checkpoint, every_n_steps=checkpoint_every, keep=True))
             finished = _fit(detector, recipe, batches, callbacks, validation, folder, verbose)
         return _result(folder, finished)
@@ -250,7 +248,9 @@ def _callbacks(recipe, validation, evaluate_every, best):
     return [*callbacks, best, HistoryFile(best.path.with_name(HISTORY))]
 
 
-def _check_counts(evaluate_every, checkpoint_every, seed):
+def _check_options(tensorboard, evaluate_every, checkpoint_every, seed):
+    if tensorboard:
+        require_tensorboard()
     for name, value in (("evaluate_every", evaluate_every), ("checkpoint_every", checkpoint_every)):
         if value is not None and not (isinstance(value, numbers.Integral) and value >= 1):
             raise ValueError(f"{name} is a whole number, 1 or more. Received: {name}={value!r}")
