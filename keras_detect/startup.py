@@ -50,7 +50,7 @@ class _TensorFlowFinder(importlib.abc.MetaPathFinder):
             with without_notes():
                 execute(module)
 
-        spec.loader.exec_module = execute_quietly  # type: ignore[method-assign]
+        spec.loader.exec_module = execute_quietly
         return spec
 
 
