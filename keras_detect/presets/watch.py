@@ -103,6 +103,6 @@ def handlers(watch):
 
     class SecureHandler(urllib.request.HTTPSHandler):
         def https_open(self, req):
-            return self.do_open(Secure, req, context=self._context)
+            return self.do_open(Secure, req)
 
     return PlainHandler(), SecureHandler()

@@ -63,7 +63,7 @@ NECKS = {"ssd": _extra_feature_maps}
 
 
 def _per_level_heads(predictor):
-    rows = {}
+    rows: dict[str, tuple[str, ...]] = {}
     for level in range(len(predictor.num_anchors_per_location)):
         for head, theirs in (("box", "BoxEncodingPredictor"), ("class", "ClassPredictor")):
             rows[f"BoxPredictor_{level}/{theirs}"] = (f"level_{level}/level_{level}_{head}",)
@@ -98,7 +98,7 @@ def own_scopes(model) -> dict[str, tuple[str, ...]]:
     """`{name of a convolution: our layers}` of a model of ours that was converted under its own layers' names."""
     weights = model.named_weights()
     layers = dict.fromkeys(name.rpartition("/")[0] for name in weights)
-    rows = {}
+    rows: dict[str, tuple[str, ...]] = {}
     for layer in layers:
         if f"{layer}/kernel" in weights:
             norm = f"{re.sub('_(conv|depthwise)$', '', layer)}_bn"

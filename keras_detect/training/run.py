@@ -161,8 +161,8 @@ def train(
         finished = folder.begin({**dataclasses.asdict(recipe), **settings})
         if finished is None:
             drop = len(training) >= batch_size
-            data = {"augment": augmentations, "shuffle": True, "seed": seed, "drop_remainder": drop, "cache": cache}
-            batches = training.batches(detector, batch_size, **data)
+            options: dict = {"augment": augmentations, "seed": seed, "drop_remainder": drop, "cache": cache}
+            batches = training.batches(detector, batch_size, shuffle=True, **options)
             callbacks = _callbacks(recipe, validation, evaluate_every, best)
             drawn = validation or training
             callbacks += [TensorBoardImages(folder.path / "tensorboard", drawn)] if tensorboard else []

@@ -88,7 +88,7 @@ class RunFolder:
 
     def finish(self, result: dict) -> None:
         """Marks the run as finished, with what JSON can hold of its result, and deletes its checkpoint."""
-        write_json(self.path / RUN, {**self.run, "finished": result})
+        write_json(self.path / RUN, {**(self.run or {}), "finished": result})
         self.checkpoint.unlink(missing_ok=True)
 
     def abandon(self) -> None:
