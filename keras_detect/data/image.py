@@ -28,6 +28,9 @@ TF_JPEG, TF_PNG, PYTHON = 0, 1, 2
 
 #: pixels of the largest image that is decoded: 8192 x 8192, 192 MiB as uint8 RGB
 MAX_PIXELS = 2**26
+#: height or width of the largest image, the most that JPEG has. Resizing holds one side as it is and the other resized:
+#: 60,000,000 x 1 pixels of a file of 8 KB took 200 GB
+MAX_SIDE = 65_500
 _limit: contextvars.ContextVar[int] = contextvars.ContextVar("max_pixels", default=MAX_PIXELS)
 _pillows_limit = threading.Lock()
 
@@ -102,13 +105,28 @@ def _pillow_opens(source):
 
 
 def check_pixels(size: tuple[int, int], name: Any, max_pixels: int | None = None) -> None:
-    """Raises `ImageError` if an image of `(width, height)` has more pixels than `max_pixels`, or than `pixel_limit`."""
+    """Raises `ImageError` for an image with more pixels than `max_pixels` (None: `pixel_limit`), or too long a side.
+
+    Args:
+        size: `(width, height)`, in pixels.
+        name: what the error calls the image.
+        max_pixels: largest height times width, None for that of `pixel_limit`.
+    """
     limit = _limit.get() if max_pixels is None else max_pixels
     width, height = size
     if width * height > limit:
         raise ImageError(
             f"{shown(name, 400)} has {width} x {height} = {width * height:,} pixels (width x height). The limit is "
             f"{limit:,}. Reduce the image, or raise the limit: max_pixels=... (--max_pixels)."
+        )
+    _check_sides(size, name)
+
+
+def _check_sides(size, name):
+    if max(size) > MAX_SIDE:
+        raise ImageError(
+            f"{shown(name, 400)} has {size[0]} x {size[1]} pixels (width x height). The longest side supported is "
+            f"{MAX_SIDE}. Cut the image into parts, or reduce it."
         )
 
 
@@ -375,8 +393,6 @@ def as_pixels(image, max_pixels=None):
             `[H, W, 4]` (alpha is dropped), `[H, W, 1]` or `[H, W]` in 0...255. An EXIF orientation is applied; of
             several frames the first is taken, with a warning.
         max_pixels: height times width of the largest image that is decoded, None for that of `pixel_limit`; an array
-            is decoded already.
-        max_pixels: height times width of the largest image that is decoded, None for that of `pixel_limit`; an array
             has been decoded already.
 
     Returns:
@@ -404,6 +420,7 @@ def as_pixels(image, max_pixels=None):
             "An image is a path, bytes, an open file, a Pillow image, or an array [H, W, 3] in 0...255. "
             f"Received: {type(image).__name__} of shape {pixels.shape}. Pass several images as a list."
         )
+    _check_sides((pixels.shape[1], pixels.shape[0]), "The array")
     pixels = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
     return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
 

@@ -13,6 +13,7 @@ import keras
 
 from keras_detect import compat, files
 from keras_detect.config_bounds import MAX_WEIGHTS, check_config
+from keras_detect.messages import shown
 from keras_detect.presets import config_json
 from keras_detect.presets.download import PRESET_FILES
 from keras_detect.registry import provide
@@ -227,7 +228,7 @@ def _check_weights(directory):
     metadata = read_json(directory / METADATA)
     if metadata.get("format") != FORMAT:
         raise PresetError(
-            f"{directory / METADATA}: format {metadata.get('format')}, and this version reads format {FORMAT}; write "
+            f"{directory / METADATA}: format {shown(repr(metadata.get('format')))}, and this version reads format {FORMAT}; write "
             "the preset again with save_to_preset"
         )
     wanted = metadata.get("weights_sha256")

@@ -13,7 +13,15 @@ from PIL import Image
 
 from keras_detect import cli
 from keras_detect.data import DetectionDataset, check_dataset, load_dataset, pixel_limit, shapes_dataset, write_dataset
-from keras_detect.data.image import MAX_PIXELS, ImageError, as_pixels, check_decodes, find_picture, read_picture
+from keras_detect.data.image import (
+    MAX_PIXELS,
+    MAX_SIDE,
+    ImageError,
+    as_pixels,
+    check_decodes,
+    find_picture,
+    read_picture,
+)
 from keras_detect.data.record import REFUSED
 from keras_detect.transforms.resizers import FixedShapeResizer, IdentityResizer
 from keras_detect.visualization import draw_boxes
@@ -268,3 +276,14 @@ def test_a_damaged_image_is_named_by_evaluate(tmp_path, capsys):
     for output in (None, tmp_path / "report"):
         with pytest.raises(ImageError, match=r"shapes_0_00001\.png"):
             evaluate(model, tmp_path / "data", output=output, progress=False)
+
+
+@pytest.mark.parametrize("size", [(MAX_SIDE + 1, 1), (1, 3_000_000), (60_000_000, 1)])
+def test_a_side_is_bounded_however_few_the_pixels(tmp_path, size):
+    """Resizing 60,000,000 x 1 pixels to 300 x 300 takes 200 GB on the way."""
+    folder = coco(tmp_path / "data", {"long.png": saved(Image.new("1", size), "PNG")})
+    path = folder / "images" / "long.png"
+    for source in (path, path.read_bytes(), np.zeros((size[1], size[0]), bool)):
+        with pytest.raises(ImageError, match=f"has {size[0]} x {size[1]} pixels .* longest side supported is 65500"):
+            as_pixels(source, max_pixels=2**40)
+    assert not check_dataset(folder).ok
