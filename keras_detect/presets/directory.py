@@ -228,8 +228,8 @@ def _check_weights(directory):
     metadata = read_json(directory / METADATA)
     if metadata.get("format") != FORMAT:
         raise PresetError(
-            f"{directory / METADATA}: format {shown(repr(metadata.get('format')))}, and this version reads format {FORMAT}; write "
-            "the preset again with save_to_preset"
+            f"{directory / METADATA}: format {shown(repr(metadata.get('format')))}, and this version reads format "
+            f"{FORMAT}; write the preset again with save_to_preset"
         )
     wanted = metadata.get("weights_sha256")
     if wanted is not None and _sha256(path) != wanted:

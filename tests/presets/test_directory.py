@@ -173,6 +173,8 @@ def test_an_interrupted_write_leaves_the_older_preset(model, saved, tmp_path, mo
         ("weights.h5", b"half", "weights.h5: damaged or replaced"),
         ("metadata.json", None, "metadata.json: missing"),
         ("metadata.json", b"no", "metadata.json: damaged"),
+        ("metadata.json", b'{"format": "2"}', "format '2', and this version reads format 2"),
+        ("metadata.json", b'{"format": [' + b"1, " * 9999 + b"1]}", "format [1, 1, 1, 1, 1, 1, ...], and"),
     ],
 )
 def test_damage_is_named(saved, name, content, message):
