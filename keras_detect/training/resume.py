@@ -14,7 +14,7 @@ from keras_detect import compat
 from keras_detect.data.order import order_of
 from keras_detect.files import replacing_file
 from keras_detect.training.averaged_weights import AveragedWeights
-from keras_detect.training.divergence import TrainingDiverged
+from keras_detect.training.divergence import StopOnDivergence, TrainingDiverged
 from keras_detect.weights.finite import non_finite_weight
 
 FORMAT = 1
@@ -104,6 +104,13 @@ class Resume(keras.callbacks.Callback):
         if not self.keep:
             self.path.unlink(missing_ok=True)
 
+    def _kept(self):
+        """`(what stays after divergence, path of the last good model or None)`."""
+        for callback in self._callbacks():
+            if isinstance(callback, StopOnDivergence) and callback.saved()[0]:
+                return callback.saved()
+        return f"The older checkpoint stays in {self.path}.", None
+
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def _write(self, epoch, step):
@@ -111,8 +118,9 @@ class Resume(keras.callbacks.Callback):
         found = non_finite_weight(model)
         if found is not None:
             when = f"when step {step + 1} of epoch {epoch + 1} began"
-            advice = f"The older checkpoint stays in {self.path}. Lower the learning rate."
-            raise TrainingDiverged(f"Training diverged: the weight {found} {when}. {advice}", epoch, step)
+            kept, saved = self._kept()
+            text = f"Training diverged: the weight {found} {when}. {kept} Lower the learning rate."
+            raise TrainingDiverged(text, epoch, step, model=saved)
         arrays = {
             f"{group}_{number:05d}": _storable(variable)
             for group, variables in _groups(model).items()
