@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_detect.callbacks import BestModel, StopOnDivergence
+from keras_detect.callbacks import BestModel, Resume, StopOnDivergence
 from keras_detect.data.shapes import shapes_dataset
 from keras_detect.training import Recipe, TrainingDiverged
 from tests import tiny
@@ -141,6 +141,24 @@ def test_fit_names_the_files_and_keeps_the_model(tmp_path):
     assert raised.value.files[0] in str(raised.value)
     assert raised.value.model == best.path
     assert all(np.isfinite(weight).all() for weight in keras.saving.load_model(best.path).get_weights())
+
+
+def test_a_weight_spoilt_between_two_epochs_names_the_model_that_stays(tmp_path):
+    """By another callback, after the model was saved: the checkpoint of the next epoch is where it is seen."""
+    data = shapes_dataset(4, seed=0, image_size=64, class_names=NAMES)
+    model = tiny.tiny_ssd(num_classes=2)
+    model.compile(keras.optimizers.SGD(1e-4))
+    best = BestModel(tmp_path / "best.keras", monitor=None)
+
+    def spoil(epoch, _):
+        if epoch == 1:
+            model.trainable_weights[0].assign(model.trainable_weights[0] * math.inf)
+
+    late = keras.callbacks.LambdaCallback(on_epoch_end=spoil)
+    callbacks = [best, late, Resume(tmp_path / "checkpoint.npz", keep=True)]
+    with pytest.raises(TrainingDiverged, match=r"when step 1 of epoch 3 began\. The model of epoch 2 stays") as raised:
+        model.fit(data.batches(model, 4), epochs=3, verbose=0, callbacks=callbacks)
+    assert raised.value.model == best.path and best.path.exists()
 
 
 @pytest.mark.parametrize("rate", [math.inf, -math.inf, math.nan, -1e-3, 0, 1.5, 1e30, "fast", None, True])
