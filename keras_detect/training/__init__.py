@@ -5,7 +5,7 @@ from keras_detect.training.best_model import BestModel
 from keras_detect.training.divergence import StopOnDivergence, TrainingDiverged
 from keras_detect.training.history_file import HistoryFile
 from keras_detect.training.recipe import Recipe
-from keras_detect.training.resume import CheckpointError, Resume
+from keras_detect.training.resume import Resume, ResumeError
 from keras_detect.training.run import TrainingResult, train
 from keras_detect.training.run_folder import TrainingInterrupted
 from keras_detect.training.schedules import (
@@ -18,7 +18,6 @@ from keras_detect.training.schedules import (
 __all__ = [
     "AveragedWeights",
     "BestModel",
-    "CheckpointError",
     "CosineDecayWithWarmup",
     "ExponentialDecayWithBurnIn",
     "HistoryFile",
@@ -26,6 +25,7 @@ __all__ = [
     "ManualStepping",
     "Recipe",
     "Resume",
+    "ResumeError",
     "StopOnDivergence",
     "TrainingDiverged",
     "TrainingInterrupted",

@@ -26,7 +26,7 @@ _COUNTED = {
 }
 
 
-class CheckpointError(ValueError):
+class ResumeError(ValueError):
     """A training checkpoint that is damaged or belongs to another run. One line that names the file."""
 
 
@@ -52,7 +52,7 @@ class Resume(keras.callbacks.Callback):
 
     Raises:
         ValueError: in `fit`: the model is no `DetectionModel`.
-        CheckpointError: in `fit`: the file is damaged, or the model, the optimizer or the data are others.
+        ResumeError: in `fit`: the file is damaged, or the model, the optimizer or the data are others.
         TrainingDiverged: in `fit`: a weight is NaN or infinite, and the older checkpoint stays.
     """
 
@@ -167,7 +167,7 @@ class Resume(keras.callbacks.Callback):
                 "order": "data, seed or batch size",
                 "classes": "list of callbacks",
             }
-            raise CheckpointError(
+            raise ResumeError(
                 f"{self.path} belongs to another run: it was written with another {what[differing[0]]}. Call fit as in "
                 "that run, or delete the file to start anew."
             )
@@ -179,7 +179,7 @@ class Resume(keras.callbacks.Callback):
                 for number, variable in enumerate(variables)
             )
             if not fits:
-                raise CheckpointError(
+                raise ResumeError(
                     f"{self.path} belongs to another model: its {group} variables have other shapes. Build the model "
                     "as in that run, or delete the file to start anew."
                 )
@@ -285,7 +285,7 @@ def _leave_out(model, steps):
 
 
 def read_checkpoint(path):
-    """`(arrays, state)` of a checkpoint. Raises `CheckpointError`."""
+    """`(arrays, state)` of a checkpoint. Raises `ResumeError`."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -293,7 +293,7 @@ def read_checkpoint(path):
         found = state["format"]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path}: no checkpoint of a training, or a damaged one ({first}); delete it") from error
+        raise ResumeError(f"{path}: no checkpoint of a training, or a damaged one ({first}); delete it") from error
     if found != FORMAT:
-        raise CheckpointError(f"{path}: format {found}, and this version reads format {FORMAT}; delete it")
+        raise ResumeError(f"{path}: format {found}, and this version reads format {FORMAT}; delete it")
     return arrays, state

@@ -6,7 +6,7 @@ import pytest
 
 from keras_detect.callbacks import AveragedWeights, HistoryFile, Resume
 from keras_detect.data.shapes import shapes_dataset
-from keras_detect.training import CheckpointError, TrainingDiverged
+from keras_detect.training import ResumeError, TrainingDiverged
 from keras_detect.transforms import RandomHorizontalFlip
 from tests import tiny
 
@@ -97,19 +97,19 @@ def test_another_run_and_damage_are_refused(runs, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         runs.run(Resume(path), Interrupt(0, 0))
     batches = DATA.batches(runs.model, 4, augment=AUGMENT, shuffle=True, seed=2)
-    with pytest.raises(CheckpointError, match="another data, seed or batch size"):
+    with pytest.raises(ResumeError, match="another data, seed or batch size"):
         runs.model.fit(batches, epochs=1, verbose=0, callbacks=[Resume(path)])
-    with pytest.raises(CheckpointError, match="another list of callbacks"):
+    with pytest.raises(ResumeError, match="another list of callbacks"):
         runs.run(HistoryFile(tmp_path / "history.csv"), Resume(path))
     model = tiny.tiny_ssd(num_classes=2)
     model.compile(keras.optimizers.AdamW(0.01, use_ema=True, ema_momentum=0.9))
     batches = DATA.batches(model, 4, augment=AUGMENT, shuffle=True, seed=1)
-    with pytest.raises(CheckpointError, match="another model"):
+    with pytest.raises(ResumeError, match="another model"):
         model.fit(batches, epochs=1, verbose=0, callbacks=[Resume(path)])
     whole = path.read_bytes()
     for damaged in (b"", whole[: len(whole) // 2], b"no archive"):
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="delete it"):
+        with pytest.raises(ResumeError, match="delete it"):
             runs.run(Resume(path))
 
 
