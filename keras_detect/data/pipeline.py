@@ -101,12 +101,13 @@ def _every_epoch_anew(dataset, order, numbered):
 
     Elements are indices, or references to cached images: a buffer of all of them costs nothing and mixes perfectly.
     """
+    import tensorflow as tf
 
     def one_epoch(seeds):
         epoch = shuffled(dataset, len(order.indices), seeds) if order.shuffle else dataset
         if order.shard:
             epoch = epoch.shard(order.shard[1], order.shard[0])
-        return epoch.map(lambda *element: (*element, seeds[2])) if numbered else epoch
+        return tf.data.Dataset.zip(epoch, tf.data.Dataset.from_tensors(seeds[2]).repeat()) if numbered else epoch
 
     index, count = order.shard or (0, 1)
     return epochs(order, one_epoch, len(range(index, len(order.indices), count)))
