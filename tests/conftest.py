@@ -54,7 +54,7 @@ BACKEND_FREE = (
     "weights/test_tf2_object_checkpoint.py",
     "weights/test_torch_state_dict.py",
 )
-EVERY_BACKEND = ("cli/test_cli.py", "data/test_dataset.py", "data/test_pipeline.py", "evaluation/test_callback.py")
+EVERY_BACKEND = ("data/test_dataset.py", "data/test_pipeline.py", "evaluation/test_callback.py")
 
 
 def pytest_collection_modifyitems(items):

@@ -345,7 +345,7 @@ def test_wrong_arguments():
         MulticlassNonMaxSuppression(iou_threshold=1.5)
     with pytest.raises(ValueError, match="soft_nms_sigma"):
         MulticlassNonMaxSuppression(soft_nms_sigma=-1.0)
-    with pytest.raises(ValueError, match=r"wants boxes \[B, A, 4\]"):
+    with pytest.raises(ValueError, match=r"takes boxes \[B, A, 4\]"):
         run(MulticlassNonMaxSuppression(), np.zeros((1, 2, 2, 4)), np.zeros((1, 2, 3)))
 
 

@@ -222,7 +222,7 @@ def test_predict_is_the_deployable_path(build):
 def test_parts_are_arguments_and_attributes_and_can_be_exchanged(build):
     model = build(class_names=["cat", "dog", "owl"])
     config = model.get_config()
-    assert set(config) == {"name", "trainable", "dtype", "class_names", *model.parts, *model.settings}
+    assert set(config) == {"name", "trainable", "dtype", "class_names", "started_from", *model.parts, *model.settings}
     resizer = model.resizer.with_size(96)
     other = model.with_parts(resizer=resizer)
     assert other.resizer == resizer

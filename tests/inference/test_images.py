@@ -22,6 +22,7 @@ class Echo:
     """A stand-in for a model: its one detection per image tells the image's mean in its score; it records batches."""
 
     class_names = ("cat", "dog")
+    score_threshold = None
 
     def __init__(self, resizer, jit_compile=True, **more):
         self.resizer, self.jit_compile, self.more, self.batches = resizer, jit_compile, more, []

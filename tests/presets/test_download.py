@@ -10,6 +10,7 @@ import threading
 import types
 
 import pytest
+import tqdm
 
 from keras_detect.presets import cache, download
 from keras_detect.presets.download import ArchiveError, DownloadError, fetch, unpacked
@@ -104,7 +105,9 @@ def test_a_file_is_fetched(server, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar.gz"]
 
 
-def test_a_progress_bar_counts_the_bytes(server, tmp_path, capfd):
+def test_a_progress_bar_counts_the_bytes_in_a_terminal(server, tmp_path, capfd, monkeypatch):
+    shown = lambda _bar=tqdm.tqdm, **options: _bar(**{**options, "disable": options["disable"] or False})  # noqa: E731
+    monkeypatch.setattr(tqdm, "tqdm", shown)  # None means a terminal, which pytest's stderr is not
     fetch(server.address + "/a.tar.gz", tmp_path / "a.tar.gz", wait=0)
     assert "a.tar.gz: 100%" in capfd.readouterr().err
 
