@@ -141,7 +141,7 @@ class _Download:
         with self.opener.open(request, timeout=self.watch.patience()) as response:
             total = self.begin(response)
             self.watch.head = None
-            while chunk := response.read1(_CHUNK):
+            while chunk := self.next(response):
                 self.received += len(chunk)
                 if self.received > self.max_bytes:
                     raise DownloadError(f"{self.shown}: larger than the {self.max_bytes} bytes that are accepted")
@@ -151,6 +151,15 @@ class _Download:
         if total is not None and self.received != total:
             raise http.client.HTTPException(f"the connection dropped, {total} bytes were announced")
         return True
+
+    def next(self, response):
+        """The next bytes of the body. Raises `DownloadError` where a file on this machine cannot be read."""
+        try:
+            return response.read1(_CHUNK)
+        except OSError as error:
+            if not self.url.startswith("file:"):
+                raise
+            raise DownloadError(f"{self.shown}: cannot be read ({shown(str(error))})") from error
 
     def begin(self, response):
         """Decides from the answer's head where the body belongs; returns the whole file's size, or None."""

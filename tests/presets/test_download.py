@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import os
+import pathlib
 import sys
 import tarfile
 import threading
@@ -322,3 +323,13 @@ def test_addresses_and_paths():
     assert download.is_url("https://a/b") and download.is_url("hf://a/b") and download.is_url("file:///a")
     assert not download.is_url("a/b") and not download.is_url("C:\\a") and not download.is_url("//a")
     assert cache.home().name == "home"
+
+
+def test_a_local_file_that_cannot_be_read_is_named(tmp_path):
+    """Like a file on a failing disk: it opens, and the first read is an input/output error."""
+    unreadable = pathlib.Path("/proc/self/mem")
+    if not unreadable.is_file():
+        pytest.skip("Linux has a file that opens and cannot be read from its start")
+    with pytest.raises(DownloadError, match=r"/proc/self/mem: cannot be read \(\[Errno 5\]"):
+        fetch(unreadable.as_uri(), tmp_path / "copy", progress=False)
+    assert not list(tmp_path.iterdir())
