@@ -92,6 +92,7 @@ def test_every_network_of_keras_applications_has_a_pyramid_from_c2(name):
     check_pyramid(model, first=2)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("name", ["NASNetMobile", pytest.param("NASNetLarge", marks=pytest.mark.slow)])
 def test_a_network_for_one_size_says_so(name):
     with pytest.raises(ValueError, match="takes no image of any size"):
@@ -117,6 +118,7 @@ def trains(model):
     assert any(name.startswith("backbone/") and name.endswith("/kernel") for name in changed)
 
 
+@pytest.mark.backend_free
 def test_without_c2_the_pyramid_starts_at_c3_and_trains():
     model = detector(without_c2(), preprocess="unit")
     assert model.feature_extractor.backbone.levels == {"C3": "conv_0", "C4": "conv_1", "C5": "conv_2"}
