@@ -89,13 +89,16 @@ class _Manifest:
                 f"A data set's folder appears as a whole, and {folder} is the current folder or a disk, which cannot "
                 "be exchanged. Name a new folder in it."
             )
-        try:
-            content = json.loads((folder / MANIFEST).read_bytes()) if is_file(folder / MANIFEST) else None
-            if content is not None:
+        if is_file(folder / MANIFEST):
+            try:
+                content = json.loads((folder / MANIFEST).read_bytes())
                 files = {entry["split"]: set(map(str, entry["files"])) for entry in content["splits"]}
                 return cls(str(content["format"]), list(map(str, content["class_names"])), files)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            pass
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise ValueError(
+                    f"{folder / MANIFEST}, which lists the files that keras_detect wrote, is damaged, so that "
+                    "nothing here can be replaced safely. Name a new folder."
+                ) from error
         others = [name for name in os.listdir(folder) if not name.startswith(".")]
         if others:
             raise ValueError(

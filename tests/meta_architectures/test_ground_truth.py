@@ -309,7 +309,10 @@ def test_what_only_padding_rows_hold_is_not_looked_at():
     labels = np.array([[0, -1]])
     boxes = np.array([[[0.0, 0, 1, 1], [np.nan, 5, 4, 700]]], "float32")
     weights = np.array([[1.0, np.nan]])
-    BatchCheck(1)(0, (IMAGES[:1], {schema.BOXES: boxes, schema.LABELS: labels, schema.WEIGHTS: weights}))
+    y = {schema.BOXES: boxes, schema.LABELS: labels, schema.WEIGHTS: weights}
+    BatchCheck(1)(0, (IMAGES[:1], y))
+    with pytest.raises(ValueError):
+        BatchCheck(1)(0, (IMAGES[:1], {**y, schema.LABELS: np.array([[0, 0]])}))
 
 
 @pytest.mark.parametrize("labels", [[[0.5]], [[np.nan]]])

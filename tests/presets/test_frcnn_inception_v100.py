@@ -6,7 +6,6 @@
 import hashlib
 import json
 import pathlib
-import urllib.request
 
 import keras
 import numpy as np
@@ -54,15 +53,7 @@ TRUTH = (
 )
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch, tmp_path):
-    def refuse(*_, **__):
-        raise AssertionError("a packaged preset needs no network")
-
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    monkeypatch.setenv("KERAS_DETECT_HOME", str(tmp_path / "home"))
-    yield
-    assert not (tmp_path / "home").exists()
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 @pytest.fixture(scope="module")

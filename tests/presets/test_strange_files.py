@@ -81,44 +81,35 @@ def test_damaged_presets(whole, tmp_path, part):
         refused(load, folder)
 
 
-@pytest.mark.parametrize("kind", ["archive", "preset"])
-def test_damaged_configurations(whole, tmp_path, kind):
-    """120 seeds each: another value, a dropped, renamed or wrapped one; the model is built, or refused in one line."""
-    generator, refusals = random.Random(kind), 0
-    content = (whole.folder / "toy.keras").read_bytes()
-    folder = shutil.copytree(whole.folder / "toy", tmp_path / "toy")
+def with_damaged_configurations(archive, preset, kind, count, tmp_path):
+    """Paths of copies of an archive or a preset, `count` in turn: another value, a dropped, renamed or wrapped one."""
+    generator, content = random.Random(kind), archive.read_bytes()
+    folder = shutil.copytree(preset, tmp_path / "preset")
     config = json.loads((folder / "config.json").read_text())
     if kind == "archive":
         config = json.loads(zipfile.ZipFile(io.BytesIO(content)).read("config.json"))
-    for _ in range(120):
+    for _ in range(count):
         changed = damaged_json(generator, config)
         if kind == "archive":
             (tmp_path / "changed.keras").write_bytes(with_member(content, "config.json", changed))
-            refusals += refused(load_keras_file, tmp_path / "changed.keras") is not None
+            yield tmp_path / "changed.keras"
         else:
             (folder / "config.json").write_text(json.dumps(changed))
-            refusals += refused(read_preset, folder) is not None
-    assert refusals > 30
+            yield folder
+
+
+@pytest.mark.parametrize(("kind", "load"), [("archive", load_keras_file), ("preset", read_preset)])
+def test_damaged_configurations(whole, tmp_path, kind, load):
+    """The model is built, or refused in one line."""
+    paths = with_damaged_configurations(whole.folder / "toy.keras", whole.folder / "toy", kind, 120, tmp_path)
+    assert sum(refused(load, path) is not None for path in paths) > 30
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["archive", "preset"])
 def test_damaged_configurations_of_a_detector(whole, tmp_path, kind):
-    generator, refusals = random.Random(kind), 0
-    content = (whole.folder / "model.keras").read_bytes()
-    folder = shutil.copytree(whole.folder / "preset", tmp_path / "preset")
-    config = json.loads((folder / "config.json").read_text())
-    if kind == "archive":
-        config = json.loads(zipfile.ZipFile(io.BytesIO(content)).read("config.json"))
-    for _ in range(200):
-        changed = damaged_json(generator, config)
-        path = tmp_path / "changed.keras" if kind == "archive" else folder
-        if kind == "archive":
-            path.write_bytes(with_member(content, "config.json", changed))
-        else:
-            (path / "config.json").write_text(json.dumps(changed))
-        refusals += refused(keras_detect.Model.from_preset, path) is not None
-    assert refusals > 40
+    paths = with_damaged_configurations(whole.folder / "model.keras", whole.folder / "preset", kind, 200, tmp_path)
+    assert sum(refused(keras_detect.Model.from_preset, path) is not None for path in paths) > 40
 
 
 # --- crafted archives ---------------------------------------------------------------------------------------------
@@ -327,7 +318,7 @@ PRESETS = {
     "a damaged map": ("label_map.json", b'{"class', "label_map.json: damaged, no JSON"),
     "a map of another kind": ("label_map.json", b"[]", "label_map.json: damaged, a JSON object was expected"),
     "a new format": ("metadata.json", {"format": 99}, "format 99, and this version reads format 2"),
-    "a format in words": ("metadata.json", {"format": "two"}, "format two, and this version reads format 2"),
+    "a format in words": ("metadata.json", {"format": "two"}, "format 'two', and this version reads format 2"),
     "another digest": ("metadata.json", {"weights_sha256": "0" * 64}, "damaged or replaced, its sha256 is not the one"),
     "a digest of no kind": ("metadata.json", {"weights_sha256": 5}, "damaged or replaced, its sha256 is not the one"),
     "infinite weights": ("weights.h5", _infinite, "holds a weight that is infinite, for norm/gamma"),

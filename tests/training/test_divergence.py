@@ -51,6 +51,8 @@ def test_sound_losses_pass(first):
         losses = first * rng.lognormal(0, 0.7, 40)
         losses[7], losses[9] = 50 * first, 0.0
         epoch(callback, number, [first, *losses])
+    assert callback.get_state()["first_loss"] == np.float32(first)
+    assert callback.get_state()["seen"] == 41
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1.9e13, 5e9, 1e5])

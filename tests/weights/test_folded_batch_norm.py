@@ -128,9 +128,10 @@ def test_frozen_batch_norm_needs_no_unfolding():
     model = fold(tiny.tiny_ssd(freeze_batchnorm=True))
     model.compile()
     images, y = tiny.tiny_batch()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*folded.*")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         model.fit(images, y, verbose=0)
+    assert not [entry for entry in caught if "folded" in str(entry.message)]
 
 
 @pytest.mark.backend_free
