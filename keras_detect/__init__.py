@@ -10,6 +10,7 @@ if not startup.is_command():
         callbacks,
         data,
         evaluation,
+        export,  # provides `DetectionModel.export`
         heads,
         inference,  # provides `DetectionModel.detect`
         losses,
@@ -53,6 +54,7 @@ __all__ = [
     "check_dataset",
     "data",
     "evaluation",
+    "export",
     "from_pipeline_config",
     "heads",
     "inference",

@@ -146,6 +146,9 @@ ROI_HEADS = Registry("RoI head")
 CLASSIFICATION_LOSSES = Registry("classification loss")
 LOCALIZATION_LOSSES = Registry("localization loss")
 
+#: formats that `export_model` writes, each an `export.exporter.Exporter`
+EXPORTERS = Registry("export format")
+
 register_neck = NECKS.register_class
 register_anchor_generator = ANCHOR_GENERATORS.register_class
 register_matcher = MATCHERS.register_class
@@ -153,6 +156,7 @@ register_head = HEADS.register_class
 register_roi_head = ROI_HEADS.register_class
 register_classification_loss = CLASSIFICATION_LOSSES.register_class
 register_localization_loss = LOCALIZATION_LOSSES.register_class
+register_exporter = EXPORTERS.register
 
 
 _PROVIDED: dict[str, typing.Any] = {}

@@ -13,7 +13,18 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMESPACES = ["keras_detect"] + [
     f"keras_detect.{name}"
     for name in (
-        *("anchors", "backbones", "callbacks", "data", "evaluation", "heads", "inference", "losses", "metrics"),
+        *(
+            "anchors",
+            "backbones",
+            "callbacks",
+            "data",
+            "evaluation",
+            "export",
+            "heads",
+            "inference",
+            "losses",
+            "metrics",
+        ),
         *("necks", "presets", "tf_od_api", "training", "transforms", "visualization", "weights"),
     )
 ]

@@ -1,6 +1,6 @@
 """From raw predictions to detections: scores, suppression, decoding of what is needed, undoing the padding."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras import ops
 
@@ -51,13 +51,7 @@ class Postprocessor:
         Returns:
             The detections dict of `schema`, boxes clipped and normalised to the true image.
         """
-        found = self.select(box_encodings, class_logits, anchors, box_coder, window, num_valid)
-        return {
-            schema.BOXES: found.boxes,
-            schema.SCORES: found.scores,
-            schema.LABELS: found.labels,
-            schema.NUM_DETECTIONS: found.num_detections,
-        }
+        return as_detections(self.select(box_encodings, class_logits, anchors, box_coder, window, num_valid))
 
     def select(self, box_encodings, class_logits, anchors, box_coder, window, num_valid=None):
         """As `__call__`, but returns `nms.Detections`, whose anchor indices let masks and the like be gathered.
@@ -77,12 +71,54 @@ class Postprocessor:
         """`[B, A, K]` or, with a background column, `[B, A, K + 1]` logits to `[B, A, K]` float32 scores."""
         logits = ops.convert_to_tensor(class_logits)
         if self.has_background and self.score_converter != "softmax":
-            logits = logits[..., 1:]
-        logits = ops.cast(logits, "float32")
+            return self.all_scores(logits[..., 1:])
+        scores = self.all_scores(logits)
+        return scores[..., 1:] if self.has_background else scores
+
+    def all_scores(self, class_logits):
+        """Float32 scores of the shape of `class_logits`, the background's included where there is one."""
+        logits = ops.cast(class_logits, "float32")
         if self.logit_scale != 1.0:
             logits = logits / self.logit_scale
-        scores = _SCORE_CONVERTERS[self.score_converter](logits)
-        return scores[..., 1:] if self.has_background and self.score_converter == "softmax" else scores
+        return _SCORE_CONVERTERS[self.score_converter](logits)
+
+
+def as_detections(found):
+    """`nms.Detections` as the detections dict of `schema`."""
+    return {
+        schema.BOXES: found.boxes,
+        schema.SCORES: found.scores,
+        schema.LABELS: found.labels,
+        schema.NUM_DETECTIONS: found.num_detections,
+    }
+
+
+class FinalStage(NamedTuple):
+    """What the last suppression of a detector starts from; arguments as of `Postprocessor.__call__`.
+
+    Attributes:
+        raw_boxes_clipped: whether upstream reports the boxes before suppression (`raw_detection_boxes`) clipped and
+            normalised to the true image; else they are in the frame of the anchors.
+    """
+
+    postprocessor: Postprocessor
+    box_encodings: Any
+    class_logits: Any
+    anchors: Any
+    box_coder: Any
+    window: Any
+    num_valid: Any = None
+    raw_boxes_clipped: bool = False
+
+    def select(self):
+        """`nms.Detections`, with the index of each one's anchor."""
+        return self.postprocessor.select(
+            self.box_encodings, self.class_logits, self.anchors, self.box_coder, self.window, self.num_valid
+        )
+
+    def boxes(self):
+        """`[B, A, q, 4]`: every decoded box in the frame of the anchors, before suppression."""
+        return _CodedBoxes(self.box_encodings, self.anchors, self.box_coder).all()
 
 
 class _CodedBoxes:

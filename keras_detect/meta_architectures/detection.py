@@ -62,17 +62,23 @@ class Detection:
                 detections = self.deployable(*images)
             return detections, [scope.get_current_value(variable) for variable in self.non_trainable_variables]
 
-    def export(self, *args, **kwargs):
-        """Not available yet: Keras' own export would write raw box codes and logits instead of detections.
+    def export(self, path, format=None, **options):
+        """Writes the detector for another runtime, pixels in and detections out, and compares the file with `predict`.
+
+        Args:
+            path: the file, or the folder of a SavedModel.
+            format: "saved_model", "litert", "onnx", "openvino" or what `register_exporter` added; `None`: by the
+                suffix of `path`.
+            **options: as in `keras_detect.export.export_model`, which this calls.
+
+        Returns:
+            `ExportReport`: how far the file's detections lie from those of `predict`, its size and its speed.
 
         Raises:
-            NotImplementedError: always.
+            ValueError: an unknown format or option value; `ExportError` for what the format cannot express, and for
+                answers beyond the tolerance.
         """
-        raise NotImplementedError(
-            "A detector is exported with its preprocessing and post-processing. Keras' export would write the raw "
-            f"outputs of {type(self).__name__}.call. Received a call of export(). Save with save('model.keras') and "
-            "load with keras.models.load_model, or trace `model.deployable(images)`, which returns detections."
-        )
+        return registry.provided("export")(self, path, format, **options)
 
     def detect(self, images, score_threshold=None, batch_size=8, max_pixels=None):
         """Detects in an image, or in a list of images, of any size.

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_detect import schema
+from keras_detect.boxes.postprocessing import FinalStage, as_detections
 from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
 from keras_detect.meta_architectures import starting_weights
 from keras_detect.meta_architectures.detection_model import DetectionModel
@@ -119,8 +120,13 @@ class FasterRCNN(DetectionModel):
 
     @property
     def num_detections(self):
+        return self.final_suppression.max_total_detections
+
+    @property
+    def final_suppression(self):
+        """The suppression that the detections come from."""
         stage = self.proposal_stage if self.number_of_stages == 1 else self.box_stage
-        return stage.postprocessor.nms.max_total_detections
+        return stage.postprocessor.nms
 
     @classmethod
     def from_backbone(
@@ -248,19 +254,25 @@ class FasterRCNN(DetectionModel):
         targets = ops.where(y["valid"][..., None], targets, 0.0)
         return Truth(boxes=y[schema.BOXES], class_targets=targets, weights=y[schema.WEIGHTS], valid=y["valid"])
 
-    def postprocess(self, predictions, true_image_shapes):
-        """Detections (`schema`), normalised to the true image. One stage finds objects of class 0."""
+    def final_stage(self, predictions, true_image_shapes):
+        """`FinalStage`: what `postprocess` selects the detections from; export reads the raw boxes and scores here."""
         window = true_window(true_image_shapes, predictions[schema.IMAGE_SHAPE])
         if self.number_of_stages == 1:
-            return self.proposal_stage.detections(predictions, window)
-        return self.box_stage.postprocessor(
+            return self.proposal_stage.final_stage(predictions, window)
+        return FinalStage(
+            self.box_stage.postprocessor,
             predictions[schema.BOX_ENCODINGS],
             predictions[schema.CLASS_LOGITS],
             predictions[schema.PROPOSALS],
             self.box_stage.target_assigner.box_coder,
             window,
             predictions[schema.NUM_PROPOSALS],
+            raw_boxes_clipped=True,
         )
+
+    def postprocess(self, predictions, true_image_shapes):
+        """Detections (`schema`), normalised to the true image. One stage finds objects of class 0."""
+        return as_detections(self.final_stage(predictions, true_image_shapes).select())
 
     def save_own_variables(self, store):
         """Keeps the samplers' state, which Keras leaves out, so that training goes on as if it had not stopped."""

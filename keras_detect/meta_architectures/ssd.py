@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_detect import schema
+from keras_detect.boxes.postprocessing import FinalStage, as_detections
 from keras_detect.meta_architectures import ssd_defaults, starting_weights
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.ground_truth import (
@@ -99,7 +100,12 @@ class SSD(DetectionModel):
 
     @property
     def num_detections(self):
-        return self.postprocessor.nms.max_total_detections
+        return self.final_suppression.max_total_detections
+
+    @property
+    def final_suppression(self):
+        """The suppression that the detections come from."""
+        return self.postprocessor.nms
 
     @property
     def box_coder(self):
@@ -221,12 +227,17 @@ class SSD(DetectionModel):
             predictions[schema.ANCHORS], y[schema.BOXES], class_targets, unmatched, y[schema.WEIGHTS], y["valid"]
         )
 
-    def postprocess(self, predictions, true_image_shapes):
-        """Detections (`schema`), normalised to the true image."""
-        return self.postprocessor(
+    def final_stage(self, predictions, true_image_shapes):
+        """`FinalStage`: what `postprocess` selects the detections from; export reads the raw boxes and scores here."""
+        return FinalStage(
+            self.postprocessor,
             predictions[schema.BOX_ENCODINGS],
             predictions[schema.CLASS_LOGITS],
             predictions[schema.ANCHORS],
             self.box_coder,
             true_window(true_image_shapes, predictions[schema.IMAGE_SHAPE]),
         )
+
+    def postprocess(self, predictions, true_image_shapes):
+        """Detections (`schema`), normalised to the true image."""
+        return as_detections(self.final_stage(predictions, true_image_shapes).select())

@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_detect import schema
 from keras_detect.boxes import box_ops
+from keras_detect.boxes.postprocessing import FinalStage
 from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
 from keras_detect.kernels.gather import gather_rows
 from keras_detect.kernels.top_k import top_k
@@ -97,10 +98,10 @@ class ProposalStage:
         found = self.postprocessor.select(*self._candidates(predictions), window)
         return ops.stop_gradient(found.boxes), found.num_detections
 
-    def detections(self, predictions, window):
-        """The proposals as detections (`schema`) of class 0, normalised to the window `[B, 4]`."""
+    def final_stage(self, predictions, window):
+        """`FinalStage` of the proposals as detections of class 0, normalised to the window `[B, 4]`."""
         nms = dataclasses.replace(self.postprocessor.nms, change_coordinate_frame=True)
-        return dataclasses.replace(self.postprocessor, nms=nms)(*self._candidates(predictions), window)
+        return FinalStage(dataclasses.replace(self.postprocessor, nms=nms), *self._candidates(predictions), window)
 
     def _candidates(self, predictions):
         """Box codes, logits, anchors and coder, without gradient."""

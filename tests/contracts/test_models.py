@@ -204,12 +204,6 @@ def test_without_the_optimizer_a_file_holds_the_model_alone(build, tmp_path):
 
 
 @MODELS
-def test_export_says_that_it_would_write_raw_predictions(build, tmp_path):
-    with pytest.raises(NotImplementedError, match=r"raw outputs of .*model.deployable\(images\)"):
-        build().export(tmp_path / "exported")
-
-
-@MODELS
 def test_predict_is_the_deployable_path(build):
     model = build()
     x, _ = tiny.tiny_batch()

@@ -1,0 +1,108 @@
+"""What a format is: one file with a class that writes a frozen detector and opens what it has written."""
+
+import abc
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from keras_detect.export.errors import ExportError, require_packages
+from keras_detect.registry import unknown_name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What `export_model` was asked for, checked.
+
+    Attributes:
+        batch_size: images per call; `None`: any number, where the format can.
+        image_size: `(height, width)` of the file's input; `None`: any size where the format can, else that of the
+            model's resizer.
+        precision: one of the exporter's `precisions`.
+        signature: one of the exporter's `signatures`.
+        representative: `export.representative.RepresentativeImages`, or `None`.
+    """
+
+    batch_size: int | None = 1
+    image_size: tuple[int, int] | None = None
+    precision: str = "float32"
+    signature: str = "default"
+    representative: Any = None
+
+
+class Runner(abc.ABC):
+    """An opened file: detections of a batch.
+
+    Attributes:
+        batch_size: how many images a call takes; `None`: any number.
+        image_size: `(height, width)` of the images it takes; `None`: any size.
+        metadata: what the file says about itself, as `export.metadata.model_metadata` wrote it.
+    """
+
+    batch_size: int | None = None
+    image_size: tuple[int, int] | None = None
+    metadata: dict[str, Any]
+
+    @abc.abstractmethod
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Detections of `images [B, H, W, 3]` uint8, in the model's own convention (`schema`).
+
+        Returns:
+            `{"boxes" [B, D, 4] float32 (normalised yxyx), "scores" [B, D] float32, "labels" [B, D] int32 (from 0),
+            "num_detections" [B] int32}` and every further per-object field of the model's output.
+        """
+
+
+class Exporter(abc.ABC):
+    """A format. A subclass is registered by `register_exporter(name)` and defines `write` and `open`.
+
+    Attributes:
+        suffix: of the file's name; "" for a folder.
+        requires: distributions (as pip names them) that the format needs beyond the package's own.
+        precisions: what `precision` may be.
+        signatures: what `signature` may be; the first is "default".
+        companions: suffixes of further files that belong to the first one, `.bin` beside `.xml`.
+        static_image_size: whether the file's input has a fixed height and width.
+    """
+
+    suffix: str = ""
+    requires: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ("float32",)
+    signatures: tuple[str, ...] = ("default",)
+    companions: tuple[str, ...] = ()
+    static_image_size: bool = True
+
+    @abc.abstractmethod
+    def write(self, frozen, path: pathlib.Path, options: ExportOptions) -> dict[str, Any]:
+        """Writes the file and returns facts for the report (`{"opset": 17}`), or an empty dict.
+
+        Args:
+            frozen: `export.frozen.FrozenDetector`.
+            path: where to; the name is the final one, the folder is a temporary one.
+            options: `ExportOptions`.
+
+        Raises:
+            ExportError: the format cannot express the model; it names the operation and the way out.
+        """
+
+    @abc.abstractmethod
+    def open(self, path: pathlib.Path) -> Runner:
+        """Opens a file that `write` has written, without the model.
+
+        Raises:
+            ValueError: not such a file.
+        """
+
+    def check(self, name: str, options: ExportOptions) -> None:
+        """Raises `MissingPackageError` or `ValueError` before any work is done."""
+        require_packages(name, self.requires)
+        if options.precision not in self.precisions:
+            raise ValueError(unknown_name(f"precision of '{name}'", options.precision, self.precisions))
+        if options.signature not in self.signatures:
+            raise ValueError(unknown_name(f"signature of '{name}'", options.signature, self.signatures))
+        if options.precision == "int8" and options.representative is None:
+            raise ExportError(
+                "int8 needs images like those the detector will see, which set the ranges of its numbers. Received: "
+                "representative_data=None. Pass a folder, a data set or a list of images."
+            )

@@ -1,0 +1,61 @@
+"""Images of any size and number through a file whose input has a fixed size or batch."""
+
+import numpy as np
+
+from keras_detect import schema
+from keras_detect.transforms.resizers import FixedShapeResizer
+
+
+class FittedRunner:
+    """Calls a `Runner` with images of any size.
+
+    Where the file's input is the canvas of the model's resizer, an image is resized and padded as the model would;
+    where it is another size, the image is stretched to it. A short batch is filled up.
+
+    Args:
+        runner: a `Runner`.
+        resizer: of the model, or `None`.
+    """
+
+    def __init__(self, runner, resizer=None):
+        self.runner, self.resizer = runner, resizer
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Detections (`schema`), normalised to the given images.
+
+        Args:
+            images: `[n, H, W, 3]` uint8.
+        """
+        resizing = None
+        size = self.runner.image_size
+        if size is not None and images.shape[1:3] != tuple(size):
+            resizer = self._resizer_for(images.shape[1:3], tuple(size))
+            resizing = resizer.resizing(*images.shape[1:3])
+            images = np.stack([resizer.resize_image(image)[0] for image in images])
+        step = self.runner.batch_size or len(images)
+        parts = [self._filled(images[start : start + step], step) for start in range(0, len(images), step)]
+        found = (
+            parts[0] if len(parts) == 1 else {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        )
+        if resizing is None or tuple(resizing.after) == tuple(resizing.canvas):
+            return found
+        return {**found, schema.BOXES: np.clip(_from_canvas(found[schema.BOXES], resizing), 0.0, 1.0)}
+
+    def _resizer_for(self, given, size):
+        if self.resizer is not None and tuple(self.resizer.output_shape(*given)) == size:
+            return self.resizer
+        return FixedShapeResizer(height=size[0], width=size[1])
+
+    def _filled(self, images, count):
+        missing = count - len(images)
+        if missing:
+            images = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+        found = self.runner(images)
+        return {key: value[: len(images) - missing] for key, value in found.items()} if missing else found
+
+
+def _from_canvas(boxes, resizing):
+    height, width = (
+        float(canvas) / float(after) for canvas, after in zip(resizing.canvas, resizing.after, strict=True)
+    )
+    return (boxes * np.asarray([height, width, height, width])).astype(np.float32)

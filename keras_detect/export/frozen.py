@@ -1,0 +1,151 @@
+"""A detector as TensorFlow functions without variables: weights are constants, batch norm lies in the kernels."""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_detect import schema
+from keras_detect.export.errors import ExportError
+from keras_detect.export.folding import fold_batch_norm
+from keras_detect.export.metadata import model_metadata
+from keras_detect.kernels import dispatch
+
+
+class FrozenDetector:
+    """What an exporter writes: the detector's functions as frozen TensorFlow graphs.
+
+    Args:
+        model: `DetectionModel` under the TensorFlow backend.
+        options: `ExportOptions`.
+        static_image_size: whether the input has a fixed height and width; without `options.image_size` they are
+            those of the resizer's canvas.
+
+    Attributes:
+        model: the detector.
+        batch_size: B of the input, `None` for any.
+        image_size: `(height, width)` of the input, `None` for any.
+        metadata: dict for the file (`export.metadata`).
+
+    Raises:
+        ExportError: a fixed size is wanted and the resizer has none.
+    """
+
+    def __init__(self, model, options, static_image_size=True):
+        self.model, self.batch_size = model, options.batch_size
+        self.image_size = input_size(model, options, static_image_size)
+        self.metadata = model_metadata(model, options, self.image_size)
+
+    @functools.cached_property
+    def function(self):
+        """The whole detector: `images [B, H, W, 3]` uint8 -> dict of detections (`schema`), a concrete function."""
+        return self.trace(self.model.deployable, self.images_spec("uint8"))
+
+    def images_spec(self, dtype):
+        """`TensorSpec` of the input pixels, called "images"."""
+        import tensorflow as tf
+
+        height, width = self.image_size or (None, None)
+        return tf.TensorSpec((self.batch_size, height, width, 3), dtype, name=schema.IMAGES)
+
+    def trace(self, forward: Callable[..., dict[str, Any]], *specs, portable: bool = False):
+        """Another function of the detector's, frozen.
+
+        Args:
+            forward: takes a tensor for each of `specs` and returns a dict of tensors; may call `model.preprocess`,
+                `model(...)`, `model.postprocess` and TensorFlow.
+            *specs: `TensorSpec`s with names.
+            portable: whether the kernels in `keras.ops` are traced in place of TensorFlow's own
+                (`kernels.dispatch.portable_kernels`).
+
+        Returns:
+            `tf.ConcreteFunction` of the same inputs and outputs, without variables.
+        """
+        import tensorflow as tf
+
+        with dispatch.portable_kernels() if portable else contextlib.nullcontext():
+            traced = tf.function(forward, input_signature=list(specs), autograph=False).get_concrete_function()
+        return frozen_function(traced, specs)
+
+
+def input_size(model, options, static_image_size):
+    """`(height, width)` of a file's input, `None` for any; see `FrozenDetector`."""
+    if options.image_size is not None or not static_image_size:
+        return options.image_size
+    return canvas_of(model)
+
+
+def canvas_of(model):
+    """`(height, width)` to which the model's resizer brings every image.
+
+    Raises:
+        ExportError: it has no fixed canvas.
+    """
+    try:
+        sizes = {tuple(model.resizer.output_shape(*size)) for size in ((480, 640), (640, 480), (64, 64), (1000, 2000))}
+    except ValueError:
+        sizes = set()
+    if len(sizes) != 1:
+        raise ExportError(
+            f"This format needs images of one size, and {model.resizer} makes them as large as they come. Received: "
+            "image_size=None. Pass image_size=(height, width)."
+        )
+    return sizes.pop()
+
+
+def frozen_function(traced, specs):
+    """A concrete function with variables as one without, batch norm folded; inputs and outputs keep their names."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    constant = convert_variables_to_constants_v2(traced, lower_control_flow=False)
+    inputs = [tensor.name for tensor in constant.inputs]
+    names = list(traced.structured_outputs)  # a dict: flat outputs follow its sorted keys
+    outputs = dict(zip(sorted(names), [tensor.name for tensor in constant.outputs], strict=True))
+    graph_def = constant_folded(constant.graph.as_graph_def(), inputs, list(outputs.values()))
+    fold_batch_norm(graph_def)
+
+    def run(*tensors):
+        found = tf.graph_util.import_graph_def(
+            graph_def,
+            input_map=dict(zip(inputs, tensors, strict=True)),
+            return_elements=list(outputs.values()),
+            name="detector",
+        )
+        return dict(zip(outputs, found, strict=True))
+
+    function = tf.function(run, input_signature=list(specs), autograph=False).get_concrete_function()
+    for name, tensor in function.structured_outputs.items():
+        tensor.set_shape(traced.structured_outputs[name].shape)
+    return function
+
+
+def constant_folded(graph_def, inputs, outputs):
+    """A graph whose constant expressions are constants, and which holds what the outputs need."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
+    from tensorflow.python.grappler import tf_optimizer
+
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(graph_def, name="")
+    meta_graph = tf.compat.v1.train.export_meta_graph(graph_def=graph.as_graph_def(), graph=graph)
+    fetches = meta_graph_pb2.CollectionDef()
+    fetches.node_list.value.extend([*inputs, *outputs])
+    meta_graph.collection_def["train_op"].CopyFrom(fetches)
+    config = config_pb2.ConfigProto()
+    rewrites = config.graph_options.rewrite_options
+    rewrites.optimizers.extend(["constfold", "dependency", "constfold"])
+    rewrites.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
+    rewrites.min_graph_nodes = -1
+    return tf_optimizer.OptimizeGraph(config, meta_graph)
+
+
+def require_tensorflow():
+    """Raises `ExportError` unless Keras runs on TensorFlow, whose graphs the exporters read."""
+    if keras.backend.backend() != "tensorflow":
+        raise ExportError(
+            "A detector is frozen under the TensorFlow backend. Received: "
+            f"KERAS_BACKEND={keras.backend.backend()}. Use export_model, which starts a process with that backend."
+        )

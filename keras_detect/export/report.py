@@ -1,0 +1,77 @@
+"""What `export_model` tells about the file it has written."""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """A written and compared file. `print` shows it as a table.
+
+    Attributes:
+        path: the file, or the folder of a SavedModel.
+        format: name of the exporter.
+        precision: of its numbers.
+        signature: of its inputs and outputs.
+        route: how it was made: "tensorflow", or "jax -> .keras -> tensorflow" for a model that lives elsewhere.
+        images: how many it was compared on.
+        detections: how many `predict` reports on them.
+        matched: how many of those the file reports too, within the tolerance.
+        missing: how many one side reports and the other does not.
+        box_difference: the largest of the matched ones, in shares of the image's side.
+        score_difference: the largest of the matched ones.
+        tolerance: of both; `None` where differences are reported only (int8).
+        megabytes: size of all its files.
+        milliseconds: median of a call with `batch_size` images.
+        predict_milliseconds: of `predict_on_batch` with the same images.
+        batch_size: images per call; `None`: any number.
+        image_size: `(height, width)` of its input; `None`: any.
+        weights_digest: SHA-256 of the weights inside.
+        average_precision: COCO's AP of `predict` and of the file on annotated representative data, as
+            `{"predict": ..., "file": ...}`; `None` where it was not measured.
+        details: facts of the format, such as the opset.
+    """
+
+    path: str
+    format: str
+    precision: str
+    signature: str
+    route: str
+    images: int
+    detections: int
+    matched: int
+    missing: int
+    box_difference: float
+    score_difference: float
+    tolerance: float | None
+    megabytes: float
+    milliseconds: float
+    predict_milliseconds: float
+    batch_size: int | None
+    image_size: tuple[int, int] | None
+    weights_digest: str
+    average_precision: dict[str, float] | None = None
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __str__(self):
+        allowed = "" if self.tolerance is None else f" (allowed: {self.tolerance:g})"
+        size = "any" if self.image_size is None else " x ".join(map(str, self.image_size))
+        rows = {
+            "file": self.path,
+            "format": f"{self.format}, {self.precision}, signature {self.signature}",
+            "input": f"{'any number of' if self.batch_size is None else self.batch_size} images, size {size}",
+            "route": self.route,
+            "compared": f"{self.matched} of {self.detections} detections in {self.images} images equal those of "
+            f"predict, {self.missing} missing",
+            "boxes": f"differ by at most {self.box_difference:.1e} of the image's side{allowed}",
+            "scores": f"differ by at most {self.score_difference:.1e}{allowed}",
+            "size": f"{self.megabytes:.1f} MB",
+            "time": f"{self.milliseconds:.1f} ms per call (predict: {self.predict_milliseconds:.1f} ms)",
+            "weights": f"sha256 {self.weights_digest[:16]}",
+            **{name: str(value) for name, value in self.details.items()},
+        }
+        if self.average_precision is not None:
+            before, after = self.average_precision["predict"], self.average_precision["file"]
+            rows["AP"] = f"{after:.4f} (predict: {before:.4f}, difference {after - before:+.4f})"
+        width = max(map(len, rows))
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())

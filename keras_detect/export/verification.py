@@ -1,0 +1,224 @@
+"""Whether an exported file detects what `predict` detects: the same comparison for every format."""
+
+import dataclasses
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_detect import schema
+from keras_detect.data.image import as_pixels
+from keras_detect.transforms.resizers import FixedShapeResizer
+
+PHOTOS = pathlib.Path(__file__).parents[1] / "photos"
+#: by how much boxes (in shares of the image's side) and scores may differ; `None`: a difference is reported only
+TOLERANCES: dict[str, float | None] = {"float32": 1e-3, "float16": 1e-2, "dynamic": None, "int8": None}
+_TIMED_RUNS = 5
+_LONGEST_SIDE = 640  # of the images that a file without a fixed size is tried on
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How two sets of detections differ.
+
+    Attributes:
+        detections: how many `predict` reports.
+        matched: how many of them the file reports too: the same class, box and score within the tolerance.
+        missing: how many one side reports and the other does not, those near the score cut left out.
+        box_difference: the largest of the matched ones, in shares of the image's side.
+        score_difference: the largest of the matched ones.
+    """
+
+    detections: int
+    matched: int
+    missing: int
+    box_difference: float
+    score_difference: float
+
+    def __add__(self, other):
+        return Comparison(
+            self.detections + other.detections,
+            self.matched + other.matched,
+            self.missing + other.missing,
+            max(self.box_difference, other.box_difference),
+            max(self.score_difference, other.score_difference),
+        )
+
+
+NOTHING = Comparison(0, 0, 0, 0.0, 0.0)
+
+
+def compare(
+    expected: dict[str, np.ndarray], found: dict[str, np.ndarray], tolerance: float, score_threshold: float = 0.0
+) -> Comparison:
+    """Matches the detections of two batches image by image and class by class, as sets.
+
+    The order of detections plays no part, so that nearly equal scores may swap. A detection that one side lacks counts
+    as missing unless a cut may have taken it: its score is within the tolerance of `score_threshold`, or of the lowest
+    score of a side whose rows are all filled.
+
+    Args:
+        expected: of `predict` (`schema`).
+        found: of the file, with as many images.
+        tolerance: of boxes (shares of the side) and of scores.
+        score_threshold: below which the model reports nothing.
+    """
+    total = NOTHING
+    for image in range(len(expected[schema.NUM_DETECTIONS])):
+        sides = _Rows.of(expected, image, score_threshold), _Rows.of(found, image, score_threshold)
+        total += _compare_image(*sides, tolerance)
+    return total
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """The detections of one image, and the score below which there may be others."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    cut: float
+
+    @classmethod
+    def of(cls, detections, image, score_threshold):
+        count = int(detections[schema.NUM_DETECTIONS][image])
+        keys = (schema.BOXES, schema.SCORES, schema.LABELS)
+        boxes, scores, labels = (np.asarray(detections[key])[image] for key in keys)
+        full = count == len(scores) and count > 0
+        return cls(boxes[:count], scores[:count], labels[:count], float(scores.min()) if full else score_threshold)
+
+
+def _compare_image(expected, found, tolerance):
+    box_gap = np.abs(expected.boxes[:, None] - found.boxes[None]).max(-1, initial=0.0)
+    score_gap = np.abs(expected.scores[:, None] - found.scores[None])
+    same_label = expected.labels[:, None] == found.labels[None]
+    rows, columns = np.nonzero(same_label & (box_gap <= tolerance) & (score_gap <= tolerance))
+    row_of: dict[int, int] = {}  # found -> expected
+    for index in np.argsort(box_gap[rows, columns] + score_gap[rows, columns], kind="stable"):
+        row, column = int(rows[index]), int(columns[index])
+        if column not in row_of and row not in row_of.values():
+            row_of[column] = row
+    lost = [score for row, score in enumerate(expected.scores) if row not in row_of.values()]
+    added = [score for column, score in enumerate(found.scores) if column not in row_of]
+    missing = sum(score > found.cut + tolerance for score in lost)
+    missing += sum(score > expected.cut + tolerance for score in added)
+    matched = list(row_of.values()), list(row_of)
+    return Comparison(
+        detections=len(expected.scores),
+        matched=len(row_of),
+        missing=int(missing),
+        box_difference=float(box_gap[matched].max(initial=0.0)),
+        score_difference=float(score_gap[matched].max(initial=0.0)),
+    )
+
+
+def sample_images(images: Sequence[Any] | None, image_size: tuple[int, int] | None) -> list[np.ndarray]:
+    """The images that a file is tried on, `[H, W, 3]` uint8.
+
+    Args:
+        images: as `model.detect` takes them; `None`: the photos that ship with the package, mirrored and cut out too.
+        image_size: `(height, width)` that the file takes, to which they are resized; `None`: any.
+    """
+    if images is None:
+        pixels = [variant for path in sorted(PHOTOS.glob("*.jpg")) for variant in _variants(as_pixels(path))]
+    else:
+        pixels = [as_pixels(image) for image in images]
+    if not pixels:
+        raise ValueError("images holds no image to compare the file with.")
+    return [_resized(image, image_size) for image in pixels]
+
+
+def _variants(photo):
+    height, width = photo.shape[:2]
+    return [
+        photo,
+        photo[:, ::-1],
+        photo[height // 5 :, : 2 * width // 3],
+        photo[: 3 * height // 4, width // 4 :],
+    ]
+
+
+def _resized(image, size):
+    if size is None:
+        longest = max(image.shape[:2])
+        if longest <= _LONGEST_SIDE:
+            return np.ascontiguousarray(image)
+        size = [max(side * _LONGEST_SIDE // longest, 1) for side in image.shape[:2]]
+    resized, _ = FixedShapeResizer(height=size[0], width=size[1]).resize_image(image)
+    return resized if resized.dtype == np.uint8 else np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+
+
+def batches_of(images: Sequence[np.ndarray], batch_size: int | None) -> list[np.ndarray]:
+    """`[B, H, W, 3]` batches of images of one size each; a short one is filled up by repeating its last image."""
+    batches = []
+    groups: dict[tuple, list[np.ndarray]] = {}
+    for image in images:
+        groups.setdefault(image.shape, []).append(image)
+    for group in groups.values():
+        size = batch_size or min(len(group), 2)
+        for start in range(0, len(group), size):
+            some = group[start : start + size]
+            batches.append(np.stack(some + some[-1:] * (size - len(some))))
+    return batches
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What `predict` answers, which a file has to repeat.
+
+    Attributes:
+        route: how the model comes to the exporter: the backend that it lives under, and what follows.
+        images: how many images there are.
+        batches: `[B, H, W, 3]` uint8 each.
+        expected: the detections of each batch.
+        milliseconds: of `predict_on_batch` on the first batch.
+        score_threshold: below which the model reports nothing.
+    """
+
+    route: str
+    images: int
+    batches: list[np.ndarray]
+    expected: list[dict[str, np.ndarray]]
+    milliseconds: float
+    score_threshold: float
+
+
+def reference_of(model, images, image_size, batch_size) -> Reference:
+    """The `Reference` of a model on `images` (`sample_images`), for a file with this input."""
+    pixels = sample_images(images, image_size)
+    batches = batches_of(pixels, batch_size)
+    backend = keras.backend.backend()
+    final = getattr(model, "final_suppression", None)
+    return Reference(
+        route=backend if backend == "tensorflow" else f"{backend} -> .keras -> tensorflow",
+        images=len(pixels),
+        batches=batches,
+        expected=[
+            keras.tree.map_structure(keras.ops.convert_to_numpy, model.predict_on_batch(batch)) for batch in batches
+        ],
+        milliseconds=milliseconds(model.predict_on_batch, batches[0]),
+        score_threshold=0.0 if final is None else final.score_threshold,
+    )
+
+
+def compare_runner(runner, reference: Reference, tolerance: float) -> Comparison:
+    """The `Comparison` of an opened file over all batches."""
+    total = NOTHING
+    for batch, wanted in zip(reference.batches, reference.expected, strict=True):
+        total += compare(wanted, runner(batch), tolerance, reference.score_threshold)
+    return total
+
+
+def milliseconds(function: Callable[[np.ndarray], Any], batch: np.ndarray) -> float:
+    """Median of a few calls, in milliseconds; the first one is not counted."""
+    function(batch)
+    times = []
+    for _ in range(_TIMED_RUNS):
+        start = time.perf_counter()
+        function(batch)
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)

@@ -1,0 +1,58 @@
+"""The comparison that every format's file has to pass."""
+
+import numpy as np
+import pytest
+
+from keras_detect import schema
+from keras_detect.export import verification
+
+BOXES = np.asarray([[0.1, 0.1, 0.5, 0.5], [0.2, 0.3, 0.6, 0.9], [0.0, 0.0, 1.0, 1.0]], np.float32)
+
+
+def detections(boxes=BOXES, scores=(0.9, 0.8, 0.7), labels=(0, 1, 0), room=5):
+    missing = room - len(scores)
+    return {
+        schema.BOXES: np.pad(np.asarray(boxes, np.float32), ((0, missing), (0, 0)))[None],
+        schema.SCORES: np.pad(np.asarray(scores, np.float32), (0, missing))[None],
+        schema.LABELS: np.pad(np.asarray(labels, np.int32), (0, missing), constant_values=-1)[None],
+        schema.NUM_DETECTIONS: np.asarray([len(scores)], np.int32),
+    }
+
+
+def test_equal_detections_in_another_order():
+    order = [2, 0, 1]
+    scores, labels = np.asarray([0.9, 0.8, 0.7])[order], np.asarray([0, 1, 0])[order]
+    found = verification.compare(detections(), detections(BOXES[order], scores, labels), 1e-3)
+    assert (found.detections, found.matched, found.missing) == (3, 3, 0)
+    assert found.box_difference == 0.0
+
+
+def test_the_largest_difference_is_reported():
+    found = verification.compare(detections(), detections(BOXES + 5e-4, (0.9, 0.8, 0.7004)), 1e-3)
+    assert found.missing == 0
+    np.testing.assert_allclose((found.box_difference, found.score_difference), (5e-4, 4e-4), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"boxes": BOXES + 2e-3},
+        {"scores": (0.9, 0.8, 0.71)},
+        {"labels": (0, 1, 2)},
+        {"boxes": BOXES[:2], "scores": (0.9, 0.8), "labels": (0, 1)},
+        {"boxes": BOXES[:0], "scores": (), "labels": ()},
+    ],
+)
+def test_a_difference_is_missing_on_one_side_or_both(changed):
+    assert verification.compare(detections(), detections(**changed), 1e-3).missing > 0
+    assert verification.compare(detections(**changed), detections(), 1e-3).missing > 0
+
+
+def test_what_a_cut_may_have_taken_is_not_missing():
+    weaker = {"boxes": BOXES[:2], "scores": (0.9, 0.8), "labels": (0, 1)}
+    close = detections(scores=(0.9, 0.8, 0.3005))
+    assert verification.compare(close, detections(**weaker), 1e-3, score_threshold=0.3).missing == 0
+    assert verification.compare(close, detections(**weaker), 1e-3, score_threshold=0.2).missing == 1
+    full = detections(scores=(0.9, 0.8, 0.8005), labels=(0, 1, 0), room=3)
+    assert verification.compare(full, detections(**weaker, room=2), 1e-3).missing == 0
+    assert verification.compare(full, detections(**weaker, room=3), 1e-3).missing == 1
