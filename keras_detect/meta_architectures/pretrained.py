@@ -81,7 +81,7 @@ class Pretrained:
             checkpoint: whatever a reader of `weights.sources` opens: a detector or its `.keras` file; a preset's name,
                 folder or address; a LiteRT file (`.tflite`); prefix, folder or `.tar.gz` of a checkpoint of the
                 TensorFlow Object Detection API; with `kind="classification"` also a network of keras.applications, or a
-                classifier around the same backbone, as a Keras model, a `.keras` file or a `.weights.h5` file.
+                classifier around the same backbone, as a Keras model, or as a `.keras`, `.h5` or `.weights.h5` file.
             kind: "detection" (everything, or all but the class head where the number of classes differs) or
                 "classification" (the backbone alone).
             calibration_images: training images, as `weights.unfold_batchnorm` takes them: run it where the source

@@ -12,6 +12,7 @@ from keras_detect.backbones.imagenet_weights import check_available, imagenet_ne
 from keras_detect.backbones.keras_cv_models import PREFIX
 from keras_detect.backbones.keras_models import application, application_names
 from keras_detect.weights.keras_applications import family_of
+from keras_detect.weights.keras_network import holds_model, load_network
 
 #: default of `weights`: "packaged" where the package holds weights for the backbone's name, else `None` with a line
 AUTO = "auto"
@@ -36,6 +37,10 @@ def prepared(backbone: Any, weights: Any) -> Any:
     if backbone in application_names():
         if weights == IMAGENET:
             return imagenet_network(backbone)
+        if holds_model(weights):
+            network = application(backbone)
+            load_network(network, weights)
+            return network
         try:
             return application(backbone, os.fspath(weights))
         except (ValueError, KeyError, OSError) as error:

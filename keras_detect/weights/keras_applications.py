@@ -150,8 +150,8 @@ class KerasWeights(NetworkWeights):
 
     Args:
         backbone: the `Backbone` that the weights are for.
-        source: a Keras model that is, or contains, the matching network; or the path of a `.weights.h5` file (also the
-            `.h5` that keras.applications downloads). No file is fetched.
+        source: a Keras model that is, or contains, the matching network; or the path of a `.weights.h5` file, of the
+            `.h5` that keras.applications downloads, or of the `.h5` of a whole model. No file is fetched.
         name: what messages call a model.
 
     Attributes:
@@ -171,7 +171,16 @@ class KerasWeights(NetworkWeights):
         self.application, settings = family.application(backbone)
         self.ignore = tail_rules(backbone, self.rows, family)
         self.source = source_name(source, name)
-        network = self._network(source, settings, family.stem_bn)
+        wanted = (next(iter(self.rows.values())), family.stem_bn)
+        if not isinstance(source, keras.Model) and self.take_named(existing_file(source), wanted, _is_classifier):
+            told = _told_by_file(self._file, family.stem_bn, self._file.network(wanted))
+        else:
+            network = self._network(source, settings, wanted)
+            self._take(network)
+            told = _told_by_network(network, family.stem_bn)
+        self.notes = tuple(_notes(backbone, family, *told))
+
+    def _take(self, network):
         self._variables, self.ignored = {}, {}
         for layer in network.layers:
             for variable in layer.weights:
@@ -181,12 +190,10 @@ class KerasWeights(NetworkWeights):
                 else:
                     self._variables[name] = variable
         self.shapes = {name: tuple(variable.shape) for name, variable in self._variables.items()}
-        self.notes = tuple(_notes(backbone, network, family))
 
-    def _network(self, source, settings, stem_bn):
+    def _network(self, source, settings, wanted):
         if not isinstance(source, keras.Model):
             return _load_h5(self.application, settings, existing_file(source))
-        wanted = (next(iter(self.rows.values())), stem_bn)
         for candidate in (source, *compat.inner_layers(source)):
             if isinstance(candidate, keras.Model) and {layer.name for layer in candidate.layers}.issuperset(wanted):
                 return candidate
@@ -275,20 +282,38 @@ def _check_leftovers(path, network):
         raise ValueError(f"{found} variables in the file, {wanted} in the network")
 
 
-def _notes(backbone, network, family):
+def _is_classifier(layer, variables):
+    """Why the weights of a layer of a file are left out: those of a dense layer; `None` for every other one."""
+    dense = {"kernel", "bias"} >= variables.keys() and len(variables.get("kernel", (None, ()))[1]) == 2
+    return CLASSIFIER if dense else None
+
+
+def _told_by_network(network, stem_bn):
+    """`(epsilon of the first batch norm, [weights of each layer that scales pixels])` of a Keras model."""
+    scalings = [layer for layer in network.layers if isinstance(layer, keras.layers.Normalization)]
+    return network.get_layer(stem_bn).epsilon, [layer.get_weights()[:2] for layer in scalings]
+
+
+def _told_by_file(file, stem_bn, layers):
+    """As `_told_by_network`, of a file; `None` for an epsilon that it does not tell."""
+    scalings = [found for found in layers.values() if {"mean", "variance"} <= found.keys()]
+    values = [[file.read(found[name][0]) for name in ("mean", "variance")] for found in scalings]
+    return file.setting(stem_bn, "epsilon"), values
+
+
+def _notes(backbone, family, epsilon, scalings):
     if family.note(backbone):
         yield family.note(backbone)
-    theirs, ours = network.get_layer(family.stem_bn).epsilon, backbone.get_layer("stem_bn").epsilon
-    if theirs != ours:
-        yield f"batch norm's epsilon is {theirs:g} in the source and {ours:g} here, so features differ a little"
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Normalization) and not _is_imagenet_scaling(layer):
-            yield "the source scales its pixels by other means and deviations than ImageNet's, which are used here"
+    ours = backbone.get_layer("stem_bn").epsilon
+    if epsilon not in (None, ours):
+        yield f"batch norm's epsilon is {epsilon:g} in the source and {ours:g} here, so features differ a little"
+    if not all(_is_imagenet_scaling(*values) for values in scalings):
+        yield "the source scales its pixels by other means and deviations than ImageNet's, which are used here"
 
 
-def _is_imagenet_scaling(layer):
+def _is_imagenet_scaling(mean, variance):
     """keras.applications keeps the deviations where the variances belong, and divides by their root once more."""
-    mean, variance = (np.ravel(keras.ops.convert_to_numpy(value)) for value in layer.get_weights()[:2])
+    mean, variance = (np.ravel(keras.ops.convert_to_numpy(value)) for value in (mean, variance))
     deviations = np.asarray(torch_arithmetic.STD)
     return np.allclose(mean, torch_arithmetic.MEAN, atol=1e-3) and any(
         np.allclose(variance, expected, atol=1e-3) for expected in (deviations, deviations**2)

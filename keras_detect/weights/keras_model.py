@@ -5,6 +5,7 @@ import keras
 
 from keras_detect import compat
 from keras_detect.weights.keras_file import existing_file, reason
+from keras_detect.weights.keras_h5 import KerasH5File, is_keras_h5
 from keras_detect.weights.named_weights import stable_names
 
 CLASSIFIER = "not part of the backbone, which a detector reads alone"
@@ -16,7 +17,7 @@ def source_name(source, name=None):
 
 
 class NetworkWeights:
-    """Variables of a Keras network as a source of weights; a subclass fills `rows` and `_variables`.
+    """Variables of a Keras network as a source of weights; a subclass fills `rows` and `_variables`, or takes a file.
 
     Attributes:
         rows: `{layer of the backbone, by its stable name: layer of the network}`.
@@ -24,6 +25,35 @@ class NetworkWeights:
     """
 
     advice = "Pass the network that the backbone is, of the same depth and width."
+    _file = None
+
+    def take_named(self, path, wanted, around):
+        """Takes the variables of a file that holds them by name, the whole model's `.h5`; whether it could.
+
+        Args:
+            path: of the file.
+            wanted: names of layers that its network has.
+            around: (layer, its variables) -> why they are no part of the backbone, or `None`.
+
+        Raises:
+            ValueError: a damaged file, or a whole model without these layers.
+        """
+        file = KerasH5File(path) if is_keras_h5(path) else None
+        network = None if file is None else file.network(wanted)
+        if file is None or network is None:
+            if file is not None and file.whole:
+                _refuse(self.source, set(wanted), file.networks)
+            return False
+        self._file, self.shapes, self.ignored, self._variables = file, {}, {}, {}
+        for layers in file.networks:
+            for layer, variables in layers.items():
+                reason = around(layer, variables) if layers is network else CLASSIFIER
+                for name, (place, shape) in variables.items():
+                    if reason is not None:
+                        self.ignored[f"{layer}/{name}"] = reason
+                    else:
+                        self.shapes[f"{layer}/{name}"], self._variables[f"{layer}/{name}"] = shape, place
+        return True
 
     def key(self, weight):
         """`"backbone/stem_conv/kernel"` -> `"conv1_conv/kernel"`; `None` for a weight that `rows` has not."""
@@ -32,7 +62,8 @@ class NetworkWeights:
 
     def read(self, key):
         """The value under `key` as a numpy array."""
-        return keras.ops.convert_to_numpy(self._variables[key])
+        value = self._variables[key]
+        return keras.ops.convert_to_numpy(value) if self._file is None else self._file.read(value)
 
 
 class OwnWeights(NetworkWeights):
@@ -43,7 +74,8 @@ class OwnWeights(NetworkWeights):
     Args:
         backbone: the `Backbone` that the weights are for.
         source: a Keras model that is the same backbone, contains it, or is a classifier built on its layers; or the
-            path of a `.weights.h5` file of the backbone, or of it and dense layers.
+            path of the `.h5` file of such a model, or of a `.weights.h5` file of the backbone, or of it and dense
+            layers.
         name: what messages call a model.
 
     Attributes:
@@ -62,6 +94,11 @@ class OwnWeights(NetworkWeights):
         self.source = source_name(source, name)
         stable = zip(backbone.layers, stable_names(backbone.layers), strict=True)
         names = {name: layer.name for layer, name in stable if layer.weights}
+        if not isinstance(source, keras.Model):
+            mine = set(names.values())
+            if self.take_named(existing_file(source), mine, lambda layer, _: None if layer in mine else CLASSIFIER):
+                self.rows = names
+                return
         theirs = self._layers(backbone, list(names.values()), source)
         self.rows = dict(zip(names, (layer.name for layer in theirs[: len(names)]), strict=True))
         self._variables, self.ignored = {}, {}
@@ -90,6 +127,14 @@ class OwnWeights(NetworkWeights):
             f"layer '{missing[0]}', nor {len(missing) - 1} others of {len(names)}. Pass a model around the same "
             "backbone; layers without names of their own are called something else in each model."
         )
+
+
+def _refuse(source, wanted, networks):
+    missing = sorted(min((wanted - layers.keys() for layers in networks), key=len))
+    raise ValueError(
+        f"{source}: the model in it is another network: it has no layer {missing[0]!r}, nor {len(missing) - 1} others "
+        f"of {len(wanted)}. Pass the file of a model that is the same network, or is built around it."
+    )
 
 
 def _load_h5(backbone, path):
