@@ -3,7 +3,9 @@
 from keras_detect import startup
 
 startup.quiet_tensorflow()
-if not startup.is_command():
+if startup.is_command():
+    startup.end_when_stopped()
+else:
     from keras_detect import (
         anchors,
         backbones,

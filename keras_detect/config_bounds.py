@@ -60,9 +60,11 @@ BOUNDS = {
     # classes, boxes and detections
     **dict.fromkeys(
         ("max_detections_per_class", "max_total_detections", "max_number_of_boxes", "num_hard_examples",
-         "first_stage_max_proposals", "first_stage_minibatch_size", "second_stage_batch_size",
          "num_anchors_per_location", "min_negatives_per_image", "num_keypoints", "pool_size"),
         OBJECTS,
+    ),
+    **dict.fromkeys(
+        ("first_stage_max_proposals", "first_stage_minibatch_size", "second_stage_batch_size"), Bound(1, 100_000)
     ),
     **dict.fromkeys(
         ("iou_threshold", "score_threshold", "matched_threshold", "unmatched_threshold", "positive_fraction",
@@ -92,10 +94,9 @@ BOUNDS = {
     # layers
     **dict.fromkeys(("num_layers", "num_iterations", "num_layers_before_predictor"), LAYERS),
     **dict.fromkeys(
-        ("depth", "min_depth", "max_depth", "num_filters", "additional_layer_depth", "extra_depths",
-         "first_stage_box_predictor_depth"),
-        CHANNELS,
+        ("depth", "num_filters", "additional_layer_depth", "first_stage_box_predictor_depth"), Bound(1, 16384)
     ),
+    **dict.fromkeys(("min_depth", "max_depth", "extra_depths"), CHANNELS),
     **dict.fromkeys(("kernel_size", "first_stage_box_predictor_kernel_size"), KERNEL),
     **dict.fromkeys(("depth_multiplier", "width_multiplier"), Bound(0, 100, above=True)),
     **dict.fromkeys(("crop_size", "initial_crop_size", "maxpool_kernel_size", "maxpool_stride", "pool_stride"),

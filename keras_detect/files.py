@@ -26,6 +26,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from keras_detect.messages import shown
+
 try:
     import fcntl
 except ImportError:  # Windows: nothing is locked there, and nothing swept
@@ -153,6 +155,19 @@ def work_folder(parent: pathlib.Path, prefix: str) -> Iterator[pathlib.Path]:
     finally:
         shutil.rmtree(work, ignore_errors=True)
         _close(handle)
+
+
+def check_regular(path: str | os.PathLike) -> None:
+    """Raises `ValueError` for a pipe, a socket or a device, which would hang a reader or never end; links are followed.
+
+    A path where nothing lies passes, and so does a name that is no path.
+    """
+    try:
+        mode = os.stat(os.path.expanduser(path)).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ValueError(f"{shown(path, 400)} is a pipe, a socket or a device. Expected a regular file or a folder.")
 
 
 def settle(folder: str | os.PathLike) -> None:

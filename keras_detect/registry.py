@@ -8,6 +8,7 @@ import typing
 
 import keras
 
+from keras_detect.files import check_regular
 from keras_detect.messages import shown
 
 PACKAGE = "keras_detect"
@@ -231,11 +232,12 @@ def resolve(role, name, **options):
         **options: for the function that loads it.
 
     Raises `ValueError` for an unknown name, which lists the near names of all kinds, each with its kind and with its
-    use where it has another role.
+    use where it has another role, and for the path of a pipe or a device.
     """
     for resolver in _RESOLVERS.values():
         if resolver.role == role and resolver.opens(name):
             return resolver.load(name, **options)
+    check_regular(name)
     raise ValueError(unknown_everywhere(role, name))
 
 

@@ -1,4 +1,4 @@
-"""How the package starts: TensorFlow without its notes, and a command line that answers before TensorFlow is there."""
+"""How the package starts: TensorFlow without its notes, a command line that answers, and stops, before it is loaded."""
 
 import contextlib
 import importlib
@@ -7,8 +7,8 @@ import importlib.machinery
 import os
 import pathlib
 import re
+import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
@@ -60,6 +60,8 @@ def without_notes() -> Iterator[None]:
 
     C++ writes to the descriptor and not to `sys.stderr`.
     """
+    import tempfile
+
     try:
         before = os.dup(2)
     except OSError:  # a process without a terminal has none
@@ -67,12 +69,14 @@ def without_notes() -> Iterator[None]:
         return
     with tempfile.TemporaryFile() as held:
         _flush()
+        _errors.append(before)
         os.dup2(held.fileno(), 2)
         try:
             yield
         finally:
             _flush()
             os.dup2(before, 2)
+            _errors.remove(before)
             os.close(before)
             held.seek(0)
             kept = b"".join(line for line in held if not _NOTES.match(line))
@@ -98,6 +102,25 @@ def is_command() -> bool:
     return bool(sys.argv) and pathlib.PurePath(sys.argv[0]).stem in ("keras-detect", "keras-detect-script")
 
 
+def end_when_stopped() -> None:
+    """Lets Ctrl-C and SIGTERM end this process at once, in one line and with status 130 or 143.
+
+    For a command that is still importing: it has written nothing, and an exception in the middle of an import would end
+    in a traceback, or be taken for a missing library.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+
+
+def _stop(number, _frame):
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        os.write(_errors[-1], f"keras-detect: stopped by {name}.\n".encode())
+    os._exit(128 + number)
+
+
 def load_package() -> None:
     """Loads what `import keras_detect` loads in any other process than that of a command."""
     if "keras_detect.presets" not in sys.modules:
@@ -106,3 +129,4 @@ def load_package() -> None:
 
 
 _loaded: list[bool] = []
+_errors = [2]  # the descriptors of what is written to stderr; the last one leads there

@@ -85,6 +85,7 @@ def pytest(backend, python, arguments, folder, name=None):
         KERAS_BACKEND=backend,
         JAX_COMPILATION_CACHE_DIR=folder,
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.1",
+        JAX_DISABLE_MOST_OPTIMIZATIONS="true",  # most programs run once or twice: compiling is what takes the time
     )
     if report.exists():
         step.found = f": {counts(report)}"

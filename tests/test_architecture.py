@@ -179,7 +179,8 @@ def keras_names():
 
 
 def is_private(name):
-    return name.startswith("_") and not name.startswith("__") and name not in ("_asdict", "_replace")  # of NamedTuple
+    public = ("_asdict", "_replace", "_exit")  # of NamedTuple and os, documented
+    return name.startswith("_") and not name.startswith("__") and name not in public
 
 
 def defined_names(tree):

@@ -88,6 +88,22 @@ def test_commands_write_nothing_to_stderr(tmp_path):
     assert "\x1b" not in done.stdout
 
 
+STOPPED = """
+import os, signal
+from keras_detect import cli, startup
+with startup.without_notes() if {importing} else open(os.devnull):
+    os.kill(os.getpid(), signal.{name})
+print("went on")
+"""
+
+
+@pytest.mark.parametrize("importing", [False, True], ids=["before", "in TensorFlow's import"])
+@pytest.mark.parametrize(("name", "status", "said"), [("SIGINT", 130, "Ctrl-C"), ("SIGTERM", 143, "SIGTERM")])
+def test_a_signal_before_the_command_begins_ends_in_one_line(name, status, said, importing):
+    done = run_python(STOPPED.format(name=name, importing=importing), "/usr/bin/keras-detect", "train")
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", f"keras-detect: stopped by {said}.\n")
+
+
 @pytest.mark.backend_free
 def test_what_the_command_line_offers_is_what_the_library_has():
     assert tuple(_data.FORMATS) == tuple(FORMATS)[: len(_data.FORMATS)]

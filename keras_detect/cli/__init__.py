@@ -73,26 +73,28 @@ def run(arguments):
     """
     logging.set_verbosity(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what it finds odd in a damaged file, beside our own line
+    try:
+        load_package()  # a signal until here ends the process: `startup.end_when_stopped`
+        from keras_detect.data import pixel_limit
+        from keras_detect.training.divergence import TrainingDiverged
+    except (ValueError, OSError) as error:
+        return _failed(arguments, error, 2)
     with interrupting() as received:
-        diverged: tuple = ()
         try:
-            load_package()
-            from keras_detect.data import pixel_limit
-            from keras_detect.training.divergence import TrainingDiverged
-
-            diverged = (TrainingDiverged,)
             with pixel_limit(getattr(arguments, "max_pixels", None)):
                 return arguments.run(arguments)
         except (ValueError, OSError) as error:
-            status, stopped = 2, error
-        except diverged as error:
-            status, stopped = 1, error
+            return _failed(arguments, error, 2)
+        except TrainingDiverged as error:
+            return _failed(arguments, error, 1)
         except KeyboardInterrupt as error:
-            status, stopped = received.status, error
-        if arguments.debug:
-            raise stopped
-        message = one_line(stopped, 4000)
-        if isinstance(stopped, KeyboardInterrupt):
-            message = f"stopped by {received.name}. {message or 'Nothing was finished.'}"
-        print(f"keras-detect {arguments.command}: {message}", file=sys.stderr)
-        return status
+            message = f"stopped by {received.name}. {one_line(error, 4000) or 'Nothing was finished.'}"
+            return _failed(arguments, error, received.status, message)
+
+
+def _failed(arguments, error, status, message=None):
+    """Says in one line what ended a sub-command and returns its status; with `--debug`, raises it."""
+    if arguments.debug:
+        raise error
+    print(f"keras-detect {arguments.command}: {message or one_line(error, 4000)}", file=sys.stderr)
+    return status

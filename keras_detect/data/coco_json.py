@@ -330,7 +330,7 @@ def _picture_folder(file, split, entries):
         return here
     looked = ", ".join(str(place) for place in dict.fromkeys(places) if place.is_dir())
     raise FileNotFoundError(
-        f"Picture not found: {shown(entries[0]['file_name'], 200)}, listed in {file}. Looked in: {looked}. "
+        f"Image not found: {shown(entries[0]['file_name'], 200)}, listed in {file}. Looked in: {looked}. "
         "Put the pictures into images/ beside the annotations."
     )
 
@@ -346,8 +346,7 @@ def _lies_there(place, name, file):
 
 def _record(entry, annotations, folder, label_of, file, defects):
     """The `Record` of an entry, or None where its picture is refused."""
-    size = (entry.get("height"), entry.get("width"))
-    size = size if all(isinstance(side, int | float) and side > 0 for side in size) else None
+    size = _size(entry, defects)
     try:
         path = image_path(folder, entry["file_name"], file.parent.parent, file)
     except DataPathError as error:
@@ -380,6 +379,20 @@ def _record(entry, annotations, folder, label_of, file, defects):
         entries=_image_entries(entry),
         **values,
     )
+
+
+def _size(entry, defects):
+    """`(height, width)` as annotated, None where that is absent or no size: the image's own is taken then."""
+    sides = (entry.get("height"), entry.get("width"))
+    try:
+        size = tuple(float("nan") if isinstance(side, bool) else float(side) for side in sides)
+    except (TypeError, ValueError, OverflowError):
+        size = (float("nan"),)
+    if all(0 < side < float("inf") for side in size):
+        return tuple(int(side) if side < _LARGEST and side.is_integer() else side for side in size)
+    if any(side is not None for side in sides):
+        defects.add(DROPPED, "image sizes that are none; the file's own is taken", entry["file_name"])
+    return None
 
 
 def _image_entries(entry):

@@ -77,13 +77,23 @@ def opened(source: Any, name: Any, max_pixels: int | None = None) -> Iterator[Im
         ImageError: no image, or more pixels than the limit; also for whatever Pillow raises in the block, where the
             image is decoded.
     """
-    limit = _limit.get() if max_pixels is None else max_pixels
+    with _errors_name(name), _pillow_opens(source) as image:
+        _check_opened(image, name, max_pixels)
+        yield image
+
+
+def _check_opened(image, name, max_pixels):
+    """Raises `ImageError` for a Pillow image that is not to be decoded."""
+    check_pixels(image.size, name, max_pixels)
+    if image.format in _RUN_PROGRAMS:
+        raise ImageError(f"{shown(name, 400)} is {image.format}, which is no image of pixels. Save it as PNG.")
+
+
+@contextlib.contextmanager
+def _errors_name(name):
+    """Makes an `ImageError` that names the image of whatever a decoder raises."""
     try:
-        with _pillow_opens(source) as image:
-            check_pixels(image.size, name, limit)
-            if image.format in _RUN_PROGRAMS:
-                raise ImageError(f"{shown(name, 400)} is {image.format}, which is no image of pixels. Save it as PNG.")
-            yield image
+        yield
     except ImageError:
         raise
     except MemoryError:
@@ -247,10 +257,10 @@ def _facts(source, name, annotated_size):
         height, width = turned
     elif (height, width) != tuple(annotated_size):
         raise ValueError(
-            f"The boxes of {shown(name, 400)} were drawn on a picture of {shown(annotated_size[1])} x "
+            f"The boxes of {shown(name, 400)} were drawn on an image of {shown(annotated_size[1])} x "
             f"{shown(annotated_size[0])} pixels "
-            f"(width x height). Received a picture of {width} x {height}. Correct the size in the annotation, "
-            "or put the original picture back."
+            f"(width x height). Received an image of {width} x {height}. Correct the size in the annotation, "
+            "or put the image back that was annotated."
         )
     if upright and orientation != 1:
         decoder = PYTHON
@@ -282,7 +292,7 @@ def read_picture(path, upright=True, name=None, max_pixels=None):
 def _check_file(path):
     """Raises unless a path names a regular file."""
     if kind_of(path) != FILE:
-        raise FileNotFoundError(f"Picture not found: {shown(path, 400)}")
+        raise FileNotFoundError(f"Image not found: {shown(path, 400)}")
 
 
 def _decoded(image, upright, name):
@@ -297,7 +307,7 @@ def to_rgb(image, name="the picture"):
     """A Pillow picture of any mode as uint8 [H, W, 3] RGB. Raises `ImageError` for floating-point pictures."""
     if image.mode == "F":
         raise ImageError(
-            "A picture holds whole numbers, 8 or 16 bits a channel. Received floating-point pixels in "
+            "An image holds whole numbers, 8 or 16 bits per channel. Received floating-point pixels in "
             f"{shown(name, 400)}. "
             "Scale them to 0...255 and save them as PNG."
         )
@@ -333,9 +343,9 @@ def _tail(source, count):
 
 def _unreadable(name, error):
     known = not isinstance(error, UnidentifiedImageError)
-    reason = one_line(error, 200) or type(error).__name__ if known else "no picture format is recognised"
+    reason = one_line(error, 200) or type(error).__name__ if known else "no image format is recognised"
     return ImageError(
-        f"Not a readable picture: {shown(name, 400)} ({reason}). Replace the file, or remove it with its annotation."
+        f"Not a readable image: {shown(name, 400)} ({reason}). Replace the file, or remove it with its annotation."
     )
 
 
@@ -410,8 +420,10 @@ def as_pixels(image, max_pixels=None):
     if hasattr(image, "read"):
         return _pixels_of_file(image, getattr(image, "name", type(image).__name__), max_pixels)
     if isinstance(image, Image.Image):
-        check_pixels(image.size, "The image", max_pixels)
-        return _decoded(image, upright=True, name="the image")
+        name = getattr(image, "filename", "") or "the Pillow image"
+        with _errors_name(name):
+            _check_opened(image, name, max_pixels)
+            return _decoded(image, upright=True, name=name)
     pixels = np.asarray(image)
     if pixels.ndim == 2:
         pixels = pixels[..., None]

@@ -25,7 +25,7 @@ def picture_or_refuse(path, annotated_size, defects, where):
     try:
         return find_picture(str(path), annotated_size=annotated_size)
     except FileNotFoundError:
-        message = f"Picture not found: {shown(path.name, 200)}, {where}. Looked in: {shown(path.parent, 400)}."
+        message = f"Image not found: {shown(path.name, 200)}, {where}. Looked in: {shown(path.parent, 400)}."
         defects.refuse("annotations whose picture is missing", path.name, message, FileNotFoundError)
     except ValueError as error:
         kind = "annotated sizes that differ from the file" if "were drawn on" in str(error) else "unreadable pictures"

@@ -198,7 +198,7 @@ def _record(file, parsed, pictures, names, label_of, defects):
     name, size, objects = parsed
     found = pictures.get(name) or pictures.get(file.stem)
     if found is None:
-        message = f"Picture not found: {shown(name or file.stem, 200)}, annotated in {file}."
+        message = f"Image not found: {shown(name or file.stem, 200)}, annotated in {file}."
         defects.refuse("annotations whose picture is missing", file.name, message, FileNotFoundError)
         return None
     for class_name, _, _ in objects:

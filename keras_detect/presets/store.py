@@ -47,6 +47,8 @@ def load_preset(name, num_classes=None, load_weights=True, progress=True):
     check_num_classes(num_classes, "the preset's")
     if not isinstance(name, str | os.PathLike):
         raise TypeError(f"A preset is a name, an address or a path. Received a {type(name).__name__}.")
+    if name not in names():
+        files.check_regular(name)
     return resolve("preset", name, num_classes=num_classes, load_weights=load_weights, progress=progress)
 
 

@@ -17,7 +17,7 @@ from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.training.recipe import Recipe
 from keras_detect.transforms import RandomHorizontalFlip, RandomVerticalFlip
 from keras_detect.transforms.resizers import KeepAspectRatioResizer
-from keras_detect.visualization import draw_boxes, draw_gallery, draw_side_by_side
+from keras_detect.visualization import draw_boxes, draw_gallery, draw_side_by_side, save_image
 
 DETECTOR = "ssd_mobilenet_v2_oidv4"  # everyday objects in 23 classes
 PHOTO = pathlib.Path(__file__).parents[1] / "photos" / "control_room.jpg"
@@ -86,7 +86,7 @@ def _detect_in_a_photo(output):
     counts = collections.Counter(found["class_names"])
     print("    found " + ", ".join(f"{count} {name}" for name, count in counts.most_common()))
     columns = (found[key] for key in (schema.BOXES, schema.LABELS, schema.SCORES))
-    draw_boxes(PHOTO, *columns, class_names=model.class_names).save(output / "photo.png")
+    save_image(draw_boxes(PHOTO, *columns, class_names=model.class_names), output / "photo.png")
 
 
 def _model():
@@ -108,8 +108,8 @@ def _draw(model, dataset, output):
         for example, detections in zip(examples, found, strict=True)
     ]
     for index, sheet in enumerate(sheets):
-        sheet.save(output / f"detection_{index}.png")
-    draw_gallery(sheets, columns=2, cell_size=sheets[0].size).save(output / "detections.png")
+        save_image(sheet, output / f"detection_{index}.png")
+    save_image(draw_gallery(sheets, columns=2, cell_size=sheets[0].size), output / "detections.png")
 
 
 def _detects_the_same(model, loaded, dataset):

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from absl import logging
 
+from keras_detect.files import check_regular
 from keras_detect.weights.folded_batch_norm import folded_layers, unfold_batchnorm
 from keras_detect.weights.restore import RestoreReport, restore
 
@@ -113,6 +114,8 @@ def restore_model(model, source: Any, kind: str = "detection", calibration_image
 
 
 def _reader(source):
+    if isinstance(source, str | os.PathLike):
+        check_regular(source)
     for reader in _READERS.values():
         if reader.opens(source):
             return reader

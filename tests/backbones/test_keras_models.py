@@ -252,6 +252,7 @@ def test_bad_models_get_help(build, settings, message):
         from_keras_model(build(), **settings)
 
 
+@pytest.mark.backend_free
 def test_from_backbone_explains_itself():
     for arguments, message in (
         ({"backbone": "mobilenet_v22"}, "Unknown backbone 'mobilenet_v22'. Did you mean mobilenet_v2"),
@@ -271,7 +272,14 @@ def test_from_backbone_explains_itself():
         SSD.from_config(wrong)
 
 
-@pytest.mark.parametrize("neck", ["ssd", "fpn", FeaturePyramid(levels=("C3", "C4"), coarse_levels=1, depth=8)])
+@pytest.mark.parametrize(
+    "neck",
+    [
+        "ssd",
+        pytest.param("fpn", marks=pytest.mark.backend_free),
+        pytest.param(FeaturePyramid(levels=("C3", "C4"), coarse_levels=1, depth=8), marks=pytest.mark.backend_free),
+    ],
+)
 def test_a_detector_in_one_line_trains_and_survives_saving(neck, tmp_path):
     model = SSD.from_backbone(small_model(), num_classes=3, image_size=64, neck=neck)
     maps = len(model.feature_extractor.outputs)

@@ -10,7 +10,8 @@ import keras_detect
 from keras_detect import schema
 from tests import goldens, tiny
 
-MODELS = pytest.mark.parametrize("build", tiny.TINY_MODELS.values(), ids=tiny.TINY_MODELS)
+BUILDS = list(tiny.TINY_MODELS.values())
+MODELS = pytest.mark.parametrize("build", BUILDS, ids=tiny.TINY_MODELS)
 
 
 def sgd(model, **options):
@@ -153,7 +154,13 @@ def test_classes_is_accepted_for_labels(build):
 
 
 @MODELS
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        pytest.param("mixed_float16", marks=() if goldens.BACKEND == "tensorflow" else pytest.mark.slow),
+        "mixed_bfloat16",
+    ],
+)
 def test_mixed_precision_trains_and_keeps_its_policy(build, policy, tmp_path):
     keras.config.set_dtype_policy(policy)
     model = sgd(build())
@@ -280,7 +287,12 @@ def test_truth_that_would_train_silently_wrong_is_refused(build):
         model.fit(x, {schema.BOXES: y[schema.BOXES]}, verbose=0)
 
 
-@MODELS
+@pytest.mark.parametrize(
+    "build",
+    # JAX compiles unless told otherwise: there, it is the steps without XLA that this test adds
+    [pytest.param(build, marks=pytest.mark.slow if goldens.BACKEND == "jax" else ()) for build in BUILDS],
+    ids=tiny.TINY_MODELS,
+)
 def test_xla_compiles_whole_steps(build):
     """Static shapes from end to end; on PyTorch, Keras does not compile."""
     if goldens.BACKEND == "torch":

@@ -182,7 +182,7 @@ def test_tensorflow_decodes_what_pillow_does(tmp_path, kind):
     picture = find_picture(file)
     assert picture.decoder == decoder
     if "cut" in kind:
-        with pytest.raises(ValueError, match=r"Not a readable picture: .*a.jpeg"):
+        with pytest.raises(ValueError, match=r"Not a readable image: .*a.jpeg"):
             picture.read()
         return
     record = DetectionDataset.from_arrays([picture.read()], [[]], [[]], ["a"]).records[0]
@@ -205,7 +205,7 @@ def test_a_damaged_picture_is_named_while_training(tmp_path):
     write_coco(numbered(3), tmp_path)
     file = tmp_path / "images" / "image_000001.png"
     file.write_bytes(file.read_bytes()[:50])  # the header and the beginning of the pixels
-    with pytest.raises(Exception, match=r"Not a readable picture: .*image_000001.png"):
+    with pytest.raises(Exception, match=r"Not a readable image: .*image_000001.png"):
         collect(load_dataset(tmp_path).batches(SMALL, 2))
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_detect.data import DetectionDataset
-from keras_detect.data.image import as_pixels
+from keras_detect.data.image import ImageError, as_pixels
 from keras_detect.transforms.resizers import IdentityResizer
 from keras_detect.visualization import draw_boxes
 
@@ -74,7 +74,7 @@ def test_of_several_frames_the_first_is_used_and_named(tmp_path, caplog):
         ("https://example.org/a.jpg", ValueError, "URLs are not fetched.*Download"),
         ("absent.jpg", FileNotFoundError, "absent.jpg"),
         ("", FileNotFoundError, "not found"),
-        (b"no image", ValueError, "Not a readable picture: 8 bytes"),
+        (b"no image", ValueError, "Not a readable image: 8 bytes"),
         (np.zeros((1, 4, 4, 3)), ValueError, r"shape \(1, 4, 4, 3\). Pass several images as a list"),
         (np.zeros((4, 4, 2)), ValueError, r"shape \(4, 4, 2\)"),
         (None, ValueError, "NoneType"),
@@ -83,6 +83,18 @@ def test_of_several_frames_the_first_is_used_and_named(tmp_path, caplog):
 def test_what_is_no_image(source, error, message):
     with pytest.raises(error, match=message):
         as_pixels(source)
+
+
+def test_a_pillow_image_is_refused_in_our_words(tmp_path):
+    content = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(content, "PNG")
+    (tmp_path / "half.png").write_bytes(content.getvalue()[:2000])
+    for source, name in (
+        (Image.open(tmp_path / "half.png"), "half.png"),
+        (Image.open(io.BytesIO(content.getvalue()[:2000])), "the Pillow image"),
+    ):
+        with pytest.raises(ImageError, match=f"Not a readable image: .*{name} .*Replace the file"):
+            as_pixels(source)
 
 
 def test_a_folder_is_no_image(tmp_path):

@@ -61,6 +61,23 @@ def test_voc_corners_are_taken_without_a_shift(tmp_path):
     assert (example["file_name"], example["image_id"], example["image"].shape) == ("a.jpg", "a", (20, 40, 3))
 
 
+@pytest.mark.parametrize("width", [-40, 0, float("nan"), float("inf"), "wide", [40], True, 10**400])
+def test_a_coco_size_that_is_none_is_counted(tmp_path, width):
+    data = load_dataset(coco(tmp_path, [{"bbox": [4, 5, 36, 5], "category_id": 7}], width=width))
+    assert data.defects.counts() == {"image sizes that are none; the file's own is taken": 1}
+    np.testing.assert_allclose(data[0]["boxes"], [[0.25, 0.1, 0.5, 1.0]], atol=1e-7)
+
+
+@pytest.mark.parametrize(("width", "usable"), [("40", True), (40.0, True), (None, True), (1e30, False)])
+def test_a_coco_size_is_that_of_the_image(tmp_path, width, usable):
+    coco(tmp_path, [{"bbox": [4, 5, 36, 5], "category_id": 7}], width=width, **({} if width else {"height": None}))
+    if usable:
+        assert not load_dataset(tmp_path).defects.counts()
+        return
+    with pytest.raises(ValueError, match=r"drawn on an image of 1e\+30 x 20 pixels.*Received an image of 40 x 20"):
+        load_dataset(tmp_path)
+
+
 def test_coco_boxes_and_category_ids_with_gaps(tmp_path):
     """x 4, y 5, width 36, height 5: the same box; ids 3 and 7 become labels 0 and 1."""
     rows = [
@@ -250,16 +267,16 @@ def broken(tmp_path, what):
         ("text file", ValueError, r"a.txt is not a file of annotations"),
         ("xml", ValueError, r"a.xml is not readable XML"),
         ("no box", ValueError, r"a.xml is not a Pascal VOC annotation"),
-        ("missing picture", FileNotFoundError, r"Picture not found: a.jpg, annotated in .*a.xml"),
-        ("text as picture", ValueError, r"Not a readable picture: .*a.jpg"),
-        ("other size", ValueError, r"a.jpg were drawn on a picture of 80 x 40 .* Received a picture of 40 x 20"),
+        ("missing picture", FileNotFoundError, r"Image not found: a.jpg, annotated in .*a.xml"),
+        ("text as picture", ValueError, r"Not a readable image: .*a.jpg"),
+        ("other size", ValueError, r"a.jpg were drawn on an image of 80 x 40 .* Received an image of 40 x 20"),
         ("json", ValueError, r"instances.json is not readable JSON"),
         ("json keys", ValueError, r"instances.json lacks: annotations, categories"),
         ("json list", ValueError, r"instances.json lacks"),
         ("category", ValueError, r"Annotation 1 in .*instances.json has category_id 9"),
         ("bbox", ValueError, r"needs \"bbox\".*Received: \[1, 2, 3\]"),
         ("foreign picture", ValueError, r"image_id 99"),
-        ("missing coco picture", FileNotFoundError, r"Picture not found: b.jpg"),
+        ("missing coco picture", FileNotFoundError, r"Image not found: b.jpg"),
     ],
 )
 def test_one_clear_line_for_what_is_wrong(tmp_path, what, error, message):

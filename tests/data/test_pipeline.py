@@ -85,6 +85,7 @@ def digest():
     return found.hexdigest()
 
 
+@pytest.mark.backend_free
 def test_a_seed_repeats_in_another_process():
     root = pathlib.Path(__file__).resolve().parents[2]
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONHASHSEED": "3"}

@@ -87,7 +87,7 @@ def test_an_image_lies_upright_whatever_its_source(model, tmp_path):
         same(result, wanted)
 
 
-@pytest.mark.parametrize("build", tiny.TINY_MODELS.values(), ids=tiny.TINY_MODELS)
+@pytest.mark.parametrize("build", [tiny.tiny_ssd, pytest.param(tiny.tiny_faster_rcnn, marks=pytest.mark.backend_free)])
 def test_detect_and_predict_agree_bit_for_bit(build):
     model = build()
     for size in ((64, 64), (50, 90), (200, 150)):

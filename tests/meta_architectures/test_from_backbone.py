@@ -59,6 +59,7 @@ def test_necks_by_name_follow_the_backbone(name, neck, levels):
     assert model.feature_extractor.strides == levels
 
 
+@pytest.mark.backend_free
 def test_a_detector_with_every_part_by_name(tmp_path):
     model = tiny.tiny_ssd(
         neck="bifpn",
@@ -83,6 +84,7 @@ def test_a_detector_with_every_part_by_name(tmp_path):
     np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, scores))
 
 
+@pytest.mark.backend_free
 def test_parts_by_class_follow_the_model_as_those_by_name_do():
     neck = functools.partial(BiFPN, num_iterations=1, num_filters=16)
     model = tiny.tiny_ssd(
@@ -143,6 +145,7 @@ def test_anchors_follow_the_resizer(resizer, side):
     assert model.proposal_stage.anchor_generator.base_anchor_size == (side, side)
 
 
+@pytest.mark.backend_free
 def test_faster_rcnn_on_a_bifpn():
     model = tiny.tiny_faster_rcnn(neck="bifpn")
     assert model.feature_extractor.neck == BiFPN(levels=("C3", "C4", "C5"), max_level=6)
@@ -199,6 +202,7 @@ def own_parts(monkeypatch):
     return TwoMaps, SmallHead, Squares, DoubleL1
 
 
+@pytest.mark.backend_free
 def test_a_users_parts_by_name(own_parts, tmp_path):
     model = tiny.tiny_ssd(
         neck="two_maps", box_predictor="small_head", anchor_generator="squares", localization_loss="double_l1"

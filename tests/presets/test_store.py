@@ -252,6 +252,14 @@ def test_an_unknown_name_lists_the_near_ones(home):
     assert not home.exists()
 
 
+@pytest.mark.parametrize("name", ["pipe", "pipe.keras"])
+def test_a_pipe_is_no_preset(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    for path in (tmp_path / name, str(tmp_path / name)):
+        with pytest.raises(ValueError, match=rf"{name} is a pipe, a socket or a device. Expected a regular file"):
+            store.load_preset(path)
+
+
 def test_hubs(model, monkeypatch, tmp_path):
     folder = store.save_preset(model, tmp_path / "hub")
     monkeypatch.setattr("keras_detect.presets.download.remote_folder", lambda uri: folder)

@@ -61,6 +61,18 @@ def test_what_a_model_cannot_have(field, value):
 
 
 @pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("ssd_efficientdet_d0_512x512_coco17_tpu-8", "depth"),
+        ("ssd_efficientdet_d0_512x512_coco17_tpu-8", "num_filters"),
+        (NAMES[1], "first_stage_max_proposals"),
+    ],
+)
+def test_none_is_too_few(name, field):
+    check(from_pipeline_config, field, "0", text_of(name))
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("batch_size", "-8"), ("batch_size", "1000000000"), ("num_steps", "-1"), ("num_steps", "99999999999"),
@@ -73,8 +85,8 @@ def test_what_a_training_cannot_have(field, value):
     check(training_config, field, value)
 
 
-def check(read, field, value):
-    text = text_of(NAMES[0])
+def check(read, field, value, text=None):
+    text = text or text_of(NAMES[0])
     match = re.search(rf"\b{field}\s*:\s*\S+", text)
     if match is None:
         owner = {"max_negatives_per_positive": "loss {", "num_hard_examples": "loss {"}[field]

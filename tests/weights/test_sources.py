@@ -89,6 +89,10 @@ def test_an_unknown_source_says_what_there_is(tmp_path):
         model.restore(tmp_path / "notes.txt")
     with pytest.raises(ValueError, match="nothing in it that can be restored"):
         model.restore(tmp_path)
+    for name in ("pipe", "pipe.keras", "pipe.h5", "pipe.tflite", "pipe.pth", "pipe.safetensors"):  # reading would hang
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ValueError, match=rf"{name} is a pipe, a socket or a device"):
+            model.restore(tmp_path / name)
     with pytest.raises(TypeError, match=r"Received a int as a source of weights(.|\n)*detector of this package"):
         model.restore(3)
     with pytest.raises(ValueError, match="kind must be one of detection, classification"):
