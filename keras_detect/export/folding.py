@@ -23,6 +23,21 @@ def fold_batch_norm(graph_def) -> int:
     return sum(_fold(graph, node) for node in list(graph_def.node) if node.op in _NORMS)
 
 
+def remove_unused(graph_def, kept) -> None:
+    """Removes every node that none of the tensors or nodes called `kept` needs, in place."""
+    nodes = {node.name: node for node in graph_def.node}
+    needed: set[str] = set()
+    waiting = [_node_name(name) for name in kept]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += [_node_name(source) for source in nodes[name].input]
+    for index in reversed(range(len(graph_def.node))):
+        if graph_def.node[index].name not in needed:
+            del graph_def.node[index]
+
+
 class _Graph:
     """Nodes by name, with their consumers."""
 

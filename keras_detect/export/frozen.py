@@ -9,7 +9,7 @@ import keras
 
 from keras_detect import schema
 from keras_detect.export.errors import ExportError
-from keras_detect.export.folding import fold_batch_norm
+from keras_detect.export.folding import fold_batch_norm, remove_unused
 from keras_detect.export.metadata import model_metadata
 from keras_detect.kernels import dispatch
 
@@ -41,7 +41,19 @@ class FrozenDetector:
     @functools.cached_property
     def function(self):
         """The whole detector: `images [B, H, W, 3]` uint8 -> dict of detections (`schema`), a concrete function."""
-        return self.trace(self.model.deployable, self.images_spec("uint8"))
+        return self.trace(self.deployable, self.images_spec("uint8"))
+
+    def deployable(self, images):
+        """`model.deployable`, with static shapes behind a resizer that has one canvas, whatever `images` are."""
+        inputs = self.preprocess(images)
+        return self.model.postprocess(self.model(inputs, training=False), inputs[schema.TRUE_IMAGE_SHAPES])
+
+    def preprocess(self, images):
+        """`model.preprocess`, likewise: `{"images" [B, h, w, 3] float32, "true_image_shapes" [B, 3] int32}`."""
+        inputs = self.model.preprocess(images)
+        with contextlib.suppress(ExportError):
+            inputs[schema.IMAGES].set_shape((None, *canvas_of(self.model), None))
+        return inputs
 
     def images_spec(self, dtype):
         """`TensorSpec` of the input pixels, called "images"."""
@@ -106,6 +118,7 @@ def frozen_function(traced, specs):
     outputs = dict(zip(sorted(names), [tensor.name for tensor in constant.outputs], strict=True))
     graph_def = constant_folded(constant.graph.as_graph_def(), inputs, list(outputs.values()))
     fold_batch_norm(graph_def)
+    remove_unused(graph_def, [*inputs, *outputs.values()])
 
     def run(*tensors):
         found = tf.graph_util.import_graph_def(
@@ -114,12 +127,11 @@ def frozen_function(traced, specs):
             return_elements=list(outputs.values()),
             name="detector",
         )
+        for name, tensor in zip(outputs, found, strict=True):
+            tensor.set_shape(traced.structured_outputs[name].shape)
         return dict(zip(outputs, found, strict=True))
 
-    function = tf.function(run, input_signature=list(specs), autograph=False).get_concrete_function()
-    for name, tensor in function.structured_outputs.items():
-        tensor.set_shape(traced.structured_outputs[name].shape)
-    return function
+    return tf.function(run, input_signature=list(specs), autograph=False).get_concrete_function()
 
 
 def constant_folded(graph_def, inputs, outputs):

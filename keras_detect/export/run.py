@@ -177,11 +177,11 @@ def _average_precision(model, runner, options):
 
 
 def _check_comparison(compared, tolerance, name, path):
-    if tolerance is not None and compared.missing:
+    if tolerance is not None and not compared.equal:
         raise ExportError(
             f"The {name} file does not detect what predict detects, and was not kept. Expected: the same detections, "
-            f"boxes and scores within {tolerance:g}. Received: {compared.missing} detections of one side without a "
-            f"partner, {compared.matched} of {compared.detections} equal. Nothing was written to {path}."
+            f"boxes and scores within {tolerance:g}. Received: {compared.matched} of {compared.detections} equal, "
+            f"{compared.missing} of one side without a partner. Nothing was written to {path}."
         )
 
 

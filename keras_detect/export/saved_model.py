@@ -77,15 +77,15 @@ def _functions(frozen):
     """`{input type: tf.function}`: each brings its input to preprocessed images, and all call one frozen detector."""
     import tensorflow as tf
 
-    batch, model = frozen.batch_size, frozen.model
+    batch = frozen.batch_size
     height, width = frozen.image_size or (None, None)
     pixels = tf.TensorSpec((batch, height, width, 3), tf.float32, name=_INPUT)
     strings = tf.TensorSpec((batch,), tf.string, name=_INPUT)
-    preprocess = frozen.trace(model.preprocess, pixels)
-    preprocess_one = frozen.trace(model.preprocess, tf.TensorSpec((1, height, width, 3), tf.float32, name=_INPUT))
+    preprocess = frozen.trace(frozen.preprocess, pixels)
+    preprocess_one = frozen.trace(frozen.preprocess, tf.TensorSpec((1, height, width, 3), tf.float32, name=_INPUT))
     specs = [preprocess.structured_outputs[key] for key in (schema.IMAGES, schema.TRUE_IMAGE_SHAPES)]
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name) for tensor, name in zip(specs, _NETWORK, strict=True)]
-    detector = frozen.trace(functools.partial(upstream_outputs.detect, model), *specs)
+    detector = frozen.trace(functools.partial(upstream_outputs.detect, frozen.model), *specs)
 
     def on_images(input_tensor):
         inputs = preprocess(tf.cast(input_tensor, tf.float32))

@@ -48,6 +48,14 @@ def test_a_difference_is_missing_on_one_side_or_both(changed):
     assert verification.compare(detections(**changed), detections(), 1e-3).missing > 0
 
 
+def test_scores_that_all_lie_at_a_cut_excuse_nothing():
+    boxes = np.tile([[0.1, 0.1, 0.5, 0.5]], (20, 1)) * np.linspace(0.5, 1.5, 20)[:, None]
+    close = detections(boxes, np.full(20, 0.3), np.zeros(20), room=20)
+    assert verification.compare(close, close, 1e-3).equal
+    other = verification.compare(close, detections(boxes * 0.99, np.full(20, 0.3), np.zeros(20), room=20), 1e-3)
+    assert not other.missing and not other.equal
+
+
 def test_what_a_cut_may_have_taken_is_not_missing():
     weaker = {"boxes": BOXES[:2], "scores": (0.9, 0.8), "labels": (0, 1)}
     close = detections(scores=(0.9, 0.8, 0.3005))
