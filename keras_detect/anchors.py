@@ -6,6 +6,7 @@ from keras_detect.boxes.anchor_generators import (
     GridAnchorGenerator,
     MultiscaleGridAnchorGenerator,
     SsdAnchorGenerator,
+    TorchGridAnchorGenerator,
 )
 from keras_detect.boxes.box_coders import FasterRcnnBoxCoder, KeypointBoxCoder, MeanStddevBoxCoder, SquareBoxCoder
 from keras_detect.boxes.matchers import ArgMaxMatcher, BipartiteMatcher
@@ -37,6 +38,7 @@ __all__ = [
     "SsdAnchorGenerator",
     "TargetAssigner",
     "ThresholdedIouSimilarity",
+    "TorchGridAnchorGenerator",
     "register_anchor_generator",
     "register_matcher",
 ]

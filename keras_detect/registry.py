@@ -290,14 +290,16 @@ def part(cls):
 
     Parts (anchor generators, coders, matchers, losses, resizers...) have settings and no weights. Two parts with the
     same settings are equal and hash alike. `get_config` / `from_config` round-trip, nested parts included; sequences
-    are stored as tuples.
+    are stored as tuples. A setting made by `seldom` is in the config only where it is not the default.
     """
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
     def get_config(self):
+        values = {field: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
-            field.name: keras.saving.serialize_keras_object(_plain(getattr(self, field.name)))
-            for field in dataclasses.fields(self)
+            field.name: keras.saving.serialize_keras_object(_plain(value))
+            for field, value in values.items()
+            if not (field.metadata.get(_SELDOM) and value == field.default)
         }
 
     @classmethod
@@ -307,6 +309,14 @@ def part(cls):
     cls.get_config = get_config
     cls.from_config = from_config
     return serializable(cls)
+
+
+_SELDOM = "seldom"
+
+
+def seldom(default: typing.Any) -> typing.Any:
+    """The field of a `part` for a setting that few models need: configs leave out its default."""
+    return dataclasses.field(default=default, metadata={_SELDOM: True})
 
 
 def _plain(value):

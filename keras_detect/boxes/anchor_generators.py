@@ -56,6 +56,15 @@ class AnchorGenerator(abc.ABC):
             return [level.copy() for level in _constants(self, shapes, image)]
         return self._all_levels(keras.ops, shapes, image)
 
+    def level_numbers(self, feature_map_shapes):
+        """`[A]` int32: the number of the level that each anchor belongs to; arguments as `__call__`."""
+        counts = zip(feature_map_shapes, self.num_anchors_per_location(), strict=True)
+        sizes = [shape[0] * shape[1] * anchors for shape, anchors in counts]
+        if all(isinstance(size, int) for size in sizes):
+            return np.repeat(np.arange(len(sizes), dtype="int32"), sizes)
+        levels = [keras.ops.full((size,), level, dtype="int32") for level, size in enumerate(sizes)]
+        return keras.ops.concatenate(levels)
+
     @abc.abstractmethod
     def num_anchors_per_location(self):
         """Anchors per cell, one integer per level."""
@@ -256,6 +265,37 @@ class MultiscaleGridAnchorGenerator(AnchorGenerator):
         sizes = _sizes(scales, self.aspect_ratios, (self.anchor_scale * stride,) * 2)
         offset = [stride / 2 if not isinstance(side, int) or side % stride == 0 else 0.0 for side in image]
         return _normalised(image, sizes, (stride, stride), offset)
+
+
+@part
+class TorchGridAnchorGenerator(AnchorGenerator):
+    """The anchors of torchvision's detectors: corners rounded to whole pixels, the first centre at 0.
+
+    The distance of neighbouring cells is the image's side divided by the map's, without remainder; it is no power of
+    two on coarse maps of images whose sides are not multiples of their strides.
+
+    Args:
+        sizes: per level, sides of the anchors of aspect ratio 1, in pixels.
+        aspect_ratios: widths over heights, of every level. torchvision's own are heights over widths.
+    """
+
+    sizes: tuple = tuple(tuple(int(side * 2 ** (third / 3)) for third in range(3)) for side in (32, 64, 128, 256, 512))
+    aspect_ratios: tuple = (2.0, 1.0, 0.5)
+
+    def __post_init__(self):
+        _freeze(self, "sizes", "aspect_ratios")
+
+    def num_anchors_per_location(self):
+        return tuple(len(sides) * len(self.aspect_ratios) for sides in self.sizes)
+
+    def _grid(self, xp, level, shape, image):
+        # in float32: where half a side lies between two pixels, the precision decides
+        roots = np.sqrt(np.float32(1.0) / np.asarray(self.aspect_ratios, "float32"))
+        sides = np.asarray(self.sizes[level], "float32")
+        heights, widths = (2.0 * np.round(np.outer(ratios, sides) / 2) for ratios in (roots, np.float32(1.0) / roots))
+        sizes = list(zip(heights.ravel().tolist(), widths.ravel().tolist(), strict=True))
+        stride = [xp.floor(1.0 * side / cells) for side, cells in zip(image, shape, strict=True)]
+        return _normalised(image, sizes, stride, (0.0, 0.0))
 
 
 @part

@@ -11,7 +11,7 @@ box.
 from keras import ops
 
 from keras_detect.boxes import box_ops
-from keras_detect.registry import part
+from keras_detect.registry import part, seldom
 
 # Added to sizes before division and logarithm, on encoding only: upstream's targets contain it.
 _EPSILON = 1e-8
@@ -28,12 +28,19 @@ class FasterRcnnBoxCoder:
 
     Args:
         scale_factors: four positive numbers (for y, x, height, width) that multiply the codes; `None` for ones.
+        largest_log_ratio: decoding bounds the logarithms of the size ratios; torchvision's bound is log(1000 / 16).
     """
 
     scale_factors: tuple | None = None
+    largest_log_ratio: float = seldom(_LARGEST_LOG_RATIO)
 
     def __post_init__(self):
         _check_scale_factors(self, 4)
+        if not 0.0 < self.largest_log_ratio <= _LARGEST_LOG_RATIO:
+            raise ValueError(
+                f"largest_log_ratio is positive, and at most {_LARGEST_LOG_RATIO:g}. Received: "
+                f"largest_log_ratio={self.largest_log_ratio}"
+            )
 
     @property
     def code_size(self):
@@ -52,8 +59,9 @@ class FasterRcnnBoxCoder:
         """`[..., A, 4]` codes and anchors to `[..., A, 4]` boxes, not clipped."""
         ty, tx, th, tw = _unscaled(codes, self.scale_factors)
         yc_a, xc_a, height_a, width_a = _center_size(anchors)
+        height, width = (_exp(ratio, self.largest_log_ratio) for ratio in (th, tw))
         return box_ops.to_corners(
-            ops.stack([ty * height_a + yc_a, tx * width_a + xc_a, _exp(th) * height_a, _exp(tw) * width_a], axis=-1)
+            ops.stack([ty * height_a + yc_a, tx * width_a + xc_a, height * height_a, width * width_a], axis=-1)
         )
 
 
@@ -206,5 +214,5 @@ def _unscaled(codes, factors):
     return tuple(codes[..., i] for i in range(codes.shape[-1]))
 
 
-def _exp(log_ratio):
-    return ops.exp(ops.minimum(log_ratio, _LARGEST_LOG_RATIO))
+def _exp(log_ratio, largest=_LARGEST_LOG_RATIO):
+    return ops.exp(ops.minimum(log_ratio, largest))

@@ -7,7 +7,7 @@ from keras import ops
 from keras_detect.boxes import nms_greedy, nms_soft  # noqa: F401 (registers the schemes)
 from keras_detect.boxes.nms_candidates import SCHEMES, Candidates
 from keras_detect.kernels.gather import gather_rows
-from keras_detect.registry import part
+from keras_detect.registry import part, seldom
 
 
 @part
@@ -15,8 +15,8 @@ class MulticlassNonMaxSuppression:
     """Suppression of overlapping boxes, class by class; pairs with equal scores are visited by anchor, then by class.
 
     A pair of anchor and class is a candidate if its score is above the threshold (NaN never is) and its box is finite
-    and not reversed. Suppression works on the boxes as they come; then they are clipped to the window, those left
-    without area are dropped, and the best `max_total_detections` are returned.
+    and not reversed. Suppression works on the boxes as they come, or with `clip_first` on the clipped ones; then they
+    are clipped to the window, those left without area are dropped, and the best `max_total_detections` are returned.
 
     Args:
         score_threshold: candidates have a greater score.
@@ -33,6 +33,8 @@ class MulticlassNonMaxSuppression:
             `None`: 2.5 D, at least 256.
         scheme: "greedy", "soft", a name given to `register_suppression`, or a callable `Candidates -> Detections`
             (`boxes.nms_candidates`). `None`: soft where `soft_nms_sigma` is above 0, else greedy.
+        clip_first: boxes are clipped to the window before they suppress one another, as in torchvision.
+        keep_empty: boxes that clipping leaves without area are returned too, as torchvision's RetinaNet does.
 
     Raises:
         ValueError: for a setting out of its range, an unknown scheme, and `soft_nms_sigma` with another scheme.
@@ -47,6 +49,8 @@ class MulticlassNonMaxSuppression:
     change_coordinate_frame: bool = True
     pool_size: int | None = None
     scheme: Any = None
+    clip_first: bool = seldom(False)
+    keep_empty: bool = seldom(False)
 
     def __post_init__(self):
         for name in ("max_detections_per_class", "max_total_detections", "pool_size"):

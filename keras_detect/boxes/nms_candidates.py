@@ -75,6 +75,8 @@ class Candidates:
         self.settings, self.source = settings, source
         self.limit = settings.max_total_detections
         self.window = None if clip_window is None else ops.cast(ops.convert_to_tensor(clip_window), "float32")
+        if settings.clip_first and self.window is not None:
+            self.source = _ClippedBoxes(source, self.window)
         # XLA's and TensorFlow's ways to order 0.0 and -0.0 differ; no threshold of 0 or more lets either pass.
         if settings.score_threshold < 0.0:
             scores = ops.where(scores == 0.0, 0.0, scores)
@@ -137,10 +139,11 @@ class Candidates:
         return ops.maximum(earlier - ops.abs(group[:, :, None] - group[:, None, :]), 0.0)
 
     def clipped(self, boxes):
-        """Boxes cut at the window, and which are left with an area."""
+        """Boxes cut at the window, and which are returned: those left with an area, or with `keep_empty` all."""
         if self.window is not None:
             boxes = box_ops.clip_to_window(boxes, self.window)
-        return boxes, box_ops.area(boxes) > 0.0
+        area = box_ops.area(boxes)
+        return boxes, ops.ones_like(area, dtype="bool") if self.settings.keep_empty else area > 0.0
 
     def detections(self, boxes, pool, reported):
         """`Detections` of the first D pairs of a pool that are `reported`, with boxes already clipped."""
@@ -183,6 +186,22 @@ class Candidates:
         return Detections(
             ops.zeros((*shape, 4)), ops.zeros(shape), labels, ops.zeros((self.batch,), dtype="int32"), zeros
         )
+
+
+class _ClippedBoxes:
+    """The boxes of a source, cut at the window `[4]` or `[B, 4]`."""
+
+    def __init__(self, source, window):
+        self._source, self._window = source, window
+
+    def all(self):
+        boxes = self._source.all()
+        shape = ops.shape(boxes)
+        rows = ops.reshape(boxes, (shape[0], shape[1] * shape[2], 4))
+        return ops.reshape(box_ops.clip_to_window(rows, self._window), shape)
+
+    def at(self, anchors, labels):
+        return box_ops.clip_to_window(self._source.at(anchors, labels), self._window)
 
 
 def _divide(numbers, divisor):

@@ -3,15 +3,17 @@
 from keras_detect.heads.box_predictor import BoxPredictor
 from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
 from keras_detect.heads.mask_rcnn import MaskRCNNBoxPredictor
-from keras_detect.heads.region_proposal import RegionProposalPredictor
-from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredictor
+from keras_detect.heads.region_proposal import RegionProposalPredictor, SharedRegionProposalPredictor
+from keras_detect.heads.weight_shared import GroupNormBoxPredictor, WeightSharedConvolutionalBoxPredictor
 from keras_detect.registry import register_head, register_roi_head
 
 __all__ = [
     "BoxPredictor",
     "ConvolutionalBoxPredictor",
+    "GroupNormBoxPredictor",
     "MaskRCNNBoxPredictor",
     "RegionProposalPredictor",
+    "SharedRegionProposalPredictor",
     "WeightSharedConvolutionalBoxPredictor",
     "register_head",
     "register_roi_head",

@@ -3,8 +3,8 @@
 import keras
 
 from keras_detect import schema
-from keras_detect.heads.box_predictor import BoxPredictor
-from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
+from keras_detect.heads.box_predictor import BoxPredictor, check_map_count
+from keras_detect.heads.convolutional import ConvolutionalBoxPredictor, anchors_first
 from keras_detect.layers.conv_blocks import conv
 from keras_detect.registry import serializable
 
@@ -70,4 +70,72 @@ class RegionProposalPredictor(BoxPredictor):
         return {
             schema.RPN_BOX_ENCODINGS: heads[schema.BOX_ENCODINGS],
             schema.RPN_OBJECTNESS: heads[schema.CLASS_LOGITS],
+        }
+
+
+@serializable
+class SharedRegionProposalPredictor(BoxPredictor):
+    """Convolutions, box codes and objectness that all feature maps share, as in torchvision.
+
+    There is one logit of objectness per anchor; the column of "no object" beside it is 0, so that their softmax is its
+    sigmoid.
+
+    Args:
+        num_anchors_per_location: one int per feature map, all equal.
+        depth: channels of the shared convolutions.
+        num_convolutions: how many of them, 3 x 3 with a bias, each followed by ReLU.
+        box_code_size: numbers per box, the coder's `code_size`.
+        hyperparams: `ConvHyperparams`, of which initialiser and L2 are used.
+        **kwargs: Keras' own `name`, `dtype`, `trainable`.
+
+    Raises:
+        ValueError: numbers of anchors that differ between the maps.
+    """
+
+    checkpoint_family = "region_proposal_shared"
+
+    num_classes = 1  # "object", whatever its class
+    settings = ("num_anchors_per_location", "depth", "num_convolutions", "box_code_size")
+
+    def __init__(
+        self, *, num_anchors_per_location, depth=256, num_convolutions=1, box_code_size=4, hyperparams=None, **kwargs
+    ):
+        super().__init__(hyperparams=hyperparams, **kwargs)
+        self.num_anchors_per_location = tuple(int(number) for number in num_anchors_per_location)
+        if len(set(self.num_anchors_per_location)) != 1:
+            raise ValueError(
+                "Feature maps that share their heads have the same number of anchors per location. Received: "
+                f"num_anchors_per_location={self.num_anchors_per_location}."
+            )
+        self.depth, self.num_convolutions, self.box_code_size = depth, num_convolutions, box_code_size
+        anchors = self.num_anchors_per_location[0]
+        self.convolutions = [
+            conv(self.hyperparams, depth, 3, use_bias=True, name=f"shared_conv_{index}")
+            for index in range(num_convolutions)
+        ]
+        self.box_head = conv(self.hyperparams, anchors * box_code_size, 1, use_bias=True, name="shared_box")
+        self.object_head = conv(self.hyperparams, anchors, 1, use_bias=True, name="shared_object")
+
+    def build(self, input_shapes):
+        check_map_count(self.num_anchors_per_location, input_shapes)
+        channels = int(input_shapes[0][-1])
+        for layer in self.convolutions:
+            layer.build((None, None, None, channels))
+            channels = self.depth
+        for head in (self.box_head, self.object_head):
+            head.build((None, None, None, channels))
+        self.built = True
+
+    def call(self, feature_maps, training=None):
+        """Returns `{"rpn_box_encodings" [B, A, code], "rpn_objectness" [B, A, 2]}`, float32; column 1 is "object"."""
+        boxes, objects = [], []
+        for x in feature_maps:
+            for layer in self.convolutions:
+                x = keras.ops.relu(layer(x))
+            boxes.append(anchors_first(self.box_head(x), self.box_code_size))
+            objects.append(anchors_first(self.object_head(x), 1))
+        logits = keras.ops.cast(keras.ops.concatenate(objects, axis=1), "float32")
+        return {
+            schema.RPN_BOX_ENCODINGS: keras.ops.cast(keras.ops.concatenate(boxes, axis=1), "float32"),
+            schema.RPN_OBJECTNESS: keras.ops.concatenate([keras.ops.zeros_like(logits), logits], axis=-1),
         }

@@ -9,6 +9,8 @@ from keras_detect.heads.convolutional import anchors_first
 from keras_detect.layers.conv_blocks import batch_norm, conv, separable
 from keras_detect.registry import register_head, serializable
 
+_GROUP_EPSILON = 1e-5  # torch's
+
 
 @register_head(
     "weight_shared",
@@ -45,7 +47,7 @@ class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
 
     checkpoint_family = "weight_shared"
 
-    settings = (
+    settings: tuple[str, ...] = (
         "num_classes",
         "num_anchors_per_location",
         "num_layers_before_predictor",
@@ -109,23 +111,34 @@ class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
             )
         layers = range(self.num_layers_before_predictor)
         self.towers = [
-            [self._conv(self.depth, f"{tower}_{layer}", self.tower_bias or None) for layer in layers]
+            [self._conv(self.depth, f"{tower}_{layer}", self._biased_tower) for layer in layers]
             for tower in self.tower_names
         ]
-        if self.hyperparams.batch_norm:
-            self.norms = [
-                [
-                    [batch_norm(self.hyperparams, name=f"level_{level}_{tower}_{layer}_bn") for layer in layers]
-                    for tower in self.tower_names
-                ]
-                for level in range(len(input_shapes))
-            ]
+        self.norms = self._norms(len(input_shapes))
         anchors = self.num_anchors_per_location[0]
         self.box_head = self._conv(anchors * self.box_code_size, "shared_box", True, reach=())
         self.class_head = self._conv(anchors * self.num_columns, "shared_class", True, reach=())
         self.class_head.bias_initializer = keras.initializers.Constant(self.class_bias)
         self._build_layers(channels[0])
         self.built = True
+
+    @property
+    def _biased_tower(self):
+        """`use_bias` of a tower's convolutions."""
+        return self.tower_bias or None
+
+    def _norms(self, num_levels):
+        """Layers behind the convolutions of the towers: per level, per tower, per convolution; or none."""
+        if not self.hyperparams.batch_norm:
+            return []
+        layers = range(self.num_layers_before_predictor)
+        return [
+            [
+                [batch_norm(self.hyperparams, name=f"level_{level}_{tower}_{layer}_bn") for layer in layers]
+                for tower in self.tower_names
+            ]
+            for level in range(num_levels)
+        ]
 
     def _conv(self, filters, name, use_bias, reach=("depthwise",)):
         if self.separable:
@@ -137,7 +150,7 @@ class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
         for tower in self.towers:
             for index, layer in enumerate(tower):
                 layer.build((None, None, None, channels) if index == 0 else inside)
-        for level in self.norms if self.hyperparams.batch_norm else ():
+        for level in self.norms:
             for tower in level:
                 for layer in tower:
                     layer.build(inside)
@@ -160,7 +173,47 @@ class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
         activation = keras.activations.get(self.hyperparams.activation)
         for index, layer in enumerate(self.towers[tower]):
             x = layer(x)
-            if self.hyperparams.batch_norm:
-                x = self.norms[level][tower][index](x, training=training)
+            if self.norms:
+                x = self.norms[level % len(self.norms)][tower][index](x, training=training)
             x = activation(x)
         return x
+
+
+@serializable
+class GroupNormBoxPredictor(WeightSharedConvolutionalBoxPredictor):
+    """Shared heads whose towers have group normalisation (Wu and He 2018, arXiv:1803.08494), as in torchvision.
+
+    It has no statistics of its own, so the feature maps share it; the convolutions before it have no bias.
+
+    Args:
+        norm_groups: into how many groups the channels of a tower are divided.
+        **kwargs: arguments of `WeightSharedConvolutionalBoxPredictor`, without batch norm and `tower_bias`.
+
+    Raises:
+        ValueError: batch norm or a bias besides; and as the base class.
+    """
+
+    settings = (*WeightSharedConvolutionalBoxPredictor.settings, "norm_groups")
+
+    def __init__(self, *, norm_groups=32, **kwargs):
+        super().__init__(**kwargs)
+        self.norm_groups = norm_groups
+        if self.hyperparams.batch_norm or self.tower_bias:
+            raise ValueError(
+                "Group normalisation stands without batch norm, and without a bias before it. Received: "
+                f"batch_norm={self.hyperparams.batch_norm}, tower_bias={self.tower_bias}."
+            )
+
+    @property
+    def _biased_tower(self):
+        return False
+
+    def _norms(self, num_levels):
+        towers = [
+            [self._group_norm(f"{tower}_{layer}_gn") for layer in range(self.num_layers_before_predictor)]
+            for tower in self.tower_names
+        ]
+        return [towers]  # of all levels
+
+    def _group_norm(self, name):
+        return keras.layers.GroupNormalization(self.norm_groups, epsilon=_GROUP_EPSILON, name=name)

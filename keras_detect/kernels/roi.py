@@ -5,7 +5,9 @@ Three ways to lay the grid, all with bilinear samples (`[0, 1]` of a box axis is
 - `crop_and_resize`: n samples from edge to edge, position `y (H - 1)`, one sample per cell.
 - `roi_align`: several samples per cell around its centre, position `y H - 0.5` (pixel centres at half-integers), mean
   per cell (He et al. 2017, section 3, with the half-pixel offset that detectors agreed on later).
-- `roi_align(half_pixel=False)`: the same cells, position `y (H - 1)`.
+- `roi_align(alignment="corners")`: the same cells, position `y (H - 1)`.
+- `roi_align(alignment="unshifted")`: the same cells, position `y H`, and boxes of at least one pixel (He et al. 2017 as
+  first published; torchvision's `aligned=False`).
 
 Boxes get no gradient.
 """
@@ -18,6 +20,7 @@ from keras import ops
 from keras_detect.kernels import dispatch
 
 OUTSIDE = ("fade", "cut")
+ALIGNMENTS = ("half_pixel", "corners", "unshifted")
 _FAR_OUTSIDE = -9.0  # where a box that is not finite goes
 
 
@@ -60,7 +63,7 @@ def multilevel_crop_and_resize(feature_maps, boxes, levels, crop_size, outside="
     return _sample(maps, levels, grid, _max_pools(pool))
 
 
-def roi_align(features, boxes, crop_size, sampling_ratio=2, half_pixel=True):
+def roi_align(features, boxes, crop_size, sampling_ratio=2, alignment="half_pixel"):
     """Mean of `sampling_ratio` x `sampling_ratio` bilinear samples in each of `h` x `w` equal cells of a box.
 
     A sample up to one pixel beyond the features' extent takes the border's value, further out 0.
@@ -70,7 +73,8 @@ def roi_align(features, boxes, crop_size, sampling_ratio=2, half_pixel=True):
         boxes: `[B, P, 4]`, normalised to the extent of the features.
         crop_size: `(h, w)` cells.
         sampling_ratio: samples per cell and axis.
-        half_pixel: whether 0 and 1 are the outer borders of the features; else the outermost pixels' centres.
+        alignment: "half_pixel": 0 and 1 are the outer borders of the features; "corners": the outermost pixels'
+            centres; "unshifted": 0 is the first pixel's centre, and 1 lies a pixel behind the last one's.
 
     Returns:
         `[B, P, h, w, C]` of the features' dtype; the gradient goes to the features alone.
@@ -78,10 +82,10 @@ def roi_align(features, boxes, crop_size, sampling_ratio=2, half_pixel=True):
     Raises:
         ValueError: for shapes or a sampling ratio that do not fit.
     """
-    return multilevel_roi_align([features], boxes, None, crop_size, sampling_ratio, half_pixel)
+    return multilevel_roi_align([features], boxes, None, crop_size, sampling_ratio, alignment)
 
 
-def multilevel_roi_align(feature_maps, boxes, levels, crop_size, sampling_ratio=2, half_pixel=True, pool=(1, 1)):
+def multilevel_roi_align(feature_maps, boxes, levels, crop_size, sampling_ratio=2, alignment="half_pixel", pool=(1, 1)):
     """`roi_align`, each box from one of several maps.
 
     Args:
@@ -90,7 +94,7 @@ def multilevel_roi_align(feature_maps, boxes, levels, crop_size, sampling_ratio=
         levels: `[B, P]` int32, the index of each box's map; `None` with one map.
         crop_size: `(h, w)` cells.
         sampling_ratio: samples per cell and axis.
-        half_pixel: as in `roi_align`.
+        alignment: as in `roi_align`.
         pool: as in `multilevel_crop_and_resize`.
 
     Returns:
@@ -99,7 +103,7 @@ def multilevel_roi_align(feature_maps, boxes, levels, crop_size, sampling_ratio=
     if sampling_ratio < 1:
         raise ValueError(f"sampling_ratio must be at least 1. Received: sampling_ratio={sampling_ratio}")
     maps, boxes = checked(feature_maps, boxes)
-    grid = _cell_grid(maps, levels, boxes, checked_size(crop_size), sampling_ratio, half_pixel)
+    grid = _cell_grid(maps, levels, boxes, checked_size(crop_size), sampling_ratio, checked_alignment(alignment))
     return _sample(maps, levels, grid, (_Pool(sampling_ratio, sampling_ratio, "average"), *_max_pools(pool)))
 
 
@@ -151,14 +155,15 @@ def _corner_grid(maps, levels, boxes, crop_size, outside):
     return _Grid(*axes, outside, boxes)
 
 
-def _cell_grid(maps, levels, boxes, crop_size, sampling_ratio, half_pixel):
+def _cell_grid(maps, levels, boxes, crop_size, sampling_ratio, alignment):
     """`sampling_ratio` samples per axis in each cell, the outer ones half a step off its borders."""
     axes = []
     for axis, cells in enumerate(crop_size):
         count, size = cells * sampling_ratio, _sizes(maps, levels, axis)
-        scale, shift = (size, 0.5) if half_pixel else (size - 1.0, 0.0)
+        scale, shift = {"half_pixel": (size, 0.5), "corners": (size - 1.0, 0.0), "unshifted": (size, 0.0)}[alignment]
         low, high = boxes[..., axis] * scale - shift, boxes[..., axis + 2] * scale - shift
-        step = (high - low) / float(count)
+        extent = ops.maximum(high - low, 1.0) if alignment == "unshifted" else high - low
+        step = extent / float(count)
         axes.append(_Axis(low + 0.5 * step, step, count, size))
     return _Grid(*axes, "edge")
 
@@ -462,6 +467,13 @@ def checked_outside(outside):
     if outside not in OUTSIDE:
         raise ValueError(f"outside is one of {OUTSIDE}. Received: outside={outside!r}")
     return outside
+
+
+def checked_alignment(alignment):
+    """`alignment`. Raises `ValueError` unless it is one of `ALIGNMENTS`."""
+    if alignment not in ALIGNMENTS:
+        raise ValueError(f"alignment is one of {ALIGNMENTS}. Received: alignment={alignment!r}")
+    return alignment
 
 
 def checked_size(size):

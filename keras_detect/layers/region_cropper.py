@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_detect.kernels import roi
-from keras_detect.registry import part
+from keras_detect.registry import part, seldom
 
 METHODS = ("crop_and_resize", "roi_align")
 
@@ -47,9 +47,11 @@ class RegionCropper:
         sampling_ratio: for `roi_align`.
         canonical_size: as in `box_levels`, for several maps.
         canonical_level: as in `box_levels`, for several maps.
+        alignment: as in `roi_align`, for that method.
+        num_maps: how many of the maps, the finest first, RoI features come from; `None`: all.
 
     Raises:
-        ValueError: for an unknown method, a size below 1, a pooling window larger than the crop.
+        ValueError: for an unknown method or alignment, a size below 1, a pooling window larger than the crop.
     """
 
     crop_size: int | tuple = 14
@@ -60,11 +62,16 @@ class RegionCropper:
     sampling_ratio: int = 2
     canonical_size: float = 224
     canonical_level: int | None = None
+    alignment: str = seldom("half_pixel")
+    num_maps: int | None = seldom(None)
 
     def __post_init__(self):
         if self.method not in METHODS:
             raise ValueError(f"The method is one of {METHODS}. Received: method={self.method!r}")
         roi.checked_outside(self.outside)
+        roi.checked_alignment(self.alignment)
+        if self.num_maps is not None and self.num_maps < 1:
+            raise ValueError(f"num_maps must be at least 1. Received: num_maps={self.num_maps}")
         for name in ("pool_size", "pool_stride", "sampling_ratio", "canonical_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}")
@@ -90,11 +97,13 @@ class RegionCropper:
         Returns:
             `[B, P, *output_size, C]` of the features' dtype.
         """
-        levels = None
+        levels, feature_maps = None, feature_maps[: self.num_maps]
         if len(feature_maps) > 1:
             feature_maps, boxes = roi.checked(feature_maps, boxes)
             levels = box_levels(boxes, len(feature_maps), image_shape, self.canonical_size, self.canonical_level)
         pool = (self.pool_size, self.pool_stride)
         if self.method == "crop_and_resize":
             return roi.multilevel_crop_and_resize(feature_maps, boxes, levels, self.crop_size, self.outside, pool=pool)
-        return roi.multilevel_roi_align(feature_maps, boxes, levels, self.crop_size, self.sampling_ratio, pool=pool)
+        return roi.multilevel_roi_align(
+            feature_maps, boxes, levels, self.crop_size, self.sampling_ratio, self.alignment, pool=pool
+        )

@@ -9,6 +9,7 @@ from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
 from keras_detect.meta_architectures import starting_weights
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.ground_truth import NUM_POSITIVES, in_padded_frame, split_inputs
+from keras_detect.meta_architectures.pretrained import from_torchvision
 from keras_detect.meta_architectures.two_stage import Truth
 from keras_detect.registry import serializable
 from keras_detect.transforms.resizing import true_window
@@ -171,6 +172,26 @@ class FasterRCNN(DetectionModel):
         model = cls(**defaults.complete(cls, {**own, "class_names": class_names, **parts}))
         return starting_weights.load(model, backbone, weights)
 
+    @classmethod
+    def from_torchvision(
+        cls, name="fasterrcnn_resnet50_fpn", *, num_classes=None, class_names=None, weights=None, **parts
+    ):
+        """A detector that computes what torchvision's does, pixels to detections.
+
+        Args:
+            name: "fasterrcnn_resnet50_fpn" or "fasterrcnn_resnet50_fpn_v2".
+            num_classes: K, the background not counted (torchvision counts it); default: COCO's 90 ids.
+            class_names: sequence of K strings; default: COCO's, for 90 classes.
+            weights: path of a state dict (`.pth` where torch is installed, `.safetensors`), which `restore` reads;
+                default: a random start.
+            **parts: any argument of `from_backbone`, instead of torchvision's.
+
+        Raises:
+            ValueError: an unknown name; weights that do not fit.
+            TypeError, FileNotFoundError, ImportError: as `from_backbone` and `restore`.
+        """
+        return from_torchvision(cls, "FasterRCNN", name, num_classes, class_names, weights, parts)
+
     def preprocess(self, images, true_image_shapes=None, resized=False):
         """Resizes and pads, then scales the pixels.
 
@@ -204,6 +225,9 @@ class FasterRCNN(DetectionModel):
         anchors = self.proposal_stage.anchors(shapes, image_shape, training)
         predictions[schema.ANCHORS] = ops.convert_to_tensor(anchors, "float32")
         predictions[schema.IMAGE_SHAPE] = ops.cast(ops.stack(image_shape), "float32")
+        if self.proposal_stage.postprocessor.needs_levels:
+            numbers = self.proposal_stage.anchor_generator.level_numbers(shapes)
+            predictions[schema.ANCHOR_LEVELS] = ops.convert_to_tensor(numbers)
         if true_image_shapes is None:
             window = ops.broadcast_to(ops.array([0.0, 0.0, 1.0, 1.0], "float32"), (ops.shape(images)[0], 4))
         else:

@@ -98,3 +98,15 @@ class Pretrained:
         report = restore_model(self, checkpoint, kind, calibration_images)
         self.started_from = report.source if kind == "detection" else f"{report.source}, backbone alone"
         return report
+
+
+def from_torchvision(cls, architecture, name, num_classes, class_names, weights, parts):
+    """A `cls` with the parts of torchvision's detector `name`; arguments as of its `from_torchvision`."""
+    if num_classes is None and class_names is not None:
+        num_classes = len(class_names)
+    settings, names = registry.provided("torchvision_parts")(name, architecture, num_classes)
+    given = {"num_classes": num_classes, "class_names": class_names or names, "weights": None, **settings, **parts}
+    model = cls.from_backbone(**given)
+    if weights is not None:
+        model.restore(weights)
+    return model

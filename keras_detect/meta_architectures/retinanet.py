@@ -10,6 +10,7 @@ from keras_detect.heads.weight_shared import WeightSharedConvolutionalBoxPredict
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.losses.one_stage import OneStageLoss
 from keras_detect.meta_architectures import arguments, ssd_defaults, starting_weights
+from keras_detect.meta_architectures.pretrained import from_torchvision
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.registry import CLASSIFICATION_LOSSES, LOCALIZATION_LOSSES, serializable
@@ -62,6 +63,26 @@ class RetinaNet(SSD):
         if "resizer" not in given:
             given["resizer"] = ssd_defaults.square_resizer(given.pop("image_size", IMAGE_SIZE))
         return super().from_backbone(given.pop("backbone", None), weights=weights, **given)
+
+    @classmethod
+    def from_torchvision(
+        cls, name="retinanet_resnet50_fpn", *, num_classes=None, class_names=None, weights=None, **parts
+    ):
+        """A detector that computes what torchvision's does, pixels to detections.
+
+        Args:
+            name: "retinanet_resnet50_fpn" or "retinanet_resnet50_fpn_v2".
+            num_classes: K; default: torchvision's 91 outputs for COCO, whose first one is never trained.
+            class_names: sequence of K strings; default: COCO's, for 91 classes.
+            weights: path of a state dict (`.pth` where torch is installed, `.safetensors`), which `restore` reads;
+                default: a random start.
+            **parts: any argument of `from_backbone`, instead of torchvision's.
+
+        Raises:
+            ValueError: an unknown name; weights that do not fit.
+            TypeError, FileNotFoundError, ImportError: as `from_backbone` and `restore`.
+        """
+        return from_torchvision(cls, "RetinaNet", name, num_classes, class_names, weights, parts)
 
     @classmethod
     def from_preset(cls, name, *args, **kwargs):

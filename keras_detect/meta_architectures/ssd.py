@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_detect import schema
-from keras_detect.boxes.postprocessing import FinalStage, as_detections
+from keras_detect.boxes.postprocessing import AnchorLevels, FinalStage, as_detections
 from keras_detect.meta_architectures import ssd_defaults, starting_weights
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.ground_truth import (
@@ -192,6 +192,8 @@ class SSD(DetectionModel):
         shapes = [tuple(ops.shape(feature_map)[1:3]) for feature_map in feature_maps]
         predictions[schema.ANCHORS] = ops.convert_to_tensor(self.anchor_generator(shapes, image_shape), "float32")
         predictions[schema.IMAGE_SHAPE] = ops.cast(ops.stack(image_shape), "float32")
+        if self.postprocessor.needs_levels:
+            predictions[schema.ANCHOR_LEVELS] = ops.convert_to_tensor(self.anchor_generator.level_numbers(shapes))
         return predictions
 
     def compute_losses(self, y, predictions, inputs, training=True):
@@ -229,6 +231,10 @@ class SSD(DetectionModel):
 
     def final_stage(self, predictions, true_image_shapes):
         """`FinalStage`: what `postprocess` selects the detections from; export reads the raw boxes and scores here."""
+        levels = None
+        if self.postprocessor.needs_levels:
+            count = len(self.anchor_generator.num_anchors_per_location())
+            levels = AnchorLevels(predictions[schema.ANCHOR_LEVELS], count)
         return FinalStage(
             self.postprocessor,
             predictions[schema.BOX_ENCODINGS],
@@ -236,6 +242,7 @@ class SSD(DetectionModel):
             predictions[schema.ANCHORS],
             self.box_coder,
             true_window(true_image_shapes, predictions[schema.IMAGE_SHAPE]),
+            levels=levels,
         )
 
     def postprocess(self, predictions, true_image_shapes):

@@ -11,14 +11,14 @@ from keras import ops
 
 from keras_detect import schema
 from keras_detect.boxes import box_ops
-from keras_detect.boxes.postprocessing import FinalStage
+from keras_detect.boxes.postprocessing import AnchorLevels, FinalStage
 from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
 from keras_detect.kernels.gather import gather_rows
 from keras_detect.kernels.top_k import top_k
 from keras_detect.losses.classification import SoftmaxCrossEntropyLoss
 from keras_detect.losses.localization import SmoothL1Loss, check_compares, localization_losses
 from keras_detect.meta_architectures.ground_truth import positives_per_image
-from keras_detect.registry import part
+from keras_detect.registry import part, seldom
 
 
 class Truth(NamedTuple):
@@ -45,6 +45,8 @@ class ProposalStage:
         batch_size: how many of an image.
         clip_anchors: in training, clip anchors to the image; else those that cross its border take no part. At
             inference they are always clipped.
+        keep_anchors: anchors stay as they are beyond the border, in training and at inference, as in torchvision;
+            `clip_anchors` does not matter then.
         localization: part `(predictions, targets, weights) -> [B, A]`, of box codes or of boxes (its `compares`).
         objectness: part `(logits, targets, weights) -> [B, A]`.
         localization_weight, objectness_weight: factors of the two losses.
@@ -60,6 +62,7 @@ class ProposalStage:
     sampler: Any = BalancedPositiveNegativeSampler(positive_fraction=0.5)
     batch_size: int = 256
     clip_anchors: bool = True
+    keep_anchors: bool = seldom(False)
     localization: Any = SmoothL1Loss(delta=1.0)
     objectness: Any = SoftmaxCrossEntropyLoss()
     localization_weight: float = 1.0
@@ -81,6 +84,8 @@ class ProposalStage:
     def anchors(self, feature_map_shapes, image_shape, training):
         """`[A, 4]`, clipped to `[0, 1]`. Anchors that take no part have no area: all coordinates are 0."""
         anchors = self.anchor_generator(feature_map_shapes, image_shape)
+        if self.keep_anchors:
+            return anchors
         numpy = isinstance(anchors, np.ndarray)
         xp = np if numpy else ops
         if training and not self.clip_anchors:
@@ -95,13 +100,20 @@ class ProposalStage:
             predictions: dict with `"rpn_box_encodings"`, `"rpn_objectness"`, `"anchors"`.
             window: `[B, 4]`, the true image in the preprocessed one.
         """
-        found = self.postprocessor.select(*self._candidates(predictions), window)
+        found = self.postprocessor.select(*self._candidates(predictions), window, levels=self._levels(predictions))
         return ops.stop_gradient(found.boxes), found.num_detections
 
     def final_stage(self, predictions, window):
         """`FinalStage` of the proposals as detections of class 0, normalised to the window `[B, 4]`."""
         nms = dataclasses.replace(self.postprocessor.nms, change_coordinate_frame=True)
-        return FinalStage(dataclasses.replace(self.postprocessor, nms=nms), *self._candidates(predictions), window)
+        post = dataclasses.replace(self.postprocessor, nms=nms)
+        return FinalStage(post, *self._candidates(predictions), window, levels=self._levels(predictions))
+
+    def _levels(self, predictions):
+        """`AnchorLevels` where post-processing needs them, else `None`."""
+        if not self.postprocessor.needs_levels:
+            return None
+        return AnchorLevels(predictions[schema.ANCHOR_LEVELS], len(self.anchor_generator.num_anchors_per_location()))
 
     def _candidates(self, predictions):
         """Box codes, logits, anchors and coder, without gradient."""

@@ -9,6 +9,7 @@ from keras_detect.necks.faster_rcnn_feature_extractor import (
 from keras_detect.necks.fpn import FeaturePyramid
 from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
 from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
+from keras_detect.necks.torch_fpn import TorchFeaturePyramid
 from keras_detect.registry import register_neck
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "SSDFeatureExtractor",
     "SplitFeatureExtractor",
     "SsdFeatureMaps",
+    "TorchFeaturePyramid",
     "register_neck",
 ]
 

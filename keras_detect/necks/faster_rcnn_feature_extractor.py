@@ -5,7 +5,7 @@ import re
 import keras
 
 from keras_detect import compat
-from keras_detect.layers.conv_blocks import ConvHyperparams, batch_norm
+from keras_detect.layers.conv_blocks import ConvHyperparams, batch_norm, conv_bn_act
 from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
 from keras_detect.registry import deserialize, serializable
 
@@ -103,14 +103,17 @@ class SplitFeatureExtractor(FasterRCNNFeatureExtractor):
 class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
     """A feature pyramid; two dense layers run on the RoI features of one of its maps (Lin et al. 2017, section 4.2).
 
-    Between the two dense layers, which end in ReLU, stands a batch norm where the paper has none.
+    Between the two dense layers, which end in ReLU, stands a batch norm where the paper has none. With `convolutions`,
+    that many 3x3 convolutions stand before a single dense layer, as in torchvision's second version.
 
     Args:
         backbone: a `Backbone`.
         neck: part that turns the backbone's levels into maps P*n* of one depth: `FeaturePyramid`, `BiFPN`.
         roi_size: side of the RoI features that reach the dense layers, after pooling.
         units: of each dense layer.
-        hyperparams: `ConvHyperparams`, of which the batch norm between the dense layers is used.
+        convolutions: how many convolutions as wide as the maps run on the RoI features, each with batch norm and ReLU.
+        hyperparams: `ConvHyperparams`, of which the batch norm between the dense layers is used, or that of the
+            convolutions.
         **kwargs: Keras' own `name`, `trainable`.
 
     Raises:
@@ -119,10 +122,10 @@ class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
 
     checkpoint_family = "faster_rcnn_fpn"
 
-    def __init__(self, *, backbone, neck, roi_size=7, units=1024, hyperparams=None, **kwargs):
+    def __init__(self, *, backbone, neck, roi_size=7, units=1024, convolutions=0, hyperparams=None, **kwargs):
         super().__init__(**kwargs)
         self.backbone, self.neck, self.hyperparams = backbone, neck, hyperparams or ConvHyperparams()
-        self.roi_size, self.units = int(roi_size), int(units)
+        self.roi_size, self.units, self.convolutions = int(roi_size), int(units), int(convolutions)
         self.pyramid = SSDFeatureExtractor(backbone=backbone, neck=neck, name="pyramid")
         self.level_names = self.pyramid.level_names
         depths = {int(tensor.shape[-1]) for tensor in self.pyramid.outputs}
@@ -137,11 +140,14 @@ class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
 
     def _box_classifier(self, depth):
         x = inputs = keras.Input((self.roi_size, self.roi_size, depth))
+        for index in range(self.convolutions):
+            x = conv_bn_act(x, depth, 3, hyperparams=self.hyperparams, name=f"roi_{index}", activation="relu")
         x = keras.layers.Flatten()(x)
         x = keras.layers.Dense(self.units, activation="relu", name="dense_0")(x)
-        if self.hyperparams.batch_norm:
-            x = batch_norm(self.hyperparams, name="dense_0_bn")(x)
-        x = keras.layers.Dense(self.units, activation="relu", name="dense_1")(x)
+        if not self.convolutions:
+            if self.hyperparams.batch_norm:
+                x = batch_norm(self.hyperparams, name="dense_0_bn")(x)
+            x = keras.layers.Dense(self.units, activation="relu", name="dense_1")(x)
         return keras.Model(inputs, keras.layers.Reshape((1, 1, self.units))(x), name="box_classifier_features")
 
     def extract_proposal_features(self, images, training=None):
@@ -162,6 +168,7 @@ class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
             "neck": keras.saving.serialize_keras_object(self.neck),
             "roi_size": self.roi_size,
             "units": self.units,
+            **({"convolutions": self.convolutions} if self.convolutions else {}),
             "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),
         }
 

@@ -60,12 +60,7 @@ class FeaturePyramid:
         Raises:
             ValueError: if the backbone lacks a level.
         """
-        missing = [level for level in self.levels if level not in features]
-        if missing:
-            raise ValueError(
-                f"FeaturePyramid needs the backbone levels {self.levels}. Received: {sorted(features)}. "
-                "Choose `levels` among those."
-            )
+        self.check_levels(features)
         names = dict(zip(self.levels, self.map_names, strict=False))
         projected = {
             name: conv(self.hyperparams, self.depth, 1, use_bias=True, name=f"{name}_project")(features[level])
@@ -81,6 +76,15 @@ class FeaturePyramid:
         for name in self.map_names[len(self.levels) :]:
             x = maps[name] = self._conv(x, 2, name)
         return {name: maps[name] for name in self.map_names}
+
+    def check_levels(self, features):
+        """Raises `ValueError` unless `features` has the levels."""
+        missing = [level for level in self.levels if level not in features]
+        if missing:
+            raise ValueError(
+                f"{type(self).__name__} needs the backbone levels {self.levels}. Received: {sorted(features)}. "
+                "Choose `levels` among those."
+            )
 
     def _conv(self, x, strides, name):
         block = separable_bn_act if self.separable else conv_bn_act

@@ -1,6 +1,11 @@
 """Published models by name: rows per family, fetched and cached as preset folders."""
 
-from keras_detect.presets import efficientdet, faster_rcnn, ssd  # noqa: F401 - they fill the table
+from keras_detect.presets import (  # noqa: F401 - they fill the table
+    efficientdet,
+    faster_rcnn,
+    ssd,
+    torchvision_models,
+)
 from keras_detect.presets.listing import clear, describe, descriptions
 from keras_detect.presets.preset import Preset, get, names
 

@@ -9,6 +9,7 @@ from keras_detect.transforms.resizers import (
     ImageResizer,
     KeepAspectRatioResizer,
     PadToMultipleResizer,
+    TorchResizer,
 )
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "RandomIoUCrop",
     "RandomRotation90",
     "RandomVerticalFlip",
+    "TorchResizer",
 ]
 
 

@@ -313,6 +313,49 @@ class KeepAspectRatioResizer(ImageResizer):
 
 
 @part
+class TorchResizer(KeepAspectRatioResizer):
+    """The resizing of torchvision's detectors: sizes are cut to whole pixels, the canvas is a multiple of `multiple`.
+
+    Args:
+        multiple: pixels; images are padded to it at the bottom and the right.
+        min_dimension, max_dimension, per_channel_pad_value, method, kernel, convert_to_grayscale: as in
+            `KeepAspectRatioResizer`.
+
+    Raises:
+        ValueError: as `KeepAspectRatioResizer`, and for `pad_to_max_dimension` or a multiple below 1.
+    """
+
+    min_dimension: int = 800
+    max_dimension: int = 1333
+    multiple: int = 32
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_positive(multiple=self.multiple)
+        if self.pad_to_max_dimension:
+            raise ValueError("torchvision pads to a multiple alone. Received: pad_to_max_dimension=True")
+
+    def _true_size(self, xp, height, width):
+        short, long = xp.minimum(height, width), xp.maximum(height, width)
+        factor = xp.minimum(self.min_dimension / short, self.max_dimension / long)
+        # torch multiplies the float32 factor in float64: 480 pixels x float32(800 / 480) are 799
+        coarse = xp.floor(factor * 1024.0) / 1024.0
+
+        def side(length):
+            product = length * coarse  # exact: some ten binary digits before and behind the point
+            whole = xp.floor(product)
+            return xp.maximum(whole + xp.floor((product - whole) + length * (factor - coarse)), 1.0)
+
+        return side(height), side(width)
+
+    def _padded_side(self, side):
+        return -(-side // self.multiple) * self.multiple
+
+    def _common_canvas(self, height, width):
+        return (self._padded_side(self.max_dimension),) * 2
+
+
+@part
 class IdentityResizer(ImageResizer):
     """Leaves the size as it is."""
 

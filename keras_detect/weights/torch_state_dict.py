@@ -1,4 +1,4 @@
-"""State dicts of torchvision's and timm's classifiers into backbones with torch's arithmetic, as tables of names."""
+"""State dicts of torch: torchvision's and timm's classifiers into backbones, torchvision's detectors into models."""
 
 import os
 import pathlib
@@ -10,12 +10,18 @@ import numpy as np
 from keras_detect.backbones import efficientnet
 from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
 from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
-from keras_detect.weights.keras_model import existing_file
+from keras_detect.weights import torch_detectors, torch_layout
+from keras_detect.weights.folded_batch_norm import batch_norms
+from keras_detect.weights.keras_file import existing_file
 from keras_detect.weights.safetensors_file import SafetensorsFile
-from keras_detect.weights.sources import BACKBONE_ALONE, Plan, is_path, register_reader
+from keras_detect.weights.sources import BACKBONE_ALONE, OTHER_PARTS, Plan, is_path, register_reader
 
 VARIABLES = {"kernel": "weight", "bias": "bias"}
-BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+EPSILON = 1e-5  # of torch's batch norm
+#: of the frozen batch norm in torchvision's detectors of the first version, whose state dicts count no batches: the
+#: published weights were trained with none
+FROZEN_EPSILON = 0.0
 IGNORED = (
     (r".*num_batches_tracked", "counts the training steps"),
     (r"(fc|classifier(\.\d+)?)\.(weight|bias)", "the classifier, which no detector reads"),
@@ -123,8 +129,9 @@ class TorchWeights:
     """A state dict as a source that the strict restore reads.
 
     Args:
-        backbone: the `Backbone` that the weights are for, with torch's arithmetic.
+        model: the detector that the weights are for, with a backbone of torch's arithmetic.
         path: of a safetensors file, or of one of torch, which is read with `weights_only=True`.
+        alone: whether the backbone alone is asked for.
 
     Attributes:
         shapes: `{"module/variable": shape}`, kernels as Keras has them.
@@ -132,12 +139,13 @@ class TorchWeights:
     Raises:
         FileNotFoundError: no such file.
         ImportError: a file of torch, without torch.
-        ValueError: another backbone, or a damaged file.
+        ValueError: another backbone, another kind of file, or a damaged one.
     """
 
-    advice = "Pass the state dict of the network that the backbone is, of the same depth and width."
+    advice = "Pass the state dict of the network that the model is, of the same depth and width."
 
-    def __init__(self, backbone, path: str | os.PathLike):
+    def __init__(self, model, path: str | os.PathLike, alone: bool):
+        (backbone,) = model._weight_groups()["backbone"]
         if backbone.checkpoint_family not in FAMILIES:
             raise ValueError(
                 "State dicts of torch restore into backbones with torch's padding, pixel scaling and batch norm: "
@@ -147,44 +155,72 @@ class TorchWeights:
             )
         self.source = os.fspath(path)
         self._state = _opened(existing_file(path), self.source)
-        shapes = {name.removeprefix("module."): (name, tuple(shape)) for name, shape in self._state.shapes.items()}
-        self.rows = FAMILIES[backbone.checkpoint_family](backbone, shapes)
-        ours = {theirs: layer for layer, theirs in self.rows.items()}
+        names = {torch_detectors.newer_name(name.removeprefix("module.")): name for name in self._state.shapes}
+        whole = torch_detectors.is_detector(names)
+        if not alone and not whole:
+            raise ValueError(
+                f"{self.source}: the state dict of a classifier restores into the backbone alone: pass "
+                "kind='classification'. Received: kind='detection'."
+            )
+        self._tracked = {name.rpartition(".")[0] for name in names if name.endswith(".num_batches_tracked")}
+        prefix = f"{torch_detectors.BODY}." if whole else ""
+        rows = FAMILIES[backbone.checkpoint_family](backbone, {name.removeprefix(prefix) for name in names})
+        self.rows = {f"backbone/{layer}": f"{prefix}{module}" for layer, module in rows.items()}
+        self._changes: dict[str, Callable] = {}
+        if not alone:
+            others = torch_detectors.rows(model)
+            self.rows, self._changes = self.rows | others.layers, others.changes
+        self._epsilons = {layer.name: layer.epsilon for layer in batch_norms(model)}
+        self._sort(names, tuple(IGNORED) + (((rf"(?!{re.escape(prefix)}).*", OTHER_PARTS),) if whole and alone else ()))
+
+    def _sort(self, names, ignored):
+        """Fills `_names`, `shapes` and `ignored` from `{name: key in the file}`."""
+        layers = {module: layer for layer, module in self.rows.items()}
         self._names, self.shapes, self.ignored = {}, {}, {}
-        for name, (key, shape) in shapes.items():
+        for name, key in names.items():
             module, _, variable = name.rpartition(".")
-            layer = ours.get(module)
-            table = BATCH_NORM if layer is not None and layer.endswith("bn") else VARIABLES
+            layer, shape = layers.get(module), tuple(self._state.shapes[key])
+            table = NORM if layer is not None and layer.endswith(("bn", "gn")) else VARIABLES
             mine = next((mine for mine, theirs in table.items() if theirs == variable), None)
-            reason = next((reason for pattern, reason in IGNORED if re.fullmatch(pattern, name)), None)
+            reason = next((reason for pattern, reason in ignored if re.fullmatch(pattern, name)), None)
             if layer is not None and mine is not None:
-                depthwise = layer.endswith("depthwise")
-                self._names[f"{module}/{mine}"] = (key, depthwise)
-                self.shapes[f"{module}/{mine}"] = _keras_shape(shape, depthwise)
+                self._names[f"{module}/{mine}"] = (key, layer)
+                self.shapes[f"{module}/{mine}"] = torch_layout.shape_after(lambda x, to=layer: self._laid(x, to), shape)
             elif reason is not None:
                 self.ignored[name] = reason
             else:
-                self._names[name], self.shapes[name] = (key, False), shape
+                self._names[name], self.shapes[name] = (key, None), shape
+
+    def _laid(self, value, layer):
+        value = self._changes[layer](value) if layer in self._changes else value
+        return torch_layout.in_keras(value, layer.endswith("depthwise"))
 
     def key(self, weight: str) -> str | None:
         """`"backbone/stem_conv/kernel"` -> `"conv1/kernel"`; `None` for a weight that the table has not."""
-        layer, _, variable = weight.removeprefix("backbone/").rpartition("/")
+        layer, _, variable = weight.rpartition("/")
         return f"{self.rows[layer]}/{variable}" if layer in self.rows else None
 
     def read(self, key: str) -> np.ndarray:
         """The value under `key`, laid out as Keras has it."""
-        name, depthwise = self._names[key]
+        name, layer = self._names[key]
         value = self._state.read(name)
-        if value.ndim != 4:
+        if layer is None:
             return value
-        return value.transpose(2, 3, 0, 1) if depthwise else value.transpose(2, 3, 1, 0)
+        module, _, variable = key.rpartition("/")
+        if variable == "gamma" and layer.endswith("bn"):
+            variance, _ = self._names[f"{module}/moving_variance"]
+            value = self._rescaled(value, self._state.read(variance), module, layer.rpartition("/")[2])
+        return self._laid(value, layer)
 
-
-def _keras_shape(shape, depthwise):
-    if len(shape) != 4:
-        return shape
-    outputs, inputs, height, width = shape
-    return (height, width, outputs, inputs) if depthwise else (height, width, inputs, outputs)
+    def _rescaled(self, gamma, variance, module, layer):
+        """`gamma` for our layer's epsilon, where theirs is another: the outputs stay what they are."""
+        ours = self._epsilons[layer]
+        theirs = EPSILON if module in self._tracked else FROZEN_EPSILON
+        if ours == theirs:
+            return gamma
+        variance = variance.astype("float64")
+        factor = np.where(variance + theirs > 0, (variance + ours) / np.maximum(variance + theirs, 1e-300), 1.0)
+        return (gamma * np.sqrt(factor)).astype("float32")
 
 
 class _TorchFile:
@@ -227,17 +263,16 @@ def _opened(path: pathlib.Path, source):
 
 @register_reader(
     "torch",
-    what="a state dict (.safetensors, or .pth where torch is installed) of torchvision's or timm's ResNet-50, -101, "
-    "-152, MobileNetV2 or EfficientNet-B0 (with kind='classification')",
+    what="a state dict (.safetensors, or .pth where torch is installed) of torchvision's retinanet_resnet50_fpn or "
+    "fasterrcnn_resnet50_fpn, or their _v2, and of torchvision's or timm's ResNet-50, -101, -152, MobileNetV2 or "
+    "EfficientNet-B0 (with kind='classification')",
     opens=lambda source: is_path(source, ".safetensors", ".pth", ".pt"),
 )
 def state_dict(model, source, kind):
-    """The plan for a state dict of a classifier."""
-    if kind != "classification":
-        raise ValueError(
-            f"A state dict of a classifier restores into the backbone alone: pass kind='classification'. Received: "
-            f"kind={kind!r}."
-        )
-    (backbone,) = model._weight_groups()["backbone"]
-    reader = TorchWeights(backbone, source)
-    return Plan(reader=reader, name_map=reader.key, skip=BACKBONE_ALONE)
+    """The plan for a state dict of a detector or a classifier."""
+    alone = kind == "classification"
+    reader = TorchWeights(model, source, alone)
+    if alone:
+        return Plan(reader=reader, name_map=reader.key, skip=BACKBONE_ALONE)
+    may_differ = ((model.class_head, "class head for another number of classes"),)
+    return Plan(reader=reader, name_map=reader.key, may_differ=may_differ)

@@ -124,15 +124,20 @@ class Network:
         return {level: value.permute(0, 2, 3, 1).numpy() for level, value in found.items()}
 
     def write_safetensors(self, path):
-        header, content = {}, b""
-        for name, value in self.state.items():
-            value = np.asarray(value, np.int64 if name.endswith("tracked") else np.float32)
-            dtype = "I64" if value.dtype == np.int64 else "F32"
-            ends = [len(content), len(content) + value.nbytes]
-            header[name] = {"dtype": dtype, "shape": list(value.shape), "data_offsets": ends}
-            content += value.tobytes()
-        text = json.dumps(header).encode()
-        path.write_bytes(len(text).to_bytes(8, "little") + text + content)
+        write_safetensors(path, self.state)
+
+
+def write_safetensors(path, state):
+    """Writes `{name: array}` as a safetensors file."""
+    header, parts, end = {}, [], 0
+    for name, value in state.items():
+        value = np.asarray(value, np.int64 if name.endswith("tracked") else np.float32)
+        dtype = "I64" if value.dtype == np.int64 else "F32"
+        header[name] = {"dtype": dtype, "shape": list(value.shape), "data_offsets": [end, end + value.nbytes]}
+        parts.append(value.tobytes())
+        end += value.nbytes
+    text = json.dumps(header).encode()
+    path.write_bytes(b"".join([len(text).to_bytes(8, "little"), text, *parts]))
 
 
 def _run(step, x, state):
