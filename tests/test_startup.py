@@ -13,8 +13,8 @@ from keras_detect.cli import _data, train
 from keras_detect.data.image import MAX_PIXELS
 from keras_detect.data.load import FORMATS
 from keras_detect.data.shapes import shapes_dataset
-from keras_detect.training.run import AUGMENTATIONS
-from keras_detect.training.start import DEFAULT_START
+from keras_detect.training import ARCHITECTURES, AUGMENTATIONS, DEFAULT_START
+from keras_detect.training.start import PRECISIONS
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -110,6 +110,8 @@ def test_what_the_command_line_offers_is_what_the_library_has():
     assert _data.MAX_PIXELS == MAX_PIXELS
     assert tuple(train.AUGMENTATIONS) == tuple(AUGMENTATIONS)
     assert train.DEFAULT_START == DEFAULT_START
+    assert tuple(train.ARCHITECTURES) == tuple(ARCHITECTURES)
+    assert tuple(train.PRECISIONS) == tuple(PRECISIONS)
 
 
 @pytest.mark.backend_free

@@ -14,10 +14,25 @@ class Parser(argparse_flags.ArgumentParser):
         super().__init__(**kwargs)
 
     def add_argument(self, *names, **kwargs):
+        self._note(names, kwargs)
+        return super().add_argument(*names, **kwargs)
+
+    def add_argument_group(self, *args, **kwargs):
+        """A group whose options `check_options` knows, too."""
+        group = super().add_argument_group(*args, **kwargs)
+        add = group.add_argument
+
+        def add_argument(*names, **kwargs):
+            self._note(names, kwargs)
+            return add(*names, **kwargs)
+
+        group.add_argument = add_argument
+        return group
+
+    def _note(self, names, kwargs):
         self._options |= set(names)
         if kwargs.get("help") != argparse.SUPPRESS:  # absl's own flags work, and are not offered
             self._offered += [name for name in names if name.startswith("--")]
-        return super().add_argument(*names, **kwargs)
 
     def check_options(self, arguments):
         """Ends the process if an option is unknown; `argparse` itself would name a missing one first."""

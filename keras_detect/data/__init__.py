@@ -6,8 +6,9 @@ from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import pixel_limit
 from keras_detect.data.inspection import CheckReport
 from keras_detect.data.label_map import LabelMap, read_label_map, write_label_map
-from keras_detect.data.load import load_dataset, register_format
+from keras_detect.data.load import dataset_splits, load_dataset, register_format
 from keras_detect.data.shapes import shapes_dataset
+from keras_detect.data.splits import random_split
 from keras_detect.data.statistics import dataset_statistics, write_statistics
 
 __all__ = [
@@ -16,9 +17,11 @@ __all__ = [
     "LabelMap",
     "check_dataset",
     "convert_dataset",
+    "dataset_splits",
     "dataset_statistics",
     "load_dataset",
     "pixel_limit",
+    "random_split",
     "read_label_map",
     "register_format",
     "shapes_dataset",

@@ -19,7 +19,7 @@ from keras_detect.data.label_map import find_label_map, read_label_map, write_la
 from keras_detect.data.paths import DataPathError, image_path, is_file
 from keras_detect.data.reading import flag, index_pictures, label_finder, picture_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, join_values, make_record
-from keras_detect.data.splits import is_named_after, read_split
+from keras_detect.data.splits import is_named_after, listed_splits, named_splits, read_split
 from keras_detect.data.writing import PictureFolder, as_dataset
 from keras_detect.files import write_file
 from keras_detect.messages import one_line, shown
@@ -177,6 +177,17 @@ def _columns(line):
     except csv.Error:
         return []
     return [meanings.get(title.strip().lower().replace(" ", "").replace("_", ""), "") for title in titles]
+
+
+def splits(path):
+    """The names that `read` takes as `split`; of those that only the names of files tell, the usual ones."""
+    files = [path] if path.is_file() else _files(path)
+    found = named_splits([file.stem for file in files])
+    if len(files) == 1:
+        rows, _ = _rows(files[0], Defects())
+        found += sorted({row["split"] for row in rows if row.get("split")})
+        found += listed_splits([files[0].parent, files[0].parent.parent])
+    return list(dict.fromkeys(found))
 
 
 def _choose(path, split):

@@ -20,7 +20,8 @@ def register_format(name: str, module: Any) -> None:
         name: of the format, as in `load_dataset(path, format=name)`.
         module: a module or an object with the functions `recognises(path) -> bool`, `read(path, split, class_names,
             defects) -> DetectionDataset`, `write(dataset, folder, split)` and `holds(field) -> bool`, which says
-            whether files of the format keep an `ObjectField` of `schema`. `write` fills a folder that takes the place
+            whether files of the format keep an `ObjectField` of `schema`; and where it has parts, `splits(path) ->
+            list[str]`, their names. `write` fills a folder that takes the place
             of the target once it returns, and that holds what was there before: `write_dataset` sees to that.
 
     Raises:
@@ -90,6 +91,25 @@ def load_dataset(path, split=None, class_names=None, format=None, max_pixels=Non
         raise next(kind for kind in known if isinstance(error, kind))(one_line(text)) from None
     dataset.defects.report(str(path))
     return dataset
+
+
+def dataset_splits(path, format=None) -> list[str]:
+    """The names of the parts that `load_dataset(path, split)` knows; empty where the data are one whole.
+
+    Args:
+        path, format: as in `load_dataset`. A format that was registered without a function `splits(path)` has none.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_dataset`.
+    """
+    path = pathlib.Path(path).expanduser()
+    module = reader(path, format)
+    try:
+        return list(module.splits(path)) if hasattr(module, "splits") else []
+    except (ValueError, OSError) as error:
+        text = str(error) if str(path) in str(error) else f"{shown(path, 400)}: {error}"
+        known = (FileNotFoundError, OSError, DataPathError, ValueError)
+        raise next(kind for kind in known if isinstance(error, kind))(one_line(text)) from None
 
 
 def reader(path, format=None):

@@ -1,11 +1,19 @@
-"""Files that list the pictures of a split: `splits/<split>.txt` and VOC's `ImageSets/Main/<split>.txt`."""
+"""Parts of a data set: what lists them (`splits/<split>.txt`, VOC's `ImageSets/Main/<split>.txt`), names, or chance."""
 
 import re
+
+import numpy as np
 
 from keras_detect.data.paths import FILE, kind_of, read_text
 
 _MAX_BYTES = 512 * 2**20
 _PLACES = ("splits", "ImageSets/Main")
+#: names of splits by what they are for, the usual one first
+USUAL = {
+    "train": ("train", "training", "trainval"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test",),
+}
 
 
 def read_split(roots, split):
@@ -41,3 +49,50 @@ def is_named_after(name, split):
 
 def _aliases(split):
     return {split.lower()} | ({"valid", "validation"} if split.lower() == "val" else set())
+
+
+def listed_splits(roots) -> list[str]:
+    """The splits that files under the first of `roots` with some list, sorted."""
+    for root in roots:
+        listed = {path.stem for place in _PLACES if (root / place).is_dir() for path in (root / place).glob("*.txt")}
+        if listed:
+            return sorted(listed)
+    return []
+
+
+def named_splits(names) -> list[str]:
+    """The usual splits that files of these names (without endings) are named after."""
+    usual = ("train", "val", "test")
+    return [split for split in usual if any(is_named_after(name, split) for name in names)]
+
+
+def split_for(purpose: str, splits) -> str | None:
+    """The split for "train", "validation" or "test" among `splits`, None if none has a usual name."""
+    return next((name for name in USUAL[purpose] if name in splits), None)
+
+
+def random_split(dataset, fraction: float, seed: int = 0):
+    """Two data sets: all but a random part of the images, and that part.
+
+    Args:
+        dataset: a `DetectionDataset` of two or more images.
+        fraction: of the images in the part, in (0, 1); rounded, and at least one image in each.
+        seed: int, 0 or more; it and the number of images decide which ones.
+
+    Returns:
+        `(rest, part)`, both in the order of `dataset`.
+
+    Raises:
+        ValueError: a fraction outside (0, 1), or fewer than two images.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must lie in (0, 1). Received: fraction={fraction!r}")
+    count = len(dataset)
+    if count < 2:
+        raise ValueError(
+            f"A data set of {count} image cannot be split. Give images for validation, or a fraction of 0."
+        )
+    held = min(max(round(count * fraction), 1), count - 1)
+    chosen = set(np.random.default_rng(seed).permutation(count)[:held].tolist())
+    rest, part = ([i for i in range(count) if (i in chosen) is inside] for inside in (False, True))
+    return dataset.subset(rest), dataset.subset(part)

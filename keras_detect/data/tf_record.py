@@ -17,7 +17,7 @@ from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import ImageError, picture_in_record
 from keras_detect.data.label_map import LabelMap, find_label_map, read_label_map, write_label_map
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
-from keras_detect.data.splits import is_named_after, read_split
+from keras_detect.data.splits import is_named_after, listed_splits, named_splits, read_split
 from keras_detect.data.tf_example import build_example, parse_example
 from keras_detect.data.writing import as_dataset
 from keras_detect.files import PART, replacing_file
@@ -128,6 +128,13 @@ def _files(folder):
 def _stem(file):
     """The name without shard and ending."""
     return _SUFFIX.sub("", file.name).removesuffix(".tfrecord").removesuffix(".record")
+
+
+def splits(path):
+    """The names that `read` takes as `split`; of those that only the names of files tell, the usual ones."""
+    files = [path] if path.is_file() else _files(path)
+    named = [] if path.is_file() else named_splits({_stem(file) for file in files})
+    return list(dict.fromkeys([*named, *listed_splits([files[0].parent, files[0].parent.parent])]))
 
 
 def _choose(path, split):

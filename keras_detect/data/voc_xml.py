@@ -11,7 +11,7 @@ from keras_detect.data.label_map import find_label_map, read_label_map, write_la
 from keras_detect.data.paths import DataPathError, read_bytes
 from keras_detect.data.reading import flag, index_pictures, label_finder, picture_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
-from keras_detect.data.splits import read_split
+from keras_detect.data.splits import listed_splits, read_split
 from keras_detect.data.writing import PictureFolder, as_dataset
 from keras_detect.files import write_file
 from keras_detect.messages import one_line, shown
@@ -106,6 +106,11 @@ def _annotation_folder(path):
         if any((path / name).glob("*.xml")):
             return path / name
     return path if any(path.glob("*.xml")) else None
+
+
+def splits(path):
+    """The names that `read` takes as `split`."""
+    return listed_splits([path])
 
 
 def _of_split(path, split, folder, stems):

@@ -34,6 +34,10 @@ class BoxPredictor(keras.layers.Layer):
         """Columns of the class logits: K, or K + 1 with background."""
         return self.num_classes + int(self.background)
 
+    def class_biases(self) -> list[keras.Variable]:
+        """The biases of the class logits, each `[anchors * num_columns]` with the columns innermost; once built."""
+        return []
+
     def get_config(self):
         hyperparams = keras.saving.serialize_keras_object(self.hyperparams)
         return {

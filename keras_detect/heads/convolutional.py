@@ -83,6 +83,9 @@ class ConvolutionalBoxPredictor(BoxPredictor):
             layer.bias_initializer = keras.initializers.Constant(bias)
         return layer
 
+    def class_biases(self):
+        return [level.get_layer(f"level_{index}_class").bias for index, level in enumerate(self.levels)]
+
     def call(self, feature_maps, training=None):
         """Returns `{"box_encodings" [B, A, code], "class_logits" [B, A, K or K + 1]}`, float32."""
         boxes, classes = [], []

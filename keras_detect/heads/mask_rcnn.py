@@ -71,6 +71,9 @@ class MaskRCNNBoxPredictor(BoxPredictor):
             head.build((None, int(input_shape[-1])))
         self.built = True
 
+    def class_biases(self):
+        return [self.class_head.bias]
+
     def call(self, features, training=None):
         """`[B, P, h, w, D]` -> `{"box_encodings" [B, P, q, code], "class_logits" [B, P, K + 1]}`, float32."""
         x = ops.mean(features, axis=(2, 3))

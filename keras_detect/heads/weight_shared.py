@@ -140,6 +140,9 @@ class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
             for level in range(num_levels)
         ]
 
+    def class_biases(self):
+        return [self.class_head.bias]
+
     def _conv(self, filters, name, use_bias, reach=("depthwise",)):
         if self.separable:
             return separable(self.hyperparams, filters, self.kernel_size, use_bias=use_bias, name=name, reach=reach)

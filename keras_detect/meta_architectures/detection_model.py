@@ -2,21 +2,21 @@
 
 import keras
 
-from keras_detect import compat, schema
+from keras_detect import schema
 from keras_detect.meta_architectures.batch_checks import ChecksBatches
 from keras_detect.meta_architectures.detection import Detection
+from keras_detect.meta_architectures.freezing import Freezing
 from keras_detect.meta_architectures.pretrained import Pretrained
-from keras_detect.meta_architectures.serialization import Serialization
 from keras_detect.meta_architectures.training_hooks import REGULARIZATION_LOSS, TrainingHooks
 
 
-class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Serialization, keras.Model):
+class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Freezing, keras.Model):
     """A detector that `compile`, `fit`, `evaluate`, `predict` and `save` treat like any Keras model.
 
     A meta-architecture defines the four methods `preprocess`, `call`, `compute_losses` and `postprocess`, the
     properties `num_classes` and `num_detections`, and declares its `parts` and `loss_names`. Everything else is
     inherited: `compile`, `fit`, `evaluate` and `predict` on TensorFlow, JAX and PyTorch; checks of every batch;
-    `detect`; `save`, `get_config` and `with_parts`; `from_preset`, `re_head` and `restore`.
+    `detect`; `save`, `get_config` and `with_parts`; `from_preset`, `re_head` and `restore`; `freeze`.
     `tests/contracts/test_own_architecture.py` is a complete one in one file.
 
     The constructor creates every variable, sets each part under its argument's name, and calls `self.finish_init()` in
@@ -54,11 +54,6 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Serial
 
     def build(self, input_shape):
         self.built = True
-
-    def _freeze_batchnorm(self):
-        for layer in compat.inner_layers(self):
-            if isinstance(layer, keras.layers.BatchNormalization):  # ours, and Keras' own in wrapped models
-                layer.trainable = False
 
     def _check_class_names(self):
         if self.class_names is not None:

@@ -7,6 +7,7 @@ from keras_detect import schema
 from keras_detect.boxes.postprocessing import FinalStage, as_detections
 from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
 from keras_detect.meta_architectures import starting_weights
+from keras_detect.meta_architectures.class_prior import set_class_prior
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.ground_truth import NUM_POSITIVES, in_padded_frame, split_inputs
 from keras_detect.meta_architectures.pretrained import from_torchvision
@@ -36,7 +37,8 @@ class FasterRCNN(DetectionModel):
         box_stage: `BoxStage`. `None` with one stage.
         number_of_stages: 2, or 1 for the proposals alone: detections of one class, "object".
         class_names: sequence of K strings or `None`.
-        freeze_batchnorm: batch norm runs in inference mode and does not train: for small batches.
+        freeze_batchnorm: batch norm runs in inference mode and does not train, for small batches: True, False, or
+            "backbone", there alone.
         seed: of the samplers.
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
 
@@ -78,7 +80,7 @@ class FasterRCNN(DetectionModel):
         self.proposal_stage, self.cropper = proposal_stage, cropper
         self.box_predictor, self.box_stage = box_predictor, box_stage
         self.number_of_stages = number_of_stages
-        self.freeze_batchnorm, self.seed = freeze_batchnorm, seed
+        self.seed = seed
         self.sample_seed = keras.random.SeedGenerator(seed)
         self._check_parts()
         maps = feature_extractor.extract_proposal_features(keras.Input((None, None, 3)))
@@ -87,8 +89,7 @@ class FasterRCNN(DetectionModel):
         if number_of_stages == 2 and not box_predictor.built:
             crops = keras.Input((*cropper.output_size, maps[0].shape[-1]))
             box_predictor.build(feature_extractor.extract_box_classifier_features(crops).shape)
-        if freeze_batchnorm:
-            self._freeze_batchnorm()
+        self.freeze_batch_norm(freeze_batchnorm)
         self.finish_init()
 
     def _check_parts(self):
@@ -170,6 +171,8 @@ class FasterRCNN(DetectionModel):
         built = starting_weights.prepared(backbone, weights)
         own = {"backbone": built, "num_classes": num_classes, "image_size": image_size, "neck": neck}
         model = cls(**defaults.complete(cls, {**own, "class_names": class_names, **parts}))
+        if not isinstance(parts.get("box_predictor"), keras.layers.Layer):
+            set_class_prior(model)
         return starting_weights.load(model, backbone, weights)
 
     @classmethod

@@ -5,6 +5,8 @@ import os
 from absl import logging
 
 from keras_detect import registry, schema
+from keras_detect.meta_architectures.class_prior import set_class_prior
+from keras_detect.meta_architectures.starting_weights import ALONE
 from keras_detect.weights import keras_sources, torch_state_dict  # noqa: F401 - they register their readers
 from keras_detect.weights.named_weights import ModelWeights, copy_weights
 from keras_detect.weights.sources import restore_model
@@ -71,6 +73,8 @@ class Pretrained:
         config = self.with_num_classes(self.get_config(), len(class_names) if num_classes is None else num_classes)
         model = type(self).from_config({**config, "class_names": class_names})
         report = copy_weights(ModelWeights(self), model, other_classes=True)
+        named = model.named_weights()
+        set_class_prior(model, [named[name] for name in report.kept])
         logging.warning("%s", report.summary())
         return model
 
@@ -96,7 +100,7 @@ class Pretrained:
             FileNotFoundError: no such file or folder.
         """
         report = restore_model(self, checkpoint, kind, calibration_images)
-        self.started_from = report.source if kind == "detection" else f"{report.source}, backbone alone"
+        self.started_from = report.source if kind == "detection" else f"{report.source}, {ALONE}"
         return report
 
 

@@ -12,7 +12,7 @@ from keras_detect.weights.finite import require_finite
 from keras_detect.weights.named_weights import named_weights
 
 # what a model keeps about itself beside the arguments of its constructor, where it is not None
-_NOTES = ("started_from", "score_threshold")
+_NOTES = ("started_from", "score_threshold", "frozen")
 
 
 class Serialization:
@@ -21,6 +21,8 @@ class Serialization:
     Each name in `parts` and `settings` is an argument of the constructor and an attribute of the model. Parts are
     serialisable objects, layers or weightless; settings are numbers, strings and flags.
     """
+
+    dtype_policy: keras.DTypePolicy  # Keras' own
 
     #: names of the parts that the model is made of
     parts: tuple[str, ...] = ()
@@ -50,7 +52,7 @@ class Serialization:
         """`parts` and `settings` by name, each the constructor's argument and the model's attribute of that name."""
         notes = {name: getattr(self, name) for name in _NOTES}
         return {
-            **{name: value for name, value in notes.items() if value is not None},
+            **{name: value for name, value in notes.items() if value is not None and value != ()},
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
@@ -76,8 +78,11 @@ class Serialization:
         try:
             with compat.limited_variables(MAX_WEIGHTS):
                 model = cls(**{key: deserialize(value) for key, value in config.items()})
+            frozen = notes.pop("frozen", None)
             for name, value in notes.items():
                 setattr(model, name, value)
+            if frozen:
+                model.freeze_again(frozen)
             return model
         finally:
             keras.config.set_dtype_policy(before)
@@ -101,7 +106,7 @@ class Serialization:
             name: {**config[name], "config": {**config[name]["config"], "num_classes": int(num_classes)}}
             for name in heads
         }
-        config = {key: value for key, value in config.items() if key != "score_threshold"}  # of the other classes
+        config = {key: value for key, value in config.items() if key not in ("score_threshold", "frozen")}
         return {**config, **changed, "class_names": None}
 
     def save(self, filepath, overwrite=True, zipped=None, include_optimizer=True, **kwargs):
@@ -180,6 +185,35 @@ class Serialization:
         for name in kept:
             ours[name].assign(theirs[name])
         return model
+
+    def with_dtype_policy(self, policy: str):
+        """This model under another dtype policy, with the same weights; a layer with a policy of its own keeps it.
+
+        Args:
+            policy: its name, such as "mixed_bfloat16".
+
+        Returns:
+            The new, uncompiled model; this one where it has that policy already.
+        """
+        before = self.dtype_policy.name
+        if before == policy:
+            return self
+        model = type(self).from_config(_under(self.get_config(), before, policy))
+        theirs = self.named_weights()
+        for name, weight in model.named_weights().items():
+            weight.assign(theirs[name])
+        return model
+
+
+def _under(config, before, policy):
+    """A config in which the dtype policy named `before` is `policy`."""
+    if isinstance(config, list | tuple):
+        return [_under(value, before, policy) for value in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy" and config["config"]["name"] == before:
+        return {**config, "config": {**config["config"], "name": policy}}
+    return {key: _under(value, before, policy) for key, value in config.items()}
 
 
 def _weight_groups_of(name, part):

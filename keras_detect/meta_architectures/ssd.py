@@ -1,10 +1,12 @@
 """The single-shot detector: SSD, RetinaNet and EfficientDet are settings of it."""
 
+import keras
 from keras import ops
 
 from keras_detect import schema
 from keras_detect.boxes.postprocessing import AnchorLevels, FinalStage, as_detections
 from keras_detect.meta_architectures import ssd_defaults, starting_weights
+from keras_detect.meta_architectures.class_prior import set_class_prior
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.ground_truth import (
     NUM_POSITIVES,
@@ -31,7 +33,8 @@ class SSD(DetectionModel):
         detection_loss: `OneStageLoss`.
         postprocessor: `Postprocessor`; holds score conversion and non-maximum suppression.
         class_names: sequence of K strings or `None`.
-        freeze_batchnorm: batch norm runs in inference mode and does not train: for small batches.
+        freeze_batchnorm: batch norm runs in inference mode and does not train, for small batches: True, False, or
+            "backbone", there alone.
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
 
     Raises:
@@ -74,7 +77,6 @@ class SSD(DetectionModel):
         self.target_assigner = target_assigner
         self.detection_loss = detection_loss
         self.postprocessor = postprocessor
-        self.freeze_batchnorm = freeze_batchnorm
         if postprocessor.has_background != box_predictor.background:
             raise ValueError(
                 "The predictor and the post-processor must agree on a background column. Received: "
@@ -90,8 +92,7 @@ class SSD(DetectionModel):
             )
         if not box_predictor.built:
             box_predictor.build([tensor.shape for tensor in feature_extractor.outputs])
-        if freeze_batchnorm:
-            self._freeze_batchnorm()
+        self.freeze_batch_norm(freeze_batchnorm)
         self.finish_init()
 
     @property
@@ -160,6 +161,8 @@ class SSD(DetectionModel):
         built = starting_weights.prepared(backbone, weights)
         own = {"backbone": built, "num_classes": num_classes, "image_size": image_size, "neck": neck}
         model = cls(**ssd_defaults.complete(cls, {**own, "class_names": class_names, **parts}))
+        if not isinstance(parts.get("box_predictor"), keras.layers.Layer):
+            set_class_prior(model)
         return starting_weights.load(model, backbone, weights)
 
     def preprocess(self, images, true_image_shapes=None, resized=False):

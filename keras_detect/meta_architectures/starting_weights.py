@@ -18,6 +18,8 @@ from keras_detect.weights.keras_network import holds_model, load_network
 AUTO = "auto"
 PACKAGED, IMAGENET = "packaged", "imagenet"
 RANDOM = "random weights"
+#: ends or begins what `started_from` says of a model whose backbone alone was trained before
+ALONE, GIVEN, OF_PACKAGED = "backbone alone", "the backbone '", "backbone of the "
 _TRAINED = ("_imagenet", "_coco")  # how presets of KerasCV end that have trained weights
 
 
@@ -54,6 +56,22 @@ def prepared(backbone: Any, weights: Any) -> Any:
     return backbone
 
 
+def start_of(model: Any) -> str:
+    """What of a detector is trained: "detector" (all of it), "backbone" (under new parts) or "random" (nothing).
+
+    A model whose optimizer has taken steps is a trained detector, whatever it started from itself; a model that no
+    weights were loaded into counts as random.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    steps = getattr(optimizer, "iterations", None)
+    if steps is not None and int(keras.ops.convert_to_numpy(steps)) > 0:
+        return "detector"
+    started = getattr(model, "started_from", None) or RANDOM
+    if started == RANDOM:
+        return "random"
+    return "backbone" if started.endswith(ALONE) or started.startswith((GIVEN, OF_PACKAGED)) else "detector"
+
+
 def load(model, backbone: Any, weights: Any):
     """Gives the backbone of a new model its weights, notes them in `model.started_from`, and returns the model.
 
@@ -69,7 +87,7 @@ def load(model, backbone: Any, weights: Any):
     """
     by_name = isinstance(backbone, str)
     if weights == AUTO and not by_name:
-        model.started_from = None if backbone is None else f"the backbone '{backbone.name}' as it was given"
+        model.started_from = None if backbone is None else f"{GIVEN}{backbone.name}' as it was given"
         return model
     packaged = _packaged(model, backbone)
     if weights == PACKAGED and packaged is None:
@@ -81,21 +99,21 @@ def load(model, backbone: Any, weights: Any):
     if weights in (AUTO, PACKAGED) and packaged is not None:
         name, folder = packaged
         model.restore(folder, kind="classification")
-        model.started_from = f"backbone of the packaged preset '{name}'"
+        model.started_from = f"{OF_PACKAGED}packaged preset '{name}'"
     elif weights is None or weights == AUTO:
         _start_at_random(model, backbone, quiet=weights is None)
     elif by_name and backbone in application_names():
-        model.started_from = f"{_of(weights)} of keras.applications.{backbone}"  # `prepared` has loaded them
+        model.started_from = f"{_of(weights)} of keras.applications.{backbone}, {ALONE}"  # `prepared` has loaded them
     else:
         model.restore(_network(model) if weights == IMAGENET else weights, kind="classification")
-        model.started_from = f"{_of(weights)}, backbone alone"
+        model.started_from = f"{_of(weights)}, {ALONE}"
     return model
 
 
 def _start_at_random(model, backbone, quiet):
     name = _called(backbone)
     if isinstance(backbone, str) and backbone.startswith(PREFIX) and backbone.endswith(_TRAINED):
-        model.started_from = f"KerasCV's preset '{backbone.removeprefix(PREFIX)}', backbone alone"
+        model.started_from = f"KerasCV's preset '{backbone.removeprefix(PREFIX)}', {ALONE}"
         return
     model.started_from = RANDOM
     if not quiet:

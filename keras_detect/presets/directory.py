@@ -14,6 +14,7 @@ import keras
 from keras_detect import compat, files
 from keras_detect.config_bounds import MAX_WEIGHTS, check_config
 from keras_detect.messages import shown
+from keras_detect.meta_architectures.class_prior import set_class_prior
 from keras_detect.presets import config_json
 from keras_detect.presets.download import PRESET_FILES
 from keras_detect.registry import provide
@@ -118,9 +119,13 @@ def read_preset(directory, num_classes=None, load_weights=True):
         limit = weights_limit(pathlib.Path(weights.source).stat().st_size)
         model, other = _built(config, path, num_classes, limit)
         try:
-            return model, copy_weights(weights, model, other_classes=other)
+            report = copy_weights(weights, model, other_classes=other)
         except ValueError as error:
             raise PresetError(f"{weights.source}: does not fit the model ({reason(error)})") from error
+    if other:
+        named = model.named_weights()
+        set_class_prior(model, [named[name] for name in report.kept])
+    return model, report
 
 
 def open_weights(directory):

@@ -2,47 +2,36 @@
 
 import contextlib
 import dataclasses
+import inspect
 import json
 import math
 import numbers
 import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
-from keras_detect.data.dataset import DetectionDataset
-from keras_detect.data.load import load_dataset
-from keras_detect.data.record import REFUSED
-from keras_detect.evaluation.callback import COCOEvaluation, evaluate_coco
+from keras_detect.evaluation.callback import evaluate_coco
 from keras_detect.evaluation.thresholds import ScoreThresholds
 from keras_detect.files import replacing_file, write_json
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.registry import unknown_name
+from keras_detect.training.architectures import architecture_of
+from keras_detect.training.augmentations import augmentations
 from keras_detect.training.best_model import BestModel
 from keras_detect.training.divergence import TrainingDiverged
+from keras_detect.training.early_stopping import EarlyStopping
 from keras_detect.training.history_file import HistoryFile
 from keras_detect.training.recipe import Recipe
 from keras_detect.training.resume import Resume
+from keras_detect.training.run_data import RunData, Source
+from keras_detect.training.run_data import check as check_data
 from keras_detect.training.run_folder import CURVE, HISTORY, METRICS, RunFolder, TrainingInterrupted, fingerprint
-from keras_detect.training.start import DEFAULT_START, starting_model
+from keras_detect.training.start import Start
 from keras_detect.training.tensorboard_images import TensorBoardImages, require_tensorboard
-from keras_detect.transforms import (
-    RandomColor,
-    RandomHorizontalFlip,
-    RandomIoUCrop,
-    RandomRotation90,
-    RandomVerticalFlip,
-)
 from keras_detect.visualization import draw_learning_curve
-
-_CROP = (RandomIoUCrop(probability=0.5), RandomColor())
-# name -> augmentations for `DetectionDataset.batches`
-AUGMENTATIONS = {
-    "none": (),
-    "flip": (RandomHorizontalFlip(),),
-    "crop": (RandomHorizontalFlip(), *_CROP),
-    "microscopy": (RandomHorizontalFlip(), RandomVerticalFlip(), RandomRotation90(), *_CROP),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,106 +58,129 @@ class TrainingResult:
 
 
 def train(
-    data: DetectionDataset | str | os.PathLike,
-    output: str | os.PathLike,
+    model: DetectionModel | str | os.PathLike,
+    train: Source,
+    validation: Source | None = None,
+    recipe: Recipe | None = None,
     *,
+    output: str | os.PathLike,
+    resume: bool = False,
     train_split: str | None = None,
     validation_split: str | None = None,
-    validation_data: DetectionDataset | str | os.PathLike | None = None,
-    model: DetectionModel | str | os.PathLike = DEFAULT_START,
+    validation_fraction: float | None = None,
+    architecture: str | None = None,
+    neck: object = None,
     image_size: int | tuple[int, int] | None = None,
-    epochs: int = 60,
-    batch_size: int = 8,
-    learning_rate: float = 1e-3,
-    ema_momentum: float = 0.0,
-    augment="crop",
+    freeze: str | Sequence[str] = (),
+    mixed_precision: str | None = None,
     evaluate_every: int = 1,
     cache: bool = False,
     check: bool = True,
     seed: int = 0,
-    resume: bool = False,
     overwrite: bool = False,
     checkpoint_every: int | None = None,
     tensorboard: bool = False,
     verbose: int = 1,
+    **settings: Any,
 ) -> TrainingResult:
     """Trains a detector; `keras-detect train` is this function.
 
     Args:
-        data: a `DetectionDataset`, or a folder or file for `load_dataset`.
+        model: a detector; or the name of a preset or a backbone (a new detector around it), or a `.keras` file. A model
+            for other classes gets new class heads. `DEFAULT_START`, a packaged detector of everyday objects, suits
+            photos of any kind.
+        train: a `DetectionDataset`, or a folder or file for `load_dataset`.
+        validation: the same, for validation.
+        recipe: how to train; default: `Recipe.for_model(model, number of training images, **settings)`.
         output: folder for `model.keras` (of the best epoch), `history.csv`, `curve.png`, `run.json` (the settings)
             and, with validation data, `metrics.json`; created if absent. A running or interrupted run has its
             checkpoint there too.
-        train_split: split of the folder to train on; None for everything.
-        validation_split: split of the folder that chooses the best epoch; None for no validation.
-        validation_data: a data set or folder for validation, in the place of `validation_split`.
-        model: a detector; or the name of a preset or a backbone (a new SSD around it), or a `.keras` file. A model for
-            other classes gets new class heads. Default: the packaged detector of everyday objects.
-        image_size: side, or `(height, width)`, to which images are resized; default: the model's own, 320 for a new
-            SSD.
-        epochs: passes over the training images.
-        batch_size: images per step.
-        learning_rate: peak of the cosine schedule (`Recipe`).
-        ema_momentum: of averaged weights, such as 0.99; 0 for none.
-        augment: a name out of "none", "flip", "crop", "microscopy", or a sequence of augmentations
-            (`keras_detect.transforms`).
+        resume: go on with an interrupted run in `output`, if there is one: it ends with the weights of an uninterrupted
+            run, bit for bit on one device (`callbacks.Resume`). A finished run is returned as it is.
+        train_split: split of `train`; default: "train" where the data have such a split, else everything.
+        validation_split: split of `validation`, or of `train` where that is None; default: "val" where there is one.
+        validation_fraction: share of the training images that is held back for validation, chosen by `seed`; 0 for no
+            validation: the last epoch is kept. Default: 0.2 where nothing else is there for validation.
+        architecture: "ssd", "retinanet", "efficientdet" or "faster_rcnn": a new detector around the backbone of
+            `model`; default: `model` as it is, an SSD around a backbone.
+        neck: of the new detector, a registered name or a part; default: the architecture's.
+        image_size: side, or `(height, width)`, to which images are resized; default: the model's own, or the
+            architecture's.
+        freeze: patterns of the weights that do not train, as `DetectionModel.freeze` takes them.
+        mixed_precision: "bfloat16" or "float16": computes in it and keeps the weights in float32.
         evaluate_every: epochs between evaluations.
         cache: whether to keep the decoded images in memory.
         check: whether to decode every image before the first epoch, so that a damaged one ends the run there.
-        seed: of weights, order and augmentation. Two runs with one seed are equal.
-        resume: go on with an interrupted run in `output`, if there is one: it ends with the weights of an uninterrupted
-            run, bit for bit on one device (`callbacks.Resume`). A finished run is returned as it is.
+        seed: of weights, order, augmentation and the images that are held back. Two runs with one seed are equal.
         overwrite: start anew in a folder that holds a model; it stays until the run has a better one than none.
         checkpoint_every: steps between checkpoints within an epoch; None for one per epoch.
         tensorboard: also write the curves, and four validation (or training) images with ground truth and detections,
             into the folder `tensorboard` of `output` after every epoch (`callbacks.TensorBoardImages`).
         verbose: as in Keras' `fit`: 0 silent, 1 a progress bar, 2 one line per epoch.
+        **settings: fields of `Recipe`, such as `epochs` and `batch_size`; the others are chosen.
 
     Raises:
+        TypeError: an unknown setting; the near names are listed.
         FileNotFoundError: no such folder, file or image.
         FileExistsError: `output` holds a model or an interrupted run, and neither `resume` nor `overwrite` is given.
-        ValueError: unusable data, an unknown model, split or augmentation, a setting out of its range, or other
-            settings than the run that shall go on.
+        ValueError: unusable data, an unknown model, split or augmentation, a setting out of its range, a recipe and
+            settings, or other settings than the run that shall go on.
         TrainingDiverged: the loss or a weight became NaN or infinite, or the loss exploded (`callbacks.BestModel`); the
             best model before that stays.
         TrainingInterrupted: a `KeyboardInterrupt` that says what is saved.
     """
-    recipe = Recipe(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, ema_momentum=ema_momentum)
-    augmentations = _augmentations(augment)
+    _check_recipe(recipe, settings)
     _check_options(tensorboard, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every, seed=seed)
+    start = Start(model, architecture, neck, image_size, freeze, mixed_precision)
+    data = RunData(train, validation, train_split, validation_split, validation_fraction, seed)
     folder = RunFolder(output, resume=resume, overwrite=overwrite)
-    validated = validation_split is not None or validation_data is not None
-    best = BestModel(folder.model, monitor="val_map" if validated else None)
+    best = BestModel(folder.model)
     with _ending(folder, best):
         keras.utils.set_random_seed(seed)
-        training = _dataset(data, train_split)
-        validation = _validation(data, validation_split, validation_data, training.class_names)
+        training, validated, said = data.read()
+        best.monitor = None if validated is None else "val_map"
         if check:
-            _check({"training": training, "validation": validation}, verbose)
-        detector = starting_model(model, training, image_size, verbose)
+            check_data({"training": training, "validation": validated}, verbose)
+        detector, trained = start.build(training, verbose)
+        recipe = recipe or Recipe.for_model(detector, len(training), start=trained, **settings)
         if verbose:
-            print(f"{training}\n{detector.count_params():,} parameters, classes: {', '.join(training.class_names)}")
-        settings = {
-            "model": os.fspath(model) if isinstance(model, str | os.PathLike) else type(detector).__name__,
-            "parameters": detector.count_params(),
-            "image_size": image_size,
-            "augment": [_described(operation) for operation in augmentations],
-            "evaluate_every": evaluate_every,
-            "seed": seed,
-            "data": fingerprint(training),
-            "validation_data": fingerprint(validation),
-        }
-        finished = folder.begin({**dataclasses.asdict(recipe), **settings})
+            print(_plan(detector, training, validated, said, recipe, trained))
+        described = {**recipe.settings(), **start.settings(), **data.settings(), "start": trained}
+        described |= {"parameters": detector.count_params(), "evaluate_every": evaluate_every, "seed": seed}
+        described |= {"data": fingerprint(training), "validation_data": fingerprint(validated)}
+        finished = folder.begin(described)
         if finished is None:
-            drop = len(training) >= batch_size
-            options: dict = {"augment": augmentations, "seed": seed, "drop_remainder": drop, "cache": cache}
-            batches = training.batches(detector, batch_size, shuffle=True, **options)
-            callbacks = _callbacks(recipe, validation, evaluate_every, best)
-            drawn = validation or training
+            batches = _batches(training, detector, recipe, seed, cache)
+            callbacks = [*recipe.callbacks(validated, evaluate_every), best, HistoryFile(folder.path / HISTORY)]
+            drawn = validated or training
             callbacks += [TensorBoardImages(folder.path / "tensorboard", drawn)] if tensorboard else []
             callbacks.append(Resume(folder.checkpoint, every_n_steps=checkpoint_every, keep=True))
-            finished = _fit(detector, recipe, batches, callbacks, validation, folder, verbose)
+            finished = _fit(detector, recipe, batches, callbacks, validated, folder, verbose)
         return _result(folder, finished)
+
+
+def _batches(training, detector, recipe, seed, cache):
+    drop = len(training) >= recipe.batch_size
+    options: dict = {"augment": augmentations(recipe.augment), "drop_remainder": drop, "cache": cache}
+    return training.batches(detector, recipe.batch_size, shuffle=True, seed=seed, **options)
+
+
+def _plan(detector, training, validation, said, recipe, start):
+    """What a run is about to do, in lines."""
+    where = {"detector": "a trained detector", "backbone": "a trained backbone", "random": "random weights"}[start]
+    settings = ", ".join(f"{name} {_short(value)}" for name, value in recipe.settings().items())
+    return (
+        f"training: {training}\n"
+        f"validation: {said}{'' if validation is None else f': {validation}'}\n"
+        f"{detector.count_params():,} parameters, classes: {', '.join(training.class_names)}\n"
+        f"recipe for {architecture_of(detector)} from {where}: {settings}"
+    )
+
+
+def _short(value):
+    if isinstance(value, list):
+        return f"[{', '.join(value)}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @contextlib.contextmanager
@@ -194,6 +206,7 @@ def _fit(detector, recipe, batches, callbacks, validation, folder, verbose):
         print("the first step compiles the network, which may take a minute", flush=True)
     history = detector.fit(batches, epochs=recipe.epochs, callbacks=callbacks, verbose=verbose)
     best = next(callback for callback in callbacks if isinstance(callback, BestModel))
+    _say_stopped(callbacks, verbose)
     if best.best_epoch is None:  # val_map stayed 0, and the folder holds a model to be overwritten
         best.save(history.epoch[-1])
     with replacing_file(folder.path / CURVE) as part:
@@ -209,6 +222,15 @@ def _fit(detector, recipe, batches, callbacks, validation, folder, verbose):
     }
     folder.finish(finished)
     return finished
+
+
+def _say_stopped(callbacks, verbose):
+    for callback in callbacks if verbose else ():
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch is not None:
+            print(
+                f"stopped early, after epoch {callback.stopped_epoch + 1}: {callback.monitor} is highest after epoch "
+                f"{(callback.best_epoch or 0) + 1} and has not risen for {callback.patience} epochs"
+            )
 
 
 def _measured(path, validation, verbose):
@@ -241,11 +263,18 @@ def _result(folder, finished):
     )
 
 
-def _callbacks(recipe, validation, evaluate_every, best):
-    callbacks = recipe.callbacks()
-    if validation is not None:
-        callbacks.append(COCOEvaluation(validation, every_n_epochs=evaluate_every))
-    return [*callbacks, best, HistoryFile(best.path.with_name(HISTORY))]
+def _check_recipe(recipe, settings):
+    """Raises where the settings are known to be wrong before there is a model."""
+    if recipe is None:
+        unknown = next((name for name in settings if name not in Recipe.__dataclass_fields__), None)
+        if unknown is not None:
+            raise TypeError(unknown_name("argument of train", unknown, [*_ARGUMENTS, *Recipe.__dataclass_fields__]))
+        Recipe(**settings)
+    elif settings:
+        raise ValueError(
+            f"A recipe holds all its settings. Received: a recipe and {', '.join(settings)}. Give them to the recipe, "
+            "or leave the recipe out."
+        )
 
 
 def _check_options(tensorboard, evaluate_every, checkpoint_every, seed):
@@ -258,50 +287,4 @@ def _check_options(tensorboard, evaluate_every, checkpoint_every, seed):
         raise ValueError(f"seed is a whole number, 0 to {2**32 - 1}. Received: seed={seed!r}")
 
 
-def _described(operation):
-    """An augmentation as text that is the same in the next process."""
-    return (
-        repr(operation)
-        if dataclasses.is_dataclass(operation)
-        else getattr(operation, "__qualname__", type(operation).__qualname__)
-    )
-
-
-def _augmentations(augment):
-    if not isinstance(augment, str):
-        return tuple(augment)
-    if augment not in AUGMENTATIONS:
-        raise ValueError(unknown_name("augmentation", augment, AUGMENTATIONS))
-    return AUGMENTATIONS[augment]
-
-
-def _dataset(data, split, class_names=None):
-    if not isinstance(data, DetectionDataset):
-        return load_dataset(data, split, class_names=class_names)
-    if split is not None:
-        raise ValueError(
-            f"A split names a part of a folder. Received a DetectionDataset and the split '{split}': pass that part "
-            "as the data set."
-        )
-    return data
-
-
-def _validation(data, split, validation_data, class_names):
-    if validation_data is None:
-        return None if split is None else _dataset(data, split, class_names)
-    return _dataset(validation_data, split, class_names)
-
-
-def _check(datasets, verbose):
-    """Prints what is repaired or dropped; raises `ValueError` where an epoch would end in an error."""
-    for name, dataset in datasets.items():
-        report = dataset.check() if dataset is not None else None
-        if report is not None and verbose and report.defects.summary():
-            print(f"{name} data: {report.defects.summary()}")
-        if report is not None and not report.ok:
-            refused = [
-                f"{count} {kind} ({places[0]})" for action, kind, count, places in report.rows() if action == REFUSED
-            ]
-            raise ValueError(
-                f"{name} data: {'; '.join(refused)}. Remove or replace them; keras-detect check lists all."
-            )
+_ARGUMENTS = [name for name in inspect.signature(train).parameters if name != "settings"]

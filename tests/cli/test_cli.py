@@ -36,7 +36,7 @@ def trained(shapes, tmp_path_factory):
     """The output folder of `keras-detect train` with the tiny backbone."""
     output = tmp_path_factory.mktemp("run") / "deep" / "output"
     status = run(
-        *("train", "--data", shapes, "--train_split", "train", "--validation_split", "val", "--output", output),
+        *("train", "--data", shapes, "--output", output),
         *("--model", "tests_tiny", "--image_size", tiny.IMAGE_SIZE, "--epochs", 3, "--batch_size", 4),
         *("--evaluate_every", 2, "--ema_momentum", 0.9, "--augment", "microscopy"),
     )
@@ -182,9 +182,9 @@ def test_train_is_the_function_and_goes_on_after_an_interruption(trained, shapes
     """The command, and `training.train` with the same settings stopped in its second epoch and called again, leave the
     same weights, history and metrics."""
     settings = {
-        "train_split": "train",
-        "validation_split": "val",
         "model": "tests_tiny",
+        "train": shapes,
+        "output": tmp_path / "run",
         "image_size": tiny.IMAGE_SIZE,
         "epochs": 3,
         "batch_size": 4,
@@ -205,8 +205,8 @@ def test_train_is_the_function_and_goes_on_after_an_interruption(trained, shapes
     with monkeypatch.context() as patch:
         patch.setattr(Resume, "_write", interrupted)
         with pytest.raises(TrainingInterrupted, match=r"No model is saved yet\. The same command with --resume"):
-            keras_detect.training.train(shapes, tmp_path / "run", **settings)
-    result = keras_detect.training.train(shapes, tmp_path / "run", **settings)
+            keras_detect.training.train(**settings)
+    result = keras_detect.training.train(**settings)
     assert (tmp_path / "run" / "history.csv").read_text() == (trained / "history.csv").read_text()
     assert result.metrics == json.loads((trained / "metrics.json").read_text())
     assert result.presentations == 3 * 2 * 4
@@ -214,10 +214,10 @@ def test_train_is_the_function_and_goes_on_after_an_interruption(trained, shapes
     command = keras_detect.Model.from_preset(trained / "model.keras")
     for ours, theirs in zip(result.model.get_weights(), command.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    finished = keras_detect.training.train(shapes, tmp_path / "run", **settings)  # nothing is left to do
+    finished = keras_detect.training.train(**settings)  # nothing is left to do
     assert (finished.minutes, finished.history) == (result.minutes, result.history)
     with pytest.raises(ValueError, match=r"epochs=4 \(3 before\)"):
-        keras_detect.training.train(shapes, tmp_path / "run", **{**settings, "epochs": 4})
+        keras_detect.training.train(**{**settings, "epochs": 4})
 
 
 def train_command(shapes, output, *further):
@@ -272,7 +272,7 @@ def test_a_run_that_diverges_ends_with_status_1(shapes, tmp_path, capsys, monkey
     ("number", "status", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
 )
 def test_a_signal_ends_it_in_one_line(number, status, name, shapes, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("keras_detect.training.run.load_dataset", lambda *_, **__: signal.raise_signal(number))
+    monkeypatch.setattr("keras_detect.training.run_data.load_dataset", lambda *_, **__: signal.raise_signal(number))
     before = signal.getsignal(number)
     assert train_command(shapes, tmp_path / "run") == status
     assert capsys.readouterr().err == f"keras-detect train: stopped by {name}. No model is saved yet.\n"

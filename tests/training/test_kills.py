@@ -63,8 +63,7 @@ class Train(kills.Case):
         write_data(self.data)
 
     def act(self, folder):
-        splits = {"train_split": "train", "validation_split": "val"}
-        train(self.data, folder / "run", **splits, **SETTINGS, resume=True, checkpoint_every=1, verbose=0)
+        train(train=self.data, output=folder / "run", **SETTINGS, resume=True, checkpoint_every=1, verbose=0)
 
     def check(self, folder, error=None):
         return check_folder(folder / "run")
@@ -111,7 +110,7 @@ COMMAND = "import sys; from tests import tiny; from keras_detect import cli; sys
 
 
 def command(data, output):
-    arguments = ("train", "--data", data, "--train_split", "train", "--validation_split", "val", "--output", output)
+    arguments = ("train", "--data", data, "--output", output)
     settings = [text for name, value in SETTINGS.items() for text in (f"--{name}", str(value))]
     line = [sys.executable, "-c", COMMAND, *map(str, arguments), *settings, "--checkpoint_every", "1", "--resume"]
     return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ)

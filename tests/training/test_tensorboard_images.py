@@ -49,5 +49,5 @@ def test_without_tensorboard_the_way_out_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"pip install \"keras-detect\[tensorboard\]\""):
         TensorBoardImages(tmp_path)
     with pytest.raises(ValueError, match="tensorboard"):
-        train("nowhere", tmp_path / "run", tensorboard=True)
+        train("tests_tiny", "nowhere", output=tmp_path / "run", tensorboard=True)
     assert not (tmp_path / "run").exists()
