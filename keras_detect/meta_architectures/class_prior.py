@@ -1,6 +1,7 @@
 """The initial bias of new class heads: nearly everything that a detector looks at is background."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ def set_class_prior(model, fresh=None) -> None:
         model: a detector with a `box_predictor`; one whose heads do not tell their biases stays as it is.
         fresh: the variables that may be set; default: all.
     """
-    head = getattr(model, "box_predictor", None)
+    head: Any = getattr(model, "box_predictor", None)
     biases = head.class_biases() if hasattr(head, "class_biases") else []
     values = _biases(model, head) if biases else None
     if values is None:

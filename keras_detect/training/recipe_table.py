@@ -1,4 +1,4 @@
-"""What a recipe is by default: one row per architecture. `docs/training.md` says where each value comes from."""
+"""What a recipe is by default: one row per architecture. `docs/training.md` has the same table, with the sources."""
 
 import dataclasses
 

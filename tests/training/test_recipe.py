@@ -1,6 +1,8 @@
 """What a recipe is for a model and its data, by hand-worked numbers; its optimizer, average and early stopping."""
 
+import dataclasses
 import math
+import pathlib
 
 import keras
 import numpy as np
@@ -35,6 +37,21 @@ def test_every_architecture_has_its_row(ssd, faster_rcnn):
     for row in ROWS.values():
         for start in range(len(STARTS)):
             Recipe(learning_rate=row.learning_rate[start], augment=row.augment, ema_momentum=row.ema_momentum)
+
+
+@pytest.mark.backend_free
+def test_the_page_states_the_table():
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    lines = text.split("<!-- recipe table -->")[1].split("<!-- end -->")[0].strip().splitlines()
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert head[1:-1] == list(ROWS)
+    assert [row[0] for row in rows] == [field.name for field in dataclasses.fields(ROWS["ssd"])]
+    for name, *values, source in rows:
+        for architecture, value in zip(ROWS, values, strict=True):
+            stated = getattr(ROWS[architecture], name)
+            expected = ", ".join(map(str, stated)) if isinstance(stated, tuple) else str(stated)
+            assert value == expected, f"{architecture}.{name}"
+        assert source
 
 
 @pytest.mark.parametrize("start", STARTS)
