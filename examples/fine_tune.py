@@ -26,9 +26,9 @@ def parse():
     parser.add_argument("--validation_split", help="name of the part to measure on")
     parser.add_argument("--preset", default="frcnn_inception_v100", help="the model to start from")
     parser.add_argument("--output", type=pathlib.Path, required=True, help="folder for images and model")
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=int, help="default: chosen by the number of images")
+    parser.add_argument("--batch_size", type=int, help="default: the architecture's")
+    parser.add_argument("--learning_rate", type=float, help="default: the architecture's")
     parser.add_argument("--images", type=int, default=120, help="how many images to draw")
     return parser.parse_args()
 
@@ -56,22 +56,24 @@ def main():
 
     # every weight but the class heads' is kept; the log says which are new
     model = keras_detect.Model.from_preset(arguments.preset, class_names=train.class_names)
+    given = {name: getattr(arguments, name) for name in ("epochs", "batch_size", "learning_rate")}
+    recipe = Recipe.for_model(model, len(train), **{name: value for name, value in given.items() if value is not None})
+    print(f"recipe: {recipe.settings()}")
     batches = train.batches(
         model,
-        arguments.batch_size,
+        recipe.batch_size,
         augment=(RandomHorizontalFlip(), RandomVerticalFlip()),
         shuffle=True,
-        drop_remainder=len(train) >= arguments.batch_size,
+        drop_remainder=len(train) >= recipe.batch_size,
     )
-    recipe = Recipe(epochs=arguments.epochs, batch_size=arguments.batch_size, learning_rate=arguments.learning_rate)
     recipe.compile(model, steps_per_epoch=len(batches))
     model.fit(
         batches,
-        epochs=arguments.epochs,
+        epochs=recipe.epochs,
         callbacks=[
-            keras_detect.callbacks.COCOEvaluation(validation),  # val_map, val_map_50... in the bar
+            *recipe.callbacks(validation),
             BestModel(output / "model.keras"),
-        ],
+        ],  # val_map, val_map_50... in the bar
     )
 
     best = keras.saving.load_model(output / "model.keras")

@@ -3,7 +3,6 @@
 set -euo pipefail
 data=$1
 output=$2
-keras-detect train --data "$data" --train_split train --validation_split val \
-    --model mobilenet_v2 --image_size 288 384 --epochs 80 --batch_size 8 --learning_rate 1e-3 \
-    --ema_momentum 0.99 --augment microscopy --evaluate_every 4 --cache --seed 0 --output "$output"
+keras-detect train --data "$data" --model mobilenet_v2 --image_size 288 384 --epochs 80 --batch_size 8 --learning_rate 1e-3 \
+    --ema_momentum 0.99 --early_stopping 0 --augment microscopy --evaluate_every 4 --cache --seed 0 --output "$output"
 keras-detect evaluate --model "$output/model.keras" --data "$data" --split test --output "$output/test_metrics.json"

@@ -62,7 +62,8 @@ class TrainingHooks(compat.BuiltByConstructor):
         """Keras' `compile`, without `loss` and `metrics`: a detector brings its own.
 
         Args:
-            optimizer: a Keras optimizer or its name; "auto" is AdamW at 1e-3 with gradients clipped at norm 10.
+            optimizer: a Keras optimizer or its name; "auto" is AdamW at 1e-3 with gradients clipped at norm 10, without
+                decay of norms and biases. `training.Recipe.for_model` chooses more.
             loss, loss_weights: must stay `None`; weights of the losses belong to the loss part of the model.
             metrics, weighted_metrics: must stay `None`; `keras_detect.callbacks.COCOEvaluation` measures mAP in `fit`.
             **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile`, `auto_scale_loss` as in Keras.
@@ -82,6 +83,7 @@ class TrainingHooks(compat.BuiltByConstructor):
             )
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = keras.optimizers.AdamW(learning_rate=1e-3, weight_decay=1e-4, global_clipnorm=10.0)
+            optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
         super().compile(optimizer=optimizer, **kwargs)
 
     def get_compile_config(self):

@@ -4,6 +4,7 @@ import csv
 import json
 import signal
 
+import keras
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from keras_detect.data import load_dataset, write_coco
 from keras_detect.data.shapes import shapes_dataset
 from keras_detect.evaluation import ScoreThresholds, evaluate_coco
 from keras_detect.training import BestModel, Resume, TrainingInterrupted
+from keras_detect.training.recipe_table import ROWS
 from tests import tiny
 
 
@@ -247,7 +249,10 @@ def test_an_earlier_model_is_not_replaced(trained, shapes, capsys):
     assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
 
 
-def test_a_run_that_diverges_ends_with_status_1(shapes, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "validation", [("--validation_split", "val"), ("--validation_fraction", 0.25), ("--validation_fraction", 0)]
+)
+def test_a_run_that_diverges_ends_with_status_1(validation, shapes, tmp_path, capsys, monkeypatch):
     """NaN weights after the first epoch, whose model stays; `--overwrite` starts anew, and loses no model doing so."""
     look, steps = BestModel.on_train_batch_begin, iter(range(10))
 
@@ -258,7 +263,7 @@ def test_a_run_that_diverges_ends_with_status_1(shapes, tmp_path, capsys, monkey
         look(self, batch, logs)
 
     monkeypatch.setattr(BestModel, "on_train_batch_begin", spoilt)
-    assert train_command(shapes, tmp_path / "run") == 1
+    assert train_command(shapes, tmp_path / "run", *validation) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("keras-detect train: ")]
     assert "Training diverged: " in line and "in epoch 2, step 1 (images " in line
     assert f"The model of epoch 1 stays in {tmp_path / 'run' / 'model.keras'}." in line
@@ -289,3 +294,37 @@ def test_help_shows_an_example(capsys):
 def test_the_public_names_are_what_the_readme_uses():
     for name in ("SSD", "DetectionModel", "Model", "load_dataset", "callbacks", "from_pipeline_config"):
         assert hasattr(keras_detect, name)
+
+
+def test_what_was_chosen_is_printed_and_kept(shapes, tmp_path, capsys):
+    """With no option but the model's: the folder's splits, every setting, and how many weights are frozen."""
+    options = ("--model", "tests_tiny", "--image_size", 64, "--epochs", 1, "--freeze", "backbone/conv_[12]_*")
+    assert run("train", "--data", shapes, "--output", tmp_path / "run", *options, "--mixed_precision") == 0
+    printed = capsys.readouterr().out
+    assert "training: <DetectionDataset: 9 pictures" in printed
+    assert "validation: the split 'val': <DetectionDataset: 4 pictures" in printed
+    assert "frozen: 6 of " in printed
+    assert "recipe for ssd from random weights: epochs 1, batch_size 8, learning_rate 0.001, " in printed
+    row = ROWS["ssd"]
+    kept = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
+    chosen = {"batch_size": row.batch_size, "learning_rate": row.learning_rate[2], "ema_momentum": row.ema_momentum}
+    assert {name: kept[name] for name in ("epochs", *chosen)} == {"epochs": 1, **chosen}
+    assert (kept["start"], kept["freeze"], kept["mixed_precision"]) == ("random", ["backbone/conv_[12]_*"], "bfloat16")
+    model = keras_detect.Model.from_preset(tmp_path / "run" / "model.keras")
+    assert model.dtype_policy.name == "mixed_bfloat16" and model.freeze() == 6
+    keras.utils.set_random_seed(0)
+    fresh = keras_detect.SSD.from_backbone("tests_tiny", image_size=64, class_names=["circle", "square"], weights=None)
+    ours, theirs = tiny.weights_of(model), tiny.weights_of(fresh)
+    frozen = [name for name in ours if name.startswith(("backbone/conv_1_", "backbone/conv_2_"))]
+    assert len(frozen) == 10  # statistics as well
+    assert all(np.array_equal(ours[name], theirs[name]) for name in frozen)
+    assert not np.array_equal(ours["backbone/conv_3_conv/kernel"], theirs["backbone/conv_3_conv/kernel"])
+
+
+def test_unknown_settings_and_a_recipe_with_settings_are_refused(shapes, tmp_path):
+    with pytest.raises(TypeError, match=r"Unknown argument of train 'epoch'\. Did you mean epochs"):
+        keras_detect.training.train("tests_tiny", shapes, output=tmp_path / "run", epoch=3)
+    recipe = keras_detect.training.Recipe(epochs=1)
+    with pytest.raises(ValueError, match="A recipe holds all its settings"):
+        keras_detect.training.train("tests_tiny", shapes, None, recipe, output=tmp_path / "run", epochs=3)
+    assert not (tmp_path / "run").exists()

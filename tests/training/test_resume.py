@@ -6,7 +6,7 @@ import pytest
 
 from keras_detect.callbacks import AveragedWeights, HistoryFile, Resume
 from keras_detect.data.shapes import shapes_dataset
-from keras_detect.training import ResumeError, TrainingDiverged
+from keras_detect.training import AveragingAdamW, ResumeError, TrainingDiverged
 from keras_detect.transforms import RandomHorizontalFlip
 from tests import tiny
 
@@ -35,7 +35,7 @@ class Runs:
 
     def __init__(self, model, **optimizer):
         self.model = model
-        model.compile(keras.optimizers.AdamW(0.01, **optimizer))
+        model.compile(AveragingAdamW(0.01, **optimizer))
         model.optimizer.build(model.trainable_variables)
         self.batches = DATA.batches(model, 4, augment=AUGMENT, shuffle=True, seed=1)
         self.start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in self.variables()]
@@ -102,7 +102,7 @@ def test_another_run_and_damage_are_refused(runs, tmp_path):
     with pytest.raises(ResumeError, match="another list of callbacks"):
         runs.run(HistoryFile(tmp_path / "history.csv"), Resume(path))
     model = tiny.tiny_ssd(num_classes=2)
-    model.compile(keras.optimizers.AdamW(0.01, use_ema=True, ema_momentum=0.9))
+    model.compile(AveragingAdamW(0.01, use_ema=True, ema_momentum=0.9))
     batches = DATA.batches(model, 4, augment=AUGMENT, shuffle=True, seed=1)
     with pytest.raises(ResumeError, match="another model"):
         model.fit(batches, epochs=1, verbose=0, callbacks=[Resume(path)])
