@@ -22,6 +22,8 @@ BACKEND_FREE = (
     "data",
     "evaluation",
     "examples",
+    "export/test_onnx.py",
+    "export/test_openvino.py",
     "golden/test_claims.py",
     "meta_architectures/test_starting_weights.py",
     "presets/test_cache.py",

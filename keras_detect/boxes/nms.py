@@ -5,7 +5,7 @@ from typing import Any
 from keras import ops
 
 from keras_detect.boxes import nms_greedy, nms_soft  # noqa: F401 (registers the schemes)
-from keras_detect.boxes.nms_candidates import SCHEMES, Candidates
+from keras_detect.boxes.nms_candidates import Candidates, scheme_of
 from keras_detect.kernels.gather import gather_rows
 from keras_detect.registry import part, seldom
 
@@ -110,7 +110,7 @@ class MulticlassNonMaxSuppression:
     def _scheme(self):
         if callable(self.scheme):
             return self.scheme
-        return SCHEMES.get(self.scheme or ("soft" if self.soft_nms_sigma > 0.0 else "greedy"))
+        return scheme_of(self.scheme or ("soft" if self.soft_nms_sigma > 0.0 else "greedy"))
 
 
 class _GivenBoxes:

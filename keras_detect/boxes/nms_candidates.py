@@ -4,6 +4,9 @@ A suppression scheme is a callable `scheme(candidates) -> Detections`: one file 
 with `@register_suppression("name")`, or a part that `MulticlassNonMaxSuppression(scheme=...)` takes.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +22,31 @@ from keras_detect.schema import PADDING_LABEL
 SCHEMES = Registry("suppression scheme")
 register_suppression = SCHEMES.register
 
+_replacements: contextvars.ContextVar[dict[str, Callable] | None] = contextvars.ContextVar(
+    "keras_detect_schemes", default=None
+)
+
 NOT_A_CANDIDATE = float("-inf")
 SMALLEST_POOL = 256
 _FEW_GROUPS = 8  # below it, choosing anchors first does not pay
+
+
+@contextlib.contextmanager
+def replaced_scheme(name: str, scheme: Callable) -> Iterator[None]:
+    """Within this context (while a function is traced, that is) `scheme` runs in place of the registered one.
+
+    For runtimes that have an operator of their own for what the scheme of that name does.
+    """
+    token = _replacements.set({**(_replacements.get() or {}), name: scheme})
+    try:
+        yield
+    finally:
+        _replacements.reset(token)
+
+
+def scheme_of(name: str) -> Callable:
+    """The suppression scheme of that name. Raises `ValueError` for an unknown one."""
+    return (_replacements.get() or {}).get(name) or SCHEMES.get(name)
 
 
 class Detections(NamedTuple):
@@ -104,6 +129,18 @@ class Candidates:
     def best(self):
         """The best `pool_size` pairs as a `Pool`."""
         return self.pool(self.flat_scores)
+
+    def all_boxes(self):
+        """Every box, `[B, A, q, 4]`, and the scores `[B, A, groups]`, -inf where a box is not well formed.
+
+        q is 1, or the number of groups. Coordinates lie within `±box_ops.LARGEST_COORDINATE`.
+        """
+        boxes = self.source.all()
+        if boxes.shape[2] > 1 and self.num_groups == 1:  # one box per anchor: that of its best class
+            all_anchors = ops.broadcast_to(ops.arange(self.num_anchors, dtype="int32"), (self.batch, self.num_anchors))
+            boxes = self.source.at(all_anchors, self.best_class)[:, :, None]
+        scores = ops.where(box_ops.well_formed(boxes), self.scores, NOT_A_CANDIDATE)
+        return ops.clip(boxes, -box_ops.LARGEST_COORDINATE, box_ops.LARGEST_COORDINATE), scores
 
     def pool(self, flat_scores):
         """The best `pool_size` of `flat_scores [B, L]` as a `Pool`."""
@@ -212,17 +249,11 @@ def _divide(numbers, divisor):
 
 def native_suppression(candidates, soft_nms_sigma=0.0):
     """TensorFlow's kernel for every image and group, then the best of all groups; soft where `soft_nms_sigma` > 0."""
-    boxes = candidates.source.all()
-    if boxes.shape[2] > 1 and candidates.num_groups == 1:  # one box per anchor: that of its best class
-        all_anchors = ops.broadcast_to(
-            ops.arange(candidates.num_anchors, dtype="int32"), (candidates.batch, candidates.num_anchors)
-        )
-        boxes = candidates.source.at(all_anchors, candidates.best_class)[:, :, None]
-    scores = ops.where(box_ops.well_formed(boxes), candidates.scores, NOT_A_CANDIDATE)
+    boxes, scores = candidates.all_boxes()
     # XLA's kernel wants no more than there are.
     cap = min(candidates.cap, candidates.num_anchors) if isinstance(candidates.num_anchors, int) else candidates.cap
     anchors, scores = tf_nms(
-        ops.clip(boxes, -box_ops.LARGEST_COORDINATE, box_ops.LARGEST_COORDINATE),
+        boxes,
         scores,
         cap,
         candidates.settings.iou_threshold,

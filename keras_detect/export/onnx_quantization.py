@@ -1,0 +1,102 @@
+"""int8 for ONNX Runtime: the convolutions and what lies between them; pixels, decoding and suppression stay float."""
+
+import pathlib
+
+import numpy as np
+
+from keras_detect import schema
+from keras_detect.transforms.resizers import FixedShapeResizer
+
+_CALIBRATION_IMAGES = 128
+_BETWEEN = (
+    "Add",
+    "AveragePool",
+    "Clip",
+    "Concat",
+    "GlobalAveragePool",
+    "HardSigmoid",
+    "MaxPool",
+    "Mul",
+    "Relu",
+    "Resize",
+    "Sigmoid",
+)
+_QUANTISED = ("Conv", "Add", "AveragePool", "Concat", "GlobalAveragePool", "MaxPool", "Mul", "Resize", "Sigmoid")
+
+
+def quantised(model, representative, folder: pathlib.Path):
+    """A float model as one whose convolutions compute in int8, with ranges from representative images.
+
+    Args:
+        model: `onnx.ModelProto`.
+        representative: `RepresentativeImages`.
+        folder: for temporary files.
+
+    Returns:
+        `(onnx.ModelProto, what was quantised)`.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    properties = list(model.metadata_props)
+    names = _network(model)
+    float_path, int8_path = folder / "float.onnx", folder / "int8.onnx"
+    onnx.save(model, float_path)
+    try:
+        quantize_static(
+            str(float_path),
+            str(int8_path),
+            _Calibration(model, representative),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=list(_QUANTISED),
+            nodes_to_quantize=names,
+        )
+        result = onnx.load(int8_path)
+    finally:
+        float_path.unlink(missing_ok=True)
+        int8_path.unlink(missing_ok=True)
+    del result.metadata_props[:]
+    result.metadata_props.extend(properties)
+    convolutions = sum(node.op_type == "Conv" for node in result.graph.node)
+    return result, f"{convolutions} convolutions, activations uint8, weights int8 per channel"
+
+
+def _network(model):
+    """Names of the convolutions and of the nodes that lie between two of them."""
+    nodes = list(model.graph.node)
+    after, before = set(), set()
+    for node in nodes:
+        if node.op_type == "Conv" or (node.op_type in _BETWEEN and after.intersection(node.input)):
+            after.update(node.output)
+    for node in reversed(nodes):
+        if node.op_type == "Conv" or (node.op_type in _BETWEEN and before.intersection(node.output)):
+            before.update(node.input)
+    return [
+        node.name
+        for node in nodes
+        if node.op_type == "Conv"
+        or (node.op_type in _BETWEEN and after.intersection(node.output) and before.intersection(node.input))
+    ]
+
+
+class _Calibration:
+    """Images for ONNX Runtime's calibration: `get_next` returns the inputs of one call, then `None`."""
+
+    def __init__(self, model, representative):
+        sides = model.graph.input[0].type.tensor_type.shape.dim
+        batch, height, width = (side.dim_value or None for side in sides[:3])
+        self._batch = batch or 1
+        self._resizer = None if height is None else FixedShapeResizer(height=height, width=width)
+        self._pixels = representative.pixels(_CALIBRATION_IMAGES)
+
+    def get_next(self):
+        image = next(self._pixels, None)
+        if image is None:
+            return None
+        if self._resizer is not None:
+            resized, _ = self._resizer.resize_image(image)
+            image = np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+        return {schema.IMAGES: np.repeat(image[None], self._batch, axis=0)}
