@@ -26,6 +26,8 @@ _SETTINGS = (
     "max_total_detections",
     "class_agnostic",
     "soft_nms_sigma",
+    "clip_first",
+    "keep_empty",
 )
 
 
@@ -84,10 +86,10 @@ class ONNXRunner(Runner):
 
 def detector_as_onnx(frozen, options):
     """The detector as an `onnx.ModelProto` with its metadata; raises `ExportError` for what ONNX cannot express."""
-    forward = frozen.model.deployable
+    forward = frozen.deployable
     if options.signature == RAW:
         _check_raw(frozen.model)
-        forward = _raw_forward(frozen.model)
+        forward = _raw_forward(frozen)
     model = to_onnx(frozen, forward, frozen.images_spec("uint8"))
     _name_sides(model, frozen.batch_size)
     _describe(model, metadata_of(frozen, options))
@@ -118,11 +120,20 @@ def _check_raw(model):
             f"The signature 'raw' leaves suppression to the client, and a {type(model).__name__} suppresses between "
             "its stages, too. Pass signature='default', which holds all suppression."
         )
+    postprocessor = model.postprocessor
+    if postprocessor.candidates_per_level is not None or callable(postprocessor.nms.scheme):
+        raise ExportError(
+            "The signature 'raw' leaves suppression to the client, and this model chooses its candidates in another "
+            f"way: candidates_per_level={postprocessor.candidates_per_level}, scheme={postprocessor.nms.scheme}. Pass "
+            "signature='default'."
+        )
 
 
-def _raw_forward(model):
+def _raw_forward(frozen):
+    model = frozen.model
+
     def forward(images):
-        inputs = model.preprocess(images)
+        inputs = frozen.preprocess(images)
         stage = model.final_stage(model(inputs, training=False), inputs[schema.TRUE_IMAGE_SHAPES])
         boxes = ops.squeeze(stage.boxes(), axis=2)
         return {

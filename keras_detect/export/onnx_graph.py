@@ -7,7 +7,7 @@ loop over the boxes, becomes RoiAlign.
 import contextlib
 import logging
 
-from keras_detect.boxes.nms_candidates import NOT_A_CANDIDATE, replaced_scheme
+from keras_detect.boxes.nms_candidates import replaced_scheme
 from keras_detect.export import onnx_functions
 from keras_detect.export.errors import ExportError
 from keras_detect.export.onnx_functions import DOMAIN, OPSET
@@ -56,7 +56,7 @@ def _greedy(candidates):
     scores, pairs = tf.numpy_function(_never_called, inputs, (tf.float32, tf.int64), name=_MARK)
     shape = (boxes.shape[0], candidates.limit)
     scores, pairs = tf.ensure_shape(scores, shape), tf.cast(tf.ensure_shape(pairs, shape), tf.int32)
-    pool = candidates.describe(tf.where(scores > NOT_A_CANDIDATE, scores, NOT_A_CANDIDATE), pairs)
+    pool = candidates.describe(scores, pairs)
     boxes, has_area = candidates.clipped(pool.boxes)
     return candidates.detections(boxes, pool, tf.logical_and(pool.candidate, has_area))
 
