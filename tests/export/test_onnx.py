@@ -62,7 +62,7 @@ def test_batches_of_any_number_get_the_answers_of_predict(ssd, ssd_file):
 
 
 def test_opencv_detects_the_same(ssd, ssd_file):
-    cv2 = pytest.importorskip("cv2", reason="pip install opencv-python-headless brings it")
+    cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is not installed", exc_type=ImportError)
     if int(cv2.__version__.split(".")[0]) < 5:
         pytest.skip(f"OpenCV {cv2.__version__} has no NonMaxSuppression in its dnn; 5.0 has")
     net = cv2.dnn.readNetFromONNX(str(ssd_file[0]))
@@ -73,7 +73,7 @@ def test_opencv_detects_the_same(ssd, ssd_file):
 
 
 def test_a_raw_file_leaves_suppression_to_the_client(ssd, tmp_path):
-    cv2 = pytest.importorskip("cv2", reason="pip install opencv-python-headless brings it")
+    cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is not installed", exc_type=ImportError)
     report = ssd.export(tmp_path / "raw.onnx", image_size=64, signature="raw", verbose=0)
     assert report.missing == 0
     images = tiny_batch(1)[0]
