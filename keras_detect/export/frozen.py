@@ -10,6 +10,7 @@ import keras
 from keras_detect import schema
 from keras_detect.export.errors import ExportError
 from keras_detect.export.folding import fold_batch_norm, remove_unused
+from keras_detect.export.function_library import register_functions
 from keras_detect.export.metadata import model_metadata
 from keras_detect.kernels import dispatch
 
@@ -51,7 +52,7 @@ class FrozenDetector:
     def preprocess(self, images):
         """`model.preprocess`, likewise: `{"images" [B, h, w, 3] float32, "true_image_shapes" [B, 3] int32}`."""
         inputs = self.model.preprocess(images)
-        with contextlib.suppress(ExportError):
+        if has_one_canvas(self.model):
             inputs[schema.IMAGES].set_shape((None, *canvas_of(self.model), None))
         return inputs
 
@@ -89,22 +90,32 @@ def input_size(model, options, static_image_size):
     return canvas_of(model)
 
 
-def canvas_of(model):
+def has_one_canvas(model) -> bool:
+    """Whether the model's resizer brings every image to one size."""
+    return len(_canvases(model)) == 1
+
+
+def canvas_of(model) -> tuple[int, int]:
     """`(height, width)` to which the model's resizer brings every image.
 
     Raises:
         ExportError: it has no fixed canvas.
     """
-    try:
-        sizes = {tuple(model.resizer.output_shape(*size)) for size in ((480, 640), (640, 480), (64, 64), (1000, 2000))}
-    except ValueError:
-        sizes = set()
+    sizes = _canvases(model)
     if len(sizes) != 1:
         raise ExportError(
             f"This format needs images of one size, and {model.resizer} makes them as large as they come. Received: "
             "image_size=None. Pass image_size=(height, width)."
         )
     return sizes.pop()
+
+
+def _canvases(model):
+    """Sizes to which the resizer brings images of several sizes."""
+    try:
+        return {tuple(model.resizer.output_shape(*size)) for size in ((480, 640), (640, 480), (64, 64), (999, 2000))}
+    except ValueError:
+        return set()
 
 
 def frozen_function(traced, specs):
@@ -119,6 +130,7 @@ def frozen_function(traced, specs):
     graph_def = constant_folded(constant.graph.as_graph_def(), inputs, list(outputs.values()))
     fold_batch_norm(graph_def)
     remove_unused(graph_def, [*inputs, *outputs.values()])
+    register_functions(graph_def)
 
     def run(*tensors):
         found = tf.graph_util.import_graph_def(

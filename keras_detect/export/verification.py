@@ -198,17 +198,25 @@ def reference_of(model, images, image_size, batch_size) -> Reference:
     pixels = sample_images(images, image_size)
     batches = batches_of(pixels, batch_size)
     backend = keras.backend.backend()
-    final = getattr(model, "final_suppression", None)
     return Reference(
         route=backend if backend == "tensorflow" else f"{backend} -> .keras -> tensorflow",
         images=len(pixels),
         batches=batches,
-        expected=[
-            keras.tree.map_structure(keras.ops.convert_to_numpy, model.predict_on_batch(batch)) for batch in batches
-        ],
+        expected=[predicted(model, batch) for batch in batches],
         milliseconds=milliseconds(model.predict_on_batch, batches[0]),
-        score_threshold=0.0 if final is None else final.score_threshold,
+        score_threshold=score_threshold_of(model),
     )
+
+
+def predicted(model, batch: np.ndarray) -> dict[str, np.ndarray]:
+    """What `predict` answers for a batch, as numpy arrays."""
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, model.predict_on_batch(batch))
+
+
+def score_threshold_of(model) -> float:
+    """The score below which the model reports nothing, 0 where it does not say."""
+    final = getattr(model, "final_suppression", None)
+    return 0.0 if final is None else final.score_threshold
 
 
 def compare_runner(runner, reference: Reference, tolerance: float) -> Comparison:

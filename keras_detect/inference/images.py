@@ -71,18 +71,24 @@ def detect_each(
     """The detections of each image in turn; any iterable will do, also an endless one. See `detect`."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
-    if score_threshold is None:
-        score_threshold = DEFAULT_SCORE_THRESHOLD if model.score_threshold is None else model.score_threshold
+    score_threshold = threshold_of(model, score_threshold)
     window, largest = _Window(model), dict[tuple[int, int], int]()
     for image in images:
-        window.add(_pixels(image, max_pixels))
+        window.add(pixels_of(image, max_pixels))
         if len(window.images) == batch_size:
             yield from _detect_window(model, window, score_threshold, largest)
             window = _Window(model)
     yield from _detect_window(model, window, score_threshold, largest)
 
 
-def _pixels(image, max_pixels):
+def threshold_of(model, score_threshold: float | None) -> float:
+    """`score_threshold`, or where it is None the model's own, or 0.3."""
+    if score_threshold is not None:
+        return score_threshold
+    return DEFAULT_SCORE_THRESHOLD if model.score_threshold is None else model.score_threshold
+
+
+def pixels_of(image: ImageLike, max_pixels: int | None = None) -> np.ndarray:
     """The pixels [H, W, 3], uint8 or float32, with a warning where they seem to be scaled already."""
     pixels = as_pixels(image, max_pixels)
     if pixels.dtype != np.uint8 and 0.0 < pixels.max() <= 1.0:
@@ -139,15 +145,15 @@ def _detect_window(model, window, score_threshold, largest):
         x = window.batch(indices + indices[-1:] * (size - len(indices)))
         detections = keras.tree.map_structure(np.asarray, model.predict_on_batch(x))
         for row, index in enumerate(indices):
-            results[index] = _result(model, detections, row, score_threshold)
+            results[index] = result_of(model, detections, row, score_threshold)
     return results
 
 
-def _result(model, detections, row, score_threshold):
-    """The detections of one image of a batch: a dict of arrays without padding rows."""
+def result_of(model, detections: dict[str, np.ndarray], row: int, score_threshold: float) -> dict[str, Any]:
+    """The detections of one image of a batch: a dict of arrays without padding rows; the model names the classes."""
     count = int(detections[schema.NUM_DETECTIONS][row])
     keep = detections[schema.SCORES][row, :count] >= score_threshold
-    result = {
+    result: dict[str, Any] = {
         field.key: detections[field.key][row, :count][keep]
         for field in schema.object_fields(schema.DETECTIONS)
         if field.key in detections

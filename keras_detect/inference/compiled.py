@@ -1,0 +1,185 @@
+"""A detector frozen for speed, behind one interface: TensorFlow, ONNX Runtime, LiteRT or OpenVINO."""
+
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_detect import schema
+from keras_detect.export.errors import ExportError
+from keras_detect.export.exporter import ExportOptions, Runner
+from keras_detect.export.fitted import FittedRunner
+from keras_detect.export.frozen import FrozenDetector, has_one_canvas
+from keras_detect.export.metadata import weights_digest
+from keras_detect.export.report import ExportReport
+from keras_detect.export.run import export_model, open_exported
+from keras_detect.inference.images import ImageLike, pixels_of, result_of, threshold_of
+from keras_detect.registry import EXPORTERS, unknown_name
+
+#: runtime -> the format whose file it runs
+RUNTIMES = {"tensorflow": "saved_model", "onnxruntime": "onnx", "litert": "litert", "openvino": "openvino"}
+
+
+def compile(
+    model,
+    runtime: str = "tensorflow",
+    *,
+    precision: str = "float32",
+    batch_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    representative_data: Any = None,
+) -> "CompiledDetector":
+    """Freezes a detector for inference: weights become constants and batch norm goes into the convolutions.
+
+    `model.detect` and `predict` keep using the model's live weights; what is compiled keeps those of this moment.
+
+    Args:
+        model: a `DetectionModel`, on any backend.
+        runtime: "tensorflow", or a runtime of the extra `export`: "onnxruntime", "litert" or "openvino".
+        precision: of the numbers, as `export_model` has it for the runtime's format.
+        batch_size: images per call of the runtime; `None`: any number with TensorFlow, 1 with the others.
+        image_size: as in `export_model`, for runtimes whose input has a fixed size.
+        representative_data: as in `export_model`, for int8.
+
+    Returns:
+        `CompiledDetector`.
+
+    Raises:
+        ValueError: an unknown runtime or precision.
+        ExportError: the runtime's format cannot express the model, or detects something else than `predict`.
+        MissingPackageError: the runtime is not installed.
+    """
+    if runtime not in RUNTIMES:
+        raise ValueError(unknown_name("runtime", runtime, RUNTIMES))
+    if RUNTIMES[runtime] not in EXPORTERS:
+        raise ExportError(f"No exporter writes '{RUNTIMES[runtime]}', the format of the runtime '{runtime}'.")
+    if runtime == "tensorflow" and keras.backend.backend() == "tensorflow":
+        EXPORTERS.get("saved_model")().check("saved_model", ExportOptions(precision=precision))
+        return CompiledDetector(model, TensorFlowRunner(model, batch_size, precision), runtime, precision)
+    if batch_size is None and runtime != "tensorflow":
+        batch_size = 1
+    name = RUNTIMES[runtime]
+    folder = tempfile.TemporaryDirectory(prefix="keras_detect_compiled_")
+    path = pathlib.Path(folder.name) / f"detector{EXPORTERS.get(name).suffix}"
+    report = export_model(
+        model,
+        path,
+        name,
+        batch_size=batch_size,
+        image_size=image_size,
+        precision=precision,
+        representative_data=representative_data,
+        verbose=0,
+    )
+    return CompiledDetector(model, open_exported(path, name), runtime, precision, report, folder)
+
+
+class CompiledDetector:
+    """A frozen detector; `compile` makes it.
+
+    Attributes:
+        runtime: its name.
+        precision: of its numbers.
+        weights_digest: SHA-256 of the weights that were frozen, as `export.weights_digest` computes it of a model.
+        class_names: of the model.
+        score_threshold: of the model: what `detect` leaves out unless it is told otherwise.
+        report: `ExportReport` of the runtime's file; `None` for TensorFlow, which needs no file.
+    """
+
+    def __init__(
+        self,
+        model,
+        runner: Runner,
+        runtime: str,
+        precision: str = "float32",
+        report: ExportReport | None = None,
+        folder: Any = None,
+    ):
+        self.runtime, self.precision, self.report = runtime, precision, report
+        self.weights_digest = weights_digest(model) if report is None else report.weights_digest
+        self.class_names, self.score_threshold = model.class_names, model.score_threshold
+        self.resizer = model.resizer
+        self.runner = runner
+        self._fitted = FittedRunner(runner, model.resizer)
+        self._folder = folder  # the file lives as long as this
+
+    def predict_on_batch(self, x) -> dict[str, np.ndarray]:
+        """Detections as of `model.predict_on_batch`.
+
+        Args:
+            x: `[B, H, W, 3]` uint8, or float in 0...255, which is rounded; or a dict of `"images"` and
+                `"true_image_shapes"` or `"resized_image_shapes"` `[B, 3]`, whose true regions are looked at one by one.
+        """
+        if not isinstance(x, dict):
+            return self._fitted(_as_uint8(np.asarray(x)))
+        images = _as_uint8(np.asarray(x[schema.IMAGES]))
+        shapes = x.get(schema.RESIZED_IMAGE_SHAPES, x.get(schema.TRUE_IMAGE_SHAPES))
+        if shapes is None:
+            return self._fitted(images)
+        parts = [
+            self._fitted(image[None, : int(shape[0]), : int(shape[1])])
+            for image, shape in zip(images, np.asarray(shapes), strict=True)
+        ]
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    def detect(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        score_threshold: float | None = None,
+        batch_size: int = 8,
+        max_pixels: int | None = None,
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """Detects in an image, or in a list of images; arguments and results as of `model.detect`.
+
+        Neighbours in a list that have one size share a call of at most `batch_size` images.
+        """
+        threshold = threshold_of(self, score_threshold)
+        if not isinstance(images, list | tuple):
+            pixels = _as_uint8(pixels_of(images, max_pixels))  # type: ignore[arg-type]  # not a sequence here
+            found = self._fitted(pixels[None])
+            return result_of(self, found, 0, threshold)
+        results, waiting = [], list[np.ndarray]()
+        for image in images:
+            pixels = _as_uint8(pixels_of(image, max_pixels))
+            if waiting and (waiting[0].shape != pixels.shape or len(waiting) == batch_size):
+                results += self._results(waiting, threshold)
+                waiting = []
+            waiting.append(pixels)
+        return results + (self._results(waiting, threshold) if waiting else [])
+
+    def _results(self, images, threshold):
+        found = self._fitted(np.stack(images))
+        return [result_of(self, found, row, threshold) for row in range(len(images))]
+
+    def __repr__(self):
+        return f"<CompiledDetector: {self.runtime}, {self.precision}, weights {self.weights_digest[:16]}>"
+
+
+class TensorFlowRunner(Runner):
+    """Frozen functions of this process, one for each number of images that comes."""
+
+    def __init__(self, model, batch_size=None, precision="float32"):
+        self.batch_size = batch_size
+        copy = model.with_parts()  # what is traced later has the weights of now
+        copy.score_threshold = model.score_threshold
+        self._frozen = FrozenDetector(copy, ExportOptions(batch_size=batch_size, precision=precision), False)
+        self.metadata = self._frozen.metadata
+        self._one_canvas = has_one_canvas(copy)
+        self._functions: dict[tuple, Any] = {}
+
+    def __call__(self, images):
+        import tensorflow as tf
+
+        shape = (len(images), None, None, 3) if self._one_canvas else images.shape
+        if shape not in self._functions:
+            spec = tf.TensorSpec(shape, tf.uint8, name=schema.IMAGES)
+            self._functions[shape] = self._frozen.trace(self._frozen.deployable, spec)
+        found = self._functions[shape](tf.constant(images))
+        return {key: value.numpy() for key, value in found.items()}
+
+
+def _as_uint8(images):
+    return images if images.dtype == np.uint8 else np.clip(np.rint(images), 0, 255).astype(np.uint8)
