@@ -115,7 +115,7 @@ def _add_run(parser):
     group.add_argument("--output", required=True, help="folder for model.keras, history.csv, curve.png, metrics.json")
     group.add_argument("--resume", action="store_true", help="go on with an interrupted run in --output, if any")
     group.add_argument("--overwrite", action="store_true", help="start anew where --output holds a model")
-    group.add_argument("--evaluate_every", type=int, default=1, help="epochs between evaluations (%(default)s)")
+    group.add_argument("--evaluate_every", type=int, help="epochs between evaluations (about 25 evaluations in all)")
     group.add_argument("--checkpoint_every", type=int, metavar="STEPS", help="also within an epoch (one per epoch)")
     group.add_argument("--tensorboard", action="store_true", help="write curves and drawn images for TensorBoard too")
     group.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation, split (%(default)s)")

@@ -12,7 +12,7 @@ from keras_detect.transforms import (
     RandomVerticalFlip,
 )
 
-_CROP = (RandomIoUCrop(probability=0.5), RandomColor())
+_CROP = (RandomIoUCrop(), RandomColor())
 #: name -> augmentations for `DetectionDataset.batches`
 AUGMENTATIONS = {
     "none": (),

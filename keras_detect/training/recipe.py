@@ -1,11 +1,13 @@
 """How a detector is trained: optimizer, schedule, augmentation, averaging, length; what suits a model and its data."""
 
+import dataclasses
 import math
 import numbers
 from collections.abc import Callable
 from typing import Any
 
 from keras_detect.evaluation.callback import COCOEvaluation
+from keras_detect.losses.one_stage import OneStageLoss
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.starting_weights import start_of
 from keras_detect.registry import part, unknown_name
@@ -40,6 +42,8 @@ class Recipe:
         freeze_batchnorm: batch norm keeps its statistics, scales and offsets: True, "backbone" (there alone), or False:
             as the model has it.
         early_stopping: epochs without a new maximum of `val_map` after which training ends; 0 for none.
+        localization_weight: weight of a one-stage model's localisation loss (`OneStageLoss`), kept in the trained
+            model; None: as the model has it.
 
     Raises:
         ValueError: a count, rate or fraction out of its range, or an unknown augmentation.
@@ -55,6 +59,7 @@ class Recipe:
     augment: Any = "crop"
     freeze_batchnorm: bool | str = False
     early_stopping: int = 0
+    localization_weight: float | None = None
 
     def __post_init__(self):
         for name, least, largest in (("epochs", 1, 1_000_000), ("batch_size", 1, 65_536)):
@@ -74,6 +79,12 @@ class Recipe:
             value = getattr(self, name)
             if not (_is_real(value) and 0 <= value < 1):
                 raise ValueError(f"{name} must lie in [0, 1). Received: {name}={value!r}")
+        weight = self.localization_weight
+        if weight is not None and not (_is_real(weight) and 0 < weight <= 1e6):
+            raise ValueError(
+                "localization_weight must be positive, at most 1e+06, or None. Received: "
+                f"localization_weight={weight!r}"
+            )
         augmentations(self.augment)
         if self.freeze_batchnorm not in (True, False, "backbone"):
             raise ValueError(
@@ -95,7 +106,7 @@ class Recipe:
         The architecture decides the batch size and, with the start, the learning rate at 8 images per step, which grows
         with the square root of the images per step (Malladi et al. 2022, arXiv:2205.10287: the rule for Adam; it would
         be linear for SGD, Goyal et al. 2017). The number of images decides the epochs: few images, more epochs. A batch
-        of fewer than 8 images freezes the batch norm that has trained statistics.
+        of fewer than 16 images freezes the batch norm that has trained statistics.
 
         Args:
             model: a detector.
@@ -132,6 +143,7 @@ class Recipe:
             "ema_momentum": row.ema_momentum,
             "augment": row.augment,
             "freeze_batchnorm": _frozen(model, start, per_step),
+            "localization_weight": row.localization_weight if _averages_codes(model) else None,
             "early_stopping": math.ceil(row.patience * epochs) if _is_real(epochs) and math.isfinite(epochs) else 0,
         }
         return cls(**{**chosen, **settings})
@@ -144,8 +156,13 @@ class Recipe:
     def compile(self, model, steps_per_epoch, **options):
         """Compiles `model` for `epochs * steps_per_epoch` steps; `options` as in Keras' `compile`.
 
-        Where the recipe says so, batch norm is frozen first.
+        Where the recipe says so, batch norm is frozen and the localisation loss weighted first.
+
+        Raises:
+            ValueError: a `localization_weight` for a model without a `OneStageLoss`.
         """
+        if self.localization_weight is not None:
+            model.detection_loss = _weighted(model, self.localization_weight)
         if self.freeze_batchnorm:
             model.freeze_batch_norm(self.freeze_batchnorm)
         total = max(1, int(steps_per_epoch) * self.epochs)
@@ -165,20 +182,38 @@ class Recipe:
         model.compile(optimizer=optimizer, **options)
         return model
 
-    def callbacks(self, validation=None, evaluate_every: int = 1) -> list[Callable]:
+    def callbacks(self, validation=None, evaluate_every: int | None = None) -> list[Callable]:
         """What `fit` needs for the averaged weights and, with validation data, for `val_map` and early stopping.
 
         Args:
             validation: a `DetectionDataset`, or batches as its `batches` gives them, for `COCOEvaluation`.
-            evaluate_every: epochs between evaluations.
+            evaluate_every: epochs between evaluations; default: as many as make about 25 evaluations of the run.
 
         Further callbacks that evaluate or save stand behind them.
         """
         found: list = [AveragedWeights()] if self.ema_momentum else []
         if validation is not None:
-            found.append(COCOEvaluation(validation, every_n_epochs=evaluate_every))
+            every = evaluate_every or max(1, round(self.epochs / recipe_table.EVALUATIONS))
+            found.append(COCOEvaluation(validation, every_n_epochs=every))
             found += [EarlyStopping(self.early_stopping)] if self.early_stopping else []
         return found
+
+
+def _weighted(model, localization_weight):
+    """The model's `OneStageLoss` with another weight of the localisation loss."""
+    loss = getattr(model, "detection_loss", None)
+    if not isinstance(loss, OneStageLoss):
+        raise ValueError(
+            "localization_weight is for a one-stage model with a OneStageLoss. Received a model whose loss is "
+            f"{type(loss).__name__}: leave it at None."
+        )
+    return dataclasses.replace(loss, localization_weight=localization_weight)
+
+
+def _averages_codes(model):
+    """Whether the localisation loss is a mean over the numbers of a box code, where the paper of SSD has their sum."""
+    loss = getattr(model, "detection_loss", None)
+    return isinstance(loss, OneStageLoss) and loss.normalize_localization_by_code_size
 
 
 def _scaled(learning_rate, images_per_step):

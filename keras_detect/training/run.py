@@ -73,7 +73,7 @@ def train(
     image_size: int | tuple[int, int] | None = None,
     freeze: str | Sequence[str] = (),
     mixed_precision: str | None = None,
-    evaluate_every: int = 1,
+    evaluate_every: int | None = None,
     cache: bool = False,
     check: bool = True,
     seed: int = 0,
@@ -108,7 +108,7 @@ def train(
             architecture's.
         freeze: patterns of the weights that do not train, as `DetectionModel.freeze` takes them.
         mixed_precision: "bfloat16" or "float16": computes in it and keeps the weights in float32.
-        evaluate_every: epochs between evaluations.
+        evaluate_every: epochs between evaluations; default: as many as make about 25 evaluations of the run.
         cache: whether to keep the decoded images in memory.
         check: whether to decode every image before the first epoch, so that a damaged one ends the run there.
         seed: of weights, order, augmentation and the images that are held back. Two runs with one seed are equal.

@@ -82,9 +82,9 @@ def test_the_learning_rate_grows_with_the_square_root_of_the_batch(ssd, faster_r
 @pytest.mark.parametrize(
     ("start", "batch", "frozen"),
     [
-        ("detector", 8, False),
-        ("detector", 7, True),
-        ("backbone", 8, False),
+        ("detector", 16, False),
+        ("detector", 15, True),
+        ("backbone", 16, False),
         ("backbone", 4, "backbone"),
         ("random", 2, False),
     ],
@@ -92,6 +92,33 @@ def test_the_learning_rate_grows_with_the_square_root_of_the_batch(ssd, faster_r
 def test_small_batches_keep_the_statistics_that_are_trained(ssd, start, batch, frozen):
     assert Recipe.for_model(ssd, 100, batch, start).freeze_batchnorm == frozen
     assert Recipe.for_model(ssd, 100, batch, start, freeze_batchnorm=False).freeze_batchnorm is False
+
+
+def test_the_localisation_loss_is_the_papers_sum_over_a_box_code(ssd, faster_rcnn):
+    """Of the mean over four numbers, which a tiny SSD has, four times as much; the trained model keeps it."""
+    assert ssd.detection_loss.normalize_localization_by_code_size
+    recipe = Recipe.for_model(ssd, 100, start="random")
+    assert recipe.localization_weight == 4.0
+    model = ssd.with_parts()
+    recipe.compile(model, steps_per_epoch=1)
+    recipe.compile(model, steps_per_epoch=1)  # and it is not multiplied once more
+    assert model.detection_loss == dataclasses.replace(ssd.detection_loss, localization_weight=4.0)
+    assert type(model).from_config(model.get_config()).detection_loss == model.detection_loss
+    summed = model.with_parts(
+        detection_loss=dataclasses.replace(ssd.detection_loss, normalize_localization_by_code_size=False)
+    )
+    assert Recipe.for_model(summed, 100, start="random").localization_weight is None
+    assert Recipe.for_model(faster_rcnn, 100, start="random").localization_weight is None
+    with pytest.raises(ValueError, match="OneStageLoss"):
+        Recipe(localization_weight=2.0).compile(faster_rcnn, steps_per_epoch=1)
+    with pytest.raises(ValueError, match="localization_weight must"):
+        Recipe(localization_weight=0.0)
+
+
+@pytest.mark.parametrize(("epochs", "every"), [(1, 1), (25, 1), (37, 1), (49, 2), (100, 4)])
+def test_a_run_is_evaluated_about_25_times(epochs, every):
+    found = Recipe(epochs=epochs).callbacks(shapes_dataset(2))
+    assert [callback.every_n_epochs for callback in found] == [every]
 
 
 def test_what_is_known_is_taken_and_what_is_wrong_refused(ssd):
