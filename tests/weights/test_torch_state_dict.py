@@ -4,6 +4,7 @@ import json
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 
 from keras_detect import SSD
@@ -19,6 +20,10 @@ NETWORKS = {
     "efficientnet_b0_torch": ("efficientnet_b0", None),
     "resnet_v1_50_torch": ("resnet", (3, 4, 6, 3)),
 }
+
+
+#: photo -> the class of ImageNet that torchvision 0.29.1 gives it first (docs/weights.md: all 72 agree)
+TOP_1 = {30: 883, 34: 340, 71: 829, 72: 210}
 
 
 def detector(backbone, **settings):
@@ -66,12 +71,26 @@ def test_features_are_torchs(backbone, side, tmp_path):
 
 
 def test_torchvisions_own_mobilenet_v2(tmp_path):
-    """The ImageNet weights of the file's README; the classes on 72 photos were compared when it was written."""
-    pytest.importorskip("torch")
+    """The ImageNet weights of the file's README, and torchvision's class of four of its 72 photos."""
+    torch = pytest.importorskip("torch")
     path = goldens.require_shared("weights/torchvision_mobilenet_v2/mobilenet_v2-b0353104.pth")
     model = detector("mobilenet_v2_torch")
     report = model.restore(path, kind="classification")
     assert not [name for name in report.kept if name.startswith("backbone/")]
+    state = torch.load(path, weights_only=True)
+    weight, bias = (state[f"classifier.1.{name}"].numpy() for name in ("weight", "bias"))
+    for number, expected in TOP_1.items():
+        pixels = photo(goldens.require_shared(f"data/coco_free/images/{number:012}.jpg"))
+        assert np.argmax(weight @ features(model, pixels)["C5"][0].mean((0, 1)) + bias) == expected, number
+
+
+def photo(path):
+    """`[1, 224, 224, 3]`: the middle of a photo whose shorter side is 256."""
+    with PIL.Image.open(path) as image:
+        scale = 256 / min(image.size)
+        image = image.convert("RGB").resize([round(side * scale) for side in image.size], PIL.Image.Resampling.BILINEAR)
+    left, top = ((side - 224) // 2 for side in image.size)
+    return np.asarray(image.crop((left, top, left + 224, top + 224)), "float32")[None]
 
 
 def test_what_is_refused(tmp_path):
