@@ -48,13 +48,14 @@ import traceback
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MAX_RENAMES = 1000
 MEMORY = "/dev/shm"  # where trials write, if it is there: a hundred of them need not wait for a disk
-SECONDS = 120  # a trial that takes longer hangs
 
 _helper: subprocess.Popen | None = None
 
 
 class Case:
-    """What is killed, and what must be true afterwards; see above."""
+    """What is killed, and what must be true afterwards; see above. A trial of more than `seconds` hangs."""
+
+    seconds = 120
 
     def __init__(self, folder):
         self.folder = folder
@@ -167,7 +168,7 @@ def _at_every_rename(case, folder):
         for number in itertools.count(1):
             _prepare(case, folder)
             pid, pipe = _forked(lambda number=number, after=after: _killed_there(case, folder, number, after))
-            answer = _ended(pid, pipe)
+            answer = _ended(pid, pipe, limit=case.seconds)
             moment = f"{'after' if after else 'before'} rename {number}"
             _raise_unless_killed(answer, moment)
             found[_checked(case, folder, moment)] += 1
@@ -212,7 +213,7 @@ def _at_random_moments(case, folder, trials, seed):
     times = []
     for _ in range(3):
         _prepare(case, folder)
-        answer = _ended(*_forked(lambda: _acted(case, folder)))
+        answer = _ended(*_forked(lambda: _acted(case, folder)), limit=case.seconds)
         _raise_unless_killed(answer, "without a kill")
         _checked(case, folder, "without a kill")
         times.append(answer["seconds"])
@@ -235,7 +236,7 @@ def _on_a_full_disk(case, folder, sizes):
 
     for size in sizes:
         _prepare(case, folder)
-        answer = _ended(*_forked(lambda size=size: act(size)))
+        answer = _ended(*_forked(lambda size=size: act(size)), limit=case.seconds)
         if "killed" in answer:
             raise AssertionError(f"ended by signal {answer['killed']} where files end after {size} bytes")
         found[_checked(case, folder, f"files end after {size} bytes", answer.get("message"))] += 1
@@ -285,7 +286,7 @@ def _forked(function):
         os._exit(0)
 
 
-def _ended(pid, pipe, delay=None, limit=SECONDS):
+def _ended(pid, pipe, delay=None, limit=Case.seconds):
     """What a child answered, after a SIGKILL if it runs for more than `delay` seconds from its start."""
     content, end = b"", None if limit is None else time.perf_counter() + limit
     while select.select([pipe], [], [], None if end is None else max(0.0, end - time.perf_counter()))[0]:

@@ -58,6 +58,8 @@ def check_folder(folder):
 
 
 class Train(kills.Case):
+    seconds = 900  # a run takes ten, on a busy machine a hundred and more
+
     def __init__(self, folder):
         self.data = folder / "data"
         write_data(self.data)
@@ -81,7 +83,7 @@ class TrainAndGoOn(Train):
             self.whole = weights(self.data / "run" / "model.keras")
 
     def _again(self, folder):
-        answer = kills._ended(*kills._forked(lambda: self.act(folder)))
+        answer = kills._ended(*kills._forked(lambda: self.act(folder)), limit=self.seconds)
         assert "error" not in answer, answer
 
     def check(self, folder, error=None):
