@@ -115,6 +115,31 @@ BEHAVIOURS = {
         repeated(send, CONTENT),
     ),
     "another part": lambda send, *_: send(b"HTTP/1.1 206 P\r\nContent-Range: bytes 5-9/20000\r\n\r\n" + CONTENT),
+    "good, with zeros before its length": lambda send, *_: send(length("00020000") + CONTENT),
+    "good, a length twice": lambda send, *_: send(length("20000, 20000") + CONTENT),
+    "a length with a sign": lambda send, *_: send(length("+20000") + CONTENT),
+    "a length with an underscore": lambda send, *_: send(length("20_000") + CONTENT),
+    "a length of zero": lambda send, *_: send(length(0) + CONTENT),
+    "no content": lambda send, *_: send(b"HTTP/1.1 204 No Content\r\n\r\n" + CONTENT),
+    "not modified": lambda send, *_: send(b"HTTP/1.1 304 Not Modified\r\n\r\n"),
+    "a status beyond all": lambda send, *_: send(b"HTTP/1.1 999 \x1b]0;x\x07\r\n\r\n"),
+    "a question for a password": lambda send, *_: send(
+        b'HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="\x1b[2J", nonce="x"\r\n\r\n'
+    ),
+    "a later try": lambda send, *_: send(b"HTTP/1.1 503 No\r\nRetry-After: 99999999999\r\n\r\n"),
+    "chunks and a length": lambda send, *_: send(
+        OK + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n" + CONTENT
+    ),
+    "a redirect without a place": lambda send, *_: send(b"HTTP/1.1 301 Moved\r\n\r\n"),
+    "a redirect to data": lambda send, *_: send(redirect(b"data:text/plain,hello")),
+    "a redirect to ftp": lambda send, *_: send(redirect(b"ftp://127.0.0.1/a")),
+    "a redirect to another host": lambda send, *_: send(redirect(b"//127.0.0.2:1/\xff\xfe")),
+    "a redirect to a port that is none": lambda send, *_: send(redirect(b"http://127.0.0.1:99999/a")),
+    "a redirect of a megabyte": lambda send, *_: send(redirect(b"http://127.0.0.1/" + b"a" * 2**20)),
+    "a part of nothing": lambda send, *_: send(b"HTTP/1.1 206 P\r\nContent-Range: bytes 0-/*\r\n\r\n" + CONTENT),
+    "a part that ends before it begins": lambda send, *_: send(
+        b"HTTP/1.1 206 P\r\nContent-Range: bytes 0-19999/-1\r\n\r\n" + CONTENT
+    ),
     "a part of too much": lambda send, *_: send(b"HTTP/1.1 206 P\r\nContent-Range: bytes 0-9/%d\r\n\r\n12" % 10**15),
 }
 SLOW = {
