@@ -1,10 +1,12 @@
 """What torchvision's detectors compute from weights made by rule, kept in `tests/golden/data/torchvision_*.npz`.
 
 `python -m tests.weights.torchvision_golden` writes the files, with torchvision (made with torch 2.14.1 and torchvision
-0.29.1). A weight is drawn by `weight` from its name alone, so that the tests make the same ones without torch.
+0.29.1); a folder and names of models as arguments write those there. A weight is drawn by `weight` from its name alone,
+so that the tests make the same ones without torch.
 """
 
 import pathlib
+import sys
 import zlib
 
 import numpy as np
@@ -46,9 +48,9 @@ def weight(model, name, shape):
     return rng.uniform(low, high, shape).astype("float32")
 
 
-def golden(name):
+def golden(name, folder=DATA):
     """The arrays of a file."""
-    with np.load(DATA / f"torchvision_{name}.npz") as file:
+    with np.load(folder / f"torchvision_{name}.npz") as file:
         return {key: file[key] for key in file.files}
 
 
@@ -106,6 +108,6 @@ def _two_stages(network, images, features):
 
 
 if __name__ == "__main__":
-    for each in NAMES:
-        np.savez_compressed(DATA / f"torchvision_{each}.npz", **compute(each))
-        print(each, (DATA / f"torchvision_{each}.npz").stat().st_size)
+    folder, names = pathlib.Path(sys.argv[1]) if sys.argv[1:] else DATA, sys.argv[2:] or NAMES
+    for each in names:
+        np.savez_compressed(folder / f"torchvision_{each}.npz", **compute(each))
