@@ -23,7 +23,8 @@ class RunData:
         train: a `DetectionDataset`, or a folder or file for `load_dataset`.
         validation: the same, for validation, or None.
         train_split: split of `train`; None: "train" where the data have such a split, else everything.
-        validation_split: split of `validation`, or of `train` where that is None; None: "val" where there is one.
+        validation_split: split of `validation`, or of `train` where that is None; None: "val" where there is one,
+            and it is not part of "trainval".
         validation_fraction: share of the training images that is held back for validation; 0: no validation; None:
             0.2 where nothing else is there for validation.
         seed: decides which images are held back.
@@ -71,7 +72,7 @@ class RunData:
             split = self.validation_split or split_for("validation", self._splits(self.validation))
             return training, _dataset(self.validation, split, names), _of_split(split)
         split = self.validation_split
-        if split is None and self.validation_fraction is None and train_split is not None:
+        if split is None and self.validation_fraction is None and train_split not in (None, "trainval"):
             split = split_for("validation", [name for name in known if name != train_split])
         if split is not None:
             return training, _dataset(self.train, split, names), _of_split(split)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_detect.data import shapes_dataset, write_dataset
+from keras_detect.data import load_dataset, shapes_dataset, write_dataset
 from keras_detect.training.run_data import RunData
 
 NAMES = ["circle", "square"]
@@ -42,6 +42,15 @@ def test_without_a_split_for_validation_a_fifth_is_held_back(tmp_path):
     assert [r.file_name for r in held.records] == [r.file_name for r in validation.records]
     assert not {r.file_name for r in again.records} & {r.file_name for r in held.records}
     assert read(dataset[:1]) == (1, None, "none, since there is one image: the last epoch is kept")
+
+
+def test_images_of_trainval_do_not_choose_its_epoch(tmp_path):
+    names = [record.file_name for record in load_dataset(write(tmp_path, data=10)).records]
+    (tmp_path / "splits").mkdir()
+    for split, listed in {"trainval": names[:8], "val": names[4:8], "test": names[8:]}.items():
+        (tmp_path / "splits" / f"{split}.txt").write_text("\n".join(listed))
+    assert read(tmp_path) == (6, 2, "0.2 of the images, held back at random (seed 0)")
+    assert read(tmp_path, validation_split="test")[:2] == (8, 2)
 
 
 def test_what_cannot_be_meant_is_refused(tmp_path):
