@@ -65,7 +65,7 @@ def resolves(dotted):
 def names_in(text):
     """Every `keras_detect.x.y` of a text that is no file and no path."""
     found = re.findall(r"(?<![\w/.@-])(?:keras_detect|kd)((?:\.[A-Za-z_]\w*)+)(?!/)", text)
-    formats = (".named_weights",)  # the name of a file format, not of a module
+    formats = (".named_weights", ".inside_axis")  # of a file format and of an ONNX domain, not of modules
     return {f"keras_detect{name}" for name in found if not name.endswith((".py", ".git", ".md", *formats))}
 
 

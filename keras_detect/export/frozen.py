@@ -47,7 +47,14 @@ class FrozenDetector:
     def deployable(self, images):
         """`model.deployable`, with static shapes behind a resizer that has one canvas, whatever `images` are."""
         inputs = self.preprocess(images)
-        return self.model.postprocess(self.model(inputs, training=False), inputs[schema.TRUE_IMAGE_SHAPES])
+        predictions = self.model(inputs, training=False)
+        return self.with_batch_size(self.model.postprocess(predictions, inputs[schema.TRUE_IMAGE_SHAPES]))
+
+    def with_batch_size(self, outputs):
+        """`outputs`, tensors by name whose first axis is B, with the static batch size where there is one."""
+        for tensor in outputs.values():
+            tensor.set_shape((self.batch_size, *tensor.shape[1:]))
+        return outputs
 
     def preprocess(self, images):
         """`model.preprocess`, likewise: `{"images" [B, h, w, 3] float32, "true_image_shapes" [B, 3] int32}`."""

@@ -1,6 +1,5 @@
 """TensorFlow's SavedModel with the signatures of the TensorFlow Object Detection API."""
 
-import functools
 import json
 import pathlib
 from typing import Any
@@ -85,7 +84,11 @@ def _functions(frozen):
     preprocess_one = frozen.trace(frozen.preprocess, tf.TensorSpec((1, height, width, 3), tf.float32, name=_INPUT))
     specs = [preprocess.structured_outputs[key] for key in (schema.IMAGES, schema.TRUE_IMAGE_SHAPES)]
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name) for tensor, name in zip(specs, _NETWORK, strict=True)]
-    detector = frozen.trace(functools.partial(upstream_outputs.detect, frozen.model), *specs)
+
+    def detect(images, true_image_shapes):
+        return frozen.with_batch_size(upstream_outputs.detect(frozen.model, images, true_image_shapes))
+
+    detector = frozen.trace(detect, *specs)
 
     def on_images(input_tensor):
         inputs = preprocess(tf.cast(input_tensor, tf.float32))

@@ -159,7 +159,11 @@ class CompiledDetector:
 
 
 class TensorFlowRunner(Runner):
-    """Frozen functions of this process, one for each number of images that comes."""
+    """Frozen functions of this process, one for each number of images that comes.
+
+    Where the model's resizer makes one size of all images, their own size is unknown to the function; else there is
+    one for every size.
+    """
 
     def __init__(self, model, batch_size=None, precision="float32"):
         self.batch_size = batch_size
@@ -167,18 +171,41 @@ class TensorFlowRunner(Runner):
         copy.score_threshold = model.score_threshold
         self._frozen = FrozenDetector(copy, ExportOptions(batch_size=batch_size, precision=precision), False)
         self.metadata = self._frozen.metadata
-        self._one_canvas = has_one_canvas(copy)
-        self._functions: dict[tuple, Any] = {}
+        self._functions: dict[tuple, tuple[Any, Any]] = {}
 
     def __call__(self, images):
         import tensorflow as tf
 
-        shape = (len(images), None, None, 3) if self._one_canvas else images.shape
-        if shape not in self._functions:
-            spec = tf.TensorSpec(shape, tf.uint8, name=schema.IMAGES)
-            self._functions[shape] = self._frozen.trace(self._frozen.deployable, spec)
-        found = self._functions[shape](tf.constant(images))
+        found = self.functions_for(images.shape)[0](tf.constant(images))
         return {key: value.numpy() for key, value in found.items()}
+
+    def functions_for(self, shape: tuple[int | None, ...]) -> tuple[Any, Any]:
+        """`(whole, network)` for images of this shape: pixels to detections, and its part behind the resizing."""
+        if has_one_canvas(self._frozen.model):
+            shape = (shape[0], None, None, 3)
+        if shape not in self._functions:
+            self._functions[shape] = self._traced(shape)
+        return self._functions[shape]
+
+    def _traced(self, shape):
+        import tensorflow as tf
+
+        model, keys = self._frozen.model, (schema.IMAGES, schema.TRUE_IMAGE_SHAPES)
+        pixels = tf.TensorSpec(shape, tf.uint8, name=schema.IMAGES)
+        preprocess = self._frozen.trace(self._frozen.preprocess, pixels)
+        outputs = [(key, preprocess.structured_outputs[key]) for key in keys]
+        specs = [tf.TensorSpec(tensor.shape, tensor.dtype, key) for key, tensor in outputs]
+
+        def detect(*inputs):
+            return model.postprocess(model(dict(zip(keys, inputs, strict=True)), training=False), inputs[1])
+
+        network = self._frozen.trace(detect, *specs)
+
+        def whole(images):
+            inputs = preprocess(images)
+            return network(*(inputs[key] for key in keys))
+
+        return tf.function(whole, input_signature=[pixels], autograph=False).get_concrete_function(), network
 
 
 def _as_uint8(images):
