@@ -28,7 +28,7 @@ def to_onnx(frozen, forward, spec):
     Raises:
         ExportError: an operation that tf2onnx does not convert.
     """
-    with replaced_scheme("greedy", _greedy):
+    with replaced_scheme("greedy", _greedy), replaced_scheme("soft", _refused):
         function = frozen.trace(forward, spec)
     model = _converted(function)
     _require_standard(model)
@@ -59,6 +59,14 @@ def _greedy(candidates):
     pool = candidates.describe(scores, pairs)
     boxes, has_area = candidates.clipped(pool.boxes)
     return candidates.detections(boxes, pool, tf.logical_and(pool.candidate, has_area))
+
+
+def _refused(candidates):
+    raise ExportError(
+        "ONNX's NonMaxSuppression has no soft form. Received: "
+        f"soft_nms_sigma={candidates.settings.soft_nms_sigma}. Give the model greedy suppression (its post-processor's "
+        "nms with soft_nms_sigma=0.0, through `model.with_parts`), or export it as a SavedModel."
+    )
 
 
 def _never_called(*inputs):

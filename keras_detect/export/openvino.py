@@ -32,7 +32,7 @@ class OpenVINOExporter(Exporter):
         source = path.with_suffix(".onnx")
         onnx.save(detector_as_onnx(frozen, options), source)
         try:
-            model = openvino.convert_model(source)
+            model = openvino.Core().read_model(source)  # `convert_model` would report its use to OpenVINO's makers
             model.set_rt_info(json.dumps(metadata_of(frozen, options)), [DOMAIN])
             openvino.save_model(model, path, compress_to_fp16=options.precision == "float16")
         finally:

@@ -1,5 +1,6 @@
 """ONNX files: what ONNX Runtime and OpenCV detect with them, and the two operations that are written as functions."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_a_raw_file_leaves_suppression_to_the_client(ssd, tmp_path):
     assert report.missing == 0
     images = tiny_batch(1)[0]
     # docs/export.md has these lines
-    net = cv2.dnn.readNetFromONNX(str(tmp_path / "raw.onnx"))
+    net = cv2.dnn.readNetFromONNX(str(tmp_path / "raw.onnx"), getattr(cv2.dnn, "ENGINE_CLASSIC", 0))  # OpenCV 4's
     net.setInput(images)
     boxes, scores = (output[0] for output in net.forward(["boxes", "scores"]))
     y1, x1, y2, x2 = np.repeat(boxes, scores.shape[1], axis=0).T
@@ -103,6 +104,24 @@ def test_faster_rcnn_detects_the_same(tmp_path):
     with pytest.raises(ExportError, match="between its stages"):
         model.export(tmp_path / "raw.onnx", signature="raw", verbose=0)
     assert not (tmp_path / "raw.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ("RetinaNet", "EfficientDet", "Faster R-CNN FPN"))
+def test_pyramids_detect_the_same(name, tmp_path):
+    if name == "Faster R-CNN FPN":
+        model = tiny_faster_rcnn(neck="fpn")
+    else:
+        model = tiny_ssd(neck="fpn" if name == "RetinaNet" else "bifpn")
+    report = model.export(tmp_path / "pyramid.onnx", image_size=64, verbose=0)
+    assert report.missing == 0 and report.matched > 0.95 * report.detections > 50
+
+
+def test_soft_suppression_is_refused(ssd, tmp_path):
+    nms = dataclasses.replace(ssd.final_suppression, soft_nms_sigma=0.5)
+    soft = ssd.with_parts(postprocessor=dataclasses.replace(ssd.postprocessor, nms=nms))
+    with pytest.raises(ExportError, match=r"soft_nms_sigma=0\.5.*SavedModel"):
+        soft.export(tmp_path / "soft.onnx", image_size=64, images=list(tiny_batch(1)[0]), verbose=0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_trained_model_of_the_package_detects_the_same(tmp_path):
