@@ -1,4 +1,8 @@
-"""int8 for ONNX Runtime: the convolutions and what lies between them; pixels, decoding and suppression stay float."""
+"""int8 for ONNX Runtime: the convolutions and what lies between them.
+
+The last convolutions, whose outputs are box codes and logits, stay float: 256 steps over the range of all logits are
+too few for scores. So do pixels, decoding and suppression.
+"""
 
 import pathlib
 
@@ -21,7 +25,7 @@ _BETWEEN = (
     "Resize",
     "Sigmoid",
 )
-_QUANTISED = ("Conv", "Add", "AveragePool", "Concat", "GlobalAveragePool", "MaxPool", "Mul", "Resize", "Sigmoid")
+_QUANTISED = ("Conv", *(name for name in _BETWEEN if name != "HardSigmoid"))  # which ONNX Runtime has in float alone
 
 
 def quantised(model, representative, folder: pathlib.Path):
@@ -60,12 +64,13 @@ def quantised(model, representative, folder: pathlib.Path):
         int8_path.unlink(missing_ok=True)
     del result.metadata_props[:]
     result.metadata_props.extend(properties)
-    convolutions = sum(node.op_type == "Conv" for node in result.graph.node)
+    chosen = set(names)
+    convolutions = sum(node.op_type == "Conv" and node.name in chosen for node in model.graph.node)
     return result, f"{convolutions} convolutions, activations uint8, weights int8 per channel"
 
 
 def _network(model):
-    """Names of the convolutions and of the nodes that lie between two of them."""
+    """Names of the convolutions that others follow, and of the nodes between."""
     nodes = list(model.graph.node)
     after, before = set(), set()
     for node in nodes:
@@ -77,8 +82,7 @@ def _network(model):
     return [
         node.name
         for node in nodes
-        if node.op_type == "Conv"
-        or (node.op_type in _BETWEEN and after.intersection(node.output) and before.intersection(node.input))
+        if node.op_type in ("Conv", *_BETWEEN) and after.intersection(node.output) and before.intersection(node.output)
     ]
 
 

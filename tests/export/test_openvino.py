@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from keras_detect.export import open_exported
-from tests.export.answers import CLASS_NAMES, assert_equal, predicted
+from keras_detect.export.verification import predicted
+from tests.export.answers import CLASS_NAMES, assert_equal
 from tests.tiny import tiny_batch, tiny_faster_rcnn, tiny_ssd
 
 pytest.importorskip("openvino", reason="pip install 'keras-detect[export]' brings it")
