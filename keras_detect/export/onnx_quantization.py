@@ -4,6 +4,7 @@ The last convolutions, whose outputs are box codes and logits, stay float: 256 s
 too few for scores. So do pixels, decoding and suppression.
 """
 
+import logging
 import pathlib
 
 import numpy as np
@@ -46,6 +47,8 @@ def quantised(model, representative, folder: pathlib.Path):
     names = _network(model)
     float_path, int8_path = folder / "float.onnx", folder / "int8.onnx"
     onnx.save(model, float_path)
+    root = logging.getLogger()
+    root.addFilter(_without_advice)
     try:
         quantize_static(
             str(float_path),
@@ -60,6 +63,7 @@ def quantised(model, representative, folder: pathlib.Path):
         )
         result = onnx.load(int8_path)
     finally:
+        root.removeFilter(_without_advice)
         float_path.unlink(missing_ok=True)
         int8_path.unlink(missing_ok=True)
     del result.metadata_props[:]
@@ -67,6 +71,11 @@ def quantised(model, representative, folder: pathlib.Path):
     chosen = set(names)
     convolutions = sum(node.op_type == "Conv" and node.name in chosen for node in model.graph.node)
     return result, f"{convolutions} convolutions, activations uint8, weights int8 per channel"
+
+
+def _without_advice(record):
+    """ONNX Runtime advises to fold batch norm first, which a frozen detector has done."""
+    return "pre-processing before quantization" not in record.getMessage()
 
 
 def _network(model):
