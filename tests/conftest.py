@@ -47,6 +47,7 @@ BACKEND_FREE = (
     "tf_od_api/test_convert_kills.py",
     "tf_od_api/test_restore_litert.py",
     "tf_od_api/test_check_numbers.py",
+    "training/test_run_data.py",
     "transforms/test_geometric.py",
     "transforms/test_originals_operations.py",
     "transforms/test_photometric.py",
