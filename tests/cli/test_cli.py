@@ -250,7 +250,7 @@ def test_an_earlier_model_is_not_replaced(trained, shapes, capsys):
 
 
 @pytest.mark.parametrize(
-    "validation", [("--validation_split", "val"), ("--validation_fraction", 0.25), ("--validation_fraction", 0)]
+    "validation", [("--validation_split", "val"), ("--validation_fraction", 0.12), ("--validation_fraction", 0)]
 )
 def test_a_run_that_diverges_ends_with_status_1(validation, shapes, tmp_path, capsys, monkeypatch):
     """NaN weights after the first epoch, whose model stays; `--overwrite` starts anew, and loses no model doing so."""
