@@ -159,7 +159,7 @@ def test_norms_biases_and_fusions_do_not_decay(ssd):
     optimizer, variables = ssd.optimizer, ssd.trainable_variables
     before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
     optimizer.build(variables)
-    optimizer.apply([keras.ops.zeros_like(variable) for variable in variables])
+    optimizer.apply([keras.ops.zeros(variable.shape) for variable in variables])
     kinds = set()
     for variable, value in zip(variables, before, strict=True):
         now = keras.ops.convert_to_numpy(variable)
