@@ -1,6 +1,6 @@
 """Export: the whole detector, pixels in and detections out, for other runtimes."""
 
-from keras_detect.export import onnx, openvino, saved_model  # noqa: F401 - register their formats
+from keras_detect.export import litert, onnx, openvino, saved_model  # noqa: F401 - registers their formats
 from keras_detect.export.errors import ExportError, MissingPackageError
 from keras_detect.export.exporter import Exporter, ExportOptions, Runner
 from keras_detect.export.metadata import weights_digest

@@ -29,7 +29,7 @@ class FittedRunner:
         resizing = None
         size = self.runner.image_size
         if size is not None and images.shape[1:3] != tuple(size):
-            resizer = self._resizer_for(images.shape[1:3], tuple(size))
+            resizer = fitting_resizer(self.resizer, images.shape[1:3], tuple(size))
             resizing = resizer.resizing(*images.shape[1:3])
             images = np.stack([resizer.resize_image(image)[0] for image in images])
         step = self.runner.batch_size or len(images)
@@ -41,17 +41,19 @@ class FittedRunner:
             return found
         return {**found, schema.BOXES: np.clip(_from_canvas(found[schema.BOXES], resizing), 0.0, 1.0)}
 
-    def _resizer_for(self, given, size):
-        if self.resizer is not None and tuple(self.resizer.output_shape(*given)) == size:
-            return self.resizer
-        return FixedShapeResizer(height=size[0], width=size[1])
-
     def _filled(self, images, count):
         missing = count - len(images)
         if missing:
             images = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
         found = self.runner(images)
         return {key: value[: len(images) - missing] for key, value in found.items()} if missing else found
+
+
+def fitting_resizer(resizer, given, size):
+    """What brings an image of `given` pixels to `size`: the model's resizer if that is its canvas, else a stretch."""
+    if resizer is not None and tuple(resizer.output_shape(*given)) == size:
+        return resizer
+    return FixedShapeResizer(height=size[0], width=size[1])
 
 
 def _from_canvas(boxes, resizing):
