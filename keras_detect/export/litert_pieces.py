@@ -74,9 +74,7 @@ def network_of(frozen) -> Network:
 def pixels_graph(frozen) -> LiteRTGraph:
     """uint8 pixels to what the network takes."""
     preprocess = frozen.model.preprocess
-    function = trace(
-        lambda images: {schema.IMAGES: preprocess(images)[schema.IMAGES]}, frozen.images_spec("uint8")
-    )
+    function = trace(lambda images: {schema.IMAGES: preprocess(images)[schema.IMAGES]}, frozen.images_spec("uint8"))
     return LiteRTGraph(converted(function))
 
 
@@ -195,7 +193,9 @@ def _convert(converter):
         return converter.convert()
     except Exception as error:
         found = sorted({name.strip() for names in _UNSUPPORTED.findall(str(error)) for name in names.split(",")})
-        reason = f"has no built-in operator for {', '.join(found)}" if found else f"failed: {one_line(str(error))[:300]}"
+        reason = (
+            f"has no built-in operator for {', '.join(found)}" if found else f"failed: {one_line(str(error))[:300]}"
+        )
         raise ExportError(
             f"LiteRT's converter {reason}. Expected: operations of keras.ops, such as those of this package's parts. "
             "Replace the part, or export to another format: 'saved_model' or 'onnx'."

@@ -13,7 +13,10 @@ INPUT = "normalized_input_image_tensor"
 #: the outputs in their order, by their names in the signature, which upstream numbers from behind
 OUTPUTS = ("output_3", "output_2", "output_1", "output_0")
 #: names of the tensors, from which upstream's clients tell the order
-TENSOR_NAMES = {schema.IMAGES: INPUT, **{name: f"{OPERATOR}:{index}" if index else OPERATOR for index, name in enumerate(OUTPUTS)}}
+TENSOR_NAMES = {
+    schema.IMAGES: INPUT,
+    **{name: f"{OPERATOR}:{index}" if index else OPERATOR for index, name in enumerate(OUTPUTS)},
+}
 _SCORES = "scores"
 _WAY_OUT = "Export with signature='default', which answers as predict does."
 
@@ -41,7 +44,9 @@ def append_postprocess(graph: LiteRTGraph, frozen, network: Network) -> None:
     inputs = [graph.outputs[schema.BOX_ENCODINGS], graph.outputs[_SCORES], anchors]
     count = stage.postprocessor.nms.max_total_detections
     shapes = ((1, count, 4), (1, count), (1, count), (1,))
-    graph.add_custom(OPERATOR, _options(stage, frozen.model.num_classes), inputs, dict(zip(OUTPUTS, shapes, strict=True)))
+    graph.add_custom(
+        OPERATOR, _options(stage, frozen.model.num_classes), inputs, dict(zip(OUTPUTS, shapes, strict=True))
+    )
 
 
 def _check(model, stage, network):
