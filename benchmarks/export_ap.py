@@ -28,15 +28,7 @@ from keras_detect.export.average_precision import average_precision
 from keras_detect.export.fitted import FittedRunner
 from keras_detect.registry import EXPORTERS
 
-FORMATS = (
-    "saved_model",
-    "litert",
-    "litert:float16",
-    "litert:dynamic",
-    "litert:int8",
-    "litert:float32:tf_od_api",
-    "onnx",
-)
+FORMATS = ("saved_model", "litert", "litert:float16", "litert:int8", "litert:float32:tf_od_api", "onnx", "openvino")
 
 
 def main(argv=None):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_detect import schema
 from keras_detect.export import litert_metadata, litert_postprocess
 from keras_detect.export import litert_pieces as pieces
 from keras_detect.export.errors import ExportError
@@ -53,8 +52,8 @@ class LiteRTExporter(Exporter):
             )
 
     def write(self, frozen, path: pathlib.Path, options: ExportOptions) -> dict[str, Any]:
+        _check_stages(frozen.model, options)
         network = pieces.network_of(frozen)
-        _check_quantizable(frozen.model, network, options)
         quantized = pieces.network_graph(
             network,
             options.precision,
@@ -78,7 +77,9 @@ class LiteRTRunner(Runner):
 
     def __init__(self, path):
         self.metadata = json.loads(_entry(path, METADATA_NAME))
-        self._interpreter = interpreter_class()(model_path=os.fspath(path), num_threads=os.cpu_count())
+        # with two threads, the kernel of upstream's operator forgets classes (LiteRT 2.3, TensorFlow 2.21)
+        threads = os.cpu_count() if self.metadata["signature"] == "default" else 1
+        self._interpreter = interpreter_class()(model_path=os.fspath(path), num_threads=threads)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]
         self._outputs = self._interpreter.get_output_details()
@@ -119,12 +120,20 @@ def _input_type(options):
     return options.signature.removeprefix(f"{_UPSTREAMS}_") if options.signature.count("_") == 3 else "float32"
 
 
-def _check_quantizable(model, network, options):
-    if options.precision == "int8" and not {schema.BOX_ENCODINGS, schema.CLASS_LOGITS} <= set(network.outputs):
+def _check_stages(model, options):
+    """Refuses, before any work, what a model that suppresses between its stages cannot have."""
+    if not hasattr(model, "proposal_stage"):
+        return
+    if options.precision == "int8":
         raise ExportError(
             "int8 quantises what `call` computes, and here that includes the suppression of proposals, which must not "
             f"be rounded. Received: precision='int8' for a {type(model).__name__}. Pass precision='dynamic', whose "
             "kernels are int8, or 'float16'."
+        )
+    if options.signature != "default":
+        raise ExportError(
+            f"The operator {litert_postprocess.OPERATOR} takes the box codes and class logits of a one-stage detector. "
+            f"Received: a {type(model).__name__}. Pass signature='default', which answers as predict does."
         )
 
 

@@ -61,6 +61,8 @@ def _check(model, stage, network):
         received = f"soft_nms_sigma={nms.soft_nms_sigma}"
     elif nms.scheme not in (None, "greedy"):
         received = f"the suppression scheme {nms.scheme!r}"
+    elif nms.clip_first or stage.postprocessor.candidates_per_level or stage.postprocessor.suppress_by_level:
+        received = "boxes that are clipped, chosen or suppressed by feature map before suppression"
     if received is not None:
         raise ExportError(
             f"The operator {OPERATOR} decodes one box per anchor as FasterRcnnBoxCoder does and suppresses greedily. "

@@ -171,7 +171,7 @@ def _average_precision(model, runner, options):
     if options.precision != "int8" or representative is None or representative.dataset is None:
         return None
     return {
-        "predict": average_precision(model, representative.dataset),
+        "predict": average_precision(model.predict_on_batch, representative.dataset),
         "file": average_precision(FittedRunner(runner, model.resizer), representative.dataset),
     }
 

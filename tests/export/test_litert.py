@@ -1,5 +1,6 @@
 """LiteRT files: the same detections as `predict`, in the stock interpreter and in MediaPipe Tasks."""
 
+import dataclasses
 import io
 import json
 import zipfile
@@ -136,7 +137,7 @@ def test_mediapipe_detects_the_same(model, upstreams_file):
     except (ImportError, OSError) as error:  # libEGL, libGLESv2, libGL
         pytest.skip(f"MediaPipe does not load here, a system library is missing (.ci/apt.txt): {error}")
     path, _ = upstreams_file
-    threshold = 0.05
+    threshold = 0.02
     options = vision.ObjectDetectorOptions(
         base_options=BaseOptions(model_asset_path=str(path)), score_threshold=threshold, max_results=100
     )
@@ -149,12 +150,14 @@ def test_mediapipe_detects_the_same(model, upstreams_file):
     )
     expected = model.detect(image, score_threshold=threshold)
     assert len(expected["scores"]) > 5
-    wanted = sorted(zip(expected["class_names"], np.round(expected["scores"].astype(float), 3), strict=True))
+    # MediaPipe suppresses once more: of one anchor's classes it reports the best
+    first = np.unique(np.round(expected["boxes"], 4), axis=0, return_index=True)[1]
+    wanted = sorted((expected["class_names"][row], round(float(expected["scores"][row]), 3)) for row in first)
     assert [name for name, _ in found] == [name for name, _ in wanted]
     np.testing.assert_allclose([score for _, score in found], [score for _, score in wanted], atol=2e-3)
-    box = result.detections[0].bounding_box  # whole pixels, not clipped
+    box = result.detections[0].bounding_box  # whole pixels: origin and size are cut off, each; not clipped
     corners = [box.origin_y, box.origin_x, box.origin_y + box.height, box.origin_x + box.width]
-    np.testing.assert_allclose(np.clip(corners, 0, 64), 64 * expected["boxes"][0], atol=1.01)
+    np.testing.assert_allclose(np.clip(corners, 0, 64), 64 * expected["boxes"][0], atol=2.0)
 
 
 @pytest.mark.parametrize(("precision", "smaller"), [("float16", 1.8), ("dynamic", 3.0)])
@@ -212,7 +215,7 @@ def test_what_cannot_go_says_why(model, folder):
     refused("integer input belongs to an int8 file", signature="tf_od_api_uint8")
     refused("representative_data=None", precision="int8")
     soft = MulticlassNonMaxSuppression(score_threshold=0.1, soft_nms_sigma=0.5)
-    soft = model.with_parts(postprocessor=type(model.postprocessor)(nms=soft, has_background=False))
+    soft = model.with_parts(postprocessor=dataclasses.replace(model.postprocessor, nms=soft))
     refused(r"TFLite_Detection_PostProcess.*soft_nms_sigma=0\.5.*signature='default'", soft, signature="tf_od_api")
     two_stages = tiny.tiny_faster_rcnn()
     refused("TFLite_Detection_PostProcess takes.*FasterRCNN", two_stages, signature="tf_od_api")
