@@ -14,8 +14,7 @@ from keras_detect.registry import register_exporter
 class OpenVINOExporter(Exporter):
     """Two files: the network (`.xml`) and its weights (`.bin`). Input, outputs and signatures as of "onnx".
 
-    "float16" halves the weights on the disk; OpenVINO computes in what the device offers. int8 is not offered: NNCF,
-    OpenVINO's tool for it, pins packages that this one shares.
+    "float16" halves the weights on the disk. int8 is not offered; "onnx" has it.
     """
 
     suffix = ".xml"
