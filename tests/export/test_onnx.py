@@ -107,7 +107,10 @@ def test_faster_rcnn_detects_the_same(tmp_path):
     assert not (tmp_path / "raw.onnx").exists()
 
 
-@pytest.mark.parametrize("name", ("RetinaNet", "EfficientDet", "Faster R-CNN FPN"))
+@pytest.mark.parametrize(
+    "name",
+    ("RetinaNet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("EfficientDet", "Faster R-CNN FPN"))),
+)
 def test_pyramids_detect_the_same(name, tmp_path):
     if name == "Faster R-CNN FPN":
         model = tiny_faster_rcnn(neck="fpn")

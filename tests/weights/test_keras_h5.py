@@ -102,7 +102,7 @@ def test_from_backbone_takes_the_path(narrow, suffix, tmp_path):
     path = tmp_path / f"model{suffix}"
     network.save(path)
     wrapped = SSD.from_backbone("MobileNetV3Small", num_classes=2, image_size=64, weights=path)
-    assert wrapped.started_from == f"weights of {path} of keras.applications.MobileNetV3Small"
+    assert wrapped.started_from == f"weights of {path} of keras.applications.MobileNetV3Small, backbone alone"
     theirs = network.get_layer("conv").get_weights()[0]
     ours = tiny.weights_of(wrapped)
     assert any(np.array_equal(value, theirs) for value in ours.values() if value.shape == theirs.shape)
