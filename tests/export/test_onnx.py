@@ -181,6 +181,8 @@ def test_a_file_that_is_none_is_named(tmp_path):
 
 def session(function, inputs, outputs, **attributes):
     """An ONNX Runtime session of one call of a function, of numpy arrays like these."""
+    from onnx import inliner  # `import onnx` does not import it
+
     node = onnx.helper.make_node(function, list(inputs), outputs, domain=DOMAIN, **attributes)
     infos = [
         onnx.helper.make_tensor_value_info(name, TENSOR[value.dtype], [None] * value.ndim)
@@ -189,7 +191,7 @@ def session(function, inputs, outputs, **attributes):
     graph = onnx.helper.make_graph([node], "g", infos, [onnx.ValueInfoProto(name=name) for name in outputs])
     opsets = [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, 1)]
     model = onnx.helper.make_model(graph, functions=functions(), opset_imports=opsets, ir_version=8)
-    inlined = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(model))
+    inlined = onnx.shape_inference.infer_shapes(inliner.inline_local_functions(model))
     for value, kind in zip(inlined.graph.output, {SUPPRESS: (1, 7)}.get(function, (1,)), strict=True):
         value.type.tensor_type.elem_type = kind
     return onnxruntime.InferenceSession(inlined.SerializeToString(), providers=["CPUExecutionProvider"])
