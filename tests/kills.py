@@ -27,6 +27,7 @@ forks a child per trial; `check` runs in the case's process, so what it leaves i
 trials take about a second more than what the case itself takes.
 """
 
+import abc
 import atexit
 import collections
 import importlib
@@ -52,7 +53,7 @@ MEMORY = "/dev/shm"  # where trials write, if it is there: a hundred of them nee
 _helper: subprocess.Popen | None = None
 
 
-class Case:
+class Case(abc.ABC):
     """What is killed, and what must be true afterwards; see above. A trial of more than `seconds` hangs."""
 
     seconds = 120
@@ -60,16 +61,16 @@ class Case:
     def __init__(self, folder):
         self.folder = folder
 
-    def prepare(self, folder):
+    def prepare(self, folder):  # noqa: B027
         """Fills the empty `folder` of one trial."""
 
+    @abc.abstractmethod
     def act(self, folder):
         """The function that is killed."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def check(self, folder, error=None):
         """Says in a word what lies in `folder`; `error` is the text of what `act` raised (on a full disk alone)."""
-        raise NotImplementedError
 
 
 def at_every_rename(case, folder):

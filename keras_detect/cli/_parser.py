@@ -56,6 +56,19 @@ def choice(*names):
     return check
 
 
+def image_size(option_values):
+    """What `--image_size` was given, a side or height and width, as library functions take it.
+
+    Raises:
+        ValueError: more than two numbers.
+    """
+    if option_values is None:
+        return None
+    if len(option_values) > 2:
+        raise ValueError(f"--image_size takes one side, or height and width. Received {len(option_values)} numbers.")
+    return option_values[0] if len(option_values) == 1 else tuple(option_values)
+
+
 def did_you_mean(given, known):
     """The names near to `given`, else all of them, as a sentence."""
     near = difflib.get_close_matches(given, list(known), n=3, cutoff=0.5)

@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_detect.cli._data import add_max_pixels
+from keras_detect.cli._parser import image_size
 
 HELP = "latency, throughput, memory and parity of a detector under each runtime"
 EXAMPLE = "--model ssd_mobilenet_v2_oidv4 --runtimes tensorflow onnxruntime --precisions float32"
@@ -27,7 +28,6 @@ def run(arguments):
     from keras_detect.meta_architectures.detection_model import DetectionModel
 
     images = None if arguments.images is None else image_files(arguments.images)  # refused before the model is loaded
-    size = arguments.image_size
     rows = benchmark(
         DetectionModel.from_preset(arguments.model),
         arguments.runtimes,
@@ -35,7 +35,7 @@ def run(arguments):
         batch_size=arguments.batch_size,
         repeats=arguments.repeats,
         images=images,
-        image_size=size[0] if size is not None and len(size) == 1 else size,
+        image_size=image_size(arguments.image_size),
         representative_data=arguments.data,
     )
     print(benchmark_table(rows))

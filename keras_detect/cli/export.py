@@ -1,6 +1,7 @@
 """`keras-detect export`: covers `keras_detect.export.export_model`."""
 
 from keras_detect.cli._data import add_max_pixels
+from keras_detect.cli._parser import image_size
 
 HELP = "a detector for another runtime: SavedModel, LiteRT, ONNX, OpenVINO; compared with predict"
 EXAMPLE = "--model runs/cells/model.keras --output cells.tflite --precision int8 --data cells"
@@ -30,13 +31,12 @@ def run(arguments):
     from keras_detect.meta_architectures.detection_model import DetectionModel
 
     images = None if arguments.images is None else image_files(arguments.images)  # refused before the model is loaded
-    size = arguments.image_size
     export_model(
         DetectionModel.from_preset(arguments.model),
         arguments.output,
         arguments.format,
         batch_size=arguments.batch_size,
-        image_size=size[0] if size is not None and len(size) == 1 else size,
+        image_size=image_size(arguments.image_size),
         precision=arguments.precision,
         signature=arguments.signature,
         representative_data=arguments.data,

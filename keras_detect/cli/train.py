@@ -4,7 +4,7 @@ import sys
 
 from keras_detect.cli._data import add_max_pixels
 from keras_detect.cli._metrics import print_metrics
-from keras_detect.cli._parser import choice
+from keras_detect.cli._parser import choice, image_size
 
 # of `training.augmentations`, `training.start` and `training.architectures`, which load Keras
 AUGMENTATIONS = ("none", "flip", "crop", "microscopy")
@@ -124,9 +124,6 @@ def _add_run(parser):
 def run(arguments):
     from keras_detect.training import train
 
-    size = arguments.image_size
-    if size and len(size) > 2:
-        raise ValueError(f"--image_size takes one side, or height and width. Received {len(size)} numbers.")
     recipe = ("epochs", "batch_size", "learning_rate", "ema_momentum", "early_stopping", "augment")
     result = train(
         arguments.model,
@@ -138,7 +135,7 @@ def run(arguments):
         validation_fraction=arguments.validation_fraction,
         architecture=arguments.architecture,
         neck=arguments.neck,
-        image_size=(size[0] if len(size) == 1 else tuple(size)) if size else None,
+        image_size=image_size(arguments.image_size),
         freeze=arguments.freeze,
         mixed_precision=arguments.mixed_precision,
         evaluate_every=arguments.evaluate_every,

@@ -70,7 +70,7 @@ def _refused(candidates):
 
 
 def _never_called(*inputs):
-    raise NotImplementedError("This node only marks a place in a graph that is converted to ONNX.")
+    raise RuntimeError("This node only marks a place in a graph that is converted to ONNX.")
 
 
 def _converted(function):

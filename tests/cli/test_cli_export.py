@@ -28,7 +28,7 @@ def test_export_passes_its_options_on(model, tmp_path, monkeypatch):
     assert run("export", "--model", model, "--output", tmp_path / "out.tflite", *sized) == 0
     (first, defaults), (second, options) = calls
     assert (first, defaults["batch_size"], defaults["image_size"], defaults["images"]) == ("saved_model", 1, None, None)
-    assert (second, options["batch_size"], options["image_size"]) == (None, None, [48, 64])
+    assert (second, options["batch_size"], options["image_size"]) == (None, None, (48, 64))
     assert (options["precision"], options["representative_data"]) == ("int8", "cells")
 
 
@@ -64,3 +64,9 @@ def test_benchmark_prints_a_table_and_writes_rows(model, tmp_path, monkeypatch, 
     assert run("benchmark", "--model", model, "--repeats", 2, "--output", tmp_path / "rows.json") == 0
     assert "| predict | float32 | 1.2 | 9.0 | 3 |" in capsys.readouterr().out
     assert json.loads((tmp_path / "rows.json").read_text())["rows"][0]["latency"] == 1.25
+
+
+@pytest.mark.parametrize("command", ["export", "benchmark"])
+def test_an_image_size_of_three_numbers_is_refused(command, model, tmp_path, capsys):
+    assert run(command, "--model", model, "--output", tmp_path / "x.json", "--image_size", 64, 64, 3) == 2
+    assert "one side, or height and width. Received 3 numbers." in capsys.readouterr().err
