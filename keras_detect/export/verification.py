@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_detect import schema
-from keras_detect.data.image import as_pixels
+from keras_detect.data.image import as_pixels, as_uint8
 from keras_detect.transforms.resizers import FixedShapeResizer
 
 PHOTOS = pathlib.Path(__file__).parents[1] / "photos"
@@ -155,7 +155,7 @@ def _resized(image, size):
             return np.ascontiguousarray(image)
         size = [max(side * _LONGEST_SIDE // longest, 1) for side in image.shape[:2]]
     resized, _ = FixedShapeResizer(height=size[0], width=size[1]).resize_image(image)
-    return resized if resized.dtype == np.uint8 else np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+    return as_uint8(resized)
 
 
 def batches_of(images: Sequence[np.ndarray], batch_size: int | None) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_detect import schema
+from keras_detect.data.image import as_uint8
 from keras_detect.export.exporter import ExportOptions, Runner
 from keras_detect.export.fitted import FittedRunner
 from keras_detect.export.frozen import FrozenDetector, has_one_canvas
@@ -114,8 +115,8 @@ class CompiledDetector:
             padding rows), "num_detections" [B]}` and every further per-object field of the model's output.
         """
         if not isinstance(x, dict):
-            return self._fitted(_as_uint8(np.asarray(x)))
-        images = _as_uint8(np.asarray(x[schema.IMAGES]))
+            return self._fitted(as_uint8(np.asarray(x)))
+        images = as_uint8(np.asarray(x[schema.IMAGES]))
         shapes = x.get(schema.RESIZED_IMAGE_SHAPES, x.get(schema.TRUE_IMAGE_SHAPES))
         if shapes is None:
             return self._fitted(images)
@@ -138,12 +139,12 @@ class CompiledDetector:
         """
         threshold = threshold_of(self, score_threshold)
         if not isinstance(images, list | tuple):
-            pixels = _as_uint8(pixels_of(images, max_pixels))  # type: ignore[arg-type]  # not a sequence here
+            pixels = as_uint8(pixels_of(images, max_pixels))  # type: ignore[arg-type]  # not a sequence here
             found = self._fitted(pixels[None])
             return result_of(self, found, 0, threshold)
         results, waiting = [], list[np.ndarray]()
         for image in images:
-            pixels = _as_uint8(pixels_of(image, max_pixels))
+            pixels = as_uint8(pixels_of(image, max_pixels))
             if waiting and (waiting[0].shape != pixels.shape or len(waiting) == batch_size):
                 results += self._results(waiting, threshold)
                 waiting = []
@@ -207,7 +208,3 @@ class TensorFlowRunner(Runner):
             return network(*(inputs[key] for key in keys))
 
         return tf.function(whole, input_signature=[pixels], autograph=False).get_concrete_function(), network
-
-
-def _as_uint8(images):
-    return images if images.dtype == np.uint8 else np.clip(np.rint(images), 0, 255).astype(np.uint8)
