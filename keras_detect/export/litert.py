@@ -12,12 +12,12 @@ from keras_detect.export import litert_pieces as pieces
 from keras_detect.export.errors import ExportError
 from keras_detect.export.exporter import Exporter, ExportOptions, Runner
 from keras_detect.export.metadata import METADATA_NAME
+from keras_detect.meta_architectures.detection import threshold_of
 from keras_detect.registry import register_exporter
 from keras_detect.weights.flatbuffer import FlatBufferError, root
 
 _UPSTREAMS = "tf_od_api"
 _MEAN = _STD = 127.5  # of pixels scaled to -1...1
-_DEFAULT_SCORE_THRESHOLD = 0.3  # what `detect` takes where the model has none
 
 
 @register_exporter("litert")
@@ -153,14 +153,13 @@ def _upstreams_file(frozen, network, graph):
     litert_postprocess.append_postprocess(graph, frozen, network)
     _describe(graph, frozen)
     model, description = frozen.model, _description(frozen)
-    threshold = _DEFAULT_SCORE_THRESHOLD if model.score_threshold is None else model.score_threshold
     metadata = litert_metadata.detector_metadata(
         model.name,
         description,
         mean=_MEAN,
         std=_STD,
         class_names=model.class_names,
-        score_threshold=threshold,
+        score_threshold=threshold_of(model),
     )
     graph.add_metadata(litert_metadata.ENTRY, metadata)
     content = graph.finish(description, litert_postprocess.TENSOR_NAMES)

@@ -15,7 +15,8 @@ from keras_detect.export.fitted import FittedRunner
 from keras_detect.export.frozen import FrozenDetector, has_one_canvas
 from keras_detect.export.report import ExportReport
 from keras_detect.export.run import export_model, open_exported
-from keras_detect.inference.images import ImageLike, pixels_of, result_of, threshold_of
+from keras_detect.inference.images import ImageLike, pixels_of, result_of
+from keras_detect.meta_architectures.detection import threshold_of
 from keras_detect.registry import EXPORTERS, unknown_name
 
 #: runtime -> the format whose file it runs
