@@ -63,12 +63,13 @@ def compare(
 ) -> Comparison:
     """Matches the detections of two batches image by image and class by class, as sets.
 
-    The order of detections plays no part, so that nearly equal scores may swap. A detection that one side lacks counts
-    as missing unless a cut may have taken it: its score is within the tolerance of `score_threshold`, or of the lowest
-    score of a side whose rows are all filled.
+    The order of detections does not matter: two with nearly equal scores may change places. A detection that one side
+    lacks counts as missing unless a cut may have taken it: its score is within the tolerance of `score_threshold`, or
+    of the lowest score of a side whose rows are all filled.
 
     Args:
-        expected: of `predict` (`schema`).
+        expected: of `predict` (`schema`): `"boxes" [B, D, 4]` normalised yxyx, `"scores" [B, D]`, `"labels" [B, D]`,
+            `"num_detections" [B]`.
         found: of the file, with as many images.
         tolerance: of boxes (shares of the side) and of scores.
         score_threshold: below which the model reports nothing.
