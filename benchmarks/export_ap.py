@@ -17,7 +17,6 @@ import tempfile
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-import keras
 import numpy as np
 
 import keras_detect
@@ -41,7 +40,7 @@ def main(argv=None):
     parser.add_argument("--representative-split", default=None, help="of --representative, or of --data")
     parser.add_argument("--formats", nargs="+", default=FORMATS, metavar="NAME[:PRECISION[:SIGNATURE]]")
     arguments = parser.parse_args(argv)
-    model = load_model(arguments.model)
+    model = keras_detect.DetectionModel.from_preset(arguments.model)
     data = in_classes_of(model, load_dataset(arguments.data, split=arguments.split))
     given = arguments.representative or arguments.data
     representative = in_classes_of(model, load_dataset(given, split=arguments.representative_split or arguments.split))
@@ -51,13 +50,6 @@ def main(argv=None):
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name in arguments.formats:
         print(row(model, name, data, representative, before), flush=True)
-
-
-def load_model(name):
-    """A detector from a `.keras` file or a preset's name."""
-    if name.endswith(".keras"):
-        return keras.models.load_model(name, compile=False)
-    return keras_detect.DetectionModel.from_preset(name)
 
 
 def in_classes_of(model, dataset):

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from keras_detect import schema
-from keras_detect.data.image import as_pixels
+from keras_detect.data.image import as_pixels, as_uint8
 from keras_detect.files import write_file
 
 __all__ = [
@@ -386,8 +386,7 @@ def _read_history(path):
 
 def _to_picture(image):
     """A new RGB Pillow image, upright."""
-    pixels = as_pixels(image)
-    return Image.fromarray(pixels if pixels.dtype == np.uint8 else np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    return Image.fromarray(as_uint8(as_pixels(image)))
 
 
 def _line_width(picture):

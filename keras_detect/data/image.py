@@ -437,6 +437,11 @@ def as_pixels(image, max_pixels=None):
     return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
 
 
+def as_uint8(pixels: np.ndarray) -> np.ndarray:
+    """Pixels in 0...255 of any shape as uint8: others are rounded and clipped, uint8 is returned as it is."""
+    return pixels if pixels.dtype == np.uint8 else np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
 def _local_file(path):
     """The path of a file as a string. Raises for a URL or a folder, and where there is none."""
     path = os.fspath(path)

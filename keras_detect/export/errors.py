@@ -15,9 +15,10 @@ def require_packages(format, distributions):
     """Raises `MissingPackageError` unless each of the named distributions is installed."""
     missing = [name for name in distributions if not _is_installed(name)]
     if missing:
+        *others, last = missing
+        named = f"{', '.join(others)} and {last}, which are" if others else f"{last}, which is"
         raise MissingPackageError(
-            f"The format '{format}' needs {', '.join(missing)}, which is not installed. "
-            "Install the extra: pip install 'keras-detect[export]'."
+            f"The format '{format}' needs {named} not installed. Install the extra: pip install 'keras-detect[export]'."
         )
 
 

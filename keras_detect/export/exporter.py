@@ -62,7 +62,6 @@ class Exporter(abc.ABC):
         requires: distributions (as pip names them) that the format needs beyond the package's own.
         precisions: what `precision` may be.
         signatures: what `signature` may be; the first is "default".
-        companions: suffixes of further files that belong to the first one, `.bin` beside `.xml`.
         static_image_size: whether the file's input has a fixed height and width.
     """
 
@@ -70,7 +69,6 @@ class Exporter(abc.ABC):
     requires: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ("float32",)
     signatures: tuple[str, ...] = ("default",)
-    companions: tuple[str, ...] = ()
     static_image_size: bool = True
 
     @abc.abstractmethod
@@ -79,7 +77,8 @@ class Exporter(abc.ABC):
 
         Args:
             frozen: `export.frozen.FrozenDetector`.
-            path: where to; the name is the final one, the folder is a temporary one.
+            path: where to; the name is the final one, the folder is a temporary one. Further files that are written
+                beside it (`.bin` beside `.xml`) are put in place with it.
             options: `ExportOptions`.
 
         Raises:

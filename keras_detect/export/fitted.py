@@ -21,10 +21,13 @@ class FittedRunner:
         self.runner, self.resizer = runner, resizer
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Detections (`schema`), normalised to the given images.
+        """Detections of images of one size.
 
         Args:
-            images: `[n, H, W, 3]` uint8.
+            images: `[B, H, W, 3]` uint8.
+
+        Returns:
+            As of `Runner`; `"boxes" [B, D, 4]` are yxyx, normalised to the given images.
         """
         resizing = None
         size = self.runner.image_size
@@ -50,13 +53,20 @@ class FittedRunner:
 
 
 def fitting_resizer(resizer, given, size):
-    """What brings an image of `given` pixels to `size`: the model's resizer if that is its canvas, else a stretch."""
+    """The resizer that brings an image to `size`: the model's if that is its canvas, else one that stretches.
+
+    Args:
+        resizer: of the model, or `None`.
+        given: `(height, width)` of the image.
+        size: `(height, width)` wanted.
+    """
     if resizer is not None and tuple(resizer.output_shape(*given)) == size:
         return resizer
     return FixedShapeResizer(height=size[0], width=size[1])
 
 
 def _from_canvas(boxes, resizing):
+    """Boxes normalised to the canvas as boxes normalised to the true image, `[B, D, 4]` float32."""
     height, width = (
         float(canvas) / float(after) for canvas, after in zip(resizing.canvas, resizing.after, strict=True)
     )

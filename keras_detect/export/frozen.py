@@ -1,6 +1,5 @@
 """A detector as TensorFlow functions without variables: weights are constants, batch norm lies in the kernels."""
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,6 @@ from keras_detect.export.errors import ExportError
 from keras_detect.export.folding import fold_batch_norm, remove_unused
 from keras_detect.export.function_library import register_functions
 from keras_detect.export.metadata import model_metadata
-from keras_detect.kernels import dispatch
 
 
 class FrozenDetector:
@@ -70,23 +68,20 @@ class FrozenDetector:
         height, width = self.image_size or (None, None)
         return tf.TensorSpec((self.batch_size, height, width, 3), dtype, name=schema.IMAGES)
 
-    def trace(self, forward: Callable[..., dict[str, Any]], *specs, portable: bool = False):
+    def trace(self, forward: Callable[..., dict[str, Any]], *specs):
         """Another function of the detector's, frozen.
 
         Args:
             forward: takes a tensor for each of `specs` and returns a dict of tensors; may call `model.preprocess`,
                 `model(...)`, `model.postprocess` and TensorFlow.
             *specs: `TensorSpec`s with names.
-            portable: whether the kernels in `keras.ops` are traced in place of TensorFlow's own
-                (`kernels.dispatch.portable_kernels`).
 
         Returns:
             `tf.ConcreteFunction` of the same inputs and outputs, without variables.
         """
         import tensorflow as tf
 
-        with dispatch.portable_kernels() if portable else contextlib.nullcontext():
-            traced = tf.function(forward, input_signature=list(specs), autograph=False).get_concrete_function()
+        traced = tf.function(forward, input_signature=list(specs), autograph=False).get_concrete_function()
         return frozen_function(traced, specs)
 
 

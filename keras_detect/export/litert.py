@@ -12,12 +12,13 @@ from keras_detect.export import litert_pieces as pieces
 from keras_detect.export.errors import ExportError
 from keras_detect.export.exporter import Exporter, ExportOptions, Runner
 from keras_detect.export.metadata import METADATA_NAME
+from keras_detect.meta_architectures.detection import threshold_of
 from keras_detect.registry import register_exporter
 from keras_detect.weights.flatbuffer import FlatBufferError, root
 
 _UPSTREAMS = "tf_od_api"
+_INTEGER_INPUTS = {f"{_UPSTREAMS}_uint8": "uint8", f"{_UPSTREAMS}_int8": "int8"}
 _MEAN = _STD = 127.5  # of pixels scaled to -1...1
-_DEFAULT_SCORE_THRESHOLD = 0.3  # what `detect` takes where the model has none
 
 
 @register_exporter("litert")
@@ -32,7 +33,7 @@ class LiteRTExporter(Exporter):
 
     suffix = ".tflite"
     precisions = ("float32", "float16", "dynamic", "int8")
-    signatures = ("default", _UPSTREAMS, f"{_UPSTREAMS}_uint8", f"{_UPSTREAMS}_int8")
+    signatures = ("default", _UPSTREAMS, *_INTEGER_INPUTS)
 
     def check(self, name: str, options: ExportOptions) -> None:
         super().check(name, options)
@@ -117,11 +118,11 @@ def interpreter_class() -> Any:
 
 
 def _input_type(options):
-    return options.signature.removeprefix(f"{_UPSTREAMS}_") if options.signature.count("_") == 3 else "float32"
+    return _INTEGER_INPUTS.get(options.signature, "float32")
 
 
 def _check_stages(model, options):
-    """Refuses, before any work, what a model that suppresses between its stages cannot have."""
+    """Refuses, before any work, what cannot be written of a model that suppresses between its stages."""
     if not hasattr(model, "proposal_stage"):
         return
     if options.precision == "int8":
@@ -131,10 +132,7 @@ def _check_stages(model, options):
             "kernels are int8, or 'float16'."
         )
     if options.signature != "default":
-        raise ExportError(
-            f"The operator {litert_postprocess.OPERATOR} takes the box codes and class logits of a one-stage detector. "
-            f"Received: a {type(model).__name__}. Pass signature='default', which answers as predict does."
-        )
+        raise litert_postprocess.needs_one_stage(model)
 
 
 def _default_file(frozen, network, quantized):
@@ -153,14 +151,13 @@ def _upstreams_file(frozen, network, graph):
     litert_postprocess.append_postprocess(graph, frozen, network)
     _describe(graph, frozen)
     model, description = frozen.model, _description(frozen)
-    threshold = _DEFAULT_SCORE_THRESHOLD if model.score_threshold is None else model.score_threshold
     metadata = litert_metadata.detector_metadata(
         model.name,
         description,
         mean=_MEAN,
         std=_STD,
         class_names=model.class_names,
-        score_threshold=threshold,
+        score_threshold=threshold_of(model),
     )
     graph.add_metadata(litert_metadata.ENTRY, metadata)
     content = graph.finish(description, litert_postprocess.TENSOR_NAMES)

@@ -51,7 +51,7 @@ class LiteRTGraph:
         return tuple(int(side) for side in self.main.tensors[tensor].shape)
 
     def append(self, after: "LiteRTGraph") -> None:
-        """Lets `after` run on what this graph gives; its outputs take the place of those that it uses.
+        """Puts `after` behind this graph; its outputs take the place of those that it uses.
 
         Args:
             after: a graph whose inputs are called like outputs of this one; it is used up.
@@ -132,7 +132,6 @@ class LiteRTGraph:
         signature.outputs = [_tensor_map(schema, name, number) for name, number in self.outputs.items()]
         self.model.signatureDefs = [signature]
         self.model.description = description.encode()
-
         return _packed(self.model)
 
     def _add_tensor(self, name, shape, buffer):

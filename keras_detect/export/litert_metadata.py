@@ -16,7 +16,7 @@ _VERSION = "1.0.0"  # of the schema that a reader must know
 _TENSOR_VALUE_LABELS, _RGB, _BOUNDARIES = 3, 1, 1  # AssociatedFileType, ColorSpaceType, BoundingBoxType
 _NORMALIZATION, _THRESHOLD, _IMAGE, _BOX = 1, 3, 2, 3  # members of the unions ProcessUnitOptions, ContentProperties
 _CORNERS = (1, 0, 3, 2)  # where left, top, right and bottom stand in a box
-_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # of the entry in the archive: the same file every time
+_ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of the label file in the archive, always the same: files stay reproducible
 
 
 class Table(dict):
@@ -105,7 +105,7 @@ def with_labels(content: bytes, class_names: Sequence[str] | None) -> bytes:
     text = "".join(f"{' '.join(name.splitlines())}\n" for name in class_names)
     stream = io.BytesIO(content)
     with zipfile.ZipFile(stream, "a") as archive:
-        archive.writestr(zipfile.ZipInfo(LABELS, _LONG_AGO), text.encode())
+        archive.writestr(zipfile.ZipInfo(LABELS, _ENTRY_TIME), text.encode())
     return stream.getvalue()
 
 

@@ -10,7 +10,7 @@ from keras_detect.export.litert_pieces import Network, converted, trace
 
 OPERATOR = "TFLite_Detection_PostProcess"
 INPUT = "normalized_input_image_tensor"
-#: the outputs in their order, by their names in the signature, which upstream numbers from behind
+#: the outputs in their order, by their names in the signature, which upstream numbers from the last one
 OUTPUTS = ("output_3", "output_2", "output_1", "output_0")
 #: names of the tensors, from which upstream's clients tell the order
 TENSOR_NAMES = {
@@ -18,23 +18,20 @@ TENSOR_NAMES = {
     **{name: f"{OPERATOR}:{index}" if index else OPERATOR for index, name in enumerate(OUTPUTS)},
 }
 _SCORES = "scores"
-_WAY_OUT = "Export with signature='default', which answers as predict does."
+_WAY_OUT = "Pass signature='default', which detects what predict detects."
 
 
 def append_postprocess(graph: LiteRTGraph, frozen, network: Network) -> None:
-    """Lets upstream's operator run on the network's predictions.
+    """Puts upstream's operator behind the network's predictions.
 
-    Its boxes are not clipped to the image, its classes are numbered from 0. It suppresses class by class as `predict`
-    does, or across classes if the model's suppression is class agnostic.
+    Its boxes `[1, D, 4]` (yxyx, normalised to the image) are not clipped, its classes are numbered from 0. It
+    suppresses class by class as `predict` does, or across classes if the model's suppression is class agnostic.
 
     Raises:
         ExportError: the model has no final stage of an SSD, or settings that the operator lacks.
     """
     if not {schema.BOX_ENCODINGS, schema.CLASS_LOGITS} <= set(network.outputs):
-        raise ExportError(
-            f"The operator {OPERATOR} takes the box codes and class logits of a one-stage detector. Received: a "
-            f"{type(frozen.model).__name__}. {_WAY_OUT}"
-        )
+        raise needs_one_stage(frozen.model)
     stage = frozen.model.final_stage(network.predictions(network.specs()), network.true_image_shapes)
     _check(frozen.model, stage, network)
     logits = next(spec for spec in network.specs() if spec.name == schema.CLASS_LOGITS)
@@ -46,6 +43,14 @@ def append_postprocess(graph: LiteRTGraph, frozen, network: Network) -> None:
     shapes = ((1, count, 4), (1, count), (1, count), (1,))
     graph.add_custom(
         OPERATOR, _options(stage, frozen.model.num_classes), inputs, dict(zip(OUTPUTS, shapes, strict=True))
+    )
+
+
+def needs_one_stage(model) -> ExportError:
+    """The error for a model whose predictions are not those of a one-stage detector."""
+    return ExportError(
+        f"The operator {OPERATOR} takes the box codes and class logits of a one-stage detector. Received: a "
+        f"{type(model).__name__}. {_WAY_OUT}"
     )
 
 
@@ -98,7 +103,14 @@ def _center_size(anchors):
 
 
 def as_detections(boxes, classes, scores, count) -> dict[str, np.ndarray]:
-    """The operator's four outputs as detections of `schema`: boxes clipped, those without area dropped."""
+    """The operator's four outputs as detections of `schema`: boxes clipped, those without area dropped.
+
+    Args:
+        boxes: `[1, D, 4]` float32, yxyx, normalised to the image.
+        classes: `[1, D]` float32, from 0.
+        scores: `[1, D]` float32.
+        count: `[1]` float32: how many rows are detections.
+    """
     boxes, rows = np.clip(boxes, 0.0, 1.0), boxes.shape[1]
     sides = boxes[..., 2:] - boxes[..., :2]
     kept = (np.arange(rows) < count[:, None]) & (sides[..., 0] * sides[..., 1] > 0.0)

@@ -1,6 +1,6 @@
 """Two operations of detectors as ONNX functions: greedy suppression of all classes, and crops of feature maps.
 
-They are written in ONNX' own text form. `onnx_graph` puts calls of them into a model and replaces the calls by the
+They are written in ONNX's own text form. `onnx_graph` puts calls of them into a model and replaces the calls by the
 nodes that they stand for, so that a file holds operators of the standard alone.
 """
 
@@ -207,12 +207,8 @@ _INSIDE = """
 <opset_import: ["" : 17], domain: "keras_detect">
 inside (features, boxes, size) => (mask)
 {
-    zero = Constant <value = int64 {0}> ()
-    one = Constant <value = int64 {1}> ()
     axes = Constant <value = int64[1] {1}> ()
     last_axis = Constant <value = int64[1] {-1}> ()
-    none = Constant <value = float {0.0}> ()
-    half = Constant <value = float {0.5}> ()
     unit = Constant <value = float {1.0}> ()
     features_shape = Shape <start = 1, end = 3> (features)
     features_size = Cast <to = 1> (features_shape)

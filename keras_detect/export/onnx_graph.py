@@ -1,6 +1,6 @@
 """A frozen detector as an ONNX model: tf2onnx converts TensorFlow's graph, our functions stand in for two operations.
 
-Greedy suppression, a loop in TensorFlow, becomes ONNX' NonMaxSuppression; CropAndResize, which tf2onnx would make a
+Greedy suppression, a loop in TensorFlow, becomes ONNX's NonMaxSuppression; CropAndResize, which tf2onnx would make a
 loop over the boxes, becomes RoiAlign.
 """
 

@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 
 from keras_detect import schema
+from keras_detect.data.image import as_uint8
 from keras_detect.transforms.resizers import FixedShapeResizer
 
 _CALIBRATION_IMAGES = 128
@@ -111,5 +112,5 @@ class _Calibration:
             return None
         if self._resizer is not None:
             resized, _ = self._resizer.resize_image(image)
-            image = np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+            image = as_uint8(resized)
         return {schema.IMAGES: np.repeat(image[None], self._batch, axis=0)}

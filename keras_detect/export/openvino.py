@@ -18,7 +18,6 @@ class OpenVINOExporter(Exporter):
     """
 
     suffix = ".xml"
-    companions = (".bin",)
     requires = ("onnx", "openvino", "tf2onnx")
     precisions = ("float32", "float16")
     signatures = ("default", RAW)

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from keras_detect import files
 from keras_detect.export.errors import ExportError
 from keras_detect.export.report import ExportReport
 from keras_detect.messages import one_line
@@ -50,7 +51,7 @@ def export_in_tensorflow(model, path, name, options, representative_data, refere
                 f"The process that exports under TensorFlow ended with status {run.returncode} and no answer: "
                 f"{one_line(run.stderr[-2000:])}"
             )
-        result = json.loads((work / _RESULT).read_text())
+        result = json.loads((work / _RESULT).read_text(encoding="utf-8"))
     if "error" in result:
         raise ExportError(result["error"])
     return _report(result)
@@ -68,9 +69,7 @@ def load_requested(work: pathlib.Path):
 
 def write_result(work: pathlib.Path, result: dict[str, Any]) -> None:
     """The answer: `{"report": dict}` or `{"error": text}`."""
-    part = work / f"{_RESULT}.part"
-    part.write_text(json.dumps(result))
-    part.rename(work / _RESULT)
+    files.write_file(work / _RESULT, json.dumps(result))
 
 
 def _report(result):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_detect.data.image import as_pixels, is_picture_name
+from keras_detect.data.image import as_pixels, as_uint8, is_picture_name
 from keras_detect.data.load import load_dataset
 
 
@@ -51,8 +51,7 @@ class RepresentativeImages:
         """At most `count` images `[H, W, 3]` uint8, spread evenly over the data."""
         for index in np.unique(np.linspace(0, len(self) - 1, count).astype(int)):
             image = self._images[index] if self.dataset is None else self.dataset[int(index)]["image"]
-            pixels = as_pixels(image)
-            yield pixels if pixels.dtype == np.uint8 else np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+            yield as_uint8(as_pixels(image))
 
 
 def _bare_images(folder):

@@ -45,7 +45,8 @@ def export_model(
     """Writes a detector for another runtime: pixels in, detections out; `DetectionModel.export` is this function.
 
     The file is written under a temporary name, opened as its users open it, run on real images and compared with
-    `predict`. It appears at `path` when its answers are equal; else nothing does.
+    `predict`. It is put at `path` only if its detections are equal within the tolerance of its precision ("dynamic"
+    and "int8" have none: the differences are reported).
 
     Args:
         model: a `DetectionModel`, on any backend. One that lives under JAX or torch is saved to a temporary `.keras`
@@ -55,7 +56,7 @@ def export_model(
         batch_size: images per call of the file; `None`: any number, where the format can.
         image_size: an int or `(height, width)` of the images that the file takes; `None`: any size where the format
             can, else that of the model's resizer. The model still resizes to its own size.
-        precision: "float32"; LiteRT also has "float16", "dynamic" and "int8".
+        precision: "float32"; LiteRT also has "float16", "dynamic" and "int8", ONNX "int8", OpenVINO "float16".
         signature: inputs and outputs of the file, "default" or what the format offers beside it.
         representative_data: for int8: a `DetectionDataset`, a folder or file of annotated images, a folder of bare
             images, or a list of images. Where they are annotated, the report holds the AP of `predict` and of the file.
@@ -67,7 +68,7 @@ def export_model(
         `ExportReport`.
 
     Raises:
-        ExportError: the format cannot express the model, or the file's answers lie beyond the tolerance.
+        ExportError: the format cannot express the model, or the file's detections differ by more than the tolerance.
         MissingPackageError: the format's packages are not installed.
         ValueError: an unknown format, precision or signature.
         OSError: the file cannot be written.

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_detect import schema
-from keras_detect.data.image import as_pixels
+from keras_detect.data.image import as_pixels, as_uint8
 from keras_detect.transforms.resizers import FixedShapeResizer
 
 PHOTOS = pathlib.Path(__file__).parents[1] / "photos"
@@ -63,12 +63,13 @@ def compare(
 ) -> Comparison:
     """Matches the detections of two batches image by image and class by class, as sets.
 
-    The order of detections plays no part, so that nearly equal scores may swap. A detection that one side lacks counts
-    as missing unless a cut may have taken it: its score is within the tolerance of `score_threshold`, or of the lowest
-    score of a side whose rows are all filled.
+    The order of detections does not matter: two with nearly equal scores may change places. A detection that one side
+    lacks counts as missing unless a cut may have taken it: its score is within the tolerance of `score_threshold`, or
+    of the lowest score of a side whose rows are all filled.
 
     Args:
-        expected: of `predict` (`schema`).
+        expected: of `predict` (`schema`): `"boxes" [B, D, 4]` normalised yxyx, `"scores" [B, D]`, `"labels" [B, D]`,
+            `"num_detections" [B]`.
         found: of the file, with as many images.
         tolerance: of boxes (shares of the side) and of scores.
         score_threshold: below which the model reports nothing.
@@ -155,7 +156,7 @@ def _resized(image, size):
             return np.ascontiguousarray(image)
         size = [max(side * _LONGEST_SIDE // longest, 1) for side in image.shape[:2]]
     resized, _ = FixedShapeResizer(height=size[0], width=size[1]).resize_image(image)
-    return resized if resized.dtype == np.uint8 else np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+    return as_uint8(resized)
 
 
 def batches_of(images: Sequence[np.ndarray], batch_size: int | None) -> list[np.ndarray]:

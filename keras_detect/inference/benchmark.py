@@ -15,6 +15,7 @@ from keras_detect.export import verification
 from keras_detect.export.errors import ExportError
 from keras_detect.export.frozen import canvas_of, has_one_canvas
 from keras_detect.inference.compiled import RUNTIMES, compile
+from keras_detect.registry import unknown_name
 from keras_detect.transforms.resizers import two_sides
 
 PREDICT = "predict"  # the row of the model itself
@@ -32,12 +33,12 @@ class BenchmarkRow:
 
     Attributes:
         runtime: its name, "predict" for `model.predict_on_batch`.
-        precision: of its numbers.
-        latency: median of a call with one image, pixels in and detections out, in milliseconds.
+        precision: of its weights and activations, such as "float32".
+        latency: median time of a call with one image, from pixels to detections, in milliseconds.
         throughput: images per second in calls of `batch_size` images.
         megabytes: how much the process has grown by building it and running it; `None` where the system does not say.
         box_difference: the largest difference of a box from that of `predict`, in shares of the image's side.
-        score_difference: likewise, of a score.
+        score_difference: the largest difference of a score.
         equal: whether it detects what `predict` detects, within 1e-3.
         note: why there are no numbers; empty where there are.
     """
@@ -73,18 +74,17 @@ def benchmark(
         batch_size: images per call for the throughput.
         repeats: calls for the latency; the throughput takes a quarter as many.
         images: to run on, as `model.detect` takes them; `None`: the photo that ships with the package.
-        image_size: an int or `(height, width)`, to which they are brought; `None`: the canvas of the model's resizer,
-            or as they are.
+        image_size: an int or `(height, width)` to which they are resized; `None`: the size to which the model's
+            resizer brings every image; where there is no such size, images keep their own.
         representative_data: as in `export_model`, for int8.
 
     Raises:
         ValueError: an unknown runtime.
     """
-    unknown = [name for name in runtimes or () if name not in RUNTIMES]
-    if unknown:
-        raise ValueError(f"Unknown runtime '{unknown[0]}'. Known names: {', '.join(RUNTIMES)}.")
-    size = two_sides(image_size) if image_size is not None else canvas_of(model) if has_one_canvas(model) else None
-    pixels = verification.sample_images(images, size)
+    for name in runtimes or ():
+        if name not in RUNTIMES:
+            raise ValueError(unknown_name("runtime", name, RUNTIMES))
+    pixels = verification.sample_images(images, _measured_size(model, image_size))
     pixels = [image for image in pixels if image.shape == pixels[0].shape]  # one batch needs one size
     singles = [image[None] for image in pixels]
     batch = np.stack([pixels[index % len(pixels)] for index in range(batch_size)])
@@ -97,6 +97,13 @@ def benchmark(
         for precision in precisions:
             rows.append(_row(model, runtime, precision, measure, reference, representative_data, image_size))
     return rows
+
+
+def _measured_size(model, image_size):
+    """`(height, width)` of the images that are measured; `None`: as they are."""
+    if image_size is not None:
+        return two_sides(image_size)
+    return canvas_of(model) if has_one_canvas(model) else None
 
 
 def _row(model, runtime, precision, measure, reference, representative_data, image_size):

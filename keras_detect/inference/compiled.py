@@ -9,14 +9,14 @@ import keras
 import numpy as np
 
 from keras_detect import schema
-from keras_detect.export.errors import ExportError
+from keras_detect.data.image import as_uint8
 from keras_detect.export.exporter import ExportOptions, Runner
 from keras_detect.export.fitted import FittedRunner
 from keras_detect.export.frozen import FrozenDetector, has_one_canvas
-from keras_detect.export.metadata import weights_digest
 from keras_detect.export.report import ExportReport
 from keras_detect.export.run import export_model, open_exported
-from keras_detect.inference.images import ImageLike, pixels_of, result_of, threshold_of
+from keras_detect.inference.images import ImageLike, pixels_of, result_of
+from keras_detect.meta_architectures.detection import threshold_of
 from keras_detect.registry import EXPORTERS, unknown_name
 
 #: runtime -> the format whose file it runs
@@ -39,7 +39,7 @@ def compile(
     Args:
         model: a `DetectionModel`, on any backend.
         runtime: "tensorflow", or a runtime of the extra `export`: "onnxruntime", "litert" or "openvino".
-        precision: of the numbers, as `export_model` has it for the runtime's format.
+        precision: "float32", or another one that `export_model` offers for the runtime's format.
         batch_size: images per call of the runtime; `None`: any number with TensorFlow, 1 with the others.
         image_size: as in `export_model`, for runtimes whose input has a fixed size.
         representative_data: as in `export_model`, for int8.
@@ -49,13 +49,11 @@ def compile(
 
     Raises:
         ValueError: an unknown runtime or precision.
-        ExportError: the runtime's format cannot express the model, or detects something else than `predict`.
+        ExportError: the runtime's format cannot express the model, or its detections differ from those of `predict`.
         MissingPackageError: the runtime is not installed.
     """
     if runtime not in RUNTIMES:
         raise ValueError(unknown_name("runtime", runtime, RUNTIMES))
-    if RUNTIMES[runtime] not in EXPORTERS:
-        raise ExportError(f"No exporter writes '{RUNTIMES[runtime]}', the format of the runtime '{runtime}'.")
     if runtime == "tensorflow" and keras.backend.backend() == "tensorflow":
         EXPORTERS.get("saved_model")().check("saved_model", ExportOptions(precision=precision))
         return CompiledDetector(model, TensorFlowRunner(model, batch_size, precision), runtime, precision)
@@ -99,23 +97,27 @@ class CompiledDetector:
         folder: Any = None,
     ):
         self.runtime, self.precision, self.report = runtime, precision, report
-        self.weights_digest = weights_digest(model) if report is None else report.weights_digest
+        self.weights_digest = runner.metadata["weights_digest"]
         self.class_names, self.score_threshold = model.class_names, model.score_threshold
-        self.resizer = model.resizer
         self.runner = runner
         self._fitted = FittedRunner(runner, model.resizer)
         self._folder = folder  # the file lives as long as this
 
     def predict_on_batch(self, x) -> dict[str, np.ndarray]:
-        """Detections as of `model.predict_on_batch`.
+        """The detections that `model.predict_on_batch` returns, as numpy arrays.
 
         Args:
             x: `[B, H, W, 3]` uint8, or float in 0...255, which is rounded; or a dict of `"images"` and
-                `"true_image_shapes"` or `"resized_image_shapes"` `[B, 3]`, whose true regions are looked at one by one.
+                `"true_image_shapes"` or `"resized_image_shapes"` `[B, 3]`: the true region of each image then goes
+                through the runtime by itself.
+
+        Returns:
+            `{"boxes" [B, D, 4] (yxyx, normalised to the true image), "scores" [B, D], "labels" [B, D] (from 0, -1 in
+            padding rows), "num_detections" [B]}` and every further per-object field of the model's output.
         """
         if not isinstance(x, dict):
-            return self._fitted(_as_uint8(np.asarray(x)))
-        images = _as_uint8(np.asarray(x[schema.IMAGES]))
+            return self._fitted(as_uint8(np.asarray(x)))
+        images = as_uint8(np.asarray(x[schema.IMAGES]))
         shapes = x.get(schema.RESIZED_IMAGE_SHAPES, x.get(schema.TRUE_IMAGE_SHAPES))
         if shapes is None:
             return self._fitted(images)
@@ -132,18 +134,18 @@ class CompiledDetector:
         batch_size: int = 8,
         max_pixels: int | None = None,
     ) -> dict[str, Any] | list[dict[str, Any]]:
-        """Detects in an image, or in a list of images; arguments and results as of `model.detect`.
+        """Detects in an image, or in a list of images; arguments and results are those of `model.detect`.
 
         Neighbours in a list that have one size share a call of at most `batch_size` images.
         """
         threshold = threshold_of(self, score_threshold)
         if not isinstance(images, list | tuple):
-            pixels = _as_uint8(pixels_of(images, max_pixels))  # type: ignore[arg-type]  # not a sequence here
+            pixels = as_uint8(pixels_of(images, max_pixels))  # type: ignore[arg-type]  # not a sequence here
             found = self._fitted(pixels[None])
             return result_of(self, found, 0, threshold)
         results, waiting = [], list[np.ndarray]()
         for image in images:
-            pixels = _as_uint8(pixels_of(image, max_pixels))
+            pixels = as_uint8(pixels_of(image, max_pixels))
             if waiting and (waiting[0].shape != pixels.shape or len(waiting) == batch_size):
                 results += self._results(waiting, threshold)
                 waiting = []
@@ -159,10 +161,10 @@ class CompiledDetector:
 
 
 class TensorFlowRunner(Runner):
-    """Frozen functions of this process, one for each number of images that comes.
+    """Frozen functions in this process, one per number of images.
 
-    Where the model's resizer makes one size of all images, their own size is unknown to the function; else there is
-    one for every size.
+    Where the model's resizer brings all images to one size, a function takes images of any size; otherwise there is
+    one per size, too.
     """
 
     def __init__(self, model, batch_size=None, precision="float32"):
@@ -171,6 +173,7 @@ class TensorFlowRunner(Runner):
         copy.score_threshold = model.score_threshold
         self._frozen = FrozenDetector(copy, ExportOptions(batch_size=batch_size, precision=precision), False)
         self.metadata = self._frozen.metadata
+        self._any_size = has_one_canvas(copy)
         self._functions: dict[tuple, tuple[Any, Any]] = {}
 
     def __call__(self, images):
@@ -181,7 +184,7 @@ class TensorFlowRunner(Runner):
 
     def functions_for(self, shape: tuple[int | None, ...]) -> tuple[Any, Any]:
         """`(whole, network)` for images of this shape: pixels to detections, and its part behind the resizing."""
-        if has_one_canvas(self._frozen.model):
+        if self._any_size:
             shape = (shape[0], None, None, 3)
         if shape not in self._functions:
             self._functions[shape] = self._traced(shape)
@@ -206,7 +209,3 @@ class TensorFlowRunner(Runner):
             return network(*(inputs[key] for key in keys))
 
         return tf.function(whole, input_signature=[pixels], autograph=False).get_concrete_function(), network
-
-
-def _as_uint8(images):
-    return images if images.dtype == np.uint8 else np.clip(np.rint(images), 0, 255).astype(np.uint8)

@@ -11,10 +11,10 @@ from PIL import Image
 
 from keras_detect import schema
 from keras_detect.data.image import as_pixels
+from keras_detect.meta_architectures.detection import threshold_of
 from keras_detect.registry import provide
 
 CLASS_NAMES = "class_names"
-DEFAULT_SCORE_THRESHOLD = 0.3  # of a model that has none of its own
 _MOST_PIXELS = 2**24  # of a batch that the network resizes: it holds them as float32
 ImageLike = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 
@@ -81,13 +81,6 @@ def detect_each(
     yield from _detect_window(model, window, score_threshold, largest)
 
 
-def threshold_of(model, score_threshold: float | None) -> float:
-    """`score_threshold`, or where it is None the model's own, or 0.3."""
-    if score_threshold is not None:
-        return score_threshold
-    return DEFAULT_SCORE_THRESHOLD if model.score_threshold is None else model.score_threshold
-
-
 def pixels_of(image: ImageLike, max_pixels: int | None = None) -> np.ndarray:
     """The pixels [H, W, 3], uint8 or float32, with a warning where they seem to be scaled already."""
     pixels = as_pixels(image, max_pixels)
@@ -150,7 +143,18 @@ def _detect_window(model, window, score_threshold, largest):
 
 
 def result_of(model, detections: dict[str, np.ndarray], row: int, score_threshold: float) -> dict[str, Any]:
-    """The detections of one image of a batch: a dict of arrays without padding rows; the model names the classes."""
+    """The detections of one image of a batch, without padding rows.
+
+    Args:
+        model: whose `class_names` name the labels.
+        detections: of the batch (`schema`), numpy arrays `[B, D, ...]`; boxes are normalised yxyx.
+        row: which image of the batch.
+        score_threshold: detections below it are left out.
+
+    Returns:
+        `{"boxes" [n, 4], "scores" [n], "labels" [n], "class_names": list of n names or None}` and every further
+        per-object field.
+    """
     count = int(detections[schema.NUM_DETECTIONS][row])
     keep = detections[schema.SCORES][row, :count] >= score_threshold
     result: dict[str, Any] = {

@@ -7,6 +7,15 @@ import keras
 from keras_detect import registry, schema
 from keras_detect.meta_architectures.ground_truth import split_images
 
+DEFAULT_SCORE_THRESHOLD = 0.3  # of a model that has none of its own
+
+
+def threshold_of(detector, score_threshold: float | None = None) -> float:
+    """`score_threshold`; if that is None the detector's own, and if it has none 0.3."""
+    if score_threshold is not None:
+        return score_threshold
+    return DEFAULT_SCORE_THRESHOLD if detector.score_threshold is None else detector.score_threshold
+
 
 class Detection:
     """What `DetectionModel` inherits for `predict`, `detect` and export."""

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(goldens.BACKEND != "tensorflow", reason="a forma
 IMAGES = [np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)]
 
 
-class HeadsRunner(export.Runner):
+class NumbersRunner(export.Runner):
     """Answers from a file of numbers."""
 
     def __init__(self, path):
@@ -32,7 +32,6 @@ def numbers(monkeypatch):
     @export.register_exporter("numbers")
     class NumbersExporter(export.Exporter):
         suffix = ".npz"
-        companions = (".txt",)
         error = 0.0
 
         def write(self, frozen, path, options):
@@ -45,7 +44,7 @@ def numbers(monkeypatch):
             return {"opset": 1}
 
         def open(self, path):
-            return HeadsRunner(path)
+            return NumbersRunner(path)
 
     return NumbersExporter
 

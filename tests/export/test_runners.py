@@ -81,8 +81,10 @@ def test_representative_images(tmp_path):
 
 def test_a_missing_package_is_named_with_the_way_out():
     require_packages("saved_model", ("numpy",))
-    with pytest.raises(MissingPackageError, match=r"'onnx' needs no-such-thing.*pip install 'keras-detect\[export\]'"):
+    with pytest.raises(MissingPackageError, match=r"'onnx' needs no-such-thing, which is not installed\. Install"):
         require_packages("onnx", ("numpy", "no-such-thing"))
+    with pytest.raises(MissingPackageError, match=r"needs no-a, no-b and no-c, which are.*'keras-detect\[export\]'"):
+        require_packages("onnx", ("no-a", "numpy", "no-b", "no-c"))
 
 
 def test_int8_asks_for_images():
