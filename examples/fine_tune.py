@@ -57,12 +57,13 @@ def main():
     # every weight but the class heads' is kept; the log says which are new
     model = keras_detect.Model.from_preset(arguments.preset, class_names=train.class_names)
     given = {name: getattr(arguments, name) for name in ("epochs", "batch_size", "learning_rate")}
-    recipe = Recipe.for_model(model, len(train), **{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    recipe = Recipe.for_model(model, len(train), augment=(RandomHorizontalFlip(), RandomVerticalFlip()), **given)
     print(f"recipe: {recipe.settings()}")
     batches = train.batches(
         model,
         recipe.batch_size,
-        augment=(RandomHorizontalFlip(), RandomVerticalFlip()),
+        augment=recipe.augment,
         shuffle=True,
         drop_remainder=len(train) >= recipe.batch_size,
     )
@@ -71,9 +72,9 @@ def main():
         batches,
         epochs=recipe.epochs,
         callbacks=[
-            *recipe.callbacks(validation),
+            *recipe.callbacks(validation),  # val_map, val_map_50... in the bar
             BestModel(output / "model.keras"),
-        ],  # val_map, val_map_50... in the bar
+        ],
     )
 
     best = keras.saving.load_model(output / "model.keras")

@@ -52,6 +52,12 @@ class Postprocessor:
         """Whether the feature map of each anchor matters."""
         return self.candidates_per_level is not None or self.suppress_by_level
 
+    def levels(self, predictions, anchor_generator):
+        """`AnchorLevels` from `predictions["anchor_levels"]` where `needs_levels`, else `None`."""
+        if not self.needs_levels:
+            return None
+        return AnchorLevels(predictions[schema.ANCHOR_LEVELS], len(anchor_generator.num_anchors_per_location()))
+
     def __call__(self, box_encodings, class_logits, anchors, box_coder, window, num_valid=None, levels=None):
         """Detections of a batch.
 

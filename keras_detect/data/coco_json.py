@@ -15,7 +15,7 @@ from keras_detect.data.json_values import json_value
 from keras_detect.data.paths import DataPathError, image_path, is_file
 from keras_detect.data.reading import flag, picture_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, join_values, make_record
-from keras_detect.data.splits import USUAL, is_named_after, listed_splits, read_split
+from keras_detect.data.splits import USUAL_NAMES, is_named_after, listed_splits, read_split
 from keras_detect.data.writing import PictureFolder, as_dataset
 from keras_detect.files import write_file
 from keras_detect.messages import one_line, shown
@@ -181,8 +181,7 @@ def _choose(path, split):
 def splits(path):
     """The names that `read` takes as `split`; of those that only the names of files tell, the usual ones."""
     files = _candidates(path) if path.is_dir() else [path]
-    usual = [name for names in USUAL.values() for name in names]
-    found = [name for name in usual if path.is_dir() and sum(_is_named_after(file, name) for file in files) == 1]
+    found = [name for name in USUAL_NAMES if path.is_dir() and sum(_is_named_after(file, name) for file in files) == 1]
     whole = [file for file in files if file.stem in ("instances", "instances_all")]
     if len(files) == 1 or whole:
         file = (whole or files)[0]

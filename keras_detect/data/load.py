@@ -1,5 +1,6 @@
 """`load_dataset`: finds out the format of annotated pictures on disk and reads them."""
 
+import contextlib
 import pathlib
 from typing import Any
 
@@ -82,13 +83,8 @@ def load_dataset(path, split=None, class_names=None, format=None, max_pixels=Non
             folder, or leads out of the data set.
     """
     path = pathlib.Path(path).expanduser()
-    try:
-        with pixel_limit(max_pixels):
-            dataset = reader(path, format).read(path, split=split, class_names=class_names)
-    except (ValueError, OSError) as error:
-        text = str(error) if str(path) in str(error) else f"{shown(path, 400)}: {error}"
-        known = (FileNotFoundError, OSError, ImageError, DataPathError, ValueError)
-        raise next(kind for kind in known if isinstance(error, kind))(one_line(text)) from None
+    with _errors_name(path), pixel_limit(max_pixels):
+        dataset = reader(path, format).read(path, split=split, class_names=class_names)
     dataset.defects.report(str(path))
     return dataset
 
@@ -103,12 +99,19 @@ def dataset_splits(path, format=None) -> list[str]:
         FileNotFoundError, ValueError: as `load_dataset`.
     """
     path = pathlib.Path(path).expanduser()
-    module = reader(path, format)
-    try:
+    with _errors_name(path):
+        module = reader(path, format)
         return list(module.splits(path)) if hasattr(module, "splits") else []
+
+
+@contextlib.contextmanager
+def _errors_name(path):
+    """Makes one line that names `path` of whatever a reader raises."""
+    try:
+        yield
     except (ValueError, OSError) as error:
         text = str(error) if str(path) in str(error) else f"{shown(path, 400)}: {error}"
-        known = (FileNotFoundError, OSError, DataPathError, ValueError)
+        known = (FileNotFoundError, OSError, ImageError, DataPathError, ValueError)
         raise next(kind for kind in known if isinstance(error, kind))(one_line(text)) from None
 
 

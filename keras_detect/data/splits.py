@@ -14,6 +14,7 @@ USUAL = {
     "validation": ("val", "valid", "validation"),
     "test": ("test",),
 }
+USUAL_NAMES = tuple(name for names in USUAL.values() for name in names)
 
 
 def read_split(roots, split):
@@ -48,7 +49,7 @@ def is_named_after(name, split):
 
 
 def _aliases(split):
-    return {split.lower()} | ({"valid", "validation"} if split.lower() == "val" else set())
+    return {split.lower()} | (set(USUAL["validation"]) if split.lower() == "val" else set())
 
 
 def listed_splits(roots) -> list[str]:
@@ -62,7 +63,7 @@ def listed_splits(roots) -> list[str]:
 
 def named_splits(names) -> list[str]:
     """The usual splits that files of these names (without endings) are named after."""
-    usual = ("train", "val", "test")
+    usual = [split for split, *_ in USUAL.values()]
     return [split for split in usual if any(is_named_after(name, split) for name in names)]
 
 

@@ -17,7 +17,7 @@ from keras_detect.data.image import is_picture_name
 from keras_detect.data.paths import FILE, FOLDER, DataPathError, files_below, is_file, kind_of, read_text
 from keras_detect.data.reading import picture_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
-from keras_detect.data.splits import USUAL, listed_splits, read_split
+from keras_detect.data.splits import USUAL_NAMES, listed_splits, read_split
 from keras_detect.data.writing import PictureFolder, as_dataset
 from keras_detect.data.yaml_texts import read_yaml
 from keras_detect.files import write_file
@@ -166,8 +166,7 @@ def splits(path):
     named = [key for key in (*_SPLITS, "valid") if content.get(key)]
     if named:
         return named
-    usual = [name for names in USUAL.values() for name in names]
-    folders = [name for name in usual if (root / "images" / name).is_dir() or (root / name / "images").is_dir()]
+    folders = [name for name in USUAL_NAMES if (root / "images" / name).is_dir() or (root / name / "images").is_dir()]
     return folders or listed_splits([root])
 
 

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_detect import schema
-from keras_detect.boxes.postprocessing import AnchorLevels, FinalStage, as_detections
+from keras_detect.boxes.postprocessing import FinalStage, as_detections
 from keras_detect.meta_architectures import ssd_defaults, starting_weights
 from keras_detect.meta_architectures.class_prior import set_class_prior
 from keras_detect.meta_architectures.detection_model import DetectionModel
@@ -234,10 +234,6 @@ class SSD(DetectionModel):
 
     def final_stage(self, predictions, true_image_shapes):
         """`FinalStage`: what `postprocess` selects the detections from; export reads the raw boxes and scores here."""
-        levels = None
-        if self.postprocessor.needs_levels:
-            count = len(self.anchor_generator.num_anchors_per_location())
-            levels = AnchorLevels(predictions[schema.ANCHOR_LEVELS], count)
         return FinalStage(
             self.postprocessor,
             predictions[schema.BOX_ENCODINGS],
@@ -245,7 +241,7 @@ class SSD(DetectionModel):
             predictions[schema.ANCHORS],
             self.box_coder,
             true_window(true_image_shapes, predictions[schema.IMAGE_SHAPE]),
-            levels=levels,
+            levels=self.postprocessor.levels(predictions, self.anchor_generator),
         )
 
     def postprocess(self, predictions, true_image_shapes):

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_detect import schema
 from keras_detect.boxes import box_ops
-from keras_detect.boxes.postprocessing import AnchorLevels, FinalStage
+from keras_detect.boxes.postprocessing import FinalStage
 from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
 from keras_detect.kernels.gather import gather_rows
 from keras_detect.kernels.top_k import top_k
@@ -110,10 +110,7 @@ class ProposalStage:
         return FinalStage(post, *self._candidates(predictions), window, levels=self._levels(predictions))
 
     def _levels(self, predictions):
-        """`AnchorLevels` where post-processing needs them, else `None`."""
-        if not self.postprocessor.needs_levels:
-            return None
-        return AnchorLevels(predictions[schema.ANCHOR_LEVELS], len(self.anchor_generator.num_anchors_per_location()))
+        return self.postprocessor.levels(predictions, self.anchor_generator)
 
     def _candidates(self, predictions):
         """Box codes, logits, anchors and coder, without gradient."""

@@ -17,6 +17,7 @@ from keras_detect.training.augmentations import augmentations, described
 from keras_detect.training.averaged_weights import AveragedWeights
 from keras_detect.training.averaging_adamw import AveragingAdamW, without_decay
 from keras_detect.training.early_stopping import EarlyStopping
+from keras_detect.training.recipe_table import Row
 from keras_detect.training.schedules import CosineDecayWithWarmup
 
 LARGEST_LEARNING_RATE = 1.0
@@ -50,13 +51,13 @@ class Recipe:
     """
 
     epochs: int = 60
-    batch_size: int = 8
+    batch_size: int = Row.batch_size
     learning_rate: float = 1e-3
-    warmup_fraction: float = 0.05
-    weight_decay: float = 1e-4
-    clip_norm: float = 10.0
+    warmup_fraction: float = Row.warmup_fraction
+    weight_decay: float = Row.weight_decay
+    clip_norm: float = Row.clip_norm
     ema_momentum: float = 0.0
-    augment: Any = "crop"
+    augment: Any = Row.augment
     freeze_batchnorm: bool | str = False
     early_stopping: int = 0
     localization_weight: float | None = None

@@ -98,7 +98,8 @@ def train(
         resume: go on with an interrupted run in `output`, if there is one: it ends with the weights of an uninterrupted
             run, bit for bit on one device (`callbacks.Resume`). A finished run is returned as it is.
         train_split: split of `train`; default: "train" where the data have such a split, else everything.
-        validation_split: split of `validation`, or of `train` where that is None; default: "val" where there is one.
+        validation_split: split of `validation`, or of `train` where that is None; default: "val" where there is one,
+            and it is not part of "trainval".
         validation_fraction: share of the training images that is held back for validation, chosen by `seed`; 0 for no
             validation: the last epoch is kept. Default: 0.2 where nothing else is there for validation.
         architecture: "ssd", "retinanet", "efficientdet" or "faster_rcnn": a new detector around the backbone of

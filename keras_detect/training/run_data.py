@@ -1,6 +1,7 @@
 """The images that a run trains on, and those that choose its best epoch."""
 
 import dataclasses
+import functools
 import numbers
 import os
 
@@ -64,8 +65,7 @@ class RunData:
             FileNotFoundError: no such folder, file or image.
             ValueError: unusable data, an unknown split, or splits among which none is for training.
         """
-        known = self._splits(self.train)
-        train_split = self.train_split or _training_split(self.train, known)
+        train_split = self.train_split or _training_split(self.train, self._known)
         training = _dataset(self.train, train_split)
         names = training.class_names
         if self.validation is not None:
@@ -73,7 +73,7 @@ class RunData:
             return training, _dataset(self.validation, split, names), _of_split(split)
         split = self.validation_split
         if split is None and self.validation_fraction is None and train_split not in (None, "trainval"):
-            split = split_for("validation", [name for name in known if name != train_split])
+            split = split_for("validation", [name for name in self._known if name != train_split])
         if split is not None:
             return training, _dataset(self.train, split, names), _of_split(split)
         return self._held_back(training)
@@ -86,6 +86,11 @@ class RunData:
             return training, None, "none, since there is one image: the last epoch is kept"
         training, validation = random_split(training, fraction, self.seed)
         return training, validation, f"{fraction:g} of the images, held back at random (seed {self.seed})"
+
+    @functools.cached_property
+    def _known(self):
+        """The splits of `train`; some formats read every annotation for it, so it waits until a split is not named."""
+        return self._splits(self.train)
 
     def _splits(self, source):
         return [] if isinstance(source, DetectionDataset) else dataset_splits(source)

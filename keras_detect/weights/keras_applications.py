@@ -13,14 +13,13 @@ import h5py
 import keras
 import numpy as np
 
-from keras_detect import compat
 from keras_detect.backbones import efficientnet, torch_arithmetic
 from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
 from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
 from keras_detect.backbones.resnet_v1 import KERAS_APPLICATIONS
 from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
 from keras_detect.weights.keras_file import existing_file, reason
-from keras_detect.weights.keras_model import NetworkWeights, source_name
+from keras_detect.weights.keras_model import NetworkWeights, is_dense, network_with, source_name
 
 ODD_SIDES = (
     "equal to keras.applications for pictures whose sides are multiples of 32; maps of odd sides are padded otherwise"
@@ -194,9 +193,9 @@ class KerasWeights(NetworkWeights):
     def _network(self, source, settings, wanted):
         if not isinstance(source, keras.Model):
             return _load_h5(self.application, settings, existing_file(source))
-        for candidate in (source, *compat.inner_layers(source)):
-            if isinstance(candidate, keras.Model) and {layer.name for layer in candidate.layers}.issuperset(wanted):
-                return candidate
+        network = network_with(source, wanted)
+        if network is not None:
+            return network
         raise ValueError(
             f"{self.source} is not keras.applications' {self.application}: it has no layers {wanted[0]!r} "
             f"and {wanted[1]!r}. Pass keras.applications.{self.application}(include_top=False), or a model around it."
@@ -284,8 +283,7 @@ def _check_leftovers(path, network):
 
 def _is_classifier(layer, variables):
     """Why the weights of a layer of a file are left out: those of a dense layer; `None` for every other one."""
-    dense = {"kernel", "bias"} >= variables.keys() and len(variables.get("kernel", (None, ()))[1]) == 2
-    return CLASSIFIER if dense else None
+    return CLASSIFIER if is_dense(variables) else None
 
 
 def _told_by_network(network, stem_bn):

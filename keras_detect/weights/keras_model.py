@@ -129,6 +129,19 @@ class OwnWeights(NetworkWeights):
         )
 
 
+def network_with(model, layers):
+    """The Keras model that has layers of these names, `model` or one inside it; `None` where none has them all."""
+    for candidate in (model, *compat.inner_layers(model)):
+        if isinstance(candidate, keras.Model) and {layer.name for layer in candidate.layers}.issuperset(layers):
+            return candidate
+    return None
+
+
+def is_dense(variables):
+    """Whether the variables of a layer, `{name: (anything, shape)}`, are those of a dense layer."""
+    return {"kernel", "bias"} >= variables.keys() and len(variables.get("kernel", (None, ()))[1]) == 2
+
+
 def _refuse(source, wanted, networks):
     missing = sorted(min((wanted - layers.keys() for layers in networks), key=len))
     raise ValueError(

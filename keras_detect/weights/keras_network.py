@@ -5,10 +5,9 @@ import re
 
 import keras
 
-from keras_detect import compat
 from keras_detect.weights.keras_file import existing_file, load_keras_file
 from keras_detect.weights.keras_h5 import is_keras_h5
-from keras_detect.weights.keras_model import CLASSIFIER, NetworkWeights
+from keras_detect.weights.keras_model import CLASSIFIER, NetworkWeights, is_dense, network_with
 from keras_detect.weights.named_weights import stable_names
 from keras_detect.weights.restore import RestoreReport, restore
 
@@ -55,27 +54,25 @@ class _Network(NetworkWeights):
         self.shapes = {_uncounted(key, counted): shape for key, shape in self.shapes.items()}
 
     def _take(self, model, wanted):
-        for candidate in (model, *compat.inner_layers(model)):
-            if isinstance(candidate, keras.Model) and {layer.name for layer in candidate.layers} >= wanted:
-                break
-        else:
+        network = network_with(model, wanted)
+        if network is None:
             missing = sorted(wanted - {layer.name for layer in model.layers})
             raise ValueError(f"{self.source}: the model in it is another network: it has no layer {missing[0]!r}")
         self._variables, self.ignored = {}, {}
-        for layer in candidate.layers:
+        for layer in network.layers:
             found = {weight.name: (weight, tuple(weight.shape)) for weight in layer.weights}
             reason = self._around(layer.name, found)
             for name, (weight, _) in found.items():
-                (self._variables if reason is None else self.ignored)[f"{layer.name}/{name}"] = (
-                    weight if reason is None else reason
-                )
+                if reason is None:
+                    self._variables[f"{layer.name}/{name}"] = weight
+                else:
+                    self.ignored[f"{layer.name}/{name}"] = reason
         self.shapes = {name: tuple(weight.shape) for name, weight in self._variables.items()}
 
     def _around(self, layer, variables):
         """The classifier of keras.applications: a dense layer, or the convolutions in its place."""
-        dense = {"kernel", "bias"} >= variables.keys() and len(variables.get("kernel", (None, ()))[1]) == 2
-        behind = layer in _CONVOLUTIONS and layer not in self._wanted
-        return CLASSIFIER if dense or behind else None
+        convolution = layer in _CONVOLUTIONS and layer not in self._wanted
+        return CLASSIFIER if convolution or is_dense(variables) else None
 
 
 def _uncounted(key, counted):
