@@ -2,7 +2,7 @@
 
     python benchmarks/bfloat16_ap.py --data path/to/bccd
 
-The packaged preset `frcnn_inception_v100` detects the pictures of BCCD's test split under either policy, with the same
+The packaged preset `frcnn_inception_v100` detects the images of BCCD's test split under either policy, with the same
 weights; both see the same batches in turn, so that other work on the machine slows them alike.
 """
 
@@ -50,7 +50,7 @@ def main(argv=None):
             clock[policy].append(time.perf_counter() - start)
             cost[policy].append(processor_seconds() - used)
             evaluators[policy].update(y, found)
-    print(f"{arguments.preset}, {keras.backend.backend()}, {len(data)} pictures in batches of {arguments.batch_size}")
+    print(f"{arguments.preset}, {keras.backend.backend()}, {len(data)} images in batches of {arguments.batch_size}")
     for policy in POLICIES:
         metrics = evaluators[policy].result()
         milliseconds, used = (1e3 * np.median(times[policy][1:-1]) for times in (clock, cost))

@@ -31,7 +31,7 @@ def main(argv=None):
     keras.utils.set_random_seed(0)
     exact = DetectionModel.from_preset(arguments.preset, load_weights=False)
     size = exact.resizer.resize_image(np.zeros((300, 300, 3), "uint8"))[0].shape[0]
-    images = ssd.pictures(arguments.images, size)
+    images = ssd.make_images(arguments.images, size)
     if arguments.checkpoint:
         exact.restore(arguments.checkpoint)
     else:

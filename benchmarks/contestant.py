@@ -4,8 +4,8 @@ A contestant is a function `(task, images, truth) -> (run, built)`: a call witho
 and a dict that describes what was built. Its process answers a line of JSON when it is ready (`built`), then one for
 every line it reads: seconds by the clock and of all processors, and its peak memory. It ends with its input.
 
-Every contestant gets the same uint8 pictures of the size that it works at. Weights are random: batch statistics are
-settled on the first picture, class logits are spread and shifted, so that the same number of pairs of place and class
+Every contestant gets the same uint8 images of the size that it works at. Weights are random: batch statistics are
+settled on the first image, class logits are spread and shifted, so that the same number of pairs of place and class
 pass the score threshold everywhere.
 """
 
@@ -34,7 +34,7 @@ def serve(contestants):
     name, task, batch_size = sys.argv[1], sys.argv[2], int(sys.argv[3])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not stand between the answers
-    run, built = contestants[name](task, pictures(batch_size), truths(batch_size))
+    run, built = contestants[name](task, make_images(batch_size), truths(batch_size))
     run()  # traces, and fails before the race if it fails
     forget_peak_memory()
     reply(answers, built)
@@ -69,8 +69,8 @@ def processor_seconds():
     return usage.ru_utime + usage.ru_stime
 
 
-def pictures(batch_size):
-    """`[B, SIZE, SIZE, 3]` uint8: blotches of many sizes, a different picture in each place."""
+def make_images(batch_size):
+    """`[B, SIZE, SIZE, 3]` uint8: blotches of many sizes, a different image in each place."""
     rng = np.random.default_rng(2)
     images = np.full((batch_size, SIZE, SIZE, 3), 128.0, "float32")
     for cells in (5, 20, 80, 320):
@@ -214,7 +214,7 @@ def convolutions(task, graph, constants):
 
 
 def torchvision_runs(model, task, images, truth, built, memory="contiguous_format"):
-    """`(run, built)` of a TorchVision detector, eager, as its documentation runs it: a list of pictures in 0...1.
+    """`(run, built)` of a TorchVision detector, eager, as its documentation runs it: a list of images in 0...1.
 
     Its processor time tells less than the others': OpenMP's threads spin while they wait for one another.
     """
@@ -231,7 +231,7 @@ def torchvision_runs(model, task, images, truth, built, memory="contiguous_forma
 
         def train():
             optimizer.zero_grad()
-            loss = sum(model(torch_pictures(images), targets).values())
+            loss = sum(model(torch_images(images), targets).values())
             loss.backward()
             optimizer.step()
             return loss.item()
@@ -242,13 +242,13 @@ def torchvision_runs(model, task, images, truth, built, memory="contiguous_forma
 
     @torch.inference_mode()
     def predict():
-        return [{key: value.numpy() for key, value in found.items()} for found in model(torch_pictures(images))]
+        return [{key: value.numpy() for key, value in found.items()} for found in model(torch_images(images))]
 
     built["found"] = [len(found["scores"]) for found in predict()]
     return predict, built
 
 
-def torch_pictures(images):
+def torch_images(images):
     """uint8 `[B, H, W, 3]` -> list of float32 `[3, H, W]` in 0...1."""
     import torch
 

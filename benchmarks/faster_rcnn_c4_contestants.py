@@ -2,7 +2,7 @@
 
     python benchmarks/faster_rcnn_c4_contestants.py keras_detect predict 1
 
-Every contestant has ResNet50, whose first four stages see the picture and whose last one sees each crop; 12 anchors a
+Every contestant has ResNet50, whose first four stages see the image and whose last one sees each crop; 12 anchors a
 place, a first stage of 512 channels, 300 proposals at inference, 64 sampled in training. TorchVision publishes no such
 detector; this one is made of its `FasterRCNN`, as its documentation shows for a backbone of one's own.
 """

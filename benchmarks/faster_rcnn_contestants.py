@@ -23,7 +23,7 @@ from contestant import (
     network_graph,
     serve,
     settle,
-    torch_pictures,
+    torch_images,
     torch_settle,
     torch_targets,
     torch_work,
@@ -141,7 +141,7 @@ def torchvision_pyramid(proposals, sampled, **settings):
 
 
 def torchvision_settings(proposals, sampled):
-    """Arguments of TorchVision's `FasterRCNN`: picture size, numbers of proposals, what is detected."""
+    """Arguments of TorchVision's `FasterRCNN`: image size, numbers of proposals, what is detected."""
     return {
         "min_size": SIZE,
         "max_size": SIZE,
@@ -159,7 +159,7 @@ def torchvision_contestant(task, images, truth, build, numbers, memory="contiguo
 
     torch.manual_seed(0)
     model = build(*numbers[task])
-    one, seen = torch_pictures(images[:1]), {}
+    one, seen = torch_images(images[:1]), {}
 
     def settling():
         with torch.no_grad():

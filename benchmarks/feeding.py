@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax python benchmarks/feeding.py
     KERAS_BACKEND=torch python benchmarks/feeding.py
 
-`batches` is a `tf.data.Dataset`, which `fit` reads through Keras' adapter. The pictures are drawn, 320 x 320, and
+`batches` is a `tf.data.Dataset`, which `fit` reads through Keras' adapter. The images are drawn, 320 x 320, and
 cached, so that reading them costs next to nothing. A row is the time a batch takes: of tf.data alone, with its memory
 seen as numpy arrays (no copy), through Keras' adapter, and through `fit` itself with SSD MobileNetV2.
 """

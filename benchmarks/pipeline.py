@@ -1,9 +1,9 @@
-"""Times the data pipeline: pictures a second of `batches`, beside JPEG decoding alone and beside `train_step`.
+"""Times the data pipeline: images a second of `batches`, beside JPEG decoding alone and beside `train_step`.
 
     python benchmarks/pipeline.py
     python benchmarks/pipeline.py --side 640 480 --rounds 10
 
-Pictures are drawn, 640 x 480, and stored as JPEG; the model is SSD MobileNetV2 at 320 x 320. Decoding is TensorFlow's,
+Images are drawn, 640 x 480, and stored as JPEG; the model is SSD MobileNetV2 at 320 x 320. Decoding is TensorFlow's,
 in parallel, without anything after it: no pipeline over the same files can be faster. What is compared runs alternately
 in one process, so that other work on the machine slows all of it alike; a ratio is the median over the rounds of the
 ratio within a round.
@@ -70,9 +70,9 @@ def drawn(folder, arguments):
 
 
 def contestants(records, files, model, arguments):
-    """`{name: a function that takes one step and returns its number of pictures}`; the first is the limit."""
+    """`{name: a function that takes one step and returns its number of images}`; the first is the limit."""
     augment = (RandomHorizontalFlip(), RandomIoUCrop(probability=0.5), RandomColor())
-    paths = [record.picture.path for record in files.records]
+    paths = [record.image.path for record in files.records]
 
     def decoded(path):
         return tf.io.decode_jpeg(tf.io.read_file(path), 3, dct_method="INTEGER_ACCURATE")
@@ -104,12 +104,12 @@ def report(found, arguments):
     for round_ in range(-1, arguments.rounds):
         for name in speed:
             clock, used = time.perf_counter(), processor_seconds()
-            pictures = _one_epoch(streams[name], name, arguments) if name in streams else _steps(train[name], arguments)
+            images = _one_epoch(streams[name], name, arguments) if name in streams else _steps(train[name], arguments)
             if round_ >= 0:
-                speed[name].append(pictures / (time.perf_counter() - clock))
-                cost[name].append(1e3 * (processor_seconds() - used) / pictures)
+                speed[name].append(images / (time.perf_counter() - clock))
+                cost[name].append(1e3 * (processor_seconds() - used) / images)
     width, height = arguments.side
-    print(f"{arguments.images} pictures of {width} x {height}, batches of {arguments.batch_size}, {machine()}\n")
+    print(f"{arguments.images} images of {width} x {height}, batches of {arguments.batch_size}, {machine()}\n")
     print(f"{'':>24}{'images/s':>10}{'of decoding':>13}{'of train_step':>15}{'CPU ms an image':>17}{'CPU ratio':>11}")
     first, last = (np.array(speed[name]) for name in (next(iter(streams)), "train_step"))
     for name in speed:
@@ -121,9 +121,9 @@ def report(found, arguments):
 
 
 def _one_epoch(stream, name, arguments):
-    """Takes one epoch's pictures; the iterator is new, so its start counts."""
+    """Takes one epoch's images; the iterator is new, so its start counts."""
     single = name == "JPEG decoding alone"
-    steps = arguments.images if single else -(-arguments.pictures // arguments.batch_size)
+    steps = arguments.images if single else -(-arguments.images // arguments.batch_size)
     for _ in stream.take(steps):
         pass
     return arguments.images

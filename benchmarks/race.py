@@ -69,7 +69,7 @@ class Worker:
         python: its interpreter.
         script: module beside this one with its `CONTESTANTS`.
         task: "predict" or "train".
-        batch_size: pictures.
+        batch_size: images.
     """
 
     def __init__(self, name, python, script, task, batch_size):

@@ -18,7 +18,7 @@ from contestant import (
     network_graph,
     serve,
     settle,
-    torch_pictures,
+    torch_images,
     torch_settle,
     torch_work,
     torchvision_runs,
@@ -145,7 +145,7 @@ def keras_cv_contestant(task, images, truth, layers=3):
 
 
 def predict_by_parts(preprocess, model, images, built):
-    """Preprocessing, network and decoding of a peer in one graph, from uint8 pictures to numpy detections."""
+    """Preprocessing, network and decoding of a peer in one graph, from uint8 images to numpy detections."""
     import tensorflow as tf
 
     def predict(x):
@@ -209,7 +209,7 @@ def torchvision_settle(model, images):
     """As `settle` and `spread` for TorchVision's network; returns the convolutions' GFLOP."""
     import torch
 
-    tensors = torch.stack([model.transform.normalize(image) for image in torch_pictures(images)])
+    tensors = torch.stack([model.transform.normalize(image) for image in torch_images(images)])
 
     def logits():
         with torch.inference_mode():

@@ -52,7 +52,7 @@ def main(argv=None):
     print(f"{arguments.preset}, {size} x {size}, {weights} weights, {arguments.rounds} rounds, {machine()}")
     compare = {"predict": compare_predict, "train": compare_train}[arguments.what]
     for batch_size in arguments.batch_sizes:
-        compare(model, pictures(batch_size, size), arguments)
+        compare(model, make_images(batch_size, size), arguments)
 
 
 def machine():
@@ -198,8 +198,8 @@ def truths(batch_size, rows, num_classes, objects=8):
 # -------------------------------------------------------------------------------------------------------------- timing
 
 
-def pictures(batch_size, size):
-    """`[B, size, size, 3]` uint8: coloured blotches of many sizes, a different picture in each place."""
+def make_images(batch_size, size):
+    """`[B, size, size, 3]` uint8: coloured blotches of many sizes, a different image in each place."""
     rng = np.random.default_rng(2)
     images = np.zeros((batch_size, size, size, 3), "float32")
     for cells in (3, 9, 27, 81):

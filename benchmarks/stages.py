@@ -44,11 +44,11 @@ def main(argv=None):
     size = model.resizer.resize_image(np.zeros((300, 300, 3), "uint8"))[0].shape[0]
     print(f"{arguments.preset}, {size} x {size}, random weights, {arguments.rounds} rounds, {ssd.machine()}")
     if isinstance(model, FasterRCNN):
-        settle_two_stages(model, ssd.pictures(1, size), arguments)
+        settle_two_stages(model, ssd.make_images(1, size), arguments)
     else:
-        settle(model, ssd.pictures(2, size))
+        settle(model, ssd.make_images(2, size))
     for batch_size in arguments.batch_sizes:
-        images = ssd.pictures(batch_size, size)
+        images = ssd.make_images(batch_size, size)
         compiled = two_stage_cuts(model, images) if isinstance(model, FasterRCNN) else cuts(model, images)
         wall, processor = ssd.interleaved(compiled, arguments.rounds)
         print_shares(wall, processor, batch_size)
@@ -132,7 +132,7 @@ def two_stage_cuts(model, images):
 
 
 def timed(functions, model, images):
-    """The functions as graphs of their own on the same pictures, and `predict_on_batch`."""
+    """The functions as graphs of their own on the same images, and `predict_on_batch`."""
     x = tf.constant(images)
     compiled = {name: tf.function(function) for name, function in functions.items()}
     calls = {name: lambda function=function: function(x) for name, function in compiled.items()}

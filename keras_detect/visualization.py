@@ -26,7 +26,7 @@ __all__ = [
 
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _GROUND = (24, 24, 24)
-# Smaller letters than this cannot be read, so a picture that would need them is enlarged first.
+# Smaller letters than this cannot be read, so an image that would need them is enlarged first.
 _SMALLEST_FONT = 11
 _SMALLEST_SIDE = 320
 _CLASSES_SHOWN = 30
@@ -34,7 +34,7 @@ _MASK_OPACITY = 0.45
 
 
 def class_color(label):
-    """The colour of a class, an RGB triple in 0...255: the same on every picture, and far from its neighbours'.
+    """The colour of a class, an RGB triple in 0...255: the same on every image, and far from its neighbours'.
 
     Hues follow the golden ratio, which keeps any first n of them apart; lightness alternates.
     """
@@ -92,36 +92,36 @@ def draw_objects(image, objects, class_names=None, score_threshold=0.0, skeleton
     Raises:
         ValueError: fields of different numbers of rows, or an image that is none.
     """
-    picture = _to_picture(image)
-    factor = math.ceil(_SMALLEST_SIDE / max(picture.size)) if enlarge else 1
+    image = _to_image(image)
+    factor = math.ceil(_SMALLEST_SIDE / max(image.size)) if enlarge else 1
     if factor > 1:
-        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     fields = {field.key: field for field in schema.object_fields() if objects.get(field.key) is not None}
     columns = _columns(objects, fields)
     rows, scores = _shown_rows(columns, score_threshold), columns.get(schema.SCORES)
-    line, font = _line_width(picture), _font(picture)
+    line, font = _line_width(image), _font(image)
     colours = {i: class_color(int(columns[schema.LABELS][i])) for i in rows}
     for key, field in fields.items():
         if field.moves == schema.AS_RASTER:
-            picture = _with_rasters(picture, columns[key], rows, colours, line)
-    pen = ImageDraw.Draw(picture)
-    corners = {i: _pixel_corners(columns[schema.BOXES][i], picture.size) for i in rows}
+            image = _with_rasters(image, columns[key], rows, colours, line)
+    pen = ImageDraw.Draw(image)
+    corners = {i: _pixel_corners(columns[schema.BOXES][i], image.size) for i in rows}
     for key, field in fields.items():
         for i in rows if field.moves == schema.AS_BOX else ():
             if np.isfinite(columns[key][i]).all():
-                _outline(pen, _pixel_corners(columns[key][i], picture.size), colours[i], line)
+                _outline(pen, _pixel_corners(columns[key][i], image.size), colours[i], line)
     for key, field in fields.items():
         for i in rows if field.moves == schema.AS_POINTS else ():
             seen = columns[field.visibility][i] if field.visibility in columns else None
             lines = skeleton if key == schema.KEYPOINTS else ()
-            _points(pen, columns[key][i].reshape(-1, 2), seen, lines, colours[i], line, picture.size)
+            _points(pen, columns[key][i].reshape(-1, 2), seen, lines, colours[i], line, image.size)
     taken = []
     for i in reversed(rows):
         text = _caption(int(columns[schema.LABELS][i]), None if scores is None else scores[i], class_names)
         track = columns.get(schema.TRACK_IDS)
         text += f" #{int(track[i])}" if track is not None and track[i] >= 0 else ""
-        _tag(pen, corners[i], text, colours[i], font, picture.size, taken)
-    return picture
+        _tag(pen, corners[i], text, colours[i], font, image.size, taken)
+    return image
 
 
 def _columns(objects, fields):
@@ -147,12 +147,12 @@ def _shown_rows(columns, score_threshold):
     return rows
 
 
-def _with_rasters(picture, rasters, rows, colours, line):
+def _with_rasters(image, rasters, rows, colours, line):
     """The image with each mask as a translucent colour within a contour of `line` pixels."""
-    pixels = np.asarray(picture).astype(np.float32)
+    pixels = np.asarray(image).astype(np.float32)
     for i in rows:
         mask = Image.fromarray((rasters[i] >= 0.5).astype(np.uint8) * 255)
-        mask = np.asarray(mask.resize(picture.size, Image.Resampling.NEAREST)) > 0
+        mask = np.asarray(mask.resize(image.size, Image.Resampling.NEAREST)) > 0
         inner = np.pad(mask, 1)
         for _ in range(line):
             middle = inner[1:-1, 1:-1]
@@ -203,60 +203,58 @@ def draw_side_by_side(image, truth, detections, class_names=None, score_threshol
 
 
 def draw_gallery(images, captions=None, columns=None, cell_size=None):
-    """Pictures in a grid, each scaled into its cell with its aspect ratio kept, and a caption over it.
+    """Images in a grid, each scaled into its cell with its aspect ratio kept, and a caption over it.
 
     Args:
-        images: sequence of pictures, see `draw_boxes`.
-        captions: a line per picture, or None.
-        columns: pictures in a row; default: about as many as rows.
-        cell_size: `(width, height)` of a cell in pixels; default: large enough for every picture, up to 1600.
+        images: sequence of images, see `draw_boxes`.
+        captions: a line per image, or None.
+        columns: images in a row; default: about as many as rows.
+        cell_size: `(width, height)` of a cell in pixels; default: large enough for every image, up to 1600.
 
     Returns:
-        A Pillow picture, RGB.
+        A Pillow image, RGB.
 
     Raises:
-        ValueError: no pictures, or another number of captions.
+        ValueError: no images, or another number of captions.
     """
-    pictures = [_to_picture(image) for image in images]
-    if not pictures:
-        raise ValueError("A gallery needs at least one picture. Received none.")
-    if captions is not None and len(captions) != len(pictures):
-        raise ValueError(
-            f"One caption a picture is needed. Received: {len(pictures)} pictures, {len(captions)} captions"
-        )
-    columns = min(columns or math.ceil(math.sqrt(len(pictures))), len(pictures))
-    rows = math.ceil(len(pictures) / columns)
+    images = [_to_image(image) for image in images]
+    if not images:
+        raise ValueError("A gallery needs at least one image. Received none.")
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f"One caption an image is needed. Received: {len(images)} images, {len(captions)} captions")
+    columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
+    rows = math.ceil(len(images) / columns)
     width, height = cell_size or (
-        min(1600, max(picture.width for picture in pictures)),
-        min(1600, max(picture.height for picture in pictures)),
+        min(1600, max(image.width for image in images)),
+        min(1600, max(image.height for image in images)),
     )
     font = ImageFont.load_default(max(_SMALLEST_FONT + 2, round(width / 26)))
     gap = max(4, round(width / 60))
     head = _text_size("", font)[1] + gap if captions is not None else 0
     sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + head + gap) + gap), _GROUND)
     pen = ImageDraw.Draw(sheet)
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         left, top = gap + (i % columns) * (width + gap), gap + (i // columns) * (height + head + gap)
         if captions is not None:
             pen.text((left, top), _shorten(captions[i], font, width), fill=_WHITE, font=font)
-        scale = min(width / picture.width, height / picture.height)
-        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        fitted = picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
+        scale = min(width / image.width, height / image.height)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        fitted = image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
         sheet.paste(fitted, (left + (width - size[0]) // 2, top + head + (height - size[1]) // 2))
     return sheet
 
 
 def draw_dataset(dataset, count=16, seed=0, cell_size=(480, 360)):
-    """A gallery of pictures of a data set, drawn at random, with their boxes and class names.
+    """A gallery of images of a data set, drawn at random, with their boxes and class names.
 
     Args:
         dataset: `DetectionDataset`.
-        count: how many pictures, at most as many as there are.
+        count: how many images, at most as many as there are.
         seed: int, of the choice.
         cell_size: see `draw_gallery`.
 
     Returns:
-        A Pillow picture, RGB.
+        A Pillow image, RGB.
     """
     rng = np.random.default_rng(seed)
     chosen = sorted(rng.choice(len(dataset), min(count, len(dataset)), replace=False).tolist())
@@ -273,7 +271,7 @@ def draw_learning_curve(history, path):
     Args:
         history: dict of lists, as `fit` returns it in `History.history`, or the path of a CSV file
             with a row an epoch.
-        path: the picture to write (the suffix chooses the format).
+        path: the image to write (the suffix chooses the format).
 
     Raises:
         ValueError: a history without an epoch.
@@ -305,7 +303,7 @@ def draw_statistics(statistics, path):
 
     Args:
         statistics: what `keras_detect.data.statistics.dataset_statistics` returns.
-        path: the picture to write (the suffix chooses the format).
+        path: the image to write (the suffix chooses the format).
     """
     import matplotlib.figure
     import matplotlib.ticker
@@ -384,21 +382,21 @@ def _read_history(path):
     return {name: [float(row[name]) if row[name] else None for row in rows] for name in names}
 
 
-def _to_picture(image):
+def _to_image(image):
     """A new RGB Pillow image, upright."""
     return Image.fromarray(as_uint8(as_pixels(image)))
 
 
-def _line_width(picture):
-    return max(1, round(max(picture.size) / 256))
+def _line_width(image):
+    return max(1, round(max(image.size) / 256))
 
 
-def _font(picture):
-    return ImageFont.load_default(max(_SMALLEST_FONT, round(max(picture.size) / 42)))
+def _font(image):
+    return ImageFont.load_default(max(_SMALLEST_FONT, round(max(image.size) / 42)))
 
 
 def _pixel_corners(box, size):
-    """`(left, top, right, bottom)`: the box's first and last pixels inside the picture."""
+    """`(left, top, right, bottom)`: the box's first and last pixels inside the image."""
     width, height = size
     top, left, bottom, right = np.clip(box, 0.0, 1.0) * [height, width, height, width]
     left, top = min(math.floor(left), width - 1), min(math.floor(top), height - 1)
@@ -420,7 +418,7 @@ def _caption(label, score, class_names):
 
 
 def _tag(pen, corners, text, colour, font, size, taken):
-    """Writes `text` on a filled tag at the box: over it, else inside, else under it; never off the picture."""
+    """Writes `text` on a filled tag at the box: over it, else inside, else under it; never off the image."""
     margin = max(1, round(font.size / 6))
     text = _shorten(text, font, size[0] - 2 * margin)
     width, height = _text_size(text, font)

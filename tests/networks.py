@@ -1,4 +1,4 @@
-"""The SSD networks of the goldens alone: preprocessed picture -> feature maps and raw heads."""
+"""The SSD networks of the goldens alone: preprocessed image -> feature maps and raw heads."""
 
 import functools
 from unittest import mock
@@ -27,7 +27,7 @@ class Network:
     Args:
         extractor: `SSDFeatureExtractor`.
         predictor: an unbuilt box predictor.
-        size: side of the square the golden's picture is resized to.
+        size: side of the square the golden's image is resized to.
     """
 
     checkpoint_family = "ssd"
@@ -66,7 +66,7 @@ class Network:
         return len(losses), sum(losses)
 
     def golden_input(self):
-        """The golden's noise picture, scaled by the backbone and resized by the original's kernel."""
+        """The golden's noise image, scaled by the backbone and resized by the original's kernel."""
         noise = np.random.RandomState(0).randint(0, 256, (1, 240, 320, 3)).astype("float32")
         scaled = keras.ops.convert_to_numpy(self.feature_extractor.preprocess(keras.ops.convert_to_tensor(noise)))
         return legacy_bilinear(scaled, self.size)

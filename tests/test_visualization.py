@@ -1,4 +1,4 @@
-"""Drawings: lines where the boxes are, names on the canvas, at any picture size."""
+"""Drawings: lines where the boxes are, names on the canvas, at any image size."""
 
 import numpy as np
 import pytest
@@ -17,17 +17,17 @@ def grey(height, width):
 @pytest.mark.parametrize("side", [400, 1000, 3000])
 def test_the_outline_lies_on_the_boxs_own_pixels(side):
     """Box 0.25...0.75: its first pixel is side / 4, its last 3 side / 4 - 1; the pixel outside stays grey."""
-    picture = np.asarray(draw_boxes(grey(side, side), [[0.25, 0.25, 0.75, 0.75]], [0], class_names=[""]))
+    image = np.asarray(draw_boxes(grey(side, side), [[0.25, 0.25, 0.75, 0.75]], [0], class_names=[""]))
     first, last, middle = side // 4, 3 * side // 4 - 1, side // 2
     for y, x, outside in (
         (middle, first, (middle, first - 1)),
         (middle, last, (middle, last + 1)),
         (last, middle, (last + 1, middle)),
     ):
-        assert tuple(picture[y, x]) == class_color(0)
-        assert tuple(picture[outside]) == (GREY,) * 3
-    assert tuple(picture[middle, middle]) == (GREY,) * 3
-    widths = np.all(picture[middle, : side // 2] == class_color(0), axis=-1).sum()
+        assert tuple(image[y, x]) == class_color(0)
+        assert tuple(image[outside]) == (GREY,) * 3
+    assert tuple(image[middle, middle]) == (GREY,) * 3
+    widths = np.all(image[middle, : side // 2] == class_color(0), axis=-1).sum()
     assert widths == max(1, round(side / 256))
 
 
@@ -42,7 +42,7 @@ def test_tags_stay_on_the_canvas(monkeypatch, size):
 
     monkeypatch.setattr(visualization, "_tag", watch)
     edges = [[0, 0, 0.1, 0.1], [0.9, 0.9, 1, 1], [0, 0.95, 1, 1.2], [-0.5, -0.5, 0.01, 0.01], [0, 0, 1, 1]]
-    names = ["a name that is far too long for a small picture", "b"]
+    names = ["a name that is far too long for a small image", "b"]
     draw_boxes(grey(*size), edges, [0, 1, 0, 1, 0], scores=[0.9, 0.8, 0.7, 0.6, 0.5], class_names=names)
     assert len(tags) == 5
     for (left, top, right, bottom), (width, height) in tags:
@@ -51,7 +51,7 @@ def test_tags_stay_on_the_canvas(monkeypatch, size):
         assert bottom <= height or height < 20
 
 
-def test_letters_grow_with_the_picture():
+def test_letters_grow_with_the_image():
     assert draw_boxes(grey(64, 48), [], []).size == (240, 320)  # five times, so that names can be read
     assert draw_boxes(grey(64, 48), [], [], enlarge=False).size == (48, 64)
     sizes = [visualization._font(Image.new("RGB", (side, side))).size for side in (64, 300, 1000, 3000)]
@@ -94,15 +94,15 @@ def test_side_by_side_shows_truth_left_and_detections_right():
         "labels": np.array([1, 0, 0]),
         "num_detections": np.array(2),
     }
-    picture = np.asarray(draw_side_by_side(grey(400, 400), truth, found, ["a", "b"]))
-    assert picture.shape[1] >= 800 and picture.shape[0] > 400
-    left, right = np.split(picture[:, : picture.shape[1] // 2 * 2], 2, axis=1)
+    image = np.asarray(draw_side_by_side(grey(400, 400), truth, found, ["a", "b"]))
+    assert image.shape[1] >= 800 and image.shape[0] > 400
+    left, right = np.split(image[:, : image.shape[1] // 2 * 2], 2, axis=1)
     assert _has(left, class_color(0)) and not _has(left, class_color(1))
     assert _has(right, class_color(1)) and not _has(right, class_color(0))
 
 
-def _has(picture, colour):
-    return bool(np.all(picture == colour, axis=-1).any())
+def _has(image, colour):
+    return bool(np.all(image == colour, axis=-1).any())
 
 
 def test_masks_are_translucent_within_a_contour():
@@ -156,7 +156,7 @@ def test_gallery(tmp_path):
     assert draw_gallery([grey(30, 60)], captions=["x" * 500]).size[0] == 60 + 2 * gap
 
 
-def test_the_callers_picture_is_left_alone():
+def test_the_callers_image_is_left_alone():
     image = Image.fromarray(grey(400, 400))
     before = image.tobytes()
     draw_boxes(image, [[0, 0, 1, 1]], [0])
@@ -170,7 +170,7 @@ def test_errors():
         draw_boxes(grey(9, 9), [[0, 0, 1, 1]], [0], [0.5, 0.5])
     with pytest.raises(ValueError, match=r"shape \(1, 9, 9, 3\)"):
         draw_boxes(np.zeros((1, 9, 9, 3)), [], [])
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         draw_gallery([])
     with pytest.raises(ValueError, match="One caption"):
         draw_gallery([grey(9, 9)], captions=["a", "b"])

@@ -28,13 +28,13 @@ class TinyBackbone(Backbone):
 
 
 def tiny_ssd(num_classes=3, **options):
-    """An SSD of a few thousand weights for 64 x 64 pictures, the same weights every time."""
+    """An SSD of a few thousand weights for 64 x 64 images, the same weights every time."""
     keras.utils.set_random_seed(0)
     return SSD.from_backbone("tests_tiny", num_classes=num_classes, **_sized(options))
 
 
 def tiny_faster_rcnn(num_classes=3, **options):
-    """A Faster R-CNN of some ten thousand weights for 64 x 64 pictures, the same weights every time."""
+    """A Faster R-CNN of some ten thousand weights for 64 x 64 images, the same weights every time."""
     keras.utils.set_random_seed(0)
     return FasterRCNN.from_backbone("tests_tiny", num_classes=num_classes, **_sized(options))
 
@@ -49,21 +49,21 @@ TINY_MODELS = {"ssd": tiny_ssd, "faster_rcnn": tiny_faster_rcnn}
 
 
 def tiny_batch(batch_size=4, rows=4, num_classes=3, size=IMAGE_SIZE, seed=0):
-    """`(images uint8 [B, size, size, 3], y)`: one to three boxes a picture, the rest padding rows."""
+    """`(images uint8 [B, size, size, 3], y)`: one to three boxes an image, the rest padding rows."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
     boxes = np.zeros((batch_size, rows, 4), np.float32)
     labels = np.full((batch_size, rows), schema.PADDING_LABEL, np.int32)
-    for picture in range(batch_size):
-        for row in range(1 + picture % 3):
+    for image in range(batch_size):
+        for row in range(1 + image % 3):
             corner = rng.uniform(0.05, 0.5, 2)
-            boxes[picture, row] = [*corner, *(corner + rng.uniform(0.2, 0.45, 2))]
-            labels[picture, row] = rng.integers(num_classes)
+            boxes[image, row] = [*corner, *(corner + rng.uniform(0.2, 0.45, 2))]
+            labels[image, row] = rng.integers(num_classes)
     return images, {schema.BOXES: boxes, schema.LABELS: labels}
 
 
 def padded(y, rows):
-    """The same truth with `rows` rows a picture; the added ones are padding that holds nonsense boxes."""
+    """The same truth with `rows` rows an image; the added ones are padding that holds nonsense boxes."""
     extra = rows - y[schema.BOXES].shape[1]
     boxes = np.pad(y[schema.BOXES], ((0, 0), (0, extra), (0, 0)), constant_values=0.37)
     labels = np.pad(y[schema.LABELS], ((0, 0), (0, extra)), constant_values=schema.PADDING_LABEL)

@@ -29,17 +29,17 @@ LARGE = (
 
 
 class InPixels:
-    """A target assigner that matches in the pixels of the preprocessed picture, with the original's rounding.
+    """A target assigner that matches in the pixels of the preprocessed image, with the original's rounding.
 
     The goldens' truths are whole pixels and so are most anchors: many have an IoU of 0.7 or 0.3, the thresholds, or
-    share the largest one, and rounding decides what they are. Numbers divided by the size of the picture, and truth by
-    that of the true picture, round differently.
+    share the largest one, and rounding decides what they are. Numbers divided by the size of the image, and truth by
+    that of the true image, round differently.
 
     Args:
         stage: `ProposalStage` whose assigner this is.
         shapes: `[(height, width), ...]` of its feature maps.
-        image_shape: `(height, width)` of the preprocessed picture.
-        boxes: `[B, M, 4]`, the golden's truth, normalised to the preprocessed picture.
+        image_shape: `(height, width)` of the preprocessed image.
+        boxes: `[B, M, 4]`, the golden's truth, normalised to the preprocessed image.
     """
 
     def __init__(self, stage, shapes, image_shape, boxes):
@@ -79,7 +79,7 @@ class StaticProposals(ProposalStage):
 
 
 class Run:
-    """A restored model and, as numpy arrays, everything it computes on its golden's picture.
+    """A restored model and, as numpy arrays, everything it computes on its golden's image.
 
     `inputs`, `feature_maps`, `region_features`, `predictions`, `crop_features`, `detections` and `losses` come from one
     compiled function, in which each network runs once.

@@ -1,4 +1,4 @@
-"""Whole models of the goldens: config and checkpoint in, everything a model computes on the golden's picture out."""
+"""Whole models of the goldens: config and checkpoint in, everything a model computes on the golden's image out."""
 
 import json
 import re
@@ -46,7 +46,7 @@ LARGE = (
 
 
 def weights_name(name):
-    """Golden whose config and variables `name` uses: the `_img` goldens mostly share those of the noise picture."""
+    """Golden whose config and variables `name` uses: the `_img` goldens mostly share those of the noise image."""
     return name if goldens.find(f"{name}.vars.json") else name.removesuffix("_img")
 
 
@@ -66,12 +66,12 @@ def golden_weights(name):
 
 
 def golden_image(name):
-    """`[1, H, W, 3]` float32: the smooth picture of the `_img` goldens, else the noise."""
+    """`[1, H, W, 3]` float32: the smooth image of the `_img` goldens, else the noise."""
     if name.endswith("_img"):
-        picture = np.asarray(Image.open(goldens.golden("test_image_333x500.png")).convert("RGB"))[None]
+        image = np.asarray(Image.open(goldens.golden("test_image_333x500.png")).convert("RGB"))[None]
     else:
-        picture = np.random.RandomState(0).randint(0, 256, (1, 240, 320, 3))
-    return picture.astype("float32")
+        image = np.random.RandomState(0).randint(0, 256, (1, 240, 320, 3))
+    return image.astype("float32")
 
 
 def build(name, folder):
@@ -145,7 +145,7 @@ def _map_shapes(golden):
 
 
 class Run:
-    """A restored model and, as numpy arrays, everything it computes on its golden's picture.
+    """A restored model and, as numpy arrays, everything it computes on its golden's image.
 
     `inputs`, `feature_maps`, `predictions`, `raw_boxes`, `detections`, `targets`, `match` and `losses` come from one
     compiled function, so that each backend compiles a network once.

@@ -1,4 +1,4 @@
-"""What a picture is before the model: readers and writers, the data set, its check and statistics, the pipeline."""
+"""What an image is before the model: readers and writers, the data set, its check and statistics, the pipeline."""
 
 from keras_detect.data.check import check_dataset
 from keras_detect.data.convert import convert_dataset, write_coco, write_dataset

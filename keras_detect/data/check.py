@@ -10,7 +10,7 @@ from keras_detect.messages import one_line
 
 
 def check_dataset(data, split=None, class_names=None, format=None, model=None, decode=True, max_pixels=None):
-    """Looks for everything that is wrong with annotated pictures, without stopping at the first.
+    """Looks for everything that is wrong with annotated images, without stopping at the first.
 
     Per kind of defect: how often, where, and what loading does. Refused: `load_dataset` or the first epoch would raise.
     Dropped: the box is left out. Repaired: clipped or converted. Kept: used as it is, and worth a look.
@@ -21,7 +21,7 @@ def check_dataset(data, split=None, class_names=None, format=None, model=None, d
         class_names: as for `load_dataset`, where `data` is a path; default: the model's, else the annotation's.
         format: as for `load_dataset`, where `data` is a path.
         model: a model whose class names and anchors shall fit the objects, or None.
-        decode: decode every picture, as training will; False looks at the headers only.
+        decode: decode every image, as training will; False looks at the headers only.
         max_pixels: as for `load_dataset`, where `data` is a path.
 
     Returns:

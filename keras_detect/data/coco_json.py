@@ -1,4 +1,4 @@
-"""COCO's JSON of instances: finding the file and its pictures, reading it, writing it."""
+"""COCO's JSON of instances: finding the file and its images, reading it, writing it."""
 
 import json
 import os
@@ -10,13 +10,13 @@ import numpy as np
 from keras_detect import schema
 from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
-from keras_detect.data.image import is_picture_name
+from keras_detect.data.image import is_image_name
 from keras_detect.data.json_values import json_value
 from keras_detect.data.paths import DataPathError, image_path, is_file
-from keras_detect.data.reading import flag, picture_or_refuse
+from keras_detect.data.reading import flag, image_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, join_values, make_record
 from keras_detect.data.splits import USUAL_NAMES, is_named_after, listed_splits, read_split
-from keras_detect.data.writing import PictureFolder, as_dataset
+from keras_detect.data.writing import ImageFolder, as_dataset
 from keras_detect.files import write_file
 from keras_detect.messages import one_line, shown
 from keras_detect.registry import unknown_name
@@ -42,9 +42,9 @@ def read(path, split=None, class_names=None, defects=None):
     listed = _entries(content, file, defects)
     entries = listed if split is None or split_by_file else _of_split(listed, split, file)
     if not entries:
-        raise ValueError(f'No pictures are listed in {file}. Wanted: at least one entry in "images".')
+        raise ValueError(f'No images are listed in {file}. Wanted: at least one entry in "images".')
     annotations = _by_image(content, listed, file, defects)
-    folder = _picture_folder(file, split, entries)
+    folder = _image_folder(file, split, entries)
     records = [_record(entry, annotations[entry["id"]], folder, label_of, file, defects) for entry in entries]
     if defects.collect and folder.is_dir():
         others = [other for other in _candidates(path) if other != file] if path.is_dir() else []
@@ -77,11 +77,11 @@ def _keypoints_of(categories, file, defects):
 def write(dataset, folder, split=None):
     """Fills a folder as `write_coco` documents it, and returns the path of the JSON file."""
     dataset, folder = as_dataset(dataset), pathlib.Path(folder)
-    pictures = PictureFolder(folder / "images")
+    folder_of_images = ImageFolder(folder / "images")
     images, annotations = [], []
     for number, record in enumerate(dataset.records):
-        height, width = record.picture.height, record.picture.width
-        entry = {"id": number + 1, "file_name": pictures.add(record), "height": height, "width": width}
+        height, width = record.image.height, record.image.width
+        entry = {"id": number + 1, "file_name": folder_of_images.add(record), "height": height, "width": width}
         entry |= {key: values.tolist() for key, values in record.entries.items()}
         images.append(entry | ({"split": split} if split else {}))
         for row in range(len(record.boxes)):
@@ -253,7 +253,7 @@ def _entries(content, file, defects):
             defects.refuse('entries of "images" without a usable id', entry["file_name"], message)
         elif entry["id"] in seen:
             message = f'Each of "images" in {file} needs its own id. Received id {shown(entry["id"])} twice.'
-            defects.refuse("duplicate ids of pictures", entry["file_name"], message)
+            defects.refuse("duplicate ids of images", entry["file_name"], message)
         else:
             seen.add(entry["id"])
             entries.append(entry)
@@ -266,7 +266,7 @@ def _id(annotation):
 
 
 def _by_image(content, entries, file, defects):
-    """`{image id: annotations}`; an annotation of a picture that is not listed is an error."""
+    """`{image id: annotations}`; an annotation of an image that is not listed is an error."""
     grouped, seen = {entry["id"]: [] for entry in entries}, set()
     for annotation in content["annotations"]:
         if not isinstance(annotation, dict):
@@ -277,9 +277,9 @@ def _by_image(content, entries, file, defects):
         if not isinstance(owner, int | str) or owner not in grouped:
             message = (
                 f'Annotation {_id(annotation)} in {file} belongs to image_id {shown(owner)}, which "images" does not '
-                "list. Remove the annotation or list the picture."
+                "list. Remove the annotation or list the image."
             )
-            defects.refuse("annotations without a picture", f"annotation {_id(annotation)}", message)
+            defects.refuse("annotations without an image", f"annotation {_id(annotation)}", message)
             continue
         if isinstance(key, int | str):
             if key in seen:
@@ -290,7 +290,7 @@ def _by_image(content, entries, file, defects):
 
 
 def _listed_in(files):
-    """The pictures that the files of other splits list; a broken one is none of ours here."""
+    """The images that the files of other splits list; a broken one is none of ours here."""
     for file in files:
         try:
             entries = _parse(file)["images"]
@@ -300,11 +300,11 @@ def _listed_in(files):
 
 
 def _note_unlisted(folder, entries, defects):
-    """Counts pictures that lie in the folder and that no split lists."""
+    """Counts images that lie in the folder and that no split lists."""
     known = {pathlib.PurePosixPath(entry["file_name"]).name for entry in entries}
     for file in sorted(folder.iterdir()):
-        if is_picture_name(file.name) and file.name not in known:
-            defects.add(KEPT, "pictures without annotation, left out", file.name)
+        if is_image_name(file.name) and file.name not in known:
+            defects.add(KEPT, "images without annotation, left out", file.name)
 
 
 def _of_split(entries, split, file):
@@ -328,8 +328,8 @@ def _stem(name):
     return pathlib.PurePosixPath(name).stem
 
 
-def _picture_folder(file, split, entries):
-    """Where the pictures lie: the first usual place that holds the first listed picture found anywhere."""
+def _image_folder(file, split, entries):
+    """Where the images lie: the first usual place that holds the first listed image found anywhere."""
     here, above = file.parent, file.parent.parent
     words = [word for word in re.split(r"[_\-. ]", file.stem) if word and word != "instances"]
     inner = ["images", *words, *(f"images/{word}" for word in words)] + ([split] if split else [])
@@ -345,7 +345,7 @@ def _picture_folder(file, split, entries):
     looked = ", ".join(str(place) for place in dict.fromkeys(places) if place.is_dir())
     raise FileNotFoundError(
         f"Image not found: {shown(entries[0]['file_name'], 200)}, listed in {file}. Looked in: {looked}. "
-        "Put the pictures into images/ beside the annotations."
+        "Put the images into images/ beside the annotations."
     )
 
 
@@ -359,17 +359,17 @@ def _lies_there(place, name, file):
 
 
 def _record(entry, annotations, folder, label_of, file, defects):
-    """The `Record` of an entry, or None where its picture is refused."""
+    """The `Record` of an entry, or None where its image is refused."""
     size = _size(entry, defects)
     try:
         path = image_path(folder, entry["file_name"], file.parent.parent, file)
     except DataPathError as error:
         defects.refuse("images outside of the data set's folder", entry["file_name"], str(error), DataPathError)
         return None
-    picture = picture_or_refuse(path, size, defects, f"listed in {file}")
-    if picture is None:
+    image = image_or_refuse(path, size, defects, f"listed in {file}")
+    if image is None:
         return None
-    shape = (picture.height, picture.width)
+    shape = (image.height, image.width)
     rows = []
     for annotation in annotations:
         try:
@@ -384,7 +384,7 @@ def _record(entry, annotations, folder, label_of, file, defects):
     values = {field.key: join_values(field, [row.get(field.key) for row in rows]) for field in fields}
     values = {key: column for key, column in values.items() if key not in (schema.BOXES, schema.LABELS)}
     return make_record(
-        picture=picture,
+        image=image,
         file_name=entry["file_name"],
         image_id=entry["id"],
         boxes_abs=[row["box"] for row in rows],

@@ -38,7 +38,7 @@ def write_dataset(dataset, folder, format, split=None, overwrite=False):
         `{what: how many}` of what is lost, empty where nothing is.
 
     Raises:
-        ValueError: an unknown format, a picture that cannot be read, a folder with other files, with a data set of
+        ValueError: an unknown format, an image that cannot be read, a folder with other files, with a data set of
             other classes, or with one that `overwrite` would have to replace.
         OSError: the disk is full, or cannot be written to.
     """
@@ -54,12 +54,12 @@ def write_coco(dataset, folder, split=None, overwrite=False):
 
     Everything an example holds is kept. What COCO has no key for stands under the `singular` of
     `schema.object_fields`, such as `"difficult"`, `"group_of"` and `"weight"`, and per-image entries under their keys;
-    other readers pass over them. A picture that comes from a file keeps its bytes, one in memory becomes a PNG.
+    other readers pass over them. An image that comes from a file keeps its bytes, one in memory becomes a PNG.
 
     Args:
         dataset: `DetectionDataset`, or any iterable of its examples with `class_names`.
         folder, overwrite: see `write_dataset`.
-        split: name put into the file name and into every image's `"split"`; pictures of different splits share
+        split: name put into the file name and into every image's `"split"`; images of different splits share
             `images/`.
 
     Returns:
@@ -93,7 +93,7 @@ def _number(record, field):
     if field.moves == schema.AS_RASTER:
         return sum(mask is not None for mask in values)
     if field.key == schema.AREAS:
-        boxes = box_areas(record.boxes.astype(np.float64)) * record.picture.height * record.picture.width
+        boxes = box_areas(record.boxes.astype(np.float64)) * record.image.height * record.image.width
         return int((np.abs(values - boxes) > 1e-3 * boxes + 0.01).sum())
     silent = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
     if field.default is not None:

@@ -2,7 +2,7 @@
 
 Columns of ours: `filename, width, height, class, xmin, ymin, xmax, ymax` in pixels, as the scripts around the original
 API write them, and where the data has them `is_crowd, difficult, group_of, area, weight` and every other field of one
-number per object, and `split`. A picture without
+number per object, and `split`. An image without
 objects is a row with an empty class. Other names that are common are understood, Open Images' normalised columns too.
 """
 
@@ -14,13 +14,13 @@ import numpy as np
 
 from keras_detect import schema
 from keras_detect.data.dataset import DetectionDataset
-from keras_detect.data.image import is_picture_name
+from keras_detect.data.image import is_image_name
 from keras_detect.data.label_map import find_label_map, read_label_map, write_label_map
 from keras_detect.data.paths import DataPathError, image_path, is_file
-from keras_detect.data.reading import flag, index_pictures, label_finder, picture_or_refuse
+from keras_detect.data.reading import flag, image_or_refuse, index_images, label_finder
 from keras_detect.data.record import DROPPED, KEPT, Defects, join_values, make_record
 from keras_detect.data.splits import is_named_after, listed_splits, named_splits, read_split
-from keras_detect.data.writing import PictureFolder, as_dataset
+from keras_detect.data.writing import ImageFolder, as_dataset
 from keras_detect.files import write_file
 from keras_detect.messages import one_line, shown
 from keras_detect.registry import unknown_name
@@ -90,16 +90,16 @@ def read(path, split=None, class_names=None, defects=None):
         stems = {pathlib.PurePosixPath(name).stem for name in wanted}
         grouped = {name: entry for name, entry in grouped.items() if pathlib.PurePosixPath(name).stem in stems}
     if not grouped:
-        raise ValueError(f"No pictures are listed in {file}.")
-    pictures = index_pictures([place for place in _places(file) if place.is_dir()])
+        raise ValueError(f"No images are listed in {file}.")
+    images = index_images([place for place in _places(file) if place.is_dir()])
     label_of = label_finder(names)
     records = [
-        _record(name, group, file, pictures, names, label_of, normalised, defects) for name, group in grouped.items()
+        _record(name, group, file, images, names, label_of, normalised, defects) for name, group in grouped.items()
     ]
     records = [record for record in records if record is not None]
     if defects.collect:
         listed |= {row["file"] for other in others for row in _rows(other, Defects(collect=True))[0]}
-        _note_unlisted({_base(name) for name in listed}, records, pictures, defects)
+        _note_unlisted({_base(name) for name in listed}, records, images, defects)
     return DetectionDataset(records, names, split=split, defects=defects)
 
 
@@ -118,20 +118,20 @@ def write(dataset, folder, split=None):
         Path of the CSV file.
 
     Raises:
-        ValueError: a class name that is blank, which would stand for a picture without objects.
+        ValueError: a class name that is blank, which would stand for an image without objects.
     """
     dataset, folder = as_dataset(dataset), pathlib.Path(folder)
     if not all(name.strip() for name in dataset.class_names):
-        raise ValueError("In a CSV table a row without a class is a picture without objects. Received a blank class.")
-    pictures = PictureFolder(folder / "images")
+        raise ValueError("In a CSV table a row without a class is an image without objects. Received a blank class.")
+    images = ImageFolder(folder / "images")
     columns = [field for field in _optional() if any(_has(record, field) for record in dataset.records)]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     head = ["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"]
     table.writerow(head + [_heading(field) for field in columns])
     for record in dataset.records:
-        height, width = record.picture.height, record.picture.width
-        start = [pictures.add(record), width, height]
+        height, width = record.image.height, record.image.width
+        start = [images.add(record), width, height]
         if not len(record.boxes):
             table.writerow(start + [""] * (5 + len(columns)))
         for row, box in enumerate(record.boxes * np.array([height, width] * 2, np.float64)):
@@ -191,7 +191,7 @@ def splits(path):
 
 
 def _choose(path, split):
-    """`(file, names)`: names of the split's pictures by a list, True if the file's own name is the split, or None."""
+    """`(file, names)`: names of the split's images by a list, True if the file's own name is the split, or None."""
     files = [path] if path.is_file() else _files(path)
     if split is not None:
         named = [file for file in files if is_named_after(file.stem, split)]
@@ -209,7 +209,7 @@ def _choose(path, split):
 
 
 def _rows(file, defects):
-    """`(rows, normalised)`: a dict a row with texts, corners as `box` (None: a picture without objects)."""
+    """`(rows, normalised)`: a dict a row with texts, corners as `box` (None: an image without objects)."""
     try:
         lines = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline=""), strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
@@ -242,7 +242,7 @@ def _rows(file, defects):
             continue
         rows.append(row)
     boxes = np.array([row["box"] for row in rows if row["box"] is not None], np.float64).reshape(-1, 4)
-    # No picture is one pixel large: corners that never pass 1 are parts of its sides.
+    # No image is one pixel large: corners that never pass 1 are parts of its sides.
     return rows, bool(len(boxes)) and bool(np.nanmax(boxes, initial=0.0) <= 1.0)
 
 
@@ -274,7 +274,7 @@ def _names(rows, others, class_names, folders, file):
     rows = rows + [row for other in others for row in _rows(other, Defects(collect=True))[0]]
     names = sorted({row["class"].strip() for row in rows if row["box"] is not None})
     if not names:
-        raise ValueError(f"No object is annotated in {file}. Pass class_names to read a set of empty pictures.")
+        raise ValueError(f"No object is annotated in {file}. Pass class_names to read a set of empty images.")
     return names
 
 
@@ -283,42 +283,42 @@ def _places(file):
     return [place for folder in folders for place in (folder / "images", folder / file.stem, folder)][:5]
 
 
-def _note_unlisted(bases, records, pictures, defects):
-    """Counts pictures that no row is about, be it one of another split."""
-    used = {pathlib.Path(record.picture.path) for record in records}
-    used |= {pictures.get(base.name, pictures.get(base.stem)) for base in bases} - {None}
-    for picture in sorted(set(pictures.values()) - used):
-        defects.add(KEPT, "pictures without annotation, left out", picture.name)
+def _note_unlisted(bases, records, images, defects):
+    """Counts images that no row is about, be it one of another split."""
+    used = {pathlib.Path(record.image.path) for record in records}
+    used |= {images.get(base.name, images.get(base.stem)) for base in bases} - {None}
+    for image in sorted(set(images.values()) - used):
+        defects.add(KEPT, "images without annotation, left out", image.name)
 
 
 def _base(name):
     return pathlib.PurePosixPath(name.replace("\\", "/"))
 
 
-def _found(base, file, pictures, defects):
-    """The path of a row's picture: as the row says, else one of its name in the data set; None where it is refused."""
-    known = pictures.get(base.name) or pictures.get(base.stem)
+def _found(base, file, images, defects):
+    """The path of a row's image: as the row says, else one of its name in the data set; None where it is refused."""
+    known = images.get(base.name) or images.get(base.stem)
     try:
         found = image_path(file.parent, str(base), file.parent.parent, file)
     except DataPathError as error:
         if known is None:
             defects.refuse("images outside of the data set's folder", str(base), str(error), DataPathError)
         return known
-    return found if known is None or (is_picture_name(found.name) and is_file(found)) else known
+    return found if known is None or (is_image_name(found.name) and is_file(found)) else known
 
 
-def _record(name, rows, file, pictures, names, label_of, normalised, defects):
-    """The `Record` of a picture's rows, or None where it is refused."""
+def _record(name, rows, file, images, names, label_of, normalised, defects):
+    """The `Record` of an image's rows, or None where it is refused."""
     base = _base(name)
-    found = _found(base, file, pictures, defects)
+    found = _found(base, file, images, defects)
     if found is None:
         return None
     try:
         size = tuple(int(float(rows[0].get(side) or 0)) for side in ("height", "width"))
     except (ValueError, OverflowError):
         size = (0, 0)
-    picture = picture_or_refuse(found, size if min(size) > 0 else None, defects, f"listed in {file}")
-    if picture is None:
+    image = image_or_refuse(found, size if min(size) > 0 else None, defects, f"listed in {file}")
+    if image is None:
         return None
     rows = [row for row in rows if row["box"] is not None]
     for row in rows:
@@ -331,10 +331,10 @@ def _record(name, rows, file, pictures, names, label_of, normalised, defects):
     boxes = np.array([row["box"] for row in rows], np.float64).reshape(-1, 4)
     columns = {field.key: join_values(field, [row.get(field.key) for row in rows]) for field in _optional()}
     return make_record(
-        picture=picture,
+        image=image,
         file_name=found.name,
         image_id=base.stem,
-        boxes_abs=boxes * np.array([picture.height, picture.width] * 2) if normalised else boxes,
+        boxes_abs=boxes * np.array([image.height, image.width] * 2) if normalised else boxes,
         labels=[label_of(row["class"]) for row in rows],
         defects=defects,
         **columns,

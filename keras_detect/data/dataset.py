@@ -1,4 +1,4 @@
-"""The data set every reader returns: annotated pictures, decoded when they are needed."""
+"""The data set every reader returns: annotated images, decoded when they are needed."""
 
 import numbers
 
@@ -11,9 +11,9 @@ from keras_detect.data.record import Defects, raster_keys
 
 
 class DetectionDataset:
-    """Annotated pictures with one list of class names.
+    """Annotated images with one list of class names.
 
-    `len(dataset)` counts pictures; `dataset[i]` and iteration give single examples, decoded when asked for; a slice or
+    `len(dataset)` counts images; `dataset[i]` and iteration give single examples, decoded when asked for; a slice or
     a list of indices gives a smaller `DetectionDataset`; `batches` gives what `fit` takes. An example is a dict:
     `"image"` uint8 [H, W, 3], `"boxes"` [n, 4] float32 normalised yxyx, `"labels"` [n] int32, `"is_crowd"` [n] bool,
     `"image_id"`, `"file_name"`, and where the data has them the other rows of `schema.object_fields`: `"areas"` [n]
@@ -41,7 +41,7 @@ class DetectionDataset:
         self.skeleton = tuple((int(first), int(last)) for first, last in skeleton)
         self.defects = Defects() if defects is None else defects
         if not self.records:
-            raise ValueError("A data set needs at least one picture. Received none.")
+            raise ValueError("A data set needs at least one image. Received none.")
         for record in self.records:
             wrong = record.labels[(record.labels < 0) | (record.labels >= len(self.class_names))]
             if len(wrong):
@@ -52,16 +52,16 @@ class DetectionDataset:
 
     @classmethod
     def from_arrays(cls, images, boxes, labels, class_names, is_crowd=None, weights=None, file_names=None, **rows):
-        """A data set of pictures held in memory.
+        """A data set of images held in memory.
 
         Args:
             images: sequence of uint8 [H, W, 3] arrays (sizes may differ) in 0...255.
-            boxes: per picture [n, 4], normalised yxyx.
-            labels: per picture [n] int in [0, K).
+            boxes: per image [n, 4], normalised yxyx.
+            labels: per image [n] int in [0, K).
             class_names: K names.
-            is_crowd: per picture [n] bool, or None.
-            weights: per picture [n] float, or None.
-            file_names: a name per picture, or None for `image_000000`, ...
+            is_crowd: per image [n] bool, or None.
+            weights: per image [n] float, or None.
+            file_names: a name per image, or None for `image_000000`, ...
             **rows: per image the values of other per-object fields (`schema.object_fields`) or per-image entries
                 (`schema.image_fields`), see `from_examples`.
 
@@ -89,7 +89,7 @@ class DetectionDataset:
         """A data set of dicts such as iteration over one gives: a list of one's own, or examples that were changed.
 
         Args:
-            examples: sequence of dicts. `"image"`: uint8 [H, W, 3], or the path of a picture. `"boxes"`: [n, 4]
+            examples: sequence of dicts. `"image"`: uint8 [H, W, 3], or the path of an image. `"boxes"`: [n, 4]
                 normalised yxyx, or instead `"boxes_abs"`: [n, 4] yxyx in pixels. `"labels"`: [n] int in [0, K), or
                 [n] class names. Optional: `"file_name"`, `"image_id"`, and every other row of `schema.object_fields`
                 and annotated row of `schema.image_fields`, such as `"is_crowd"` [n] bool, `"weights"`, `"areas"` [n],
@@ -98,7 +98,7 @@ class DetectionDataset:
             keypoint_names, skeleton: see the class.
 
         Raises:
-            FileNotFoundError: a path without a picture.
+            FileNotFoundError: a path without an image.
             ValueError: something missing or of a wrong shape; the message names the example.
         """
         examples = list(examples)
@@ -129,10 +129,10 @@ class DetectionDataset:
     def __repr__(self):
         boxes = sum(len(record.boxes) for record in self.records)
         split = f", split={self.split!r}" if self.split else ""
-        return f"<DetectionDataset: {len(self)} pictures, {boxes} boxes, {len(self.class_names)} classes{split}>"
+        return f"<DetectionDataset: {len(self)} images, {boxes} boxes, {len(self.class_names)} classes{split}>"
 
     def subset(self, indices):
-        """A data set of the pictures at `indices`, in that order, with the same class names."""
+        """A data set of the images at `indices`, in that order, with the same class names."""
         return DetectionDataset(
             [self.records[int(i)] for i in indices],
             self.class_names,
@@ -143,11 +143,11 @@ class DetectionDataset:
         )
 
     def check(self, model=None, decode=True):
-        """Looks for everything that is wrong with the pictures and boxes; see `keras_detect.check_dataset`.
+        """Looks for everything that is wrong with the images and boxes; see `keras_detect.check_dataset`.
 
         Args:
             model: a model whose anchors shall fit the objects, or None.
-            decode: decode every picture; False looks at the headers only.
+            decode: decode every image; False looks at the headers only.
 
         Returns:
             `CheckReport`; `print` shows its table, `ok` says whether a training would start.
@@ -158,7 +158,7 @@ class DetectionDataset:
 
     @property
     def max_boxes(self):
-        """The largest number of boxes on one picture, at least 1."""
+        """The largest number of boxes on one image, at least 1."""
         return max(1, max(len(record.boxes) for record in self.records))
 
     def batches(
@@ -176,26 +176,26 @@ class DetectionDataset:
     ):
         """Batches for `fit`, `evaluate` and the COCO callback, on every backend: a `tf.data.Dataset` of `(x, y)`.
 
-        Pictures are read, decoded, augmented and resized one by one in parallel, stay uint8, and are prefetched.
+        Images are read, decoded, augmented and resized one by one in parallel, stay uint8, and are prefetched.
 
         Args:
-            model: what will read the batches; its `resizer` sizes the pictures. A resizer itself is accepted.
-            batch_size: pictures in a batch.
+            model: what will read the batches; its `resizer` sizes the images. A resizer itself is accepted.
+            batch_size: images in a batch.
             augment: None, an augmentation of `keras_detect.transforms`, or a sequence of them, applied in order. One
                 that takes several images (`num_examples`) gets the further ones at random from the whole data set.
             shuffle: a new order every epoch.
             seed: int that makes order and augmentation the same on every run (and still different in every epoch: they
                 depend on the seed and the number of the epoch alone). None: one drawn from Python's `random`.
-            drop_remainder: leave out a last batch with fewer pictures.
-            max_boxes: M, truth rows per picture; default: the largest number on one picture. Rows beyond are dropped
+            drop_remainder: leave out a last batch with fewer images.
+            max_boxes: M, truth rows per image; default: the largest number on one image. Rows beyond are dropped
                 with a warning, so leave it None for evaluation.
-            cache: keep decoded pictures in memory after the first epoch (resized where nothing is augmented).
+            cache: keep decoded images in memory after the first epoch (resized where nothing is augmented).
                 Left out, with a log line, when they would take more than 4 GiB.
             masks: put the objects' masks (and other rasters) into y, resized with the image; default: where the data
                 set has some and the model asks for them (`"masks"` in its `ground_truth_keys`). They take
                 h * w bytes per object, padding rows included.
             shard: `(index, count)` where several hosts train together: host `index` of `count` gets its part of every
-                epoch, and all hosts together get every picture once (with `drop_remainder`, as many on each host, so
+                epoch, and all hosts together get every image once (with `drop_remainder`, as many on each host, so
                 up to `count - 1` fewer in all). Batches have the same shapes on all hosts. Needs a seed where it
                 shuffles, the same on all hosts.
 
@@ -250,16 +250,16 @@ class DetectionDataset:
         return any(record.get(key) is not None for record in self.records)
 
 
-def _check_shard(shard, pictures, shuffle, seed):
+def _check_shard(shard, images, shuffle, seed):
     index, count = shard
-    if not 0 <= index < count <= pictures:
-        raise ValueError(f"shard is (index, count), 0 <= index < count <= {pictures} pictures. Received: {shard}")
+    if not 0 <= index < count <= images:
+        raise ValueError(f"shard is (index, count), 0 <= index < count <= {images} images. Received: {shard}")
     if shuffle and seed is None:
         raise ValueError("Hosts that shuffle need the same seed. Received: shuffle=True, seed=None")
 
 
 def _example(record):
-    example = {"image": record.picture.read(), "image_id": record.image_id, "file_name": record.file_name}
+    example = {"image": record.image.read(), "image_id": record.image_id, "file_name": record.file_name}
     example |= record.objects | record.entries
     return example | {key: record.read_raster(key) for key in raster_keys() if record.get(key) is not None}
 

@@ -36,7 +36,7 @@ _pillows_limit = threading.Lock()
 
 _AXIS_SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
 _RUN_PROGRAMS = ("EPS", "WMF")  # formats that Pillow hands to other programs
-_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
 class ImageError(ValueError):
@@ -141,8 +141,8 @@ def _check_sides(size, name):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FilePicture:
-    """A picture in a file; `height` and `width` are those of what `read` returns.
+class FileImage:
+    """An image in a file; `height` and `width` are those of what `read` returns.
 
     `decoder` is `TF_JPEG` or `TF_PNG` where TensorFlow's decoder gives the pixels that Pillow would, else `PYTHON`;
     `upright` says whether the EXIF orientation is applied; `max_pixels` is the limit that `read` keeps to.
@@ -157,7 +157,7 @@ class FilePicture:
 
     def read(self):
         """The pixels, uint8 [height, width, 3]. Raises `ImageError` naming the file if it cannot be decoded."""
-        return read_picture(self.path, upright=self.upright, max_pixels=self.max_pixels)
+        return read_image(self.path, upright=self.upright, max_pixels=self.max_pixels)
 
     def encoded(self):
         """The bytes of the file."""
@@ -166,8 +166,8 @@ class FilePicture:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class RecordPicture:
-    """A picture inside a TFRecord file: `length` bytes from `offset`; `name` stands in errors. See `FilePicture`."""
+class RecordImage:
+    """An image inside a TFRecord file: `length` bytes from `offset`; `name` stands in errors. See `FileImage`."""
 
     path: str
     offset: int
@@ -181,10 +181,10 @@ class RecordPicture:
 
     def read(self):
         """The pixels, uint8 [height, width, 3]. Raises `ImageError` naming the record if they cannot be decoded."""
-        return read_picture(io.BytesIO(self.encoded()), self.upright, self.name, self.max_pixels)
+        return read_image(io.BytesIO(self.encoded()), self.upright, self.name, self.max_pixels)
 
     def encoded(self):
-        """The bytes of the picture as they stand in the record. Raises `ValueError` if the file has become shorter."""
+        """The bytes of the image as they stand in the record. Raises `ValueError` if the file has become shorter."""
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             content = file.read(self.length)
@@ -194,8 +194,8 @@ class RecordPicture:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ArrayPicture:
-    """A picture held in memory, uint8 [H, W, 3]."""
+class ArrayImage:
+    """An image held in memory, uint8 [H, W, 3]."""
 
     pixels: np.ndarray
     path: str = ""
@@ -214,13 +214,13 @@ class ArrayPicture:
         return self.pixels
 
 
-def is_picture_name(name):
-    """Whether a file name ends like a picture."""
-    return name.lower().endswith(_PICTURE_SUFFIXES)
+def is_image_name(name):
+    """Whether a file name ends like an image."""
+    return name.lower().endswith(_IMAGE_SUFFIXES)
 
 
-def find_picture(path, annotated_size=None):
-    """Opens a picture's header and returns the `FilePicture`; the pixels stay on disk.
+def find_image(path, annotated_size=None):
+    """Opens an image's header and returns the `FileImage`; the pixels stay on disk.
 
     Args:
         path: the file.
@@ -232,17 +232,17 @@ def find_picture(path, annotated_size=None):
         ValueError: `ImageError`, `DataPathError`, or a size that is not the annotated one.
     """
     _check_file(path)
-    return FilePicture(path=str(path), **_facts(path, path, annotated_size))
+    return FileImage(path=str(path), **_facts(path, path, annotated_size))
 
 
-def picture_in_record(path, offset, encoded, name, annotated_size=None):
-    """The `RecordPicture` of the bytes `encoded`, which stand at `offset` in the TFRecord `path`; see `find_picture`.
+def image_in_record(path, offset, encoded, name, annotated_size=None):
+    """The `RecordImage` of the bytes `encoded`, which stand at `offset` in the TFRecord `path`; see `find_image`.
 
     Raises:
-        ValueError: not a picture, or its size is not the annotated one.
+        ValueError: not an image, or its size is not the annotated one.
     """
     facts = _facts(io.BytesIO(encoded), name, annotated_size)
-    return RecordPicture(path=str(path), offset=offset, length=len(encoded), name=name, **facts)
+    return RecordImage(path=str(path), offset=offset, length=len(encoded), name=name, **facts)
 
 
 def _facts(source, name, annotated_size):
@@ -267,7 +267,7 @@ def _facts(source, name, annotated_size):
     return {"height": height, "width": width, "decoder": decoder, "upright": upright, "max_pixels": _limit.get()}
 
 
-def read_picture(path, upright=True, name=None, max_pixels=None):
+def read_image(path, upright=True, name=None, max_pixels=None):
     """Reads an image file as uint8 [H, W, 3] RGB.
 
     Grey, palette, CMYK and 16-bit images are converted (16 bits by their high byte); an alpha channel is dropped.
@@ -303,8 +303,8 @@ def _decoded(image, upright, name):
     return to_rgb(image, name=name)
 
 
-def to_rgb(image, name="the picture"):
-    """A Pillow picture of any mode as uint8 [H, W, 3] RGB. Raises `ImageError` for floating-point pictures."""
+def to_rgb(image, name="the image"):
+    """A Pillow image of any mode as uint8 [H, W, 3] RGB. Raises `ImageError` for floating-point images."""
     if image.mode == "F":
         raise ImageError(
             "An image holds whole numbers, 8 or 16 bits per channel. Received floating-point pixels in "
@@ -363,28 +363,28 @@ def tf_decoded(encoded, decoder):
     return tf.io.decode_png(encoded, 3)
 
 
-def check_decodes(picture, encoded, name):
+def check_decodes(image, encoded, name):
     """Decodes an image in every way that this package does: by Pillow, and by TensorFlow where training does.
 
     Args:
-        picture: `FilePicture`, `RecordPicture` or `ArrayPicture`.
+        image: `FileImage`, `RecordImage` or `ArrayImage`.
         encoded: its bytes, None for an image in memory.
         name: what errors call it.
 
     Raises:
         ImageError: one of the decoders refuses it, or makes another size of it than its header says.
     """
-    shapes = [picture.read().shape]
-    if encoded is not None and picture.decoder != PYTHON:
+    shapes = [image.read().shape]
+    if encoded is not None and image.decoder != PYTHON:
         try:
-            shapes.append(tuple(tf_decoded(encoded, picture.decoder).shape))
+            shapes.append(tuple(tf_decoded(encoded, image.decoder).shape))
         except MemoryError:
             raise
         except Exception as error:  # TensorFlow's errors, without importing them where it is not used
             raise _unreadable(name, getattr(error, "message", error)) from None
     for shape in shapes:
-        if shape != (picture.height, picture.width, 3):
-            raise _unreadable(name, f"decoded as {list(shape[:2])}, its header says {[picture.height, picture.width]}")
+        if shape != (image.height, image.width, 3):
+            raise _unreadable(name, f"decoded as {list(shape[:2])}, its header says {[image.height, image.width]}")
 
 
 def encode_png(pixels):

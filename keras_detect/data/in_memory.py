@@ -6,12 +6,12 @@ import numpy as np
 
 from keras_detect import schema
 from keras_detect.data import masks
-from keras_detect.data.image import ArrayPicture, find_picture
+from keras_detect.data.image import ArrayImage, find_image
 from keras_detect.data.reading import flag
 from keras_detect.data.record import make_record
 from keras_detect.registry import unknown_name
 
-# Normalised boxes may leave their picture, but not by more than this; boxes in pixels do.
+# Normalised boxes may leave their image, but not by more than this; boxes in pixels do.
 _FARTHEST = 10.0
 
 
@@ -21,8 +21,8 @@ def record_of_example(example, number, class_names, defects):
     if missing or not (schema.BOXES in example or "boxes_abs" in example):
         wanted = '"image", "labels" and "boxes" (normalised yxyx) or "boxes_abs" (pixels)'
         raise ValueError(f"An example needs {wanted}. Received in example {number}: {sorted(example)}")
-    picture = _picture(example["image"], number)
-    sides = np.array([picture.height, picture.width] * 2, np.float64)
+    image = _image(example["image"], number)
+    sides = np.array([image.height, image.width] * 2, np.float64)
     key = schema.BOXES if schema.BOXES in example else "boxes_abs"
     boxes = _boxes(example[key], key, number) * (sides if key == schema.BOXES else 1.0)
     labels = _labels(example[schema.LABELS], number, class_names)
@@ -31,11 +31,11 @@ def record_of_example(example, number, class_names, defects):
     rows = {}
     for field in schema.object_fields(schema.GROUND_TRUTH):
         if field.key not in (schema.BOXES, schema.LABELS) and example.get(field.key) is not None:
-            rows[field.key] = _rows(field, example, len(boxes), picture, number)
+            rows[field.key] = _rows(field, example, len(boxes), image, number)
     given = [field.key for field in schema.image_fields() if field.annotated and example.get(field.key) is not None]
     return make_record(
-        picture=picture,
-        file_name=str(example.get("file_name") or getattr(picture, "path", "") or f"image_{number:06d}"),
+        image=image,
+        file_name=str(example.get("file_name") or getattr(image, "path", "") or f"image_{number:06d}"),
         image_id=example.get("image_id", number),
         boxes_abs=boxes,
         labels=labels,
@@ -45,13 +45,13 @@ def record_of_example(example, number, class_names, defects):
     )
 
 
-def _picture(image, number):
+def _image(image, number):
     if isinstance(image, str | os.PathLike):
-        return find_picture(os.fspath(image))
+        return find_image(os.fspath(image))
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"An image is uint8 [H, W, 3]. Received: images[{number}] {image.dtype} {image.shape}")
-    return ArrayPicture(image)
+    return ArrayImage(image)
 
 
 def _boxes(boxes, key, number):
@@ -84,7 +84,7 @@ def _labels(labels, number, class_names):
     return labels
 
 
-def _rows(field, example, count, picture, number):
+def _rows(field, example, count, image, number):
     """The values of one per-object field; None where there is no object to have any."""
     key, values = field.key, example[field.key]
     if np.ndim(values) == 0:
@@ -92,7 +92,7 @@ def _rows(field, example, count, picture, number):
     if len(values) != count:
         raise ValueError(f"Image {number} has {count} boxes and {len(values)} {key}.")
     if field.moves == schema.AS_RASTER:
-        return tuple(_mask(mask, picture, number) for mask in values)
+        return tuple(_mask(mask, image, number) for mask in values)
     if not count and field.shape:
         return None
     values = _flags(field, values, number) if field.dtype == "bool" and not field.shape else np.asarray(values)
@@ -121,11 +121,10 @@ def _flags(field, values, number):
         raise ValueError(f"The {field.key} of example {number} are true or false. Received one {error}") from None
 
 
-def _mask(mask, picture, number):
+def _mask(mask, image, number):
     mask = np.asarray(mask)
-    if mask.shape != (picture.height, picture.width):
+    if mask.shape != (image.height, image.width):
         raise ValueError(
-            f"A mask is [H, W] like its picture, {(picture.height, picture.width)}. "
-            f"Received in image {number}: {mask.shape}"
+            f"A mask is [H, W] like its image, {(image.height, image.width)}. Received in image {number}: {mask.shape}"
         )
     return masks.encode(mask)

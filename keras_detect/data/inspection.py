@@ -23,20 +23,20 @@ _PLACE_LENGTH = 40
 _DECODERS = min(4, os.cpu_count() or 1)  # images that are decoded at the same time
 
 _MODES = {
-    "L": "grey pictures, repeated into three channels",
-    "1": "black-and-white pictures, repeated into three channels",
-    "CMYK": "CMYK pictures, converted to RGB",
-    "YCbCr": "pictures in another colour space, converted to RGB",
-    "LAB": "pictures in another colour space, converted to RGB",
-    "HSV": "pictures in another colour space, converted to RGB",
-    "P": "palette pictures, converted to RGB",
-    "RGBA": "pictures with transparency, which is left out",
-    "LA": "pictures with transparency, which is left out",
-    "PA": "pictures with transparency, which is left out",
-    "La": "pictures with transparency, which is left out",
-    "RGBa": "pictures with transparency, which is left out",
+    "L": "grey images, repeated into three channels",
+    "1": "black-and-white images, repeated into three channels",
+    "CMYK": "CMYK images, converted to RGB",
+    "YCbCr": "images in another colour space, converted to RGB",
+    "LAB": "images in another colour space, converted to RGB",
+    "HSV": "images in another colour space, converted to RGB",
+    "P": "palette images, converted to RGB",
+    "RGBA": "images with transparency, which is left out",
+    "LA": "images with transparency, which is left out",
+    "PA": "images with transparency, which is left out",
+    "La": "images with transparency, which is left out",
+    "RGBa": "images with transparency, which is left out",
 }
-_DEEP = "pictures of 16 bits or more, of which the high byte is taken"
+_DEEP = "images of 16 bits or more, of which the high byte is taken"
 _ENDINGS = {"JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "TIFF": (".tif", ".tiff"), "MPO": (".jpg", ".jpeg", ".mpo")}
 
 
@@ -45,19 +45,19 @@ class CheckReport:
 
     Attributes:
         source: what was checked, in words.
-        pictures: number of pictures that can be used.
+        images: number of images that can be used.
         defects: the `Defects` with every count.
     """
 
-    def __init__(self, source, pictures, defects):
+    def __init__(self, source, images, defects):
         self.source = str(source)
-        self.pictures = pictures
+        self.images = images
         self.defects = defects
 
     @property
     def ok(self):
-        """Whether a training would start: there are pictures and nothing is refused."""
-        return self.pictures > 0 and not any(row[0] == REFUSED for row in self.rows())
+        """Whether a training would start: there are images and nothing is refused."""
+        return self.images > 0 and not any(row[0] == REFUSED for row in self.rows())
 
     def rows(self):
         """[(action, kind, count, places)], the worst action first."""
@@ -69,7 +69,7 @@ class CheckReport:
             {"what": kind, "count": count, "loader": action, "where": list(places)}
             for action, kind, count, places in self.rows()
         ]
-        return {"source": self.source, "pictures": self.pictures, "training_would_start": self.ok, "found": entries}
+        return {"source": self.source, "images": self.images, "training_would_start": self.ok, "found": entries}
 
     def __str__(self):
         rows = [(action, str(count), kind, _shown(places)) for action, kind, count, places in self.rows()]
@@ -78,7 +78,7 @@ class CheckReport:
         lines = [f"{a:<{widths[0]}}  {n:>{widths[1]}}  {k:<{widths[2]}}  {w}" for a, n, k, w in [head, *rows]]
         table = lines if rows else ["nothing is wrong"]
         end = "training would start" if self.ok else "training would not start: correct what is refused"
-        return "\n".join([f"{self.source}: {self.pictures} pictures", *table, end])
+        return "\n".join([f"{self.source}: {self.images} images", *table, end])
 
 
 def inspect(dataset, defects, model=None, decode=True):
@@ -93,7 +93,7 @@ def inspect(dataset, defects, model=None, decode=True):
     Returns:
         How many images can be used.
     """
-    usable = _check_pictures(dataset, defects, decode)
+    usable = _check_images(dataset, defects, decode)
     _check_truth(dataset, defects)
     names = getattr(model, "class_names", None)
     if names and list(names) != dataset.class_names:
@@ -123,12 +123,12 @@ def damaged_images_named(dataset):
         if not type(error).__module__.startswith("tensorflow"):
             raise
         for record in dataset.records:
-            content = record.picture.encoded() if hasattr(record.picture, "encoded") else None
-            check_decodes(record.picture, content, getattr(record.picture, "path", record.file_name))
+            content = record.image.encoded() if hasattr(record.image, "encoded") else None
+            check_decodes(record.image, content, getattr(record.image, "path", record.file_name))
         raise
 
 
-def _check_pictures(dataset, defects, decode):
+def _check_images(dataset, defects, decode):
     """Counts what is wrong with single images and which are there twice; returns how many can be used."""
     from tqdm import tqdm
 
@@ -146,10 +146,10 @@ def _check_pictures(dataset, defects, decode):
                 continue
             usable += 1
             if digest in seen:
-                defects.add(KEPT, "duplicate pictures", f"{name} = {seen[digest]}")
+                defects.add(KEPT, "duplicate images", f"{name} = {seen[digest]}")
             for table, key, kind in ((names, name, "names"), (ids, str(record.image_id), "ids")):
                 if key in table:
-                    defects.add(KEPT, f"duplicate {kind} of pictures", key)
+                    defects.add(KEPT, f"duplicate {kind} of images", key)
                 table[key] = True
             seen.setdefault(digest, name)
     finally:
@@ -161,21 +161,21 @@ def _look(record, decode):
     """`(defects, digest)` of one image: what is wrong with it, and a digest of it, None where it cannot be used."""
     defects = Defects(collect=True)
     try:
-        content = record.picture.encoded() if hasattr(record.picture, "encoded") else None
+        content = record.image.encoded() if hasattr(record.image, "encoded") else None
         if content is not None:
             _check_header(content, record, defects)
         if decode:
-            check_decodes(record.picture, content, record.file_name)
+            check_decodes(record.image, content, record.file_name)
             _check_masks(record, defects)
     except (ValueError, OSError):
-        defects.add(REFUSED, "pictures that cannot be decoded: damaged or cut off", record.file_name)
+        defects.add(REFUSED, "images that cannot be decoded: damaged or cut off", record.file_name)
         return defects, None
-    pixels = record.picture.pixels.tobytes() if content is None else content
+    pixels = record.image.pixels.tobytes() if content is None else content
     return defects, hashlib.sha256(pixels).digest()
 
 
 def _check_masks(record, defects):
-    """Decodes the masks that are pictures; the others were looked at when they were read."""
+    """Decodes the masks that are images; the others were looked at when they were read."""
     try:
         for key in raster_keys():
             if any(isinstance(mask, bytes) for mask in record.get(key) or ()):
@@ -185,17 +185,17 @@ def _check_masks(record, defects):
 
 
 def _check_header(content, record, defects):
-    """Counts what the header of a picture's bytes says: format, orientation, mode."""
+    """Counts what the header of an image's bytes says: format, orientation, mode."""
     name = str(record.file_name)
-    with opened(io.BytesIO(content), name, getattr(record.picture, "max_pixels", None)) as image:
+    with opened(io.BytesIO(content), name, getattr(record.image, "max_pixels", None)) as image:
         ending = pathlib.PurePosixPath(name).suffix.lower()
         if ending and ending not in _ENDINGS.get(image.format, (f".{(image.format or '').lower()}",)):
-            defects.add(KEPT, "pictures whose ending is not their format, read by their content", name)
+            defects.add(KEPT, "images whose ending is not their format, read by their content", name)
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            if record.picture.upright:
-                defects.add(REPAIRED, "pictures with an EXIF rotation, turned upright", name)
+            if record.image.upright:
+                defects.add(REPAIRED, "images with an EXIF rotation, turned upright", name)
             else:
-                defects.add(KEPT, "pictures with an EXIF rotation that their boxes do not follow, not turned", name)
+                defects.add(KEPT, "images with an EXIF rotation that their boxes do not follow, not turned", name)
         if image.mode.startswith("I") or _bits_of_png(content) == 16:
             defects.add(REPAIRED, _DEEP, name)
         if image.mode in _MODES:
@@ -210,10 +210,10 @@ def _bits_of_png(content):
 
 
 def _check_truth(dataset, defects):
-    """Counts empty pictures, boxes drawn twice, classes without or with few objects."""
+    """Counts empty images, boxes drawn twice, classes without or with few objects."""
     for record in dataset.records:
         if not len(record.boxes):
-            defects.add(KEPT, "pictures without objects, taken as background", record.file_name)
+            defects.add(KEPT, "images without objects, taken as background", record.file_name)
         rows = collections.Counter(zip(record.labels.tolist(), map(tuple, record.boxes.tolist()), strict=True))
         twice = sum(count - 1 for count in rows.values())
         if twice:
@@ -231,9 +231,9 @@ def _check_truth(dataset, defects):
     if len(points) > 1:
         listed = ", ".join(map(str, sorted(points)))
         kind = f"objects with different numbers of keypoints, filled up with invisible ones: {listed}"
-        defects.add(KEPT, kind, "all pictures")
+        defects.add(KEPT, kind, "all images")
     if not counts.sum():
-        defects.add(REFUSED, "data sets without any object", "all pictures")
+        defects.add(REFUSED, "data sets without any object", "all images")
 
 
 def _check_anchors(dataset, model, defects):

@@ -1,11 +1,11 @@
-"""`load_dataset`: finds out the format of annotated pictures on disk and reads them."""
+"""`load_dataset`: finds out the format of annotated images on disk and reads them."""
 
 import contextlib
 import pathlib
 from typing import Any
 
 from keras_detect.data import coco_json, csv_table, tf_record, voc_xml, yolo_txt
-from keras_detect.data.image import ImageError, is_picture_name, pixel_limit
+from keras_detect.data.image import ImageError, is_image_name, pixel_limit
 from keras_detect.data.paths import FILE, DataPathError, kind_of
 from keras_detect.files import settle
 from keras_detect.messages import one_line, shown
@@ -48,7 +48,7 @@ for _name, _module in (
 
 
 def load_dataset(path, split=None, class_names=None, format=None, max_pixels=None):
-    """Reads annotated pictures from disk and finds the format out.
+    """Reads annotated images from disk and finds the format out.
 
     COCO: a `.json` file, or a folder with `instances*.json` (also under `annotations/`). Pascal VOC: a folder with
     `Annotations/*.xml` (or `annotations/`) and `JPEGImages/` (or `images/`). YOLO: a `data.yaml`, or a folder with one
@@ -58,8 +58,8 @@ def load_dataset(path, split=None, class_names=None, format=None, max_pixels=Non
     VOC's corners are taken as they stand, `xmin / width`, without the shift by one of VOC's 1-based pixels: today's
     labelling tools write 0-based corners.
 
-    Boxes are clipped to their picture; boxes that are outside, reversed or without area are dropped; one warning counts
-    them, and so does the data set's `defects`. A picture without objects is kept. `keras_detect.check_dataset` lists
+    Boxes are clipped to their image; boxes that are outside, reversed or without area are dropped; one warning counts
+    them, and so does the data set's `defects`. An image without objects is kept. `keras_detect.check_dataset` lists
     everything that is wrong at once.
 
     Args:
@@ -77,7 +77,7 @@ def load_dataset(path, split=None, class_names=None, format=None, max_pixels=Non
         `DetectionDataset`.
 
     Raises:
-        FileNotFoundError: no such path, or a picture is missing.
+        FileNotFoundError: no such path, or an image is missing.
         ValueError: nothing annotated is found, an unreadable annotation, an unknown split or class; `ImageError` for
             an image that cannot be read or is too large, `DataPathError` for a path that names no regular file or
             folder, or leads out of the data set.
@@ -120,7 +120,7 @@ def reader(path, format=None):
     settle(path)  # a writer may have been killed while it put a whole new folder there
     if kind_of(path) is None:
         raise FileNotFoundError(
-            f"No such file or folder: {shown(path, 400)}. Give the folder with the pictures and annotations."
+            f"No such file or folder: {shown(path, 400)}. Give the folder with the images and annotations."
         )
     if format is not None and format not in FORMATS:
         raise ValueError(
@@ -142,8 +142,8 @@ def _nothing_found(path):
     entries = sorted(entry.name for entry in path.iterdir())
     if not entries:
         return f"The folder {path} is empty. {wanted}"
-    pictures = sum(is_picture_name(name) for name in entries)
-    if pictures:
-        return f"{path} holds {pictures} pictures and no annotations. {wanted}"
+    images = sum(is_image_name(name) for name in entries)
+    if images:
+        return f"{path} holds {images} images and no annotations. {wanted}"
     some = ", ".join(shown(name, 40) for name in entries[:5]) + (", ..." if len(entries) > 5 else "")
     return f"No annotations found in {path} (it holds: {some}). {wanted}"

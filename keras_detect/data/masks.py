@@ -1,7 +1,7 @@
 """Masks of single objects as annotations hold them, and as pixels.
 
 A mask is one of: a tuple of polygons, each a float64 array (x0, y0, x1, y1, ...) in pixels; a dict `{"size": [H, W],
-"counts": ...}`, COCO's run lengths (a list, or their compressed text); bytes, a PNG picture, not 0 on the object;
+"counts": ...}`, COCO's run lengths (a list, or their compressed text); bytes, a PNG image, not 0 on the object;
 None, an object without a mask. It stays as it was annotated until somebody asks for its pixels.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from keras_detect.data.image import ImageError, encode_png, opened
 from keras_detect.messages import shown
 
-# A polygon's corners lie within so many sides of the picture: drawing walks along every edge.
+# A polygon's corners lie within so many sides of the image: drawing walks along every edge.
 FARTHEST = 10
 
 
@@ -22,7 +22,7 @@ def from_coco(segmentation, size):
 
     Args:
         segmentation: list of polygons, run-length dict, or None.
-        size: `(height, width)` of the picture, which run lengths must agree with.
+        size: `(height, width)` of the image, which run lengths must agree with.
 
     Raises:
         ValueError: neither, or run lengths of another size.
@@ -31,13 +31,13 @@ def from_coco(segmentation, size):
         return None
     if isinstance(segmentation, dict):
         if segmentation.get("size") not in (list(size), tuple(size)):
-            raise ValueError(f"run lengths of size {shown(segmentation.get('size'))} on a picture of {list(size)}")
+            raise ValueError(f"run lengths of size {shown(segmentation.get('size'))} on an image of {list(size)}")
         counts = segmentation.get("counts")
         if not isinstance(counts, str | list | bytes):
             raise ValueError('run lengths without "counts"')
         runs = counts if isinstance(counts, list) else _runs(_text(counts))
         if not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != size[0] * size[1]:
-            raise ValueError(f"run lengths that do not make up the {size[0] * size[1]} pixels of the picture")
+            raise ValueError(f"run lengths that do not make up the {size[0] * size[1]} pixels of the image")
         return {"size": [int(side) for side in size], "counts": counts}
     if not isinstance(segmentation, list):
         raise ValueError(f'"segmentation" of type {type(segmentation).__name__}')
@@ -49,12 +49,12 @@ def from_coco(segmentation, size):
         if polygon.ndim != 1 or len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
             raise ValueError("a polygon that is not x, y of three corners or more")
         if np.abs(polygon).max() > FARTHEST * max(size):
-            raise ValueError("a polygon far outside the picture")
+            raise ValueError("a polygon far outside the image")
     return polygons
 
 
 def from_png(encoded, size):
-    """The bytes of a PNG picture as a mask, None for no bytes. Raises `ValueError` for no picture or another size."""
+    """The bytes of a PNG image as a mask, None for no bytes. Raises `ValueError` for no image or another size."""
     if encoded:
         with _opened(encoded, size):
             pass
@@ -66,7 +66,7 @@ def _opened(encoded, size):
     """Context of the Pillow image of the bytes, not decoded yet."""
     with opened(io.BytesIO(encoded), "a mask", max_pixels=size[0] * size[1]) as image:
         if image.size != (size[1], size[0]):
-            raise ImageError(f"A mask of {image.size[::-1]} belongs to a picture of {tuple(size)}.")
+            raise ImageError(f"A mask of {image.size[::-1]} belongs to an image of {tuple(size)}.")
         yield image
 
 
@@ -117,7 +117,7 @@ def stack(masks, size):
 
 
 def to_png(mask, size):
-    """A mask as the bytes of a grey PNG picture, 1 on the object, as the original's tools write it."""
+    """A mask as the bytes of a grey PNG image, 1 on the object, as the original's tools write it."""
     if isinstance(mask, bytes):
         return mask
     return encode_png(pixels(mask, size))

@@ -9,13 +9,13 @@ from absl import logging
 from keras_detect import schema
 from keras_detect.data import rasters
 from keras_detect.data.columns import image_columns, object_columns
-from keras_detect.data.image import MAX_PIXELS, TF_JPEG, TF_PNG, FilePicture, tf_decoded
+from keras_detect.data.image import MAX_PIXELS, TF_JPEG, TF_PNG, FileImage, tf_decoded
 from keras_detect.data.order import EpochOrder, attach, epochs, shuffled
 from keras_detect.transforms.augmentation import num_examples
 
 CACHE_LIMIT_BYTES = 4 * 2**30
 
-# Sizes (height, width) that show what a resizer does with square, wide and tall pictures.
+# Sizes (height, width) that show what a resizer does with square, wide and tall images.
 _PROBES = ((96, 96), (96, 160), (160, 96))
 # Numbers the random draws of further examples apart from those that an operation makes.
 _FURTHER = 1 << 20
@@ -177,26 +177,26 @@ def _decoder(records):
     """A function from an index to uint8 [H, W, 3]: TensorFlow's decoder where it equals Pillow's, else Pillow."""
     import tensorflow as tf
 
-    pictures = [record.picture for record in records]
-    paths = tf.constant([picture.path for picture in pictures])
-    decoders = tf.constant([picture.decoder for picture in pictures], tf.int32)
+    images = [record.image for record in records]
+    paths = tf.constant([image.path for image in images])
+    decoders = tf.constant([image.decoder for image in images], tf.int32)
 
-    whole_files = all(isinstance(picture, FilePicture) for picture in pictures)
+    whole_files = all(isinstance(image, FileImage) for image in images)
 
     def read(index):
-        return np.ascontiguousarray(pictures[int(index)].read())
+        return np.ascontiguousarray(images[int(index)].read())
 
     def encoded(index):
         if whole_files:
             return tf.io.read_file(paths[index])
         # One axis: of an array without axes TensorFlow 2.21 never frees the bytes.
-        read_bytes = lambda index: np.array([pictures[int(index)].encoded()], object)  # noqa: E731
+        read_bytes = lambda index: np.array([images[int(index)].encoded()], object)  # noqa: E731
         return tf.ensure_shape(tf.numpy_function(read_bytes, [index], tf.string, stateful=False), [1])[0]
 
     def decode(index):
         branches = {kind: lambda kind=kind: tf_decoded(encoded(index), kind) for kind in (TF_JPEG, TF_PNG)}
         by_pillow = lambda: tf.numpy_function(read, [index], tf.uint8, stateful=False)  # noqa: E731
-        used = {picture.decoder for picture in pictures}
+        used = {image.decoder for image in images}
         if len(used) == 1:
             image = branches.get(used.pop(), by_pillow)()
         else:
@@ -257,21 +257,21 @@ def _visible_points(example, field):
 
 
 def _canvas(records, resizer, augmentations):
-    """`((height, width), pads)`: the one size of the batches' pictures, and whether some are smaller than it.
+    """`((height, width), pads)`: the one size of the batches' images, and whether some are smaller than it.
 
     The second is asked of the resizer and not of the data, so that the batches of every split have the same x.
     """
     if not hasattr(resizer, "resize_tf"):
         raise ValueError(
-            "batches() sizes the pictures with the model's resizer. Received a model without one: "
+            "batches() sizes the images with the model's resizer. Received a model without one: "
             f"{type(resizer).__name__}. Pass a keras_detect model, or a resizer of keras_detect.transforms.resizers."
         )
-    height = max(record.picture.height for record in records)
-    width = max(record.picture.width for record in records)
+    height = max(record.image.height for record in records)
+    width = max(record.image.width for record in records)
     if any(getattr(operation, "swaps_sides", False) for operation in augmentations):
         height = width = max(height, width)
     canvas = tuple(resizer.output_shape(height, width, padded=True))
-    largest = max(MAX_PIXELS, *(record.picture.height * record.picture.width for record in records))
+    largest = max(MAX_PIXELS, *(record.image.height * record.image.width for record in records))
     if canvas[0] * canvas[1] > largest:
         raise ValueError(
             f"Batches hold images of one size, here {canvas[0]} x {canvas[1]} pixels (height x width): the largest "
@@ -297,13 +297,13 @@ def _as_sequence(augment):
 def _warn_of_lost_rows(records, max_boxes):
     lost = sum(max(0, len(record.boxes) - max_boxes) for record in records)
     if lost:
-        logging.warning("max_boxes=%d leaves out %d boxes of crowded pictures.", max_boxes, lost)
+        logging.warning("max_boxes=%d leaves out %d boxes of crowded images.", max_boxes, lost)
 
 
 def _fits_in_memory(records, canvas):
-    """Whether the decoded pictures stay below the limit: resized ones where there is a canvas."""
-    sizes = [canvas or (record.picture.height, record.picture.width) for record in records]
+    """Whether the decoded images stay below the limit: resized ones where there is a canvas."""
+    sizes = [canvas or (record.image.height, record.image.width) for record in records]
     total = sum(height * width * 3 for height, width in sizes)
     if total > CACHE_LIMIT_BYTES:
-        logging.warning("cache=True left out: the pictures would take %.1f GiB of memory.", total / 2**30)
+        logging.warning("cache=True left out: the images would take %.1f GiB of memory.", total / 2**30)
     return total <= CACHE_LIMIT_BYTES

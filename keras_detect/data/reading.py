@@ -1,42 +1,42 @@
-"""What the readers share: opening a listed picture, finding it by its name, reading true and false."""
+"""What the readers share: opening a listed image, finding it by its name, reading true and false."""
 
 import numbers
 
-from keras_detect.data.image import ImageError, find_picture, is_picture_name
+from keras_detect.data.image import ImageError, find_image, is_image_name
 from keras_detect.data.paths import DataPathError
 from keras_detect.messages import shown
 
 _FLAGS = dict.fromkeys(("1", "true", "yes"), True) | dict.fromkeys(("0", "false", "no", "", "-1"), False)
 
 
-def picture_or_refuse(path, annotated_size, defects, where):
-    """The `FilePicture` at a path; None where it is refused and all defects are collected.
+def image_or_refuse(path, annotated_size, defects, where):
+    """The `FileImage` at a path; None where it is refused and all defects are collected.
 
     Args:
         path: the file.
-        annotated_size: `(height, width)` in pixels or None, see `find_picture`.
+        annotated_size: `(height, width)` in pixels or None, see `find_image`.
         defects: `Defects`.
         where: words for the error of a missing file, such as "listed in a.json".
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a picture, or of another size.
+        ValueError: not an image, or of another size.
     """
     try:
-        return find_picture(str(path), annotated_size=annotated_size)
+        return find_image(str(path), annotated_size=annotated_size)
     except FileNotFoundError:
         message = f"Image not found: {shown(path.name, 200)}, {where}. Looked in: {shown(path.parent, 400)}."
-        defects.refuse("annotations whose picture is missing", path.name, message, FileNotFoundError)
+        defects.refuse("annotations whose image is missing", path.name, message, FileNotFoundError)
     except ValueError as error:
-        kind = "annotated sizes that differ from the file" if "were drawn on" in str(error) else "unreadable pictures"
+        kind = "annotated sizes that differ from the file" if "were drawn on" in str(error) else "unreadable images"
         known = (ImageError, DataPathError, ValueError)
         defects.refuse(kind, path.name, str(error), next(kind for kind in known if isinstance(error, kind)))
     return None
 
 
-def index_pictures(folders):
-    """`{file name or stem: path}` of the pictures in folders; a file's own name goes before the stem of another."""
-    files = [file for folder in folders for file in sorted(folder.iterdir()) if is_picture_name(file.name)]
+def index_images(folders):
+    """`{file name or stem: path}` of the images in folders; a file's own name goes before the stem of another."""
+    files = [file for folder in folders for file in sorted(folder.iterdir()) if is_image_name(file.name)]
     return {file.stem: file for file in files} | {file.name: file for file in files}
 
 

@@ -9,7 +9,7 @@ from keras_detect import schema
 from keras_detect.data import masks as instance_masks
 from keras_detect.messages import one_line, shown
 
-# A coordinate may lie this far outside the picture, in pixels, before the clipping is reported: COCO's boxes are
+# A coordinate may lie this far outside the image, in pixels, before the clipping is reported: COCO's boxes are
 # rounded to 0.01 pixel.
 _ROUNDING = 0.1
 _NAMES_SHOWN = 3
@@ -25,7 +25,7 @@ class Record:
     """An annotated image whose pixels are not decoded yet.
 
     Attributes:
-        picture: `FilePicture`, `ArrayPicture` or `RecordPicture`.
+        image: `FileImage`, `ArrayImage` or `RecordImage`.
         file_name: its name in the annotation, unique in a data set.
         image_id: the annotation's own id (int or str).
         objects: `{key: [n, ...]}`, arrays as the rows of `schema.object_fields` say; boxes lie inside the image and
@@ -34,7 +34,7 @@ class Record:
         entries: `{key: array}` of the annotated rows of `schema.image_fields` that the image has.
     """
 
-    picture: object
+    image: object
     file_name: str
     image_id: object
     objects: dict
@@ -62,7 +62,7 @@ class Record:
     @property
     def size(self):
         """`(height, width)` of the image in pixels."""
-        return self.picture.height, self.picture.width
+        return self.image.height, self.image.width
 
     def read_raster(self, key=schema.MASKS):
         """uint8 [n, H, W], all 0 for an object without a mask. Raises `ValueError` naming the image."""
@@ -161,17 +161,17 @@ class Defects:
             logging.warning("%s: %s", source, summary)
 
 
-def make_record(picture, file_name, image_id, boxes_abs, labels, defects=None, entries=None, **rows):
-    """A `Record` from pixel boxes, clipped to the picture.
+def make_record(image, file_name, image_id, boxes_abs, labels, defects=None, entries=None, **rows):
+    """A `Record` from pixel boxes, clipped to the image.
 
-    Dropped and counted: boxes with NaN, reversed or without an area, boxes outside the picture, boxes whose weight is
+    Dropped and counted: boxes with NaN, reversed or without an area, boxes outside the image, boxes whose weight is
     negative or no number.
 
     Args:
-        picture: `FilePicture`, `ArrayPicture` or `RecordPicture`.
+        image: `FileImage`, `ArrayImage` or `RecordImage`.
         file_name: its name in the annotation.
         image_id: the annotation's id.
-        boxes_abs: [n, 4] yxyx in pixels of the picture.
+        boxes_abs: [n, 4] yxyx in pixels of the image.
         labels: [n] int.
         defects: the `Defects` that counts what was repaired.
         entries: annotated per-image entries, see `Record`.
@@ -180,7 +180,7 @@ def make_record(picture, file_name, image_id, boxes_abs, labels, defects=None, e
     defects = Defects() if defects is None else defects
     boxes_abs = np.asarray(boxes_abs, np.float64).reshape(-1, 4)
     count = len(boxes_abs)
-    sides = np.array([picture.height, picture.width] * 2, np.float64)
+    sides = np.array([image.height, image.width] * 2, np.float64)
     finite = np.isfinite(boxes_abs).all(axis=1)
     known = np.where(finite[:, None], boxes_abs, 0.0)
     clipped = np.clip(known, 0.0, sides)
@@ -197,9 +197,9 @@ def make_record(picture, file_name, image_id, boxes_abs, labels, defects=None, e
         (DROPPED, "boxes with a coordinate that is no number", ~finite),
         (DROPPED, "reversed boxes", reversed_),
         (DROPPED, "boxes of zero area", flat),
-        (DROPPED, "boxes outside the picture", finite & ~has_area & ~reversed_ & ~flat),
+        (DROPPED, "boxes outside the image", finite & ~has_area & ~reversed_ & ~flat),
         (DROPPED, "boxes with a weight that is no number from 0", light & finite & has_area),
-        (REPAIRED, "boxes that left the picture, clipped", moved),
+        (REPAIRED, "boxes that left the image, clipped", moved),
     ):
         if where.any():
             defects.add(action, kind, file_name, int(where.sum()))
@@ -210,7 +210,7 @@ def make_record(picture, file_name, image_id, boxes_abs, labels, defects=None, e
     if areas is not None and (wrong := ~(np.isfinite(areas) & (areas >= 0))).any():
         defects.add(REPAIRED, "areas that are no number from 0, replaced by the box's", file_name, int(wrong.sum()))
         objects[schema.AREAS] = np.where(wrong, box_areas(clipped[keep]), areas).astype(np.float32)
-    return Record(picture, file_name, image_id, objects, dict(entries or {}))
+    return Record(image, file_name, image_id, objects, dict(entries or {}))
 
 
 def _kept(rows, keep):

@@ -31,20 +31,20 @@ def shapes_dataset(
 ):
     """Draws a data set of shapes.
 
-    Pictures differ in size and aspect ratio, ground (plain, gradient, stripes, checks, speckle), number, size, colour
+    Images differ in size and aspect ratio, ground (plain, gradient, stripes, checks, speckle), number, size, colour
     and turn of the objects; objects may overlap, and one that is mostly covered is not annotated.
 
     Args:
-        num_images: how many pictures.
-        seed: int; picture `i` depends on `seed` and `i` alone, so a longer set begins like a shorter one.
-        image_size: an int for square pictures, or `(smallest, largest)` for sides drawn from that range, in pixels.
+        num_images: how many images.
+        seed: int; image `i` depends on `seed` and `i` alone, so a longer set begins like a shorter one.
+        image_size: an int for square images, or `(smallest, largest)` for sides drawn from that range, in pixels.
         class_names: a subset of `SHAPES`, in label order; None takes all.
-        max_objects: most objects on a picture.
-        empty_share: share of pictures without any object.
+        max_objects: most objects on an image.
+        empty_share: share of images without any object.
         noise: standard deviation of the noise added to every pixel, in grey levels.
 
     Returns:
-        `DetectionDataset` with the pictures in memory.
+        `DetectionDataset` with the images in memory.
 
     Raises:
         ValueError: an unknown shape, or sizes below 16 pixels.
@@ -55,24 +55,24 @@ def shapes_dataset(
             raise ValueError(unknown_name("shape", name, SHAPES))
     low, high = (image_size, image_size) if isinstance(image_size, int) else image_size
     if not 16 <= low <= high:
-        raise ValueError(f"Pictures of shapes have 16 pixels or more a side. Received: image_size={image_size}")
+        raise ValueError(f"Images of shapes have 16 pixels or more a side. Received: image_size={image_size}")
     if num_images < 1 or max_objects < 1:
         raise ValueError(
             "num_images and max_objects must be at least 1. "
             f"Received: num_images={num_images}, max_objects={max_objects}"
         )
-    pictures = []
+    images = []
     for i in range(num_images):
         rng = np.random.default_rng([seed, i])
         height, width = (int(side) for side in rng.integers(low, high + 1, 2)) if low < high else (low, low)
         count = 0 if rng.uniform() < empty_share else int(rng.integers(1, max_objects + 1))
-        pictures.append(_draw_picture(rng, height, width, names, count, noise))
-    images, boxes, labels = zip(*pictures, strict=True)
+        images.append(_draw_image(rng, height, width, names, count, noise))
+    images, boxes, labels = zip(*images, strict=True)
     file_names = [f"shapes_{seed}_{i:05d}.png" for i in range(num_images)]
     return DetectionDataset.from_arrays(images, boxes, labels, names, file_names=file_names)
 
 
-def _draw_picture(rng, height, width, names, count, noise):
+def _draw_image(rng, height, width, names, count, noise):
     """`(image uint8 [H, W, 3], boxes [n, 4] normalised yxyx, labels [n])`."""
     canvas = _ground(rng, height, width)
     drawn = []
@@ -104,8 +104,8 @@ def tight_box(mask):
 
 
 def _stamp(rng, height, width, outline):
-    """`((top, left), coverage)`: the part of the picture a shape may touch, and uint8 [h, w], 255 where it covers a
-    pixel wholly. The shape may leave the picture by a little."""
+    """`((top, left), coverage)`: the part of the image a shape may touch, and uint8 [h, w], 255 where it covers a
+    pixel wholly. The shape may leave the image by a little."""
     radius = rng.uniform(0.07, 0.3) * min(height, width)
     squash = rng.uniform(0.75, 1.0)
     angle = rng.uniform(0.0, 2.0 * math.pi)

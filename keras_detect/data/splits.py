@@ -35,7 +35,7 @@ def read_split(roots, split):
                 names = [line.strip() for line in read_text(file, _MAX_BYTES).splitlines()]
                 names = [name for name in names if name]
                 if not names:
-                    raise ValueError(f"The split file {file} is empty. Wanted: one picture's name a line.")
+                    raise ValueError(f"The split file {file} is empty. Wanted: one image's name a line.")
                 return names, sorted(listed)
             if (root / place).is_dir():
                 listed.update(path.stem for path in (root / place).glob("*.txt"))

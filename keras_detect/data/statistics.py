@@ -20,7 +20,7 @@ _PAIRS = 1_000_000
 def dataset_statistics(dataset, model=None, num_anchors=9, image_size=None, seed=0):
     """Counts and distributions of a data set's objects.
 
-    Sizes are measured in the picture the network sees: resized by the model's resizer, or to `image_size`, else as
+    Sizes are measured in the image the network sees: resized by the model's resizer, or to `image_size`, else as
     stored. Anchors are proposed by k-means over heights and widths with the distance 1 - IoU of boxes about one centre
     (Redmon and Farhadi 2017, section 2).
 
@@ -28,14 +28,14 @@ def dataset_statistics(dataset, model=None, num_anchors=9, image_size=None, seed
         dataset: `DetectionDataset`.
         model: a model whose anchors are compared with the proposed ones, or None.
         num_anchors: how many shapes to propose.
-        image_size: `(height, width)` or one side in pixels that pictures are stretched to; None without a model: as
+        image_size: `(height, width)` or one side in pixels that images are stretched to; None without a model: as
             stored.
         seed: int, of the start of k-means.
 
     Returns:
-        dict: `"pictures"`, `"boxes"`, `"crowds"`, `"empty_pictures"`; `"boxes_per_class"` `{name: count}`;
-        `"boxes_per_picture"`, `"object_sides"` (root of the area, pixels) and `"aspect_ratios"` (width / height) as
-        `{"0%": ..., ..., "100%": ...}`; `"sizes"` `{"small", "medium", "large"}`, as COCO counts, on stored pictures;
+        dict: `"images"`, `"boxes"`, `"crowds"`, `"empty_images"`; `"boxes_per_class"` `{name: count}`;
+        `"boxes_per_image"`, `"object_sides"` (root of the area, pixels) and `"aspect_ratios"` (width / height) as
+        `{"0%": ..., ..., "100%": ...}`; `"sizes"` `{"small", "medium", "large"}`, as COCO counts, on stored images;
         `"proposed_anchors"` [[height, width], ...] in pixels, the smallest first, `"matched_by_proposed"` the share of
         objects whose shape has an IoU of 0.5 or more with one of them; with a model `"matched_by_model_shapes"`, the
         same for the shapes of its own anchors, and `"matched_by_model"`, the share of objects that one of its anchors
@@ -52,17 +52,17 @@ def dataset_statistics(dataset, model=None, num_anchors=9, image_size=None, seed
         raise ValueError("Statistics need at least one object. Received a data set without any.")
     counts = np.bincount(np.concatenate([record.labels for record in dataset.records]), minlength=1)
     counts = np.pad(counts, (0, len(dataset.class_names) - len(counts)))
-    per_picture = np.array([len(record.boxes) for record in dataset.records])
+    per_image = np.array([len(record.boxes) for record in dataset.records])
     stored_areas = stored.prod(axis=1)
     small, large = int((stored_areas < _SMALL).sum()), int((stored_areas >= _LARGE).sum())
     anchors = propose_anchors(shapes, num_anchors, seed)
     result = {
-        "pictures": len(dataset),
+        "images": len(dataset),
         "boxes": len(shapes),
         "crowds": int(sum(record.is_crowd.sum() for record in dataset.records)),
-        "empty_pictures": int((per_picture == 0).sum()),
+        "empty_images": int((per_image == 0).sum()),
         "boxes_per_class": {name: int(count) for name, count in zip(dataset.class_names, counts, strict=True)},
-        "boxes_per_picture": _quantiles(per_picture),
+        "boxes_per_image": _quantiles(per_image),
         "object_sides": _quantiles(np.sqrt(shapes.prod(axis=1))),
         "aspect_ratios": _quantiles(shapes[:, 1] / shapes[:, 0]),
         "sizes": {"small": small, "medium": len(shapes) - small - large, "large": large},
@@ -76,7 +76,7 @@ def dataset_statistics(dataset, model=None, num_anchors=9, image_size=None, seed
 
 def statistics_table(statistics):
     """The result of `dataset_statistics` as lines of text."""
-    rows = [(key, statistics[key]) for key in ("pictures", "empty_pictures", "boxes", "crowds")]
+    rows = [(key, statistics[key]) for key in ("images", "empty_images", "boxes", "crowds")]
     rows += [(f"{name} objects (COCO)", count) for name, count in statistics["sizes"].items()]
     rows += [(f"boxes of {name}", count) for name, count in statistics["boxes_per_class"].items()]
     width = max(len(name) for name, _ in rows)
@@ -84,7 +84,7 @@ def statistics_table(statistics):
     heads = list(statistics["object_sides"])
     lines += ["", f"{'quantile':<{width}} " + " ".join(f"{head:>9}" for head in heads)]
     for key, title in (
-        ("boxes_per_picture", "boxes a picture"),
+        ("boxes_per_image", "boxes an image"),
         ("object_sides", "side, pixels"),
         ("aspect_ratios", "width / height"),
     ):
@@ -141,15 +141,15 @@ def _best_shape_iou(shapes, others):
 
 
 def model_anchors(model, dataset):
-    """`(anchors [A, 4] in pixels yxyx, (height, width) of the canvas)` of a model on the pictures of a data set.
+    """`(anchors [A, 4] in pixels yxyx, (height, width) of the canvas)` of a model on the images of a data set.
 
     Raises:
         ValueError: the model has no anchors.
     """
     import keras
 
-    height = max(record.picture.height for record in dataset.records)
-    width = max(record.picture.width for record in dataset.records)
+    height = max(record.image.height for record in dataset.records)
+    width = max(record.image.width for record in dataset.records)
     canvas = tuple(int(side) for side in model.resizer.output_shape(height, width, padded=True))
     predictions = model(np.zeros((1, *canvas, 3), np.float32), training=False)
     if schema.ANCHORS not in predictions:
@@ -176,7 +176,7 @@ def best_overlaps(dataset, model):
         rows = ~record.is_crowd
         if not rows.any():
             continue
-        size = model.resizer.resized_size(record.picture.height, record.picture.width)
+        size = model.resizer.resized_size(record.image.height, record.image.width)
         boxes = record.boxes[rows].astype(np.float64) * np.array([*size, *size])
         best = []
         for box in boxes:
@@ -204,7 +204,7 @@ def _shapes(dataset, model, image_size):
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     seen, stored = [], []
     for record in dataset.records:
-        own = (record.picture.height, record.picture.width)
+        own = (record.image.height, record.image.width)
         frame = model.resizer.resized_size(*own) if model is not None else size or own
         sides = (record.boxes[:, 2:] - record.boxes[:, :2])[~record.is_crowd].astype(np.float64)
         seen.append(sides * np.array(frame))

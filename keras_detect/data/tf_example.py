@@ -35,10 +35,10 @@ def parse_example(serialized):
         the example has them, `"is_crowd"`, `"is_difficult"`, `"is_group_of"` [n] bool, `"areas"`, `"weights"`,
         `"mask_weights"` [n] float32, `"masks"` n masks, `"keypoints"` [n, N, 2] normalised yx, NaN where the visibility
         is 0, with `"keypoint_visibility"` [n, N]; and `"image_classes"`, `"image_confidences"`,
-        `"verified_neg_classes"`, `"not_exhaustive_classes"` of the whole picture.
+        `"verified_neg_classes"`, `"not_exhaustive_classes"` of the whole image.
 
     Raises:
-        ValueError: not a `tf.Example`, or one without a picture or with columns of different length.
+        ValueError: not a `tf.Example`, or one without an image or with columns of different length.
     """
     import tensorflow as tf
     from google.protobuf.message import DecodeError
@@ -49,7 +49,7 @@ def parse_example(serialized):
         raise ValueError("it is not a tf.Example") from None
     encoded = _first(features, "image/encoded", b"")
     if not encoded:
-        raise ValueError('it has no picture under "image/encoded"')
+        raise ValueError('it has no image under "image/encoded"')
     size = tuple(int(_first(features, f"image/{side}", 0)) for side in ("height", "width"))
     columns = [_values(features, f"image/object/bbox/{side}") for side in _CORNERS]
     count = len(columns[0])
@@ -75,15 +75,15 @@ def parse_example(serialized):
 def build_example(record, class_names):
     """A `Record` as a serialised `tf.Example`; class ids are the labels plus 1.
 
-    JPEG and PNG pictures keep their bytes where TensorFlow decodes them to the right pixels, others become PNG.
+    JPEG and PNG images keep their bytes where TensorFlow decodes them to the right pixels, others become PNG.
 
     Raises:
-        ValueError: the picture cannot be read.
+        ValueError: the image cannot be read.
     """
     import tensorflow as tf
 
-    encoded, kind = _encoded(record.picture)
-    size = (record.picture.height, record.picture.width)
+    encoded, kind = _encoded(record.image)
+    size = (record.image.height, record.image.width)
     name = str(record.file_name).encode()
     features = {
         "image/encoded": [encoded],
@@ -145,11 +145,11 @@ def _columns(features, count):
     return found
 
 
-def _encoded(picture):
-    """`(bytes, format)` of a picture that the original's tools read."""
-    if picture.decoder in (TF_JPEG, TF_PNG):
-        return picture.encoded(), b"jpeg" if picture.decoder == TF_JPEG else b"png"
-    return encode_png(picture.read()), b"png"
+def _encoded(image):
+    """`(bytes, format)` of an image that the original's tools read."""
+    if image.decoder in (TF_JPEG, TF_PNG):
+        return image.encoded(), b"jpeg" if image.decoder == TF_JPEG else b"png"
+    return encode_png(image.read()), b"png"
 
 
 def _feature(values):

@@ -1,6 +1,6 @@
 """TFRecord files of `tf.Example`, whole or in shards `name-00000-of-00010`.
 
-Opening reads every record once for its boxes; pictures stay on disk and are read one by one when they are needed, so a
+Opening reads every record once for its boxes; images stay on disk and are read one by one when they are needed, so a
 data set may be larger than memory.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from keras_detect import schema
 from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
-from keras_detect.data.image import ImageError, picture_in_record
+from keras_detect.data.image import ImageError, image_in_record
 from keras_detect.data.label_map import LabelMap, find_label_map, read_label_map, write_label_map
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
 from keras_detect.data.splits import is_named_after, listed_splits, named_splits, read_split
@@ -28,7 +28,7 @@ from keras_detect.registry import unknown_name
 _SUFFIX = re.compile(r"\.(tf)?records?(-\d{5}-of-\d{5})?$|-\d{5}-of-\d{5}(\.(tf)?records?)?$", re.IGNORECASE)
 # Around the bytes of a record stand its length with a checksum, and a checksum.
 _HEAD, _FOOT = 12, 4
-PICTURES_PER_SHARD = 1000
+IMAGES_PER_SHARD = 1000
 
 
 def holds(field):
@@ -53,7 +53,7 @@ def read(path, split=None, class_names=None, defects=None):
     if of_split is not None:
         parsed = _listed(parsed, of_split)
     if not parsed:
-        raise ValueError(f"No picture stands in {files[0]}. Write the records again.")
+        raise ValueError(f"No image stands in {files[0]}. Write the records again.")
     return dataset_of(parsed, label_map, class_names, split, defects)
 
 
@@ -61,8 +61,8 @@ def dataset_of(parsed, label_map, class_names, split, defects):
     """The `DetectionDataset` of a list of `parsed_record`."""
     names, label_of = _classes(parsed, label_map, class_names)
     seen, records = {}, []
-    for place, picture, entry in parsed:
-        records.append(_record(place, picture, entry, label_of, seen, defects))
+    for place, image, entry in parsed:
+        records.append(_record(place, image, entry, label_of, seen, defects))
     points = () if label_map is None else label_map.keypoint_names
     return DetectionDataset(records, names, split=split, defects=defects, keypoint_names=points)
 
@@ -76,16 +76,16 @@ def write(dataset, folder, split=None, shards=None):
         dataset: `DetectionDataset`, or any iterable of its examples with `class_names`.
         folder: where to; created if absent.
         split: first part of the file names.
-        shards: number of files; default: one for every 1000 pictures.
+        shards: number of files; default: one for every 1000 images.
 
     Returns:
         List of the paths of the shards.
 
     Raises:
-        ValueError: `shards` below 1, or a picture that cannot be read.
+        ValueError: `shards` below 1, or an image that cannot be read.
     """
     dataset, folder = as_dataset(dataset), pathlib.Path(folder)
-    shards = -(-len(dataset) // PICTURES_PER_SHARD) if shards is None else shards
+    shards = -(-len(dataset) // IMAGES_PER_SHARD) if shards is None else shards
     if not 1 <= shards <= 99999:
         raise ValueError(f"shards lies between 1 and 99999. Received: shards={shards}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def splits(path):
 
 
 def _choose(path, split):
-    """`(files, names)`: the files to read, and the names of the split's pictures where a list makes the split."""
+    """`(files, names)`: the files to read, and the names of the split's images where a list makes the split."""
     if path.is_file():
         found = re.search(r"-\d{5}-of-(\d{5})", path.name)
         files = [path]
@@ -190,12 +190,12 @@ def _check_shards(files):
 
 
 def _entries(file, defects):
-    """Yields `(place, picture, parsed example without its picture)` for the records of a file."""
+    """Yields `(place, image, parsed example without its image)` for the records of a file."""
     import tensorflow as tf
 
     with open(file, "rb") as opened:
         if opened.read(2) == b"\x1f\x8b":
-            raise ValueError(f"{file} is compressed, and pictures are read out of it one by one. Unpack it: gunzip.")
+            raise ValueError(f"{file} is compressed, and images are read out of it one by one. Unpack it: gunzip.")
     offset, number = 0, 0
     whole, damaged = _whole_records(file)
     records = tf.data.TFRecordDataset(str(file)).take(whole).as_numpy_iterator()
@@ -220,7 +220,7 @@ def _entries(file, defects):
                 if unreadable
                 else f"{file}, record {number} cannot be used: {one_line(text, 300)}. Write it again."
             )
-            kind = "annotated sizes that differ from the picture" if "were drawn on" in text else "unreadable pictures"
+            kind = "annotated sizes that differ from the image" if "were drawn on" in text else "unreadable images"
             kind = kind if unreadable else "records that cannot be used"
             defects.refuse(kind, place, message, ImageError if isinstance(error, ImageError) else ValueError)
         offset += _HEAD + len(serialized) + _FOOT
@@ -228,15 +228,15 @@ def _entries(file, defects):
 
 
 def parsed_record(file, offset, serialized, place):
-    """`(place, picture, parsed example without its picture)` of the record that stands at `offset` of a file.
+    """`(place, image, parsed example without its image)` of the record that stands at `offset` of a file.
 
     Raises:
-        ValueError: not an example, or no picture in it.
+        ValueError: not an example, or no image in it.
     """
     entry = parse_example(serialized)
     encoded = entry.pop("encoded")
     name = f"{place} ({shown(entry['file_name'])})"
-    return place, picture_in_record(file, offset + serialized.index(encoded), encoded, name, entry["size"]), entry
+    return place, image_in_record(file, offset + serialized.index(encoded), encoded, name, entry["size"]), entry
 
 
 def _whole_records(file):
@@ -256,7 +256,7 @@ def _whole_records(file):
 
 
 def _listed(parsed, names):
-    by_name = {entry["file_name"]: (place, picture, entry) for place, picture, entry in parsed}
+    by_name = {entry["file_name"]: (place, image, entry) for place, image, entry in parsed}
     by_name |= {pathlib.PurePosixPath(name).stem: entry for name, entry in by_name.items()}
     absent = [name for name in names if name not in by_name]
     if absent:
@@ -271,7 +271,7 @@ def _classes(parsed, label_map, class_names):
         ids = {int(key) for _, _, entry in parsed if entry["texts"] is None for key in entry["class_ids"]}
         listed = class_names if class_names is not None else sorted(texts) or [str(key) for key in sorted(ids)]
         if not listed:
-            raise ValueError("No object is annotated in the records. Pass class_names to read empty pictures.")
+            raise ValueError("No object is annotated in the records. Pass class_names to read empty images.")
         label_map = LabelMap({number + 1: str(name) for number, name in enumerate(listed)})
         if class_names is None and not texts:
             label_map = LabelMap({key: str(key) for key in sorted(ids)})
@@ -287,8 +287,8 @@ def _classes(parsed, label_map, class_names):
     return names, label_of
 
 
-def _record(place, picture, entry, label_of, seen, defects):
-    boxes = entry["boxes"].astype(np.float64) * np.array([picture.height, picture.width] * 2)
+def _record(place, image, entry, label_of, seen, defects):
+    boxes = entry["boxes"].astype(np.float64) * np.array([image.height, image.width] * 2)
     texts, ids = entry["texts"] or [None] * len(boxes), entry["class_ids"]
     if len(boxes) and ids is None and entry["texts"] is None:
         defects.refuse("records without classes", place, f"{place} has boxes and no image/object/class/text or label.")
@@ -298,20 +298,20 @@ def _record(place, picture, entry, label_of, seen, defects):
     if not known.all():
         first = int(np.flatnonzero(~known)[0])
         name = texts[first] if texts[first] else ids[first]
-        message = f"{picture.name}: {unknown_name('class', name, ())} Add it to the label map or to class_names."
+        message = f"{image.name}: {unknown_name('class', name, ())} Add it to the label map or to class_names."
         defects.refuse("unknown class names", place, message)
     rows = {}
     for field in schema.object_fields(schema.GROUND_TRUTH):
         if field.key in entry and field.key != schema.BOXES:
             rows[field.key] = _select(entry[field.key], known)
             if field.moves == schema.AS_RASTER:
-                rows[field.key] = tuple(_mask(mask, picture, place, defects) for mask in rows[field.key])
+                rows[field.key] = tuple(_mask(mask, image, place, defects) for mask in rows[field.key])
     name = entry["file_name"] or f"record_{len(seen):06d}"
     if name in seen:
-        defects.add(KEPT, "duplicate names of pictures", place)
+        defects.add(KEPT, "duplicate names of images", place)
     seen[name] = place
     return make_record(
-        picture=picture,
+        image=image,
         file_name=name,
         image_id=entry["source_id"] or name,
         boxes_abs=boxes[known],
@@ -337,10 +337,10 @@ def _image_labels(entry, label_of):
     return entries
 
 
-def _mask(mask, picture, place, defects):
-    """The mask, or None where it is a picture that cannot be used."""
+def _mask(mask, image, place, defects):
+    """The mask, or None where it is an image that cannot be used."""
     try:
-        return masks.from_png(mask, (picture.height, picture.width)) if isinstance(mask, bytes) else mask
+        return masks.from_png(mask, (image.height, image.width)) if isinstance(mask, bytes) else mask
     except ValueError:
         defects.add(DROPPED, "masks that cannot be used", place)
         return None

@@ -1,4 +1,4 @@
-"""Pascal VOC's XML, one file a picture."""
+"""Pascal VOC's XML, one file an image."""
 
 import pathlib
 import xml.etree.ElementTree as ElementTree
@@ -9,16 +9,16 @@ from keras_detect import schema
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.label_map import find_label_map, read_label_map, write_label_map
 from keras_detect.data.paths import DataPathError, read_bytes
-from keras_detect.data.reading import flag, index_pictures, label_finder, picture_or_refuse
+from keras_detect.data.reading import flag, image_or_refuse, index_images, label_finder
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
 from keras_detect.data.splits import listed_splits, read_split
-from keras_detect.data.writing import PictureFolder, as_dataset
+from keras_detect.data.writing import ImageFolder, as_dataset
 from keras_detect.files import write_file
 from keras_detect.messages import one_line, shown
 from keras_detect.registry import unknown_name
 
 _ANNOTATIONS = ("Annotations", "annotations")
-_PICTURES = ("JPEGImages", "images", "Images")
+_IMAGES = ("JPEGImages", "images", "Images")
 _MAX_BYTES = 32 * 2**20  # of the annotation of one image
 
 
@@ -44,14 +44,14 @@ def read(path, split=None, class_names=None, defects=None):
     parsed = {stem: _parse(folder / f"{stem}.xml", defects) for stem in (wanted if class_names is not None else stems)}
     names = list(class_names) if class_names is not None else _names(parsed, folder)
     label_of = label_finder(names)
-    pictures = _index_pictures(path, folder)
+    images = _index_images(path, folder)
     records = [
-        _record(folder / f"{stem}.xml", parsed[stem], pictures, names, label_of, defects)
+        _record(folder / f"{stem}.xml", parsed[stem], images, names, label_of, defects)
         for stem in wanted
         if parsed[stem]
     ]
     if defects.collect:
-        _note_unlisted(stems, parsed, pictures, defects)
+        _note_unlisted(stems, parsed, images, defects)
     return DetectionDataset([record for record in records if record is not None], names, split=split, defects=defects)
 
 
@@ -69,8 +69,8 @@ def write(dataset, folder, split=None):
         The folder.
     """
     dataset, folder = as_dataset(dataset), pathlib.Path(folder)
-    pictures = PictureFolder(folder / "JPEGImages")
-    names = [pictures.add(record) for record in dataset.records]  # all of them first: a broken one leaves no annotation
+    images = ImageFolder(folder / "JPEGImages")
+    names = [images.add(record) for record in dataset.records]  # all of them first: a broken one leaves no annotation
     stems = [name.rsplit(".", 1)[0] for name in names]
     for record, name, stem in zip(dataset.records, names, stems, strict=True):
         write_file(folder / "Annotations" / f"{stem}.xml", _xml(record, name, dataset.class_names))
@@ -81,7 +81,7 @@ def write(dataset, folder, split=None):
 
 
 def _xml(record, name, class_names):
-    height, width = record.picture.height, record.picture.width
+    height, width = record.image.height, record.image.width
     root = ElementTree.Element("annotation")
     ElementTree.SubElement(root, "filename").text = name
     size = ElementTree.SubElement(root, "size")
@@ -177,45 +177,45 @@ def _content(root):
 def _names(parsed, folder):
     names = sorted({name.strip() for content in parsed.values() if content for name, _, _ in content[2]})
     if not names:
-        raise ValueError(f"No object is annotated in {folder}. Pass class_names to read a set of empty pictures.")
+        raise ValueError(f"No object is annotated in {folder}. Pass class_names to read a set of empty images.")
     return names
 
 
-def _index_pictures(path, folder):
-    places = [path / name for name in _PICTURES if (path / name).is_dir()] or [folder, path]
-    found = index_pictures(places)
+def _index_images(path, folder):
+    places = [path / name for name in _IMAGES if (path / name).is_dir()] or [folder, path]
+    found = index_images(places)
     if not found:
         looked = ", ".join(str(place) for place in places)
-        raise FileNotFoundError(f"No pictures found in {looked}. Wanted: {path / _PICTURES[0]} with the pictures.")
+        raise FileNotFoundError(f"No images found in {looked}. Wanted: {path / _IMAGES[0]} with the images.")
     return found
 
 
-def _note_unlisted(stems, parsed, pictures, defects):
-    """Counts pictures without an annotation, be it one of another split."""
-    used = {pictures.get(stem) for stem in stems} - {None}
-    used |= {pictures.get(content[0]) or pictures.get(stem) for stem, content in parsed.items() if content}
-    for file in sorted(set(pictures.values()) - used):
-        defects.add(KEPT, "pictures without annotation, left out", file.name)
+def _note_unlisted(stems, parsed, images, defects):
+    """Counts images without an annotation, be it one of another split."""
+    used = {images.get(stem) for stem in stems} - {None}
+    used |= {images.get(content[0]) or images.get(stem) for stem, content in parsed.items() if content}
+    for file in sorted(set(images.values()) - used):
+        defects.add(KEPT, "images without annotation, left out", file.name)
 
 
-def _record(file, parsed, pictures, names, label_of, defects):
+def _record(file, parsed, images, names, label_of, defects):
     """The `Record` of an annotation, or None where it is refused."""
     name, size, objects = parsed
-    found = pictures.get(name) or pictures.get(file.stem)
+    found = images.get(name) or images.get(file.stem)
     if found is None:
         message = f"Image not found: {shown(name or file.stem, 200)}, annotated in {file}."
-        defects.refuse("annotations whose picture is missing", file.name, message, FileNotFoundError)
+        defects.refuse("annotations whose image is missing", file.name, message, FileNotFoundError)
         return None
     for class_name, _, _ in objects:
         if label_of(class_name) is None:
             message = f"{file}: {unknown_name('class', class_name.strip(), names)} Add it to class_names."
             defects.refuse("unknown class names", file.name, message)
     objects = [entry for entry in objects if label_of(entry[0]) is not None]
-    picture = picture_or_refuse(found, size, defects, f"annotated in {file}")
-    if picture is None:
+    image = image_or_refuse(found, size, defects, f"annotated in {file}")
+    if image is None:
         return None
     return make_record(
-        picture=picture,
+        image=image,
         file_name=found.name,
         image_id=file.stem,
         boxes_abs=[corners for _, corners, _ in objects],

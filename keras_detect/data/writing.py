@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from keras_detect.data.dataset import DetectionDataset
-from keras_detect.data.image import encode_png, is_picture_name, opened
+from keras_detect.data.image import encode_png, is_image_name, opened
 from keras_detect.data.paths import is_file
 from keras_detect.files import replacing_folder, write_file
 from keras_detect.messages import shown
@@ -193,10 +193,10 @@ def _as_the_user_calls_it(part, folder):
         raise kind(str(error).replace(str(part), str(folder))) from None
 
 
-class PictureFolder:
-    """A folder that pictures are copied into; no two get the same name or the same stem.
+class ImageFolder:
+    """A folder that images are copied into; no two get the same name or the same stem.
 
-    A picture keeps the bytes of its file where they say all there is to say. One whose stored pixels must not be turned
+    An image keeps the bytes of its file where they say all there is to say. One whose stored pixels must not be turned
     upright, or that is held in memory, becomes a PNG.
 
     Args:
@@ -209,17 +209,17 @@ class PictureFolder:
         self._names = {}
 
     def add(self, record):
-        """Writes the picture of a record and returns its name in the folder.
+        """Writes the image of a record and returns its name in the folder.
 
         Raises:
-            ValueError: the picture cannot be read.
+            ValueError: the image cannot be read.
         """
-        content, suffix = encoded(record.picture, record.file_name)
+        content, suffix = encoded(record.image, record.file_name)
         base = pathlib.PurePosixPath(str(record.file_name).replace("\\", "/"))
-        first = _usable_stem(base.stem if is_picture_name(base.name) else base.name)
+        first = _usable_stem(base.stem if is_image_name(base.name) else base.name)
         stem, number = first, 1
         name = f"{stem}{suffix}"
-        # Of another call, such as that of another split: the same picture is the same file, another one is not.
+        # Of another call, such as that of another split: the same image is the same file, another one is not.
         while stem in self._names or self._differs(name, content):
             number += 1
             stem = f"{first}_{number}"
@@ -236,21 +236,21 @@ class PictureFolder:
 def _usable_stem(stem):
     """A file's name without its ending, short enough and without what no file's name may hold."""
     stem = re.sub(r"[\0-\x1f\x7f]", "_", stem.encode("utf-8", "replace").decode())
-    return stem.encode()[:_LONGEST_STEM].decode("utf-8", "ignore") or "picture"
+    return stem.encode()[:_LONGEST_STEM].decode("utf-8", "ignore") or "image"
 
 
-def encoded(picture, file_name):
-    """`(bytes, suffix)` of a picture as a file that every reader shows with the same pixels."""
-    if hasattr(picture, "encoded") and picture.upright:
-        content, suffix = picture.encoded(), pathlib.PurePosixPath(str(file_name)).suffix.lower()
-        suffix = suffix if is_picture_name(f"a{suffix}") else _suffix(content)
+def encoded(image, file_name):
+    """`(bytes, suffix)` of an image as a file that every reader shows with the same pixels."""
+    if hasattr(image, "encoded") and image.upright:
+        content, suffix = image.encoded(), pathlib.PurePosixPath(str(file_name)).suffix.lower()
+        suffix = suffix if is_image_name(f"a{suffix}") else _suffix(content)
         if suffix is not None:
             return content, suffix
-    return encode_png(picture.read()), ".png"
+    return encode_png(image.read()), ".png"
 
 
 def _suffix(content):
-    """The ending of a picture's bytes, None where readers know none."""
+    """The ending of an image's bytes, None where readers know none."""
     with opened(io.BytesIO(content), "the image") as image:
         suffix = {"JPEG": ".jpg", "MPO": ".jpg"}.get(image.format, f".{image.format.lower()}")
-    return suffix if is_picture_name(f"a{suffix}") else None
+    return suffix if is_image_name(f"a{suffix}") else None

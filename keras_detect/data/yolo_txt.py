@@ -1,7 +1,7 @@
-"""YOLO's text files, one a picture, a line a box: `class cx cy width height`, normalised by the picture's sides.
+"""YOLO's text files, one an image, a line a box: `class cx cy width height`, normalised by the image's sides.
 
 Layouts: a `data.yaml` that names the folders of the splits and the classes; or `classes.txt` (`obj.names`) beside
-`images/` and `labels/`, or beside pictures and text files in one folder. A line with the corners of a polygon instead
+`images/` and `labels/`, or beside images and text files in one folder. A line with the corners of a polygon instead
 of a box, as for segmentation, is read as that mask and the box around it.
 """
 
@@ -13,12 +13,12 @@ import numpy as np
 from keras_detect import schema
 from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
-from keras_detect.data.image import is_picture_name
+from keras_detect.data.image import is_image_name
 from keras_detect.data.paths import FILE, FOLDER, DataPathError, files_below, is_file, kind_of, read_text
-from keras_detect.data.reading import picture_or_refuse
+from keras_detect.data.reading import image_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
 from keras_detect.data.splits import USUAL_NAMES, listed_splits, read_split
-from keras_detect.data.writing import PictureFolder, as_dataset
+from keras_detect.data.writing import ImageFolder, as_dataset
 from keras_detect.data.yaml_texts import read_yaml
 from keras_detect.files import write_file
 from keras_detect.messages import shown
@@ -54,13 +54,13 @@ def read(path, split=None, class_names=None, defects=None):
     positions = {name: label for label, name in enumerate(names)}
     # The numbers in the files follow the stored list; without one they are labels.
     labels = {number: positions.get(name) for number, name in enumerate(stored if stored is not None else names)}
-    pictures = _pictures(root, content, split, yaml_file)
-    if not pictures:
+    images = _images(root, content, split, yaml_file)
+    if not images:
         raise ValueError(
-            f"No pictures found in {root}. Wanted: images/ and labels/, or the folders that data.yaml names."
+            f"No images found in {root}. Wanted: images/ and labels/, or the folders that data.yaml names."
         )
-    records = [_record(file, labels, stored or names, defects) for file in pictures]
-    _count_orphans(pictures, defects)
+    records = [_record(file, labels, stored or names, defects) for file in images]
+    _count_orphans(images, defects)
     return DetectionDataset([record for record in records if record is not None], names, split=split, defects=defects)
 
 
@@ -88,9 +88,9 @@ def write(dataset, folder, split=None):
         if stored_names(folder, before, yaml_file) != dataset.class_names:
             raise ValueError(f"{yaml_file} lists other classes. Write into another folder.")
         splits = {key: before[key] for key in _SPLITS if isinstance(before.get(key), str)} | splits
-    pictures = PictureFolder(folder / "images" / split)
+    images = ImageFolder(folder / "images" / split)
     for record in dataset.records:
-        stem = pictures.add(record).rsplit(".", 1)[0]
+        stem = images.add(record).rsplit(".", 1)[0]
         write_file(folder / "labels" / split / f"{stem}.txt", _lines(record))
     lines = ["path: .", *(f"{key}: {place}" for key, place in splits.items())]
     lines += [f"nc: {len(dataset.class_names)}", "names:"]
@@ -170,8 +170,8 @@ def splits(path):
     return folders or listed_splits([root])
 
 
-def _pictures(root, content, split, yaml_file):
-    """Paths of the pictures of a split, or of all, in the order of their names."""
+def _images(root, content, split, yaml_file):
+    """Paths of the images of a split, or of all, in the order of their names."""
     named = {key: content[key] for key in (*_SPLITS, "valid") if content.get(key)}
     if named:
         if split is None:
@@ -186,7 +186,7 @@ def _pictures(root, content, split, yaml_file):
         return list(dict.fromkeys(files))
     folders = [root / "images", root] if split is None else [root / "images" / split, root / split / "images"]
     for folder in folders:
-        files = files_below(folder, is_picture_name) if kind_of(folder) == FOLDER else []
+        files = files_below(folder, is_image_name) if kind_of(folder) == FOLDER else []
         if files:
             return files
     if split is None:
@@ -195,11 +195,11 @@ def _pictures(root, content, split, yaml_file):
     if names is None:
         raise ValueError(f"{root} has no split '{split}'. Available: {', '.join(listed) or 'none'}.")
     wanted = {pathlib.PurePosixPath(name).stem for name in names}
-    return [file for file in _pictures(root, {}, None, yaml_file) if file.stem in wanted]
+    return [file for file in _images(root, {}, None, yaml_file) if file.stem in wanted]
 
 
 def _at(place, bases, yaml_file):
-    """The pictures that one entry of `data.yaml` means: a folder, or a text file that lists pictures."""
+    """The images that one entry of `data.yaml` means: a folder, or a text file that lists images."""
     # Some exports say "../train/images" where they mean "train/images".
     texts = [str(place), re.sub(r"^(\.\./)+", "", str(place))]
     candidates = [base / text for text in texts for base in bases]
@@ -209,46 +209,46 @@ def _at(place, bases, yaml_file):
             f"{yaml_file} names {shown(place)}, which is neither under {bases[0]} nor under {bases[-1]}."
         )
     if kind_of(path) == FOLDER:
-        return files_below(path, is_picture_name)
+        return files_below(path, is_image_name)
     lines = [line.strip() for line in read_text(path, _MAX_LIST).splitlines() if line.strip()]
     return [path.parent / line for line in lines]
 
 
-def _label_file(picture):
-    """Beside the picture, or with the last folder `images` of its path called `labels`."""
-    parts = list(picture.parts)
+def _label_file(image):
+    """Beside the image, or with the last folder `images` of its path called `labels`."""
+    parts = list(image.parts)
     for position in range(len(parts) - 2, -1, -1):
         if parts[position] == "images":
             parts[position] = "labels"
             return pathlib.Path(*parts).with_suffix(".txt")
-    beside = picture.parent / "labels" / f"{picture.stem}.txt"
-    return beside if is_file(beside) else picture.with_suffix(".txt")
+    beside = image.parent / "labels" / f"{image.stem}.txt"
+    return beside if is_file(beside) else image.with_suffix(".txt")
 
 
-def _count_orphans(pictures, defects):
-    """Counts label files without a picture, be it one of another split."""
-    places = {_label_file(picture).parent: picture.parent for picture in pictures}
+def _count_orphans(images, defects):
+    """Counts label files without an image, be it one of another split."""
+    places = {_label_file(image).parent: image.parent for image in images}
     beside = {place: set(place.iterdir()) for place in set(places.values()) if place.is_dir()}
-    known = {picture.stem for files in beside.values() for picture in files if is_picture_name(picture.name)}
-    known |= {picture.stem for picture in pictures}
+    known = {image.stem for files in beside.values() for image in files if is_image_name(image.name)}
+    known |= {image.stem for image in images}
     for folder in sorted(places):
         for file in sorted(folder.glob("*.txt")) if folder.is_dir() else ():
             box = is_file(file) and re.match(r"\s*\d+(\s+[-+.\deE]+){4}", _start(file))
             if box and file.stem not in known:
-                defects.add(DROPPED, "annotations whose picture is missing", file.name)
+                defects.add(DROPPED, "annotations whose image is missing", file.name)
 
 
 def _record(file, labels, names, defects):
-    """The `Record` of a picture, or None where it is refused."""
-    picture = picture_or_refuse(file, None, defects, "named by the data set")
-    if picture is None:
+    """The `Record` of an image, or None where it is refused."""
+    image = image_or_refuse(file, None, defects, "named by the data set")
+    if image is None:
         return None
-    sides = np.array([picture.height, picture.width] * 2, np.float64)
+    sides = np.array([image.height, image.width] * 2, np.float64)
     label_file = _label_file(file)
     rows = _rows(label_file, labels, names, defects)
     if rows is None:
         rows = []
-        defects.add(KEPT, "pictures without annotation file, taken as empty", file.name)
+        defects.add(KEPT, "images without annotation file, taken as empty", file.name)
     polygons = [polygon for _, _, polygon in rows]
     far = [polygon is not None and not np.abs(polygon).max() <= masks.FARTHEST for polygon in polygons]
     if any(far):
@@ -257,18 +257,18 @@ def _record(file, labels, names, defects):
     with np.errstate(over="ignore"):  # a coordinate too large to be a number is dropped as one
         boxes = np.array([box for _, box, _ in rows], np.float64).reshape(-1, 4) * sides
     return make_record(
-        picture=picture,
+        image=image,
         file_name=file.name,
         image_id=file.stem,
         boxes_abs=boxes,
         labels=[label for label, _, _ in rows],
         defects=defects,
-        masks=[_mask(polygon, picture) for polygon in polygons] if any(p is not None for p in polygons) else None,
+        masks=[_mask(polygon, image) for polygon in polygons] if any(p is not None for p in polygons) else None,
     )
 
 
-def _mask(polygon, picture):
-    return None if polygon is None else ((polygon * [picture.width, picture.height]).reshape(-1),)
+def _mask(polygon, image):
+    return None if polygon is None else ((polygon * [image.width, image.height]).reshape(-1),)
 
 
 def _rows(file, labels, names, defects):

@@ -12,7 +12,7 @@ from keras_detect.evaluation.collected import to_host
 
 
 def evaluate_coco(model, data, class_names=None, progress=True, batch_size=8, evaluators=()):
-    """Runs a detector over annotated pictures and computes COCO's metrics, and others where they are wanted.
+    """Runs a detector over annotated images and computes COCO's metrics, and others where they are wanted.
 
     Args:
         model: its `predict_on_batch(x)` returns detections `{"boxes" [B, D, 4], "scores" [B, D], "labels" [B, D],
@@ -21,8 +21,8 @@ def evaluate_coco(model, data, class_names=None, progress=True, batch_size=8, ev
             `"image_size"`, objects are sorted into small, medium and large by their size in the network's input.
         class_names: the K names; default: the model's, else the data set's.
         progress: whether to show a progress bar.
-        batch_size: pictures in a batch where `data` is a `DetectionDataset`.
-        evaluators: further `Evaluator`s of the same class names; they forget what they held and look at these pictures.
+        batch_size: images in a batch where `data` is a `DetectionDataset`.
+        evaluators: further `Evaluator`s of the same class names; they forget what they held and look at these images.
 
     Returns:
         dict, see `COCOEvaluator.result`, with what the `result` of each further evaluator holds.
@@ -40,11 +40,11 @@ def evaluate_coco(model, data, class_names=None, progress=True, batch_size=8, ev
 
 
 def collect_detections(model, data, collected, progress=True, batch_size=8):
-    """Runs a detector over annotated pictures and adds truth and detections to a `Collected`.
+    """Runs a detector over annotated images and adds truth and detections to a `Collected`.
 
     Args:
         model, data, progress, batch_size: see `evaluate_coco`.
-        collected: the `Collected`; the pictures' sizes are the network's input's where y has no `"image_size"`.
+        collected: the `Collected`; the images' sizes are the network's input's where y has no `"image_size"`.
     """
     batches = data.batches(model, batch_size) if hasattr(data, "batches") else data
     largest = 0
@@ -53,7 +53,7 @@ def collect_detections(model, data, collected, progress=True, batch_size=8):
         x = keras.tree.map_structure(to_host, x)
         count = len(keras.tree.flatten(x)[0])
         largest = max(largest, count)
-        # A last batch that is smaller would compile the network once more: repeat its last picture instead.
+        # A last batch that is smaller would compile the network once more: repeat its last image instead.
         filled = keras.tree.map_structure(functools.partial(_fill, count=largest), x)
         detections = model.predict_on_batch(filled)
         detections = {key: to_host(rows)[:count] for key, rows in detections.items()}
@@ -82,7 +82,7 @@ class COCOEvaluation(keras.callbacks.Callback):
         every_n_epochs: evaluate after every n-th epoch and after the last one; other epochs get no entry.
         metrics: names out of `COCO_METRICS` that enter the logs, or "all".
         class_names: the K names; default: the model's, else the data set's.
-        batch_size: pictures in a batch where `validation_data` is a `DetectionDataset`.
+        batch_size: images in a batch where `validation_data` is a `DetectionDataset`.
         progress: whether to show a progress bar.
         evaluators: further `Evaluator`s of the same class names, such as `PascalVOCEvaluator(names)`; the floats of
             their results enter the logs too (`val_voc_map`).

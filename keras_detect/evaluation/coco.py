@@ -9,7 +9,7 @@ from keras_detect import schema
 from keras_detect.evaluation.average_precision import UNDEFINED, mean_of_defined
 from keras_detect.evaluation.collected import Evaluator
 
-# name -> (which table, IoU threshold or None for the mean over 0.50...0.95, area range, detections per picture and
+# name -> (which table, IoU threshold or None for the mean over 0.50...0.95, area range, detections per image and
 # class), in the order of COCO's printed summary
 COCO_METRICS = {
     "map": ("precision", None, "all", 100),
@@ -27,7 +27,7 @@ COCO_METRICS = {
 }
 
 _NO_SIZES = (
-    "COCO's metrics by object size need the pictures' sizes in pixels. Received y without \"image_size\" and no "
+    "COCO's metrics by object size need the images' sizes in pixels. Received y without \"image_size\" and no "
     "image_sizes. Pass image_sizes [B, 2] (height, width)."
 )
 _AREAS = ("all", "small", "medium", "large")
@@ -35,7 +35,7 @@ _MAX_DETECTIONS = (1, 10, 100)
 
 
 class COCOEvaluator(Evaluator):
-    """Collects truth and detections picture by picture and computes COCO's metrics over all of them.
+    """Collects truth and detections image by image and computes COCO's metrics over all of them.
 
     Boxes with `"is_crowd"` are handled as COCO does: they need not be found, and a detection that lies in one (half of
     its area, at the threshold 0.5) does not count.
@@ -50,7 +50,7 @@ class COCOEvaluator(Evaluator):
         self._tables, self._counted = None, None
 
     def update(self, truth, detections, image_sizes=None):
-        """Adds a batch of pictures: see `Collected.update`; the sizes of the pictures are needed.
+        """Adds a batch of images: see `Collected.update`; the sizes of the images are needed.
 
         Raises:
             ValueError: no image sizes, or what `Collected.update` refuses.
@@ -60,12 +60,12 @@ class COCOEvaluator(Evaluator):
         super().update(truth, detections, image_sizes)
 
     def result(self):
-        """The metrics over every picture added.
+        """The metrics over every image added.
 
         Returns:
             dict of the twelve floats named in `COCO_METRICS` and `"map_per_class"`: `{class name: AP}`. As COCO does
             it, a number without any true object to find is -1: a class that is absent does not enter the means, an
-            area range without objects is -1, and everything is -1 without pictures or without truth. With truth and
+            area range without objects is -1, and everything is -1 without images or without truth. With truth and
             no detections the numbers are 0.
         """
         per_class = self.result_per_class()
@@ -94,7 +94,7 @@ class COCOEvaluator(Evaluator):
         }
 
     def curves(self):
-        """The precision-recall curves, for objects of every size and 100 detections a picture and class.
+        """The precision-recall curves, for objects of every size and 100 detections an image and class.
 
         Returns:
             dict: `"iou"` [10], 0.50 to 0.95; `"recall"` [101], 0.00 to 1.00; `"precision"` [10, 101, K], the largest
@@ -110,7 +110,7 @@ class COCOEvaluator(Evaluator):
     def _count(self):
         """faster-coco-eval's tables: precision [T, R, K, areas, maxDets], recall [T, K, areas, maxDets].
 
-        They are kept until pictures are added.
+        They are kept until images are added.
         """
         if self._counted is not self.collected.version:
             self._tables, self._counted = self._count_anew(), self.collected.version

@@ -32,13 +32,13 @@ class Collected:
         self.reset()
 
     def reset(self):
-        """Forgets every picture."""
+        """Forgets every image."""
         self.count = 0
         self.version = object()  # another one after every change
         self._truth, self._found, self._sizes, self._verified = [], [], [], []
 
     def update(self, truth, detections, image_sizes=None):
-        """Adds a batch of pictures; nothing of it is kept where it is refused.
+        """Adds a batch of images; nothing of it is kept where it is refused.
 
         Args:
             truth: `y`: `"boxes"` [B, M, 4] normalised yxyx, `"labels"` [B, M] (rows below 0 are padding); optional
@@ -59,7 +59,7 @@ class Collected:
         count = len(labels)
         if len(detections[schema.SCORES]) != count or (sizes is not None and len(sizes) != count):
             raise ValueError(
-                "Truth, detections and image sizes must cover the same pictures. Received: "
+                "Truth, detections and image sizes must cover the same images. Received: "
                 f"{count} of truth, {len(detections[schema.SCORES])} of detections, "
                 f"{'no' if sizes is None else len(sizes)} sizes"
             )
@@ -116,7 +116,7 @@ class Collected:
         return np.concatenate([np.zeros((0, 2), np.int64), *self._sizes])
 
     def verified(self):
-        """[N, K] bool, which classes are annotated or verified in a picture; None where no picture says so."""
+        """[N, K] bool, which classes are annotated or verified in an image; None where no image says so."""
         if all(rows is None for rows in self._verified):
             return None
         table, first = np.zeros((self.count, len(self.class_names)), bool), 0
@@ -124,8 +124,8 @@ class Collected:
             if rows is None:
                 table[first : first + len(sizes)] = True
             else:
-                pictures, columns = np.nonzero((rows >= 0) & (rows < len(self.class_names)))
-                table[first + pictures, rows[pictures, columns]] = True
+                images, columns = np.nonzero((rows >= 0) & (rows < len(self.class_names)))
+                table[first + images, rows[images, columns]] = True
             first += len(sizes)
         truth = self.truth()
         table[truth.image, truth.labels] = True
@@ -149,7 +149,7 @@ class Evaluator(abc.ABC):
         self.share(Collected(self.class_names) if collected is None else collected)
 
     def share(self, collected):
-        """Looks at the pictures of another `Collected` from now on, and forgets its own."""
+        """Looks at the images of another `Collected` from now on, and forgets its own."""
         if collected.class_names != self.class_names:
             raise ValueError(
                 "Evaluators that share a collection have the same class names. "
@@ -158,16 +158,16 @@ class Evaluator(abc.ABC):
         self.collected = collected
 
     def reset(self):
-        """Forgets every picture."""
+        """Forgets every image."""
         self.collected.reset()
 
     def update(self, truth, detections, image_sizes=None):
-        """Adds a batch of pictures: see `Collected.update`."""
+        """Adds a batch of images: see `Collected.update`."""
         self.collected.update(truth, detections, image_sizes)
 
     @abc.abstractmethod
     def result(self):
-        """The metrics over every picture added, a dict; floats in it may enter the logs of `fit`."""
+        """The metrics over every image added, a dict; floats in it may enter the logs of `fit`."""
 
 
 def to_host(tensor):
@@ -195,6 +195,6 @@ def _check_finite(values, image, name, what):
         wrong = int(np.flatnonzero(~finite)[0])
         advice = "A model that finds this has diverged." if what == "detections" else "Correct the annotation."
         raise ValueError(
-            f"Every {name} in the {what} must be finite. Received {np.asarray(values[wrong]).tolist()} in picture "
+            f"Every {name} in the {what} must be finite. Received {np.asarray(values[wrong]).tolist()} in image "
             f"{int(image[wrong])} of the batch; {int(np.sum(~finite))} such rows. {advice}"
         )

@@ -54,7 +54,7 @@ class _Outcomes:
 class ErrorBreakdown(Evaluator):
     """Sorts every false detection and every missed object into one kind, and says what AP each kind costs.
 
-    Up to `max_detections` a picture, by falling score, each takes the free object of its class that it overlaps most,
+    Up to `max_detections` an image, by falling score, each takes the free object of its class that it overlaps most,
     with an IoU of at least `foreground` (0.5): right. What lies with that share of its area in a crowd of its class
     does not count. Each of the others is the first of these that holds: localisation (`background` = 0.1 <= best IoU
     with its own class < 0.5), classification (best IoU with other classes >= 0.5), duplicate (best IoU with its own
@@ -72,7 +72,7 @@ class ErrorBreakdown(Evaluator):
         class_names: the K class names.
         foreground: IoU from which an object is found.
         background: IoU below which a detection has to do with no object.
-        max_detections: detections of a picture that take part, by falling score.
+        max_detections: detections of an image that take part, by falling score.
         collected: see `Evaluator`.
 
     Raises:
@@ -152,7 +152,7 @@ class ErrorBreakdown(Evaluator):
         )
 
     def _strongest(self):
-        """The `max_detections` best-scored detections of each picture."""
+        """The `max_detections` best-scored detections of each image."""
         found = self.collected.found()
         order = np.lexsort((-found.scores, found.image))
         image = found.image[order]

@@ -1,6 +1,6 @@
 """Which detection meets which true object: overlaps as a sparse list of pairs, and one-to-one assignment, vectorised.
 
-No loop over pictures: all pictures' pairs are formed at once, in chunks that bound memory.
+No loop over images: all images' pairs are formed at once, in chunks that bound memory.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ _PAIRS_AT_ONCE = 1 << 20
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pairs:
-    """Detections and true objects of one picture that overlap.
+    """Detections and true objects of one image that overlap.
 
     Attributes:
         found: [n] int, row of the detection.
@@ -30,7 +30,7 @@ class Pairs:
 
 
 def overlapping(truth, found, at_least, truth_rows=None, over="union"):
-    """The pairs of one picture whose overlap reaches a positive `at_least`, ordered by detection, then by true object.
+    """The pairs of one image whose overlap reaches a positive `at_least`, ordered by detection, then by true object.
 
     Args:
         truth, found: `Objects`, each in the order of the images.
@@ -45,10 +45,10 @@ def overlapping(truth, found, at_least, truth_rows=None, over="union"):
     rows = np.arange(len(truth)) if truth_rows is None else np.arange(len(truth))[truth_rows]
     if not len(rows) or not len(found):
         return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    pictures = int(max(truth.image[rows[-1]], found.image[-1])) + 1
-    per_picture = np.bincount(truth.image[rows], minlength=pictures)
-    first = np.concatenate([[0], np.cumsum(per_picture)])
-    partners = per_picture[found.image]
+    images = int(max(truth.image[rows[-1]], found.image[-1])) + 1
+    per_image = np.bincount(truth.image[rows], minlength=images)
+    first = np.concatenate([[0], np.cumsum(per_image)])
+    partners = per_image[found.image]
     ends = np.cumsum(partners)
     parts, start = [], 0
     while start < len(found):
@@ -111,7 +111,7 @@ def first_claims(truth, ranks):
 def assign(pairs, ranks):
     """One-to-one: by falling score, each detection takes the still free object that it overlaps most.
 
-    Computed for all pictures at once as a stable matching (Gale and Shapley, 1962): a detection asks for its best
+    Computed for all images at once as a stable matching (Gale and Shapley, 1962): a detection asks for its best
     object, the object keeps the best-scored that asked, the others ask for their next. As all objects rank the
     detections alike there is one stable matching, and it is what going through the scores one by one gives.
 

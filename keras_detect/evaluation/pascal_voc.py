@@ -86,7 +86,7 @@ class OpenImagesEvaluator(PascalVOCEvaluator):
     A detection that no single object makes right and that lies, with at least `iou_threshold` of its own area, in a
     group-of box of its class belongs to the group and is not false. With `group_of_weight` 0 (V2) groups need not be
     found; with a weight w (the challenge: 1) a group counts as w objects, found by its best detection. Where the truth
-    has `"verified_labels"`, detections of classes neither annotated nor verified in their picture do not count. Crowds
+    has `"verified_labels"`, detections of classes neither annotated nor verified in their image do not count. Crowds
     are taken as groups. Labels are taken as they are: expand them along the class hierarchy beforehand.
 
     Args:

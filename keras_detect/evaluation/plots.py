@@ -1,4 +1,4 @@
-"""Pictures of metrics: curves, bars, the confusion matrix and the kinds of error; matplotlib without a window."""
+"""Images of metrics: curves, bars, the confusion matrix and the kinds of error; matplotlib without a window."""
 
 import warnings
 
@@ -7,7 +7,7 @@ import numpy as np
 from keras_detect.evaluation.errors import ERROR_KINDS
 from keras_detect.visualization import save_figure
 
-# More classes than these cannot be read in one picture; report.json and the page's table have all of them.
+# More classes than these cannot be read in one image; report.json and the page's table have all of them.
 _CURVES, _BARS, _CELLS, _NUMBERS = 12, 60, 40, 16
 _NAME_LENGTH = 24
 _BLUE, _ORANGE = "#2b6cb0", "#dd6b20"
@@ -19,7 +19,7 @@ def draw_precision_recall(curves, class_names, path):
     Args:
         curves: what `COCOEvaluator.curves` returns.
         class_names: the K class names.
-        path: the picture to write (the suffix chooses the format).
+        path: the image to write (the suffix chooses the format).
     """
     figure = _figure(11, 4.5)
     mean, each = figure.subplots(1, 2)
@@ -54,7 +54,7 @@ def draw_class_precision(per_class, path):
 
     Args:
         per_class: what `COCOEvaluator.result_per_class` returns.
-        path: the picture to write.
+        path: the image to write.
     """
     rows = sorted((values["map"], values["map_50"], name) for name, values in per_class.items() if values["map"] >= 0)
     shown = rows[:_BARS]
@@ -82,7 +82,7 @@ def draw_confusion_matrix(matrix, names, path):
     Args:
         matrix: [K + 1, K + 1] int, see `ConfusionMatrix.matrix`.
         names: of its rows and columns.
-        path: the picture to write.
+        path: the image to write.
     """
     matrix = np.asarray(matrix)
     rows, kinds = np.arange(len(matrix)), len(matrix) - 1
@@ -93,7 +93,7 @@ def draw_confusion_matrix(matrix, names, path):
     shares = shown / np.maximum(matrix.sum(axis=1)[rows, None], 1)
     figure = _figure(*(2.8 + max(2.5, 0.34 * len(rows)), 2.2 + max(2.5, 0.34 * len(rows))))
     axes = figure.subplots()
-    picture = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     labels = [_short(names[row]) for row in rows]
     axes.set_xticks(np.arange(len(rows)), labels=labels, rotation=90, parse_math=False)
     axes.set_yticks(np.arange(len(rows)), labels=labels, parse_math=False)
@@ -103,7 +103,7 @@ def draw_confusion_matrix(matrix, names, path):
             axes.text(j, i, str(shown[i, j]), ha="center", va="center", color=colour, fontsize=8)
     more = f" (the {_CELLS} most confused of {kinds})" if kinds > _CELLS else ""
     axes.set(title=f"confusion matrix{more}", xlabel="found", ylabel="true")
-    figure.colorbar(picture, ax=axes, label="share of the row", shrink=0.7)
+    figure.colorbar(image, ax=axes, label="share of the row", shrink=0.7)
     _save(figure, path)
 
 
@@ -112,7 +112,7 @@ def draw_error_breakdown(result, path):
 
     Args:
         result: what `ErrorBreakdown.result` returns.
-        path: the picture to write.
+        path: the image to write.
     """
     figure = _figure(10, 3.4)
     kinds = list(ERROR_KINDS)

@@ -1,4 +1,4 @@
-"""A folder that shows how good a detector is: report.json, pictures, and a page that opens without a network."""
+"""A folder that shows how good a detector is: report.json, images, and a page that opens without a network."""
 
 import base64
 import html
@@ -17,12 +17,12 @@ REPORT, PAGE = "report.json", "index.html"
 
 
 def write_report(collected, folder, title="Evaluation", details=None, score_threshold=0.3, dataset=None):
-    """Computes every metric over collected pictures and writes the report folder.
+    """Computes every metric over collected images and writes the report folder.
 
     The folder holds `report.json` (all numbers), `precision_recall.png`, `class_precision.png`,
     `confusion_matrix.png`, `errors.png`, where a data set is given up to eight `worst_*.jpg` (the images with the most
     errors: confused, missed or found where nothing is, as `ConfusionMatrix` counts them), and `index.html`, which has
-    the pictures inside and links to nothing. It is written under another name and renamed when it is whole; an earlier
+    the images inside and links to nothing. It is written under another name and renamed when it is whole; an earlier
     report of that name is replaced.
 
     Args:
@@ -31,18 +31,18 @@ def write_report(collected, folder, title="Evaluation", details=None, score_thre
         title: heading of the page.
         details: dict of texts shown under it (the model, the data).
         score_threshold: of the confusion matrix and of the worst images, see `ConfusionMatrix`.
-        dataset: the `DetectionDataset` of the collected pictures, in the same order; None for no worst images.
+        dataset: the `DetectionDataset` of the collected images, in the same order; None for no worst images.
 
     Returns:
         What report.json holds, a dict.
 
     Raises:
-        ValueError: see `report_folder`; pictures without sizes; or a data set with another number of pictures.
+        ValueError: see `report_folder`; images without sizes; or a data set with another number of images.
     """
     folder = report_folder(folder)
     if dataset is not None and len(dataset) != collected.count:
         raise ValueError(
-            f"The data set needs the collected pictures. Received: {len(dataset)} of them, {collected.count} collected."
+            f"The data set needs the collected images. Received: {len(dataset)} of them, {collected.count} collected."
         )
     report, figures = _measure(collected, score_threshold, dataset)
     report = {"title": title, "details": dict(details or {}), **report}
@@ -78,7 +78,7 @@ def _measure(collected, score_threshold, dataset):
     errors = ErrorBreakdown(names, collected=collected).result()
     per_class = coco.result_per_class()
     report = {
-        "pictures": collected.count,
+        "images": collected.count,
         "objects": sum(values["objects"] for values in per_class.values()),
         "detections": len(found),
         "coco": {key: value for key, value in coco.result().items() if key in COCO_METRICS},
@@ -120,17 +120,17 @@ td:first-child { text-align: left } img { max-width: 100% } p.note { color: #4a5
 _COLUMNS = ("objects", "detections", "map", "map_50", "map_75", "mar_100")
 
 
-def _page(report, pictures):
-    """The HTML page, its pictures inside."""
+def _page(report, images):
+    """The HTML page, its images inside."""
     images = {
         path.name: f"data:image/{'png' if path.suffix == '.png' else 'jpeg'};base64,"
         + base64.b64encode(path.read_bytes()).decode()
-        for path in pictures
+        for path in images
     }
     confusion, errors = report["confusion"], report["errors"]
     iou, score = confusion["confusion_thresholds"]["iou"], confusion["confusion_thresholds"]["score"]
     details = [*report["details"].items()]
-    details += [(key, f"{report[key]:,}") for key in ("pictures", "objects", "detections")]
+    details += [(key, f"{report[key]:,}") for key in ("images", "objects", "detections")]
     others = {
         "Pascal VOC mAP, IoU 0.5": report["pascal_voc"]["voc_map"],
         "weighted Pascal VOC mAP, IoU 0.5": report["pascal_voc"]["weighted_voc_map"],
@@ -163,7 +163,7 @@ def _page(report, pictures):
         _image(images, "confusion_matrix.png"),
         "<h2>Errors</h2>",
         _note(
-            "After TIDE (Bolya et al. 2020), over the 100 strongest detections of a picture; foreground threshold IoU "
+            "After TIDE (Bolya et al. 2020), over the 100 strongest detections of an image; foreground threshold IoU "
             f"{thresholds['foreground']:g}, background threshold IoU {thresholds['background']:g}. A cost is the AP50 "
             f"that would be won without that kind alone, measured from {_number(errors['error_ap'])}."
         ),

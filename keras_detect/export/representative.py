@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_detect.data.image import as_pixels, as_uint8, is_picture_name
+from keras_detect.data.image import as_pixels, as_uint8, is_image_name
 from keras_detect.data.load import load_dataset
 
 
@@ -59,5 +59,5 @@ def _bare_images(folder):
     if not folder.is_dir():
         return []
     entries = sorted(folder.iterdir())
-    pictures = [entry for entry in entries if is_picture_name(entry.name)]
-    return pictures if len(pictures) == len(entries) else []
+    images = [entry for entry in entries if is_image_name(entry.name)]
+    return images if len(images) == len(entries) else []

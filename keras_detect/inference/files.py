@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from tqdm import tqdm
 
 from keras_detect import schema
-from keras_detect.data.image import as_pixels, is_picture_name
+from keras_detect.data.image import as_pixels, is_image_name
 from keras_detect.data.json_values import json_value
 from keras_detect.data.paths import FILE, FOLDER, kind_of
 from keras_detect.files import replacing_files, write_json
@@ -111,7 +111,7 @@ def image_files(names: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
         path = pathlib.Path(name).expanduser()
         kind = kind_of(path)
         if kind == FOLDER:
-            inside = sorted(entry for entry in path.iterdir() if is_picture_name(entry.name))
+            inside = sorted(entry for entry in path.iterdir() if is_image_name(entry.name))
             if not inside:
                 raise ValueError(f"The folder {path} holds no image.")
             paths += inside

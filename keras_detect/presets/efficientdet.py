@@ -1,6 +1,6 @@
 """The EfficientDets of upstream's zoo, as their authors published them.
 
-The published table calls D6 1280x1280; its config, which rules, says 1408x1408. D7 is D6 on larger pictures.
+The published table calls D6 1280x1280; its config, which rules, says 1408x1408. D7 is D6 on larger images.
 """
 
 from keras_detect.presets.preset import Preset, add

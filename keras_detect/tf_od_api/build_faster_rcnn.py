@@ -141,7 +141,7 @@ def _pyramid(node, row, trainable, resizer, cropper):
     if multiple > 1 and any(side is None or side % multiple for side in sides):
         raise node.error(
             "pad_to_multiple",
-            f"found {multiple} (32 if left out) with pictures of {sides}; supported: multiples of it, or 1",
+            f"found {multiple} (32 if left out) with images of {sides}; supported: multiples of it, or 1",
         )
     hyperparams, _ = build_parts.conv_hyperparams(node.message("conv_hyperparams", required=True))
     hyperparams = dataclasses.replace(hyperparams, batch_norm_trainable=trainable and hyperparams.batch_norm_trainable)
@@ -165,7 +165,7 @@ def _pyramid(node, row, trainable, resizer, cropper):
 
 
 def _padded_sides(resizer):
-    """`(height, width)` of preprocessed pictures; `None` where they depend on the picture."""
+    """`(height, width)` of preprocessed images; `None` where they depend on the image."""
     if isinstance(resizer, FixedShapeResizer):
         return resizer.height, resizer.width
     if isinstance(resizer, KeepAspectRatioResizer) and resizer.pad_to_max_dimension:

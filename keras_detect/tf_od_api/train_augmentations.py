@@ -93,7 +93,7 @@ def _ssd_crop(node):
 
 
 def _zoom(node):
-    """Scales of 1 to `scale_max` as crops; the smaller ones, which pad the picture, have no counterpart."""
+    """Scales of 1 to `scale_max` as crops; the smaller ones, which pad the image, have no counterpart."""
     return RandomIoUCrop(
         min_overlaps=(),
         min_area=1.0 / max(node.scalar("scale_max", float, 2.0), 1.0) ** 2,

@@ -28,7 +28,7 @@ class TrainingConfig:
     """The training half of a `pipeline.config`; weights of the losses are part of the model.
 
     Attributes:
-        batch_size: pictures in a step, over all devices.
+        batch_size: images in a step, over all devices.
         num_steps: steps to train for; None for no end.
         optimizer: a Keras optimizer, to be compiled into one model.
         augmentations: parts of `keras_detect.transforms`, for `DetectionDataset.batches(augment=...)`.
@@ -37,8 +37,8 @@ class TrainingConfig:
         fine_tune_checkpoint_type: "classification", "detection", "fine_tune" or "full", as given.
         freeze_variables: patterns of the original's variable names that do not train, as given.
         update_trainable_variables: patterns of the only ones that do, as given; empty for all.
-        max_number_of_boxes: truth rows per picture.
-        train_data: `DataSource` of the training pictures.
+        max_number_of_boxes: truth rows per image.
+        train_data: `DataSource` of the training images.
         eval_data: tuple of `DataSource`, one per evaluation set.
         ignored: list of `Unread(path, line)`: fields that are not carried over.
     """

@@ -1,7 +1,7 @@
 """ImageNet weights of keras.applications into our backbones: which network fits which row, as tables of layer names.
 
 Equal to keras.applications are the `resnet_v1_*_keras` rows at any size, and MobileNetV1, MobileNetV2 and EfficientNet
-for pictures whose sides are multiples of 32: a network of keras.applications that was built without a size pads maps of
+for images whose sides are multiples of 32: a network of keras.applications that was built without a size pads maps of
 odd sides another way. The zoo's `resnet_v1_*` rows have another arithmetic and are refused.
 """
 
@@ -22,7 +22,7 @@ from keras_detect.weights.keras_file import existing_file, reason
 from keras_detect.weights.keras_model import NetworkWeights, is_dense, network_with, source_name
 
 ODD_SIDES = (
-    "equal to keras.applications for pictures whose sides are multiples of 32; maps of odd sides are padded otherwise"
+    "equal to keras.applications for images whose sides are multiples of 32; maps of odd sides are padded otherwise"
 )
 
 

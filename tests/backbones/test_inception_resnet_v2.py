@@ -53,7 +53,7 @@ def test_the_last_block_is_linear():
 
 
 def test_average_pooling_leaves_the_border_out():
-    """A picture of ones stays one: SAME divides by the pixels that exist (4 in a corner), not by 9."""
+    """An image of ones stays one: SAME divides by the pixels that exist (4 in a corner), not by 9."""
     inputs = keras.Input((None, None, 1))
     model = with_ones(inputs, mixed(inputs, Mixed("mixed", ((Conv(1, 1),), (Conv(1, 1),)), "average", 1), PLAIN))
     for call in goldens.both_modes(lambda x: model(x)):
@@ -69,7 +69,7 @@ def test_a_reduction_halves_any_size(side):
 
 @pytest.mark.skipif(goldens.BACKEND == "jax", reason="compiles 244 convolutions; the arithmetic is tested above")
 def test_the_originals_convolutions_one_by_one():
-    """Every convolution and batch norm up to C4 on the golden's picture, by eight of its numbers and the deviation."""
+    """Every convolution and batch norm up to C4 on the golden's image, by eight of its numbers and the deviation."""
     with networks.undrawn():
         backbone = InceptionResNetV2()
     weights = networks.golden_weights(GOLDEN)
@@ -83,8 +83,8 @@ def test_the_originals_convolutions_one_by_one():
     for index, layer in enumerate(layers):
         for weight in layer.weights:
             weight.assign(weights[f"{prefix}{index}/{weight.name}"])
-    picture = golden_picture(backbone)
-    outputs = goldens.compiled(keras.Model(backbone.input, [layer.output for layer in layers]))(picture)
+    image = golden_image(backbone)
+    outputs = goldens.compiled(keras.Model(backbone.input, [layer.output for layer in layers]))(image)
     for index, (layer, output) in enumerate(zip(layers, outputs, strict=True)):
         row, output = rows[index], keras.ops.convert_to_numpy(output)
         scale = np.abs(output).max()
@@ -93,18 +93,16 @@ def test_the_originals_convolutions_one_by_one():
         np.testing.assert_allclose(output.std(), row["std"], rtol=1e-4, err_msg=layer.name)
 
 
-def golden_picture(backbone):
+def golden_image(backbone):
     """The noise, 240 x 320, doubled to 480 x 640 by the original's kernel and padded below with black, then scaled.
 
     Doubling by source = target / 2 keeps a pixel and puts the mean of two between them; the last one is repeated.
     """
-    picture = np.random.RandomState(0).randint(0, 256, (1, 240, 320, 3)).astype("float32")
+    image = np.random.RandomState(0).randint(0, 256, (1, 240, 320, 3)).astype("float32")
     for axis in (1, 2):
-        following = np.concatenate([picture, picture.take([-1], axis)], axis).take(
-            range(1, picture.shape[axis] + 1), axis
-        )
-        shape = list(picture.shape)
+        following = np.concatenate([image, image.take([-1], axis)], axis).take(range(1, image.shape[axis] + 1), axis)
+        shape = list(image.shape)
         shape[axis] *= 2
-        picture = np.stack([picture, (picture + following) / 2], axis + 1).reshape(shape)
-    picture = np.pad(picture, ((0, 0), (0, 160), (0, 0), (0, 0)))
-    return backbone.preprocess(keras.ops.convert_to_tensor(picture))
+        image = np.stack([image, (image + following) / 2], axis + 1).reshape(shape)
+    image = np.pad(image, ((0, 0), (0, 160), (0, 0), (0, 0)))
+    return backbone.preprocess(keras.ops.convert_to_tensor(image))

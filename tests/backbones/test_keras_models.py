@@ -70,7 +70,7 @@ def test_features_are_the_models_own():
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("size", [(65, 100), (131, 90), (64, 64)])
-def test_any_picture_gives_levels_of_the_stated_size(padding, size):
+def test_any_image_gives_levels_of_the_stated_size(padding, size):
     """ceil(H / stride), though 65 pixels give "to_32" two rows for three, and valid convolutions lose the border."""
     backbone = from_keras_model(small_model(padding))
     for call in goldens.both_modes(lambda x: backbone(x, training=False)):
@@ -79,7 +79,7 @@ def test_any_picture_gives_levels_of_the_stated_size(padding, size):
 
 
 def test_a_lost_border_is_padded_evenly_and_padding_behind_is_cut():
-    """Stride 8 of a picture of 44 rows, padded to 64: 8 rows. Of 5 that are left, 1 is added before and 2 behind.
+    """Stride 8 of an image of 44 rows, padded to 64: 8 rows. Of 5 that are left, 1 is added before and 2 behind.
 
     ceil(44 / 8) = 6 of these 8 rows stay. Of 9 rows, one too many, the first 6 stay.
     """

@@ -142,7 +142,7 @@ def test_a_model_is_re_headed_for_other_classes(trained, tmp_path):
 )
 def test_bad_input_ends_in_one_line(arguments, message, trained, shapes, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "text.jpg").write_text("no picture at all")
+    (tmp_path / "text.jpg").write_text("no image at all")
     places = {
         "EMPTY": tmp_path / "empty",
         "TEXT": tmp_path / "text.jpg",
@@ -301,8 +301,8 @@ def test_what_was_chosen_is_printed_and_kept(shapes, tmp_path, capsys):
     options = ("--model", "tests_tiny", "--image_size", 64, "--epochs", 1, "--freeze", "backbone/conv_[12]_*")
     assert run("train", "--data", shapes, "--output", tmp_path / "run", *options) == 0
     printed = capsys.readouterr().out
-    assert "training: <DetectionDataset: 9 pictures" in printed
-    assert "validation: the split 'val': <DetectionDataset: 4 pictures" in printed
+    assert "training: <DetectionDataset: 9 images" in printed
+    assert "validation: the split 'val': <DetectionDataset: 4 images" in printed
     assert "frozen: 6 of " in printed
     assert "recipe for ssd from random weights: epochs 1, batch_size 8, learning_rate 0.001, " in printed
     row = ROWS["ssd"]

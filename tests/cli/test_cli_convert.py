@@ -49,8 +49,8 @@ def test_a_model_file_that_is_the_restored_model(checkpoint, tmp_path, capsys):
         np.testing.assert_array_equal(
             keras.ops.convert_to_numpy(ours[name]), keras.ops.convert_to_numpy(value), err_msg=name
         )
-    picture = np.random.RandomState(0).randint(0, 256, (1, 240, 320, 3)).astype("float32")
-    found, wanted = saved.predict_on_batch(picture), direct.predict_on_batch(picture)
+    image = np.random.RandomState(0).randint(0, 256, (1, 240, 320, 3)).astype("float32")
+    found, wanted = saved.predict_on_batch(image), direct.predict_on_batch(image)
     np.testing.assert_allclose(np.asarray(found["scores"]), np.asarray(wanted["scores"]), atol=1e-6)
 
 

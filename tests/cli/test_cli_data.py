@@ -30,7 +30,7 @@ def test_convert_data(drawn, tmp_path, capsys):
     splits = ("--splits", "train", "val")
     assert run("convert_data", "--data", drawn, "--to", "yolo", "--output", tmp_path / "yolo", *splits) == 0
     assert len(load_dataset(tmp_path / "yolo", "train")) == 3
-    assert "3 pictures" in capsys.readouterr().out
+    assert "3 images" in capsys.readouterr().out
     assert run("convert_data", "--data", drawn, "--to", "voc", "--output", drawn, *splits) == 2
     assert "output must differ" in capsys.readouterr().err
     assert run("convert_data", "--data", tmp_path / "yolo", "--from", "coco", "--to", "voc", "--output", tmp_path) == 2
@@ -39,15 +39,15 @@ def test_convert_data(drawn, tmp_path, capsys):
 def test_check_says_whether_training_would_start(drawn, tmp_path, capsys):
     assert run("check", "--data", drawn, "--split", "train", "--output", tmp_path / "check.json") == 0
     assert "training would start" in capsys.readouterr().out
-    picture = drawn / "images" / "shapes_0_00001.png"
-    Image.open(picture).save(picture, "JPEG", quality=95)  # its header is whole, its last rows are not
-    picture.write_bytes(picture.read_bytes()[:-200])
+    image = drawn / "images" / "shapes_0_00001.png"
+    Image.open(image).save(image, "JPEG", quality=95)  # its header is whole, its last rows are not
+    image.write_bytes(image.read_bytes()[:-200])
     assert run("check", "--data", drawn, "--split", "train", "--output", tmp_path / "check.json") == 1
     assert "refused" in capsys.readouterr().out
     assert json.loads((tmp_path / "check.json").read_text())["training_would_start"] is False
     assert run("train", "--data", drawn, "--train_split", "train", "--output", tmp_path / "run") == 2
     error = capsys.readouterr().err
-    assert "1 pictures that cannot be decoded: damaged or cut off (shapes_0_00001.png)" in error
+    assert "1 images that cannot be decoded: damaged or cut off (shapes_0_00001.png)" in error
     assert not (tmp_path / "run").exists()
 
 
@@ -55,7 +55,7 @@ def test_statistics(drawn, tmp_path, capsys):
     assert run("statistics", "--data", drawn, "--split", "train", "--output", tmp_path / "s", "--num_anchors", 2) == 0
     assert "k-means anchors" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "s").iterdir()} == {"statistics.json", "statistics.png", "gallery.png"}
-    assert json.loads((tmp_path / "s" / "statistics.json").read_text())["pictures"] == 3
+    assert json.loads((tmp_path / "s" / "statistics.json").read_text())["images"] == 3
 
 
 def test_the_module_is_the_command(tmp_path):

@@ -34,7 +34,7 @@ def _rows():
 
 @pytest.fixture(scope="module", params=_rows())
 def backbone(request):
-    """The backbone with numbers from numpy, and its levels for one picture of odd size."""
+    """The backbone with numbers from numpy, and its levels for one image of odd size."""
     with networks.undrawn():
         backbone = get_backbone(request.param)()
     rng = np.random.default_rng(0)

@@ -17,38 +17,38 @@ from tests.data.mutation import Mutation, changed, written
 from tests.data.mutations_of_text import of_coco, of_text, of_voc
 
 NAMES = ["circle", "star"]
-PICTURES = {"a.jpg": "JPEG", "b.png": "PNG", "c.bmp": "BMP", "d.gif": "GIF", "e.webp": "WEBP", "f.tif": "TIFF"}
+IMAGES = {"a.jpg": "JPEG", "b.png": "PNG", "c.bmp": "BMP", "d.gif": "GIF", "e.webp": "WEBP", "f.tif": "TIFF"}
 
 
 def write_bases(folder):
-    """Writes the good data sets, a folder each: the formats, and one with a picture of every kind."""
+    """Writes the good data sets, a folder each: the formats, and one with an image of every kind."""
     drawn = shapes_dataset(3, image_size=48, class_names=NAMES, empty_share=0.0)
     for format in ("coco", "voc", "yolo", "csv", "tfrecord"):
         write_dataset(drawn, folder / format, format)
     write_dataset(drawn, folder / "json_map", "tfrecord")
     (folder / "json_map" / "label_map.pbtxt").unlink()
     write_label_map(folder / "json_map" / "label_map.json", drawn.class_names)
-    images = folder / "pictures" / "images"
+    images = folder / "images" / "images"
     images.mkdir(parents=True)
-    for number, (name, format) in enumerate(PICTURES.items()):
-        picture = Image.fromarray(drawn[number % 3]["image"]).resize((64 + number, 48))
-        picture.save(images / name, format)
-    entries = [{"id": i, "file_name": name, "width": 64 + i, "height": 48} for i, name in enumerate(PICTURES)]
+    for number, (name, format) in enumerate(IMAGES.items()):
+        image = Image.fromarray(drawn[number % 3]["image"]).resize((64 + number, 48))
+        image.save(images / name, format)
+    entries = [{"id": i, "file_name": name, "width": 64 + i, "height": 48} for i, name in enumerate(IMAGES)]
     rows = [{"id": i, "image_id": i, "category_id": 1, "bbox": [4, 4, 20, 20]} for i in range(len(entries))]
     content = {"images": entries, "annotations": rows, "categories": [{"id": 1, "name": "circle"}]}
-    (folder / "pictures" / "instances.json").write_text(json.dumps(content))
+    (folder / "images" / "instances.json").write_text(json.dumps(content))
 
 
 def mutations(seed=0):
     """All of them, in an order that depends on the seed alone."""
     rng = np.random.default_rng(seed)
-    files = [("pictures", f"images/{name}") for name in PICTURES]
+    files = [("images", f"images/{name}") for name in IMAGES]
     files += [("coco", "instances.json"), ("voc", "Annotations/shapes_0_00000.xml"), ("csv", "annotations.csv")]
     files += [("yolo", "data.yaml"), ("yolo", "labels/train/shapes_0_00000.txt")]
     files += [("tfrecord", "data.record-00000-of-00001"), ("tfrecord", "label_map.pbtxt")]
     files += [("json_map", "label_map.json")]
     made = [mutation for base, file in files for mutation in _of_bytes(base, file, rng)]
-    made += [*_of_pictures(), *of_coco(), *of_voc(), *of_text(), *_of_records()]
+    made += [*_of_images(), *of_coco(), *of_voc(), *of_text(), *_of_records()]
     names = [mutation.name for mutation in made]
     if len(set(names)) < len(names):
         raise ValueError("two mutations have the same name")
@@ -109,12 +109,12 @@ def _linked(target):
     return spoil
 
 
-# ------------------------------------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------------------------------------ images
 
 
-def _of_pictures():
+def _of_images():
     def one(file, what, content):
-        return Mutation("pictures", f"images/{file}", what, written(content), seen=True)
+        return Mutation("images", f"images/{file}", what, written(content), seen=True)
 
     yield one("b.png", "a bomb: 60000 x 60000 pixels in the header", lambda: png_bytes(60000, 60000))
     yield one("b.png", "a bomb: 20000 x 20000 black pixels", lambda: png_bytes(20000, 20000, 20000))
@@ -175,9 +175,9 @@ def _jpeg(height, width):
     return bytes(content)
 
 
-def _saved(picture, format, **options):
+def _saved(image, format, **options):
     buffer = io.BytesIO()
-    picture.save(buffer, format, **options)
+    image.save(buffer, format, **options)
     return buffer.getvalue()
 
 
@@ -209,9 +209,9 @@ def _of_records():
     for key in [boxes[0], boxes[3], *rest]:
         for what, value in odd.items():
             yield one(f"{key}: {what}", feature(key, value), seen=key == "image/encoded")
-    yield one("a bomb as picture", feature("image/encoded", [png_bytes(60000, 60000)]))
-    yield one("a cut picture", lambda example: _cut_picture(example))
-    yield one("a mask that is no picture", feature("image/object/mask", [b"mask"]))
+    yield one("a bomb as image", feature("image/encoded", [png_bytes(60000, 60000)]))
+    yield one("a cut image", lambda example: _cut_image(example))
+    yield one("a mask that is no image", feature("image/object/mask", [b"mask"]))
     yield one("a mask that is a bomb", feature("image/object/mask", [png_bytes(60000, 60000)]))
     yield one("no feature", lambda example: example.Clear())
     framed = {
@@ -254,7 +254,7 @@ def _with_example(change):
     return spoil
 
 
-def _cut_picture(example):
+def _cut_image(example):
     encoded = example.features.feature["image/encoded"].bytes_list
     encoded.value[0] = encoded.value[0][: len(encoded.value[0]) // 2]
 

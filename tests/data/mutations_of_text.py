@@ -77,7 +77,7 @@ def of_coco():
         "lists": [[]] * 3,
     }.items():
         yield _json_mutation(f"keypoints of {what}", "annotations", 0, "keypoints", value, seen=True)
-    yield _json_mutation("the id of another picture", "images", 0, "id", 2, seen=True)
+    yield _json_mutation("the id of another image", "images", 0, "id", 2, seen=True)
     yield _json_mutation("a file outside", "images", 0, "file_name", "../../../../etc/passwd", seen=True)
     yield _json_mutation("a name twice", "categories", 0, "name", "star", seen=True)
     for what, text in {
@@ -87,7 +87,7 @@ def of_coco():
         "a number of 100,000 digits": '{"images": ' + "9" * 100_000 + "}",
         "only a number": "5",
         "only null": "null",
-        "a picture": b"\x89PNG\r\n\x1a\n" + bytes(100),
+        "an image": b"\x89PNG\r\n\x1a\n" + bytes(100),
     }.items():
         yield Mutation("coco", "instances.json", what, written(text), seen=True)
 

@@ -12,7 +12,7 @@ from keras_detect.data import DetectionDataset, check_dataset, load_dataset, sha
 from keras_detect.data.record import DROPPED, KEPT, REFUSED, REPAIRED
 from keras_detect.transforms.resizers import FixedShapeResizer
 from tests import goldens
-from tests.data.test_load import coco, picture, voc
+from tests.data.test_load import coco, voc, write_image
 
 
 def found(report):
@@ -23,16 +23,16 @@ def found(report):
 def test_a_good_data_set(tmp_path):
     write_dataset(shapes_dataset(6, image_size=32, empty_share=0.0, class_names=["circle"]), tmp_path, "coco")
     report = check_dataset(tmp_path)
-    assert (report.ok, report.pictures, found(report)) == (True, 6, {})
-    assert str(report).endswith("6 pictures\nnothing is wrong\ntraining would start")
+    assert (report.ok, report.images, found(report)) == (True, 6, {})
+    assert str(report).endswith("6 images\nnothing is wrong\ntraining would start")
 
 
 def test_real_data():
     report = check_dataset(goldens.require_shared("data/coco_free"), decode=False)
     rows = found(report)
     assert report.ok
-    assert rows["grey pictures, repeated into three channels"] == (REPAIRED, 1, ("000000000086.jpg",))
-    assert rows["pictures without objects, taken as background"] == (KEPT, 1, ("000000000508.jpg",))
+    assert rows["grey images, repeated into three channels"] == (REPAIRED, 1, ("000000000086.jpg",))
+    assert rows["images without objects, taken as background"] == (KEPT, 1, ("000000000508.jpg",))
     assert rows["classes without objects"][1] == 11  # 69 of 80 classes, says its README
     bccd = check_dataset(goldens.require_shared("data/bccd"), decode=False)
     assert found(bccd)["boxes of zero area"][:2] == (DROPPED, 2)
@@ -43,7 +43,7 @@ def test_everything_wrong_with_a_coco_folder_in_one_table(tmp_path):
     rows = [
         box,
         box,  # twice: the same box and class
-        box | {"bbox": [30, 10, 20, 5]},  # leaves the picture of 40 x 20
+        box | {"bbox": [30, 10, 20, 5]},  # leaves the image of 40 x 20
         box | {"bbox": [50, 1, 4, 4]},  # outside
         box | {"bbox": [5, 5, 0, 4]},  # without area
         box | {"bbox": [9, 9, -4, 4]},  # reversed
@@ -56,43 +56,43 @@ def test_everything_wrong_with_a_coco_folder_in_one_table(tmp_path):
     ]
     coco(tmp_path, rows)
     content = json.loads((tmp_path / "instances.json").read_text())
-    picture(tmp_path / "images" / "twin.jpg")
-    picture(tmp_path / "images" / "unlisted.jpg")
-    (tmp_path / "images" / "text.jpg").write_text("no picture")
+    write_image(tmp_path / "images" / "twin.jpg")
+    write_image(tmp_path / "images" / "unlisted.jpg")
+    (tmp_path / "images" / "text.jpg").write_text("no image")
     whole = (tmp_path / "images" / "a.jpg").read_bytes()
     (tmp_path / "images" / "cut.jpg").write_bytes(whole[:-10])
     names = ("a.jpg", "twin.jpg", "text.jpg", "cut.jpg", "absent.jpg")
     content["images"] = [{"id": 5 + i, "file_name": name, "width": 40, "height": 20} for i, name in enumerate(names)]
     content["images"] += [{"id": 5, "file_name": "b.jpg"}, {"id": 20}]
     content["images"] += [{"id": 21, "file_name": "unsized.jpg", "width": 80, "height": 20}]
-    picture(tmp_path / "images" / "unsized.jpg")
+    write_image(tmp_path / "images" / "unsized.jpg")
     (tmp_path / "instances.json").write_text(json.dumps(content))
     report = check_dataset(tmp_path)
     counts = {kind: (action, count) for kind, (action, count, _) in found(report).items()}
     assert counts == {
-        "unreadable pictures": (REFUSED, 1),
-        "pictures that cannot be decoded: damaged or cut off": (REFUSED, 1),
-        "annotations whose picture is missing": (REFUSED, 1),
+        "unreadable images": (REFUSED, 1),
+        "images that cannot be decoded: damaged or cut off": (REFUSED, 1),
+        "annotations whose image is missing": (REFUSED, 1),
         "annotated sizes that differ from the file": (REFUSED, 1),
-        "duplicate ids of pictures": (REFUSED, 1),
+        "duplicate ids of images": (REFUSED, 1),
         'entries of "images" without id or file_name': (REFUSED, 1),
-        "annotations without a picture": (REFUSED, 1),
+        "annotations without an image": (REFUSED, 1),
         "annotations without a readable bbox": (REFUSED, 1),
         "unknown class ids": (REFUSED, 1),
-        "boxes outside the picture": (DROPPED, 1),
+        "boxes outside the image": (DROPPED, 1),
         "boxes of zero area": (DROPPED, 1),
         "reversed boxes": (DROPPED, 1),
         "boxes with a coordinate that is no number": (DROPPED, 1),
         "masks that cannot be used": (DROPPED, 1),
-        "boxes that left the picture, clipped": (REPAIRED, 1),
+        "boxes that left the image, clipped": (REPAIRED, 1),
         "duplicate boxes of one class": (KEPT, 1),
         "duplicate ids of annotations, which nothing reads": (KEPT, 1),
-        "duplicate pictures": (KEPT, 1),
-        "pictures without annotation, left out": (KEPT, 1),
-        "pictures without objects, taken as background": (KEPT, 2),
+        "duplicate images": (KEPT, 1),
+        "images without annotation, left out": (KEPT, 1),
+        "images without objects, taken as background": (KEPT, 2),
         "classes without objects": (KEPT, 1),
     }
-    assert (report.ok, report.pictures) == (False, 2)
+    assert (report.ok, report.images) == (False, 2)
     assert str(report).splitlines()[-1] == "training would not start: correct what is refused"
     with pytest.raises(ValueError, match=r"instances\.json"):
         load_dataset(tmp_path)
@@ -112,23 +112,23 @@ def test_everything_wrong_with_a_voc_folder(tmp_path):
     rows = found(check_dataset(tmp_path, class_names=["c"]))
     assert rows["unreadable annotations"] == (REFUSED, 1, ("xml.xml",))
     assert rows["annotations that are not Pascal VOC"] == (REFUSED, 1, ("nobox.xml",))
-    assert rows["annotations whose picture is missing"] == (REFUSED, 1, ("lost.xml",))
+    assert rows["annotations whose image is missing"] == (REFUSED, 1, ("lost.xml",))
     assert rows["unknown class names"] == (REFUSED, 1, ("other.xml",))
-    assert "found.jpg" in rows["pictures without annotation, left out"][2]
+    assert "found.jpg" in rows["images without annotation, left out"][2]
 
 
 @pytest.mark.parametrize(
     ("mode", "name", "kind"),
     [
-        ("L", "a.png", "grey pictures, repeated into three channels"),
-        ("CMYK", "a.jpg", "CMYK pictures, converted to RGB"),
-        ("I;16", "a.png", "pictures of 16 bits or more, of which the high byte is taken"),
-        ("RGBA", "a.png", "pictures with transparency, which is left out"),
-        ("P", "a.png", "palette pictures, converted to RGB"),
+        ("L", "a.png", "grey images, repeated into three channels"),
+        ("CMYK", "a.jpg", "CMYK images, converted to RGB"),
+        ("I;16", "a.png", "images of 16 bits or more, of which the high byte is taken"),
+        ("RGBA", "a.png", "images with transparency, which is left out"),
+        ("P", "a.png", "palette images, converted to RGB"),
     ],
 )
-def test_kinds_of_pictures(tmp_path, mode, name, kind):
-    voc(tmp_path, [("c", 0, 0, 4, 4)], picture_name=name)
+def test_kinds_of_images(tmp_path, mode, name, kind):
+    voc(tmp_path, [("c", 0, 0, 4, 4)], image_name=name)
     Image.new(mode, (40, 20)).save(tmp_path / "JPEGImages" / name)
     report = check_dataset(tmp_path)
     assert (report.ok, found(report)) == (True, {kind: (REPAIRED, 1, (name,))})
@@ -139,18 +139,18 @@ def test_exif_and_endings(tmp_path):
     exif[0x0112] = 6
     for name, size in (("shown", (20, 40)), ("stored", (40, 20))):
         voc(tmp_path / name, [("c", 0, 0, 4, 4)], annotated=size)
-        picture(tmp_path / name / "JPEGImages" / "a.jpg", exif=exif)
+        write_image(tmp_path / name / "JPEGImages" / "a.jpg", exif=exif)
     (action, count, _), *_ = found(check_dataset(tmp_path / "shown")).values()
     assert (action, count) == (REPAIRED, 1)
     assert next(iter(found(check_dataset(tmp_path / "stored")).values()))[0] == KEPT
     voc(tmp_path / "ending", [("c", 0, 0, 4, 4)])
     Image.new("RGB", (40, 20)).save(tmp_path / "ending" / "JPEGImages" / "a.jpg", "PNG")
-    kind = "pictures whose ending is not their format, read by their content"
+    kind = "images whose ending is not their format, read by their content"
     assert found(check_dataset(tmp_path / "ending")) == {kind: (KEPT, 1, ("a.jpg",))}
 
 
 def test_in_memory_and_imbalance():
-    """60 objects of class a, one of b (below 60 / 50), none of c; a picture twice; a file name twice."""
+    """60 objects of class a, one of b (below 60 / 50), none of c; an image twice; a file name twice."""
     image = np.zeros((8, 8, 3), np.uint8)
     boxes = [[[0, 0, (i + 1) / 64, 1] for i in range(60)], [[0, 0, 1, 1]]]
     data = DetectionDataset.from_arrays([image, image], boxes, [[0] * 60, [1]], ["a", "b", "c"], file_names=["x", "x"])
@@ -159,8 +159,8 @@ def test_in_memory_and_imbalance():
     assert found(report) == {
         "classes with fewer than 1/50 of the most frequent one's objects": (KEPT, 1, ("b",)),
         "classes without objects": (KEPT, 1, ("c",)),
-        "duplicate names of pictures": (KEPT, 1, ("x",)),
-        "duplicate pictures": (KEPT, 1, ("x = x",)),
+        "duplicate names of images": (KEPT, 1, ("x",)),
+        "duplicate images": (KEPT, 1, ("x = x",)),
     }
     empty = DetectionDataset.from_arrays([image], [[]], [[]], ["a"]).check()
     assert not empty.ok
@@ -168,7 +168,7 @@ def test_in_memory_and_imbalance():
 
 
 class OneAnchor:
-    """What a check asks of a model: a resizer, and anchors in its predictions; here the left half of the picture."""
+    """What a check asks of a model: a resizer, and anchors in its predictions; here the left half of the image."""
 
     resizer = FixedShapeResizer(height=16, width=16)
     class_names = None
@@ -179,7 +179,7 @@ class OneAnchor:
 
 
 def test_objects_that_no_anchor_fits():
-    """The anchor overlaps the left half by 1, the whole picture by 0.5, the right half by 0; a crowd is not asked."""
+    """The anchor overlaps the left half by 1, the whole image by 0.5, the right half by 0; a crowd is not asked."""
     image = np.zeros((8, 8, 3), np.uint8)
     boxes = [[0, 0, 1, 0.5], [0, 0, 1, 1], [0, 0.5, 1, 1], [0, 0.6, 1, 1]]
     crowd = [[False, False, False, True]]
@@ -191,7 +191,7 @@ def test_objects_that_no_anchor_fits():
 def test_what_cannot_be_read_at_all(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
         report = check_dataset(path)
-        assert (report.ok, report.pictures, len(report.rows())) == (False, 0, 1)
+        assert (report.ok, report.images, len(report.rows())) == (False, 0, 1)
     (coco(tmp_path, []) / "instances.json").write_text("{")
     ((action, kind, _, places),) = check_dataset(tmp_path).rows()
     assert action == REFUSED
@@ -208,9 +208,9 @@ def test_sixteen_bits_of_colour(tmp_path):
     pixels = zlib.compress(20 * (b"\0" + 40 * bytes([0x12, 0x34, 0xAB, 0xCD, 0x00, 0xFF])))
     header = struct.pack(">IIBBBBB", 40, 20, 16, 2, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    voc(tmp_path, [("c", 0, 0, 4, 4)], picture_name="a.png")
+    voc(tmp_path, [("c", 0, 0, 4, 4)], image_name="a.png")
     (tmp_path / "JPEGImages" / "a.png").write_bytes(content)
-    kind = "pictures of 16 bits or more, of which the high byte is taken"
+    kind = "images of 16 bits or more, of which the high byte is taken"
     assert found(check_dataset(tmp_path)) == {kind: (REPAIRED, 1, ("a.png",))}
     data = load_dataset(tmp_path)
     ((x, _),) = data.batches(FixedShapeResizer(height=20, width=40), 1)
@@ -245,19 +245,19 @@ def test_different_numbers_of_keypoints():
 
 
 @pytest.mark.parametrize("name", ["coco", "voc", "yolo", "csv", "tfrecord"])
-def test_pictures_of_other_splits_are_not_missing(tmp_path, name):
+def test_images_of_other_splits_are_not_missing(tmp_path, name):
     data = shapes_dataset(6, image_size=32, empty_share=0.0, class_names=["circle"])
     write_dataset(data.subset([0, 1]), tmp_path, name, split="train")
     write_dataset(data.subset([2, 3, 4]), tmp_path, name, split="val")
     for split, count in (("train", 2), ("val", 3)):
         report = check_dataset(tmp_path, split)
-        assert (report.pictures, found(report)) == (count, {})
+        assert (report.images, found(report)) == (count, {})
 
 
 def test_split_lists_beside_yolos_labels_in_one_folder(tmp_path):
-    """Only the label file without a picture is an orphan, not that of the other split's picture."""
+    """Only the label file without an image is an orphan, not that of the other split's image."""
     for name in ("a", "b"):
-        picture(tmp_path / "images" / f"{name}.png")
+        write_image(tmp_path / "images" / f"{name}.png")
     for name in ("a", "b", "orphan"):
         (tmp_path / "labels").mkdir(exist_ok=True)
         (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
@@ -265,4 +265,4 @@ def test_split_lists_beside_yolos_labels_in_one_folder(tmp_path):
     (tmp_path / "splits").mkdir()
     (tmp_path / "splits" / "train.txt").write_text("a\n")
     rows = found(check_dataset(tmp_path, "train"))
-    assert rows == {"annotations whose picture is missing": (DROPPED, 1, ("orphan.txt",))}
+    assert rows == {"annotations whose image is missing": (DROPPED, 1, ("orphan.txt",))}

@@ -18,7 +18,7 @@ ROWS = ("is_crowd", "is_difficult", "is_group_of", "areas", "weights")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Pictures of coco_free with all 5 crowds, the empty one, the grey one and some others; and of each format."""
+    """Images of coco_free with all 5 crowds, the empty one, the grey one and some others; and of each format."""
     data = load_dataset(goldens.require_shared("data/coco_free"))
     special = [i for i, record in enumerate(data.records) if record.is_crowd.any() or not len(record.boxes)]
     grey = [i for i, record in enumerate(data.records) if record.file_name == "000000000086.jpg"]
@@ -32,7 +32,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def everything():
-    """Two drawn pictures whose three boxes have all that an example can have, and one picture without boxes."""
+    """Two drawn images whose three boxes have all that an example can have, and one image without boxes."""
     rng = np.random.default_rng(0)
     shapes = [(20, 30), (25, 15), (16, 16)]
     images = [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in shapes]
@@ -68,8 +68,8 @@ def assert_same(first, second, held):
     assert theirs.keys() == by_stem(first).keys()
     for name, record in by_stem(first).items():
         other = theirs[name]
-        size = (record.picture.height, record.picture.width)
-        assert (other.picture.height, other.picture.width) == size
+        size = (record.image.height, record.image.width)
+        assert (other.image.height, other.image.width) == size
         np.testing.assert_allclose(other.boxes, record.boxes, atol=1e-6)
         np.testing.assert_array_equal(other.labels, record.labels)
         for key in held & set(ROWS):
@@ -107,8 +107,8 @@ def test_a_round_trip_between_two_formats_loses_no_box(photos, tmp_path, first, 
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_pictures_keep_their_pixels(photos, name):
-    """JPEG files keep their bytes; the grey picture is among them."""
+def test_images_keep_their_pixels(photos, name):
+    """JPEG files keep their bytes; the grey image is among them."""
     data, written = photos
     through = {pathlib.PurePosixPath(e["file_name"]).stem: e["image"] for e in load_dataset(written[name][0])}
     for example in data:
@@ -154,7 +154,7 @@ def test_everything_lost_is_counted(everything, tmp_path):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_two_splits_share_a_folder(everything, tmp_path, name):
-    """Two different pictures of one name get two names."""
+    """Two different images of one name get two names."""
     train, val = everything.subset([0, 2]), everything.subset([1])
     clash = everything.subset([0])
     for split, data in (("train", train), ("val", val), ("test", clash)):
@@ -167,7 +167,7 @@ def test_two_splits_share_a_folder(everything, tmp_path, name):
             np.testing.assert_allclose(ours["boxes"], theirs["boxes"], atol=1e-6)
 
 
-def test_pictures_of_one_name_stay_two(tmp_path):
+def test_images_of_one_name_stay_two(tmp_path):
     images = [np.full((8, 8, 3), value, np.uint8) for value in (0, 9)]
     data = DetectionDataset.from_arrays(images, [[[0, 0, 1, 1]]] * 2, [[0]] * 2, ["a"], file_names=["x/a", "y/a"])
     for name in ("coco", "voc", "yolo", "csv"):
@@ -186,13 +186,13 @@ def test_the_label_map_of_the_record(everything, tmp_path):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_picture_lost_on_the_way_leaves_nothing_that_looks_whole(tmp_path, name):
-    """The second of two pictures vanishes after the data set was read: no format is recognised in what was written."""
+def test_an_image_lost_on_the_way_leaves_nothing_that_looks_whole(tmp_path, name):
+    """The second of two images vanishes after the data set was read: no format is recognised in what was written."""
     source = tmp_path / "source"
-    pictures = [np.full((20, 20, 3), shade, np.uint8) for shade in (10, 200)]
+    images = [np.full((20, 20, 3), shade, np.uint8) for shade in (10, 200)]
     boxes = [[[0.1, 0.1, 0.9, 0.9]]] * 2
     names = ["first.png", "second.png"]
-    drawn = DetectionDataset.from_arrays(pictures, boxes, [[0], [0]], ["square"], file_names=names)
+    drawn = DetectionDataset.from_arrays(images, boxes, [[0], [0]], ["square"], file_names=names)
     write_dataset(drawn, source, "coco")
     data = load_dataset(source)
     next(source.rglob("second.png")).unlink()

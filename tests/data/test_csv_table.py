@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from keras_detect.data import load_dataset
-from tests.data.test_load import picture
+from tests.data.test_load import write_image
 
 HEAD = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
 
 
 def table(folder, text, name="boxes.csv"):
-    picture(folder / "images" / "a.jpg")
+    write_image(folder / "images" / "a.jpg")
     (folder / name).write_text(text)
     return folder
 
@@ -30,9 +30,9 @@ def test_open_images_columns_are_normalised(tmp_path):
     assert data[0]["is_group_of"].tolist() == [True]
 
 
-def test_optional_columns_and_empty_pictures(tmp_path):
+def test_optional_columns_and_empty_images(tmp_path):
     text = HEAD.strip() + ",is_crowd,area,weight\na.jpg,40,20,c,0,0,4,4,true,9,0.5\nb.jpg,40,20,,,,,,,,\n"
-    picture(tmp_path / "images" / "b.jpg")
+    write_image(tmp_path / "images" / "b.jpg")
     data = load_dataset(table(tmp_path, text))
     assert [len(example["boxes"]) for example in data] == [1, 0]
     assert (data[0]["is_crowd"].tolist(), data[0]["areas"].tolist()) == ([True], [9.0])
@@ -41,7 +41,7 @@ def test_optional_columns_and_empty_pictures(tmp_path):
 
 def test_splits_by_column_and_by_file(tmp_path):
     text = HEAD.strip() + ",split\na.jpg,40,20,c,0,0,4,4,val\nb.jpg,40,20,d,0,0,4,4,train\n"
-    picture(tmp_path / "images" / "b.jpg")
+    write_image(tmp_path / "images" / "b.jpg")
     data = load_dataset(table(tmp_path, text), "val")
     assert [record.file_name for record in data.records] == ["a.jpg"]
     with pytest.raises(ValueError, match=r"no split 'test'. Available: train, val"):
@@ -88,7 +88,7 @@ def test_every_split_has_the_labels_of_all(tmp_path):
     for split, lines in rows.items():
         table(tmp_path / "files", HEAD + lines, f"{split}.csv")
     for place in ("column", "files"):
-        picture(tmp_path / place / "images" / "b.jpg")
+        write_image(tmp_path / place / "images" / "b.jpg")
         for split, labels in (("train", [2, 1]), ("val", [0])):
             data = load_dataset(tmp_path / place, split)
             assert (data.class_names, data[0]["labels"].tolist()) == (["a", "b", "c"], labels)

@@ -7,7 +7,7 @@ from absl import logging
 from PIL import Image
 
 from keras_detect.data import DetectionDataset, load_dataset, pipeline, write_coco
-from keras_detect.data.image import PYTHON, TF_JPEG, TF_PNG, find_picture
+from keras_detect.data.image import PYTHON, TF_JPEG, TF_PNG, find_image
 from keras_detect.transforms import RandomHorizontalFlip
 from keras_detect.transforms.resizers import FixedShapeResizer, IdentityResizer, KeepAspectRatioResizer
 from tests import goldens
@@ -16,7 +16,7 @@ SMALL = FixedShapeResizer(height=8, width=12)
 
 
 def numbered(count=7, crowd=False, weights=False):
-    """Pictures filled with their number; picture i has i % 3 boxes, each with a corner that tells it apart."""
+    """Images filled with their number; image i has i % 3 boxes, each with a corner that tells it apart."""
     rows = [i % 3 for i in range(count)]
     boxes = [[[0.1 * j, 0.05 * i, 0.5, 0.9] for j in range(n)] for i, n in enumerate(rows)]
     return DetectionDataset.from_arrays(
@@ -35,7 +35,7 @@ def collect(batches):
 
 
 def order(batches):
-    return [int(picture[0, 0, 0]) for x, _ in collect(batches) for picture in x]
+    return [int(image[0, 0, 0]) for x, _ in collect(batches) for image in x]
 
 
 def test_examples_and_subsets():
@@ -43,7 +43,7 @@ def test_examples_and_subsets():
     assert (len(data), data.max_boxes, data[4]["image"][0, 0, 0], data[4]["boxes"].shape) == (7, 2, 4, (1, 4))
     assert [example["image_id"] for example in data[2:5]] == [2, 3, 4]
     assert [example["file_name"] for example in data.subset([5, 0])] == ["image_000005", "image_000000"]
-    assert repr(data) == "<DetectionDataset: 7 pictures, 6 boxes, 2 classes>"
+    assert repr(data) == "<DetectionDataset: 7 images, 6 boxes, 2 classes>"
 
 
 def test_batches_are_padded_and_in_order():
@@ -88,7 +88,7 @@ def test_a_smaller_max_boxes_warns(monkeypatch):
     monkeypatch.setattr(logging, "warning", lambda text, *args: lines.append(text % args))
     batches = numbered().batches(SMALL, 7, max_boxes=1)
     assert collect(batches)[0][1]["labels"].tolist() == [[-1], [0], [0], [-1], [0], [0], [-1]]
-    assert lines == ["max_boxes=1 leaves out 2 boxes of crowded pictures."]
+    assert lines == ["max_boxes=1 leaves out 2 boxes of crowded images."]
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -101,12 +101,12 @@ def test_order_is_new_every_epoch_and_the_same_every_run(cache, augment):
         return [collect(batches) for _ in range(3)]
 
     first, second, other = epochs(1), epochs(1), epochs(2)
-    numbers = [[int(picture[0, 0, 0]) for x, _ in epoch for picture in x] for epoch in first]
+    numbers = [[int(image[0, 0, 0]) for x, _ in epoch for image in x] for epoch in first]
     assert all(sorted(epoch) == list(range(30)) for epoch in numbers)
     assert numbers[0] != numbers[1] != numbers[2] and numbers[0] != list(range(30))
     for ours, theirs in zip(keras.tree.flatten(first), keras.tree.flatten(second), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert numbers[0] != [int(picture[0, 0, 0]) for x, _ in other[0] for picture in x]
+    assert numbers[0] != [int(image[0, 0, 0]) for x, _ in other[0] for image in x]
 
 
 def test_augmentation_differs_between_epochs_without_shuffling():
@@ -116,11 +116,11 @@ def test_augmentation_differs_between_epochs_without_shuffling():
     assert not np.array_equal(first, second)
 
 
-def test_cache_reads_each_picture_once(monkeypatch):
+def test_cache_reads_each_image_once(monkeypatch):
     data = numbered(6)
     reads = []
     monkeypatch.setattr(
-        "keras_detect.data.image.ArrayPicture.read", lambda self: reads.append(1) or self.pixels, raising=True
+        "keras_detect.data.image.ArrayImage.read", lambda self: reads.append(1) or self.pixels, raising=True
     )
     plain, cached = data.batches(SMALL, 2), data.batches(SMALL, 2, cache=True)
     for batches, expected in ((plain, 18), (cached, 6)):
@@ -135,18 +135,18 @@ def test_cache_reads_each_picture_once(monkeypatch):
     assert len(reads) == 12
 
 
-def test_pictures_are_what_the_models_resizer_makes_of_them():
+def test_images_are_what_the_models_resizer_makes_of_them():
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (20 + 5 * i, 33, 3)).astype(np.uint8) for i in range(3)]
     data = DetectionDataset.from_arrays(images, [[]] * 3, [[]] * 3, ["a"])
     for resizer in (SMALL, FixedShapeResizer(height=24, width=40, kernel="legacy")):
         (x, _) = collect(data.batches(resizer, 3))[0]
-        for picture, image in zip(x, images, strict=True):
-            assert np.abs(picture.astype(int) - resizer.resize_image(image)[0]).max() <= 1
+        for resized, image in zip(x, images, strict=True):
+            assert np.abs(resized.astype(int) - resizer.resize_image(image)[0]).max() <= 1
 
 
 @pytest.mark.parametrize("pad", [True, False])
-def test_padded_pictures_come_with_their_true_shapes(pad):
+def test_padded_images_come_with_their_true_shapes(pad):
     """Sides 20 x 40 and 40 x 20 at 16...24: factor min(16/20, 24/40) = 0.6: 12 x 24 and 24 x 12 on 24 x 24."""
     images = [np.full((20, 40, 3), 9, np.uint8), np.full((40, 20, 3), 9, np.uint8)]
     data = DetectionDataset.from_arrays(images, [[]] * 2, [[]] * 2, ["a"])
@@ -179,16 +179,16 @@ def test_tensorflow_decodes_what_pillow_does(tmp_path, kind):
     if "cut" in kind:
         file.write_bytes(file.read_bytes()[:-200])
     decoder = {"jpeg": TF_JPEG, "grey jpeg": TF_JPEG, "png": TF_PNG, "grey png": TF_PNG}.get(kind, PYTHON)
-    picture = find_picture(file)
-    assert picture.decoder == decoder
+    image = find_image(file)
+    assert image.decoder == decoder
     if "cut" in kind:
         with pytest.raises(ValueError, match=r"Not a readable image: .*a.jpeg"):
-            picture.read()
+            image.read()
         return
-    record = DetectionDataset.from_arrays([picture.read()], [[]], [[]], ["a"]).records[0]
-    data = DetectionDataset([type(record)(**{**vars(record), "picture": picture})], ["a"])
+    record = DetectionDataset.from_arrays([image.read()], [[]], [[]], ["a"]).records[0]
+    data = DetectionDataset([type(record)(**{**vars(record), "image": image})], ["a"])
     x, _ = collect(data.batches(FixedShapeResizer(height=48, width=64), 1))[0]
-    assert np.abs(x[0].astype(int) - picture.read()).max() <= 1
+    assert np.abs(x[0].astype(int) - image.read()).max() <= 1
 
 
 def test_decoders_may_differ_within_a_data_set(tmp_path):
@@ -197,11 +197,11 @@ def test_decoders_may_differ_within_a_data_set(tmp_path):
     Image.new("CMYK", (30, 20), (0, 0, 0, 0)).save(tmp_path / "images" / "image_000000.png", format="JPEG")
     Image.fromarray(np.full((20, 31, 3), 200, np.uint8)).save(tmp_path / "images" / "image_000001.png", format="JPEG")
     mixed = load_dataset(tmp_path)
-    assert [record.picture.decoder for record in mixed.records] == [PYTHON, TF_JPEG, TF_PNG]
+    assert [record.image.decoder for record in mixed.records] == [PYTHON, TF_JPEG, TF_PNG]
     assert order(mixed.batches(SMALL, 2)) == [255, 200, 2]
 
 
-def test_a_damaged_picture_is_named_while_training(tmp_path):
+def test_a_damaged_image_is_named_while_training(tmp_path):
     write_coco(numbered(3), tmp_path)
     file = tmp_path / "images" / "image_000001.png"
     file.write_bytes(file.read_bytes()[:50])  # the header and the beginning of the pixels
@@ -213,7 +213,7 @@ def test_errors_say_what_is_wanted():
     image = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(ValueError, match=r"label 2 in image_000000"):
         DetectionDataset.from_arrays([image], [[[0, 0, 1, 1]]], [[2]], ["a", "b"])
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         DetectionDataset([], ["a"])
     with pytest.raises(ValueError, match="repeated: a"):
         DetectionDataset.from_arrays([image], [[]], [[]], ["a", "a"])
@@ -260,7 +260,7 @@ def test_rows_of_an_example_that_are_none(rows, message):
         DetectionDataset.from_examples([example | rows], ["a"])
 
 
-def test_an_empty_picture_with_an_empty_list_of_keypoints():
+def test_an_empty_image_with_an_empty_list_of_keypoints():
     image = np.zeros((8, 8, 3), np.uint8)
     empty = {"image": image, "boxes": [], "labels": [], "keypoints": [], "keypoint_visibility": []}
     one = {"image": image, "boxes": [[0, 0, 1, 1]], "labels": [0.0], "keypoints": [[[0.5, 0.25]]]}

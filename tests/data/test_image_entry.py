@@ -19,8 +19,8 @@ from keras_detect.data.image import (
     ImageError,
     as_pixels,
     check_decodes,
-    find_picture,
-    read_picture,
+    find_image,
+    read_image,
 )
 from keras_detect.data.record import REFUSED
 from keras_detect.transforms.resizers import FixedShapeResizer, IdentityResizer
@@ -114,11 +114,11 @@ def coco(folder, images):
 def test_every_good_kind_is_passed_and_decoded_alike(tmp_path):
     folder = coco(tmp_path / "data", good())
     report = check_dataset(folder)
-    assert report.ok and report.pictures == len(good())
+    assert report.ok and report.images == len(good())
     data = load_dataset(folder)
     for (x, _), record in zip(data.batches(IdentityResizer(), 1), data.records, strict=True):
         x = np.asarray(x["images"] if isinstance(x, dict) else x)[0]
-        difference = np.abs(x.astype(int) - as_pixels(record.picture.path).astype(int))
+        difference = np.abs(x.astype(int) - as_pixels(record.image.path).astype(int))
         assert difference.max() <= 1, record.file_name
 
 
@@ -131,8 +131,8 @@ def test_what_check_passes_training_decodes(tmp_path):
     for name in images:
         path = str(folder / "images" / name)
         try:
-            picture = find_picture(path)
-            check_decodes(picture, picture.encoded(), name)
+            found = find_image(path)
+            check_decodes(found, found.encoded(), name)
             passed[name] = images[name]
         except ImageError as error:
             refused += 1
@@ -143,7 +143,7 @@ def test_what_check_passes_training_decodes(tmp_path):
             assert name in str(error)
     assert refused > 80 and len(passed) > 40
     report = check_dataset(folder)
-    assert not report.ok and report.pictures == len(passed)
+    assert not report.ok and report.images == len(passed)
     assert sum(row[2] for row in report.rows() if row[0] == REFUSED) == refused
     whole = coco(tmp_path / "passed", passed)
     assert check_dataset(whole).ok
@@ -181,8 +181,8 @@ def test_too_many_pixels_are_refused_by_the_header(what, tmp_path, monkeypatch, 
     path.write_bytes(BOMBS[what]())
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     for enter in (
-        lambda: find_picture(path),
-        lambda: read_picture(path),
+        lambda: find_image(path),
+        lambda: read_image(path),
         lambda: as_pixels(path),
         lambda: as_pixels(path.read_bytes()),
         lambda: draw_boxes(path, [], []),
@@ -228,7 +228,7 @@ def test_the_option(tmp_path, monkeypatch):
     with pixel_limit(10**9):
         data = load_dataset(folder)
         assert as_pixels(path).shape == (30, 40, 3)
-    assert data.records[0].picture.max_pixels == 10**9 and data.check().ok
+    assert data.records[0].image.max_pixels == 10**9 and data.check().ok
     for wrong in (0, -1, True, 1.5, "many", 10**400 - 10**400):
         with pytest.raises(ValueError, match="max_pixels is a positive integer"), pixel_limit(wrong):
             pass

@@ -22,28 +22,26 @@ def warnings(monkeypatch):
     return lines
 
 
-def picture(path, size=(40, 20), mode="RGB", **save):
+def write_image(path, size=(40, 20), mode="RGB", **save):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, 0).save(path, **save)
 
 
-def voc(folder, objects, name="a", size=(40, 20), picture_name=None, annotated=None):
-    """One VOC annotation and its picture; `objects` are (class, xmin, ymin, xmax, ymax)."""
-    picture_name = picture_name or f"{name}.jpg"
-    picture(folder / "JPEGImages" / picture_name, size)
+def voc(folder, objects, name="a", size=(40, 20), image_name=None, annotated=None):
+    """One VOC annotation and its image; `objects` are (class, xmin, ymin, xmax, ymax)."""
+    image_name = image_name or f"{name}.jpg"
+    write_image(folder / "JPEGImages" / image_name, size)
     width, height = annotated or size
     body = "".join(OBJECT.format(*entry) for entry in objects)
-    text = (
-        f"<annotation><filename>{picture_name}</filename><size><width>{width}</width><height>{height}</height></size>"
-    )
+    text = f"<annotation><filename>{image_name}</filename><size><width>{width}</width><height>{height}</height></size>"
     (folder / "Annotations").mkdir(exist_ok=True)
     (folder / "Annotations" / f"{name}.xml").write_text(f"{text}{body}</annotation>")
     return folder
 
 
 def coco(folder, annotations, categories=({"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}), **image):
-    """One picture of 40 x 20 with COCO annotations."""
-    picture(folder / "images" / "a.jpg")
+    """One image of 40 x 20 with COCO annotations."""
+    write_image(folder / "images" / "a.jpg")
     entry = {"id": 5, "file_name": "a.jpg", "width": 40, "height": 20} | image
     rows = [{"id": i + 1, "image_id": 5, "iscrowd": 0} | row for i, row in enumerate(annotations)]
     content = {"images": [entry], "annotations": rows, "categories": list(categories)}
@@ -95,9 +93,9 @@ def test_coco_boxes_and_category_ids_with_gaps(tmp_path):
 
 def test_bccd_reads_the_same_both_ways(warnings):
     folder = goldens.require_shared("data/bccd")
-    for split, pictures in (("train", 205), ("val", 87), ("test", 72), (None, 364)):
+    for split, images in (("train", 205), ("val", 87), ("test", 72), (None, 364)):
         as_coco, as_voc = (load_dataset(folder, split=split, format=name) for name in ("coco", "voc"))
-        assert len(as_coco) == len(as_voc) == pictures
+        assert len(as_coco) == len(as_voc) == images
         assert as_coco.class_names == as_voc.class_names == ["Platelets", "RBC", "WBC"]
         by_name = {record.file_name: record for record in as_voc.records}
         for record in as_coco.records:
@@ -108,7 +106,7 @@ def test_bccd_reads_the_same_both_ways(warnings):
     assert warnings[-1].endswith("dropped boxes of zero area: 2 (BloodImage_00338.jpg, BloodImage_00343.jpg)")
 
 
-def test_coco_free_has_crowds_grey_pictures_and_an_empty_one(warnings):
+def test_coco_free_has_crowds_grey_images_and_an_empty_one(warnings):
     data = load_dataset(goldens.require_shared("data/coco_free"))
     assert (len(data), sum(len(record.boxes) for record in data.records), len(data.class_names)) == (72, 505, 80)
     assert sum(int(record.is_crowd.sum()) for record in data.records) == 5
@@ -128,9 +126,9 @@ def test_defective_boxes_are_repaired_with_one_warning(tmp_path, warnings):
     assert data[1]["boxes"].shape == (0, 4)
     assert len(warnings) == 1
     assert "dropped boxes of zero area: 2 (a.jpg, b.jpg)" in warnings[0]
-    assert "dropped boxes outside the picture: 1 (a.jpg)" in warnings[0]
+    assert "dropped boxes outside the image: 1 (a.jpg)" in warnings[0]
     assert "dropped reversed boxes: 1 (a.jpg)" in warnings[0]
-    assert "repaired boxes that left the picture, clipped: 1 (a.jpg)" in warnings[0]
+    assert "repaired boxes that left the image, clipped: 1 (a.jpg)" in warnings[0]
 
 
 def test_a_coordinate_that_is_no_number_is_dropped(tmp_path, warnings):
@@ -139,7 +137,7 @@ def test_a_coordinate_that_is_no_number_is_dropped(tmp_path, warnings):
     assert "no number: 1 (a.jpg)" in warnings[0]
 
 
-def test_a_picture_without_objects_stays(tmp_path, warnings):
+def test_an_image_without_objects_stays(tmp_path, warnings):
     voc(tmp_path, [])
     voc(tmp_path, [("c", 0, 0, 4, 4)], name="b")
     data = load_dataset(tmp_path)
@@ -162,14 +160,14 @@ def test_splits(tmp_path, place, line):
 
 
 def test_coco_one_file_per_split(tmp_path):
-    """COCO's own layout: annotations/instances_<split>2017.json, pictures in <split>2017/."""
+    """COCO's own layout: annotations/instances_<split>2017.json, images in <split>2017/."""
     for split in ("train", "val"):
         coco(tmp_path / split, [])
         (tmp_path / "annotations").mkdir(exist_ok=True)
         (tmp_path / split / "instances.json").rename(tmp_path / "annotations" / f"instances_{split}2017.json")
         (tmp_path / split / "images").rename(tmp_path / f"{split}2017")
     data = load_dataset(tmp_path, split="val")
-    assert data.records[0].picture.path == str(tmp_path / "val2017" / "a.jpg")
+    assert data.records[0].image.path == str(tmp_path / "val2017" / "a.jpg")
     with pytest.raises(ValueError, match=r"several annotation files: .*train2017.json, .*val2017.json"):
         load_dataset(tmp_path)
 
@@ -191,7 +189,7 @@ def test_exif_rotation_follows_the_annotated_size(tmp_path):
     exif[0x0112] = 6
     for name, size, shape in (("shown", (20, 40), (40, 20, 3)), ("stored", (40, 20), (20, 40, 3))):
         voc(tmp_path / name, [("c", 0, 0, 4, 4)], annotated=size)
-        picture(tmp_path / name / "JPEGImages" / "a.jpg", exif=exif)
+        write_image(tmp_path / name / "JPEGImages" / "a.jpg", exif=exif)
         assert load_dataset(tmp_path / name)[0]["image"].shape == shape
 
 
@@ -208,7 +206,7 @@ def test_exif_rotation_follows_the_annotated_size(tmp_path):
     ],
 )
 def test_every_mode_becomes_rgb(tmp_path, mode, name, value, expected):
-    voc(tmp_path, [("c", 0, 0, 4, 4)], picture_name=name)
+    voc(tmp_path, [("c", 0, 0, 4, 4)], image_name=name)
     Image.new(mode, (40, 20), value).save(tmp_path / "JPEGImages" / name)
     image = load_dataset(tmp_path)[0]["image"]
     assert image.shape == (20, 40, 3)
@@ -226,16 +224,16 @@ def broken(tmp_path, what):
     box = {"bbox": [1, 1, 4, 4], "category_id": 3}
     if what == "wrong path":
         return tmp_path / "nowhere"
-    if what == "pictures only":
-        picture(tmp_path / "a.jpg")
+    if what == "images only":
+        write_image(tmp_path / "a.jpg")
     elif what == "xml":
         return wrong_voc(tmp_path, "<annotation><object>")
     elif what == "no box":
         return wrong_voc(tmp_path, "<annotation><object><name>c</name></object></annotation>")
-    elif what == "missing picture":
+    elif what == "missing image":
         (voc(tmp_path, [("c", 0, 0, 4, 4)]) / "JPEGImages" / "a.jpg").rename(tmp_path / "JPEGImages" / "b.jpg")
-    elif what == "text as picture":
-        (voc(tmp_path, [("c", 0, 0, 4, 4)]) / "JPEGImages" / "a.jpg").write_text("no picture")
+    elif what == "text as image":
+        (voc(tmp_path, [("c", 0, 0, 4, 4)]) / "JPEGImages" / "a.jpg").write_text("no image")
     elif what == "other size":
         voc(tmp_path, [("c", 0, 0, 4, 4)], annotated=(80, 40))
     elif what == "json":
@@ -248,9 +246,9 @@ def broken(tmp_path, what):
         coco(tmp_path, [box | {"category_id": 9}])
     elif what == "bbox":
         coco(tmp_path, [box | {"bbox": [1, 2, 3]}])
-    elif what == "foreign picture":
+    elif what == "foreign image":
         coco(tmp_path, [box | {"image_id": 99}])
-    elif what == "missing coco picture":
+    elif what == "missing coco image":
         coco(tmp_path, [box], file_name="b.jpg")
     elif what == "text file":
         (tmp_path / "a.txt").write_text("")
@@ -263,20 +261,20 @@ def broken(tmp_path, what):
     [
         ("wrong path", FileNotFoundError, r"No such file or folder: .*nowhere"),
         ("empty folder", ValueError, r"is empty. Wanted: COCO .*, Pascal VOC"),
-        ("pictures only", ValueError, r"holds 1 pictures and no annotations"),
+        ("images only", ValueError, r"holds 1 images and no annotations"),
         ("text file", ValueError, r"a.txt is not a file of annotations"),
         ("xml", ValueError, r"a.xml is not readable XML"),
         ("no box", ValueError, r"a.xml is not a Pascal VOC annotation"),
-        ("missing picture", FileNotFoundError, r"Image not found: a.jpg, annotated in .*a.xml"),
-        ("text as picture", ValueError, r"Not a readable image: .*a.jpg"),
+        ("missing image", FileNotFoundError, r"Image not found: a.jpg, annotated in .*a.xml"),
+        ("text as image", ValueError, r"Not a readable image: .*a.jpg"),
         ("other size", ValueError, r"a.jpg were drawn on an image of 80 x 40 .* Received an image of 40 x 20"),
         ("json", ValueError, r"instances.json is not readable JSON"),
         ("json keys", ValueError, r"instances.json lacks: annotations, categories"),
         ("json list", ValueError, r"instances.json lacks"),
         ("category", ValueError, r"Annotation 1 in .*instances.json has category_id 9"),
         ("bbox", ValueError, r"needs \"bbox\".*Received: \[1, 2, 3\]"),
-        ("foreign picture", ValueError, r"image_id 99"),
-        ("missing coco picture", FileNotFoundError, r"Image not found: b.jpg"),
+        ("foreign image", ValueError, r"image_id 99"),
+        ("missing coco image", FileNotFoundError, r"Image not found: b.jpg"),
     ],
 )
 def test_one_clear_line_for_what_is_wrong(tmp_path, what, error, message):
@@ -368,7 +366,7 @@ def test_what_means_a_crowd(tmp_path, value, crowd, counted):
 
 def test_flags_of_tables_and_of_pascal_voc(tmp_path):
     heads = "filename,class,xmin,ymin,xmax,ymax,is_crowd,IsGroupOf\n"
-    picture(tmp_path / "csv" / "images" / "a.jpg")
+    write_image(tmp_path / "csv" / "images" / "a.jpg")
     cells = (("1", "-1"), ("0", "1"), ("TRUE", "0"), ("maybe", "2"), ("", ""))
     rows = "".join(f"a.jpg,c,{i},1,{i + 5},5,{first},{second}\n" for i, (first, second) in enumerate(cells))
     (tmp_path / "csv" / "a.csv").write_text(heads + rows)

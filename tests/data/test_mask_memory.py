@@ -12,7 +12,7 @@ PROGRAM = """
 import json, resource, sys
 import numpy as np
 from keras_detect.data import DetectionDataset, load_dataset, masks
-from keras_detect.data.image import ArrayPicture
+from keras_detect.data.image import ArrayImage
 from keras_detect.data.record import make_record
 from keras_detect.transforms import RandomHorizontalFlip
 from keras_detect.transforms.resizers import FixedShapeResizer
@@ -28,8 +28,8 @@ for number in range(count + 1):
     for y0, x0, y1, x1 in boxes:
         polygon = (np.array([x0, y0, x1, y0, x1, y1, x0, y1]),)
         annotated.append(polygon if kind == "polygons" else masks.to_png(polygon, source))
-    picture = ArrayPicture(np.zeros((*source, 3), np.uint8))
-    records.append(make_record(picture, str(number), number, boxes, np.zeros(objects), masks=annotated))
+    image = ArrayImage(np.zeros((*source, 3), np.uint8))
+    records.append(make_record(image, str(number), number, boxes, np.zeros(objects), masks=annotated))
 resizer = FixedShapeResizer(height=height, width=width)
 augment = [RandomHorizontalFlip(probability=1.0)] if augmented else None
 

@@ -63,7 +63,7 @@ def model():
 def test_there_are_enough_and_the_seed_makes_them():
     assert len(ALL) >= 300
     assert [mutation.name for mutation in ALL] == [mutation.name for mutation in mutations()]
-    assert {mutation.base for mutation in ALL} == {*FORMATS, "json_map", "pictures"}
+    assert {mutation.base for mutation in ALL} == {*FORMATS, "json_map", "images"}
 
 
 def test_a_sample(bases, model, tmp_path, monkeypatch):
@@ -88,7 +88,7 @@ def wrongs(chosen, bases, model, tmp_path, monkeypatch):
         try:
             with limits() as used:
                 found = judge(folder, path.name, tmp_path / f"out_{number}", FORMATS[number % len(FORMATS)])
-                if mutation.base == "pictures":
+                if mutation.base == "images":
                     predict(path, tmp_path / f"drawn_{number}")
             assert used[0] < MEMORY, f"{used[0] / 2**20:.0f} MiB of memory"
             actions = {row["loader"] for row in found if row not in good[mutation.base]}
@@ -150,10 +150,10 @@ def judge(folder, name, output, to="coco"):
     refused = [row for row in report["found"] if row["loader"] == "refused"]
     loads = all("without any object" in row["what"] for row in refused)  # it would train, for nothing
     assert report["training_would_start"] == (status_ == 0)
-    if loads and report["pictures"]:
+    if loads and report["images"]:
         assert_usable(load_dataset(folder))
     else:
-        assert refused or not report["pictures"]
+        assert refused or not report["images"]
         assert all(row["where"] for row in refused)
         shown = " ".join([str(row["what"]) + " " + " ".join(row["where"]) for row in refused])
         assert len(max(out.splitlines(), key=len)) < 2000
@@ -184,7 +184,7 @@ def assert_usable(data):
 
 
 def assert_fails_in_a_line(folder, name, shown):
-    """Loading, or decoding the pictures one by one, raises an error that names the file; so does the check."""
+    """Loading, or decoding the images one by one, raises an error that names the file; so does the check."""
     message = failure(lambda: [example["image"].size for example in load_dataset(folder)])
     assert_line(f"keras-detect: {message}\n", folder, name)
     assert len(shown) < 100_000
@@ -209,7 +209,7 @@ def assert_line(err, folder, name):
 
 
 def predict(path, output):
-    """`keras-detect predict` draws the picture, or says in a line what is wrong with it and leaves nothing behind."""
+    """`keras-detect predict` draws the image, or says in a line what is wrong with it and leaves nothing behind."""
     status_, _, err = shell("predict", "--model", "tiny", "--images", path, "--output", output)
     if status_ == 0:
         assert {file.name for file in output.iterdir()} == {"detections.json", f"{path.stem}.jpg"}

@@ -45,14 +45,14 @@ def test_records_stay_on_disk(tmp_path):
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
     before = resident()
     records = load_dataset(tmp_path)
-    pictures = sum(len(x) for x, _ in records.batches(SMALL, 10))
-    assert (len(records), pictures) == (200, 200)
+    images = sum(len(x) for x, _ in records.batches(SMALL, 10))
+    assert (len(records), images) == (200, 200)
     assert resident("VmHWM") - before < size / 4
 
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_hosts_share_every_epoch(cache):
-    """7 pictures on 3 hosts: each is on one of them; with dropped remainders 2 a host, and all batches are alike."""
+    """7 images on 3 hosts: each is on one of them; with dropped remainders 2 a host, and all batches are alike."""
     data = numbered(7)
     hosts = [data.batches(SMALL, 2, shuffle=True, seed=1, shard=(i, 3), cache=cache) for i in range(3)]
     epochs = [[order(host) for host in hosts] for _ in range(2)]

@@ -35,7 +35,7 @@ def test_boxes_are_tight(monkeypatch, name):
     assert checked >= 8
 
 
-def test_what_the_pictures_hold():
+def test_what_the_images_hold():
     data = shapes_dataset(120, seed=0, image_size=(48, 96))
     labels = np.concatenate([record.labels for record in data.records])
     counts = [len(record.boxes) for record in data.records]

@@ -10,7 +10,7 @@ from tests.data.test_check import OneAnchor
 
 
 def three_objects():
-    """A picture of 100 x 200 (height x width): objects of 10 x 20, 50 x 100, 100 x 200, and a crowd of 20 x 20."""
+    """An image of 100 x 200 (height x width): objects of 10 x 20, 50 x 100, 100 x 200, and a crowd of 20 x 20."""
     boxes = [[[0, 0, 0.1, 0.1], [0, 0, 0.5, 0.5], [0, 0, 1, 1], [0, 0, 0.2, 0.1]]]
     crowd = [[False, False, False, True]]
     image = np.zeros((100, 200, 3), np.uint8)
@@ -26,7 +26,7 @@ def test_shape_iou():
 def test_counts():
     """Areas 200, 5000 and 20000: small (below 32^2), medium, large (from 96^2); all twice as wide as high."""
     found = dataset_statistics(three_objects(), num_anchors=3)
-    assert (found["pictures"], found["boxes"], found["crowds"], found["empty_pictures"]) == (1, 3, 1, 0)
+    assert (found["images"], found["boxes"], found["crowds"], found["empty_images"]) == (1, 3, 1, 0)
     assert found["boxes_per_class"] == {"a": 2, "b": 2, "c": 0}
     assert found["sizes"] == {"small": 1, "medium": 1, "large": 1}
     assert found["aspect_ratios"] == dict.fromkeys(("0%", "5%", "25%", "50%", "75%", "95%", "100%"), 2.0)
@@ -73,7 +73,7 @@ def test_errors():
         dataset_statistics(three_objects(), num_anchors=0)
 
 
-def test_pictures(tmp_path):
+def test_images(tmp_path):
     data = shapes_dataset(5, image_size=(40, 60))
     draw_statistics(dataset_statistics(data), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000

@@ -52,9 +52,9 @@ def test_the_originals_decoder(case):
         if name == "image":
             import io
 
-            from keras_detect.data.image import read_picture
+            from keras_detect.data.image import read_image
 
-            np.testing.assert_array_equal(read_picture(io.BytesIO(found["encoded"])), expected)
+            np.testing.assert_array_equal(read_image(io.BytesIO(found["encoded"])), expected)
         elif expected.dtype == np.float32:
             np.testing.assert_allclose(actual[name], expected, rtol=1e-6, err_msg=name)
         else:
@@ -71,14 +71,14 @@ def test_a_real_record_equals_its_coco_twin():
         twin = twins[entry.file_name]
         np.testing.assert_allclose(entry.boxes, twin.boxes, atol=2e-5)
         assert [record.class_names[label] for label in entry.labels] == [coco.class_names[i] for i in twin.labels]
-        np.testing.assert_array_equal(entry.picture.read(), twin.picture.read())
+        np.testing.assert_array_equal(entry.image.read(), twin.image.read())
     assert len(load_dataset(pets, "val", format="tfrecord")) == 1
     named = load_dataset(pets, format="tfrecord", class_names=coco.class_names)
     assert named.class_names == coco.class_names
     assert sorted(map(int, np.concatenate([r.labels for r in named.records]))) == list(range(10))
 
 
-def test_batches_read_pictures_out_of_the_record():
+def test_batches_read_images_out_of_the_record():
     pets = goldens.require_shared("data/pets_record")
     resizer = FixedShapeResizer(height=32, width=32)
     record, coco = (load_dataset(pets, format=name) for name in ("tfrecord", "coco"))
@@ -124,7 +124,7 @@ def test_a_damaged_file_is_named(tmp_path):
 
 
 def example(**features):
-    """A serialised example with one red picture of 4 x 2 and the given features."""
+    """A serialised example with one red image of 4 x 2 and the given features."""
     import tensorflow as tf
 
     (record,) = shapes_dataset(1, image_size=16).records
@@ -170,12 +170,12 @@ def test_columns_that_do_not_fit(features, message):
 def test_what_is_no_example():
     with pytest.raises(ValueError, match=r"not a tf.Example"):
         parse_example(b"\xff\xff\xff")
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         parse_example(b"")
 
 
 def test_shards_of_two_writings_are_refused(tmp_path):
-    """3 shards and then 1: read together, every picture would be there twice."""
+    """3 shards and then 1: read together, every image would be there twice."""
     data = shapes_dataset(5, image_size=32)
     write(data, tmp_path, shards=3)
     write(data, tmp_path, shards=1)

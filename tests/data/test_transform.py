@@ -21,7 +21,7 @@ FLAGS = {"is_crowd": "is_crowd", "is_difficult": "difficult", "is_group_of": "gr
 
 @golden_cases("transform/*")
 def test_the_originals_input(case, tmp_path):
-    """The golden's boxes are relative to the padded picture, ours to the true one; its model preprocesses (x - 100) / 2
+    """The golden's boxes are relative to the padded image, ours to the true one; its model preprocesses (x - 100) / 2
     before resizing, which our pipeline leaves to the model, so that it rounds to whole grey levels: 0.25 after it.
     """
     kind, number = case.name.split("/")[1:]
@@ -88,19 +88,19 @@ def test_masks_follow_augmentation(tmp_path):
 
 
 def keypoint_data():
-    """Two pictures of 40 x 20 (height, width): one object with two points and a hidden one, then one without any."""
-    picture = np.zeros((40, 20, 3), np.uint8)
+    """Two images of 40 x 20 (height, width): one object with two points and a hidden one, then one without any."""
+    image = np.zeros((40, 20, 3), np.uint8)
     nan = float("nan")
     points = [[[0.25, 0.5], [nan, nan], [0.75, 0.25]]]
     examples = [
         {
-            "image": picture,
+            "image": image,
             "boxes": [[0.1, 0.1, 0.9, 0.9]],
             "labels": [0],
             "keypoints": points,
             "keypoint_visibility": [[2, 0, 1]],
         },
-        {"image": picture, "boxes": [[0.2, 0.2, 0.4, 0.4]], "labels": [0]},
+        {"image": image, "boxes": [[0.2, 0.2, 0.4, 0.4]], "labels": [0]},
     ]
     return DetectionDataset.from_examples(examples, class_names=["a"])
 
@@ -114,7 +114,7 @@ def test_keypoints_come_with_the_boxes():
     assert not np.any(y["keypoints"][0, 1]) and not np.any(y["keypoints"][1])
 
 
-def test_keypoints_turn_and_leave_with_their_picture():
+def test_keypoints_turn_and_leave_with_their_image():
     """A horizontal flip: x -> 1 - x, and the first and the last point change places.
 
     A crop: rows 16 to 36 of 40 stay, and 0.75 of all is 0.7 of them.
@@ -134,7 +134,7 @@ def test_keypoints_turn_and_leave_with_their_picture():
 
 
 def test_objects_with_fewer_keypoints_are_filled_up():
-    """One of 1 and one of 2 points in pictures of 8 x 8: both get 2 places, and the added one is not visible."""
+    """One of 1 and one of 2 points in images of 8 x 8: both get 2 places, and the added one is not visible."""
     example = {"image": np.zeros((8, 8, 3), np.uint8), "boxes": [[0, 0, 1, 1]], "labels": [0]}
     examples = [example | {"keypoints": np.full((1, number, 2), 0.5)} for number in (1, 2)]
     data = DetectionDataset.from_examples(examples, class_names=["a"])

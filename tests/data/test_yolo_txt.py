@@ -5,12 +5,12 @@ import pytest
 
 from keras_detect.data import check_dataset, load_dataset
 from keras_detect.data.record import DROPPED, KEPT
-from tests.data.test_load import picture
+from tests.data.test_load import write_image
 
 
 def yolo(folder, lines, names="names: [cat, dog]\n", split="train", images="images/{}", labels="labels/{}", name="a"):
-    """One picture of 40 x 20 with label lines."""
-    picture(folder / images.format(split) / f"{name}.jpg")
+    """One image of 40 x 20 with label lines."""
+    write_image(folder / images.format(split) / f"{name}.jpg")
     place = folder / labels.format(split)
     place.mkdir(parents=True, exist_ok=True)
     (place / f"{name}.txt").write_text(lines)
@@ -69,13 +69,13 @@ def test_roboflows_and_darknets_layouts(tmp_path):
 
 def test_files_without_a_partner(tmp_path):
     yolo(tmp_path, "0 0.5 0.5 1 1")
-    picture(tmp_path / "images" / "train" / "empty.jpg")
+    write_image(tmp_path / "images" / "train" / "empty.jpg")
     (tmp_path / "labels" / "train" / "orphan.txt").write_text("0 0.5 0.5 1 1")
     report = check_dataset(tmp_path)
     assert report.ok
     rows = {kind: (action, places) for action, kind, _, places in report.rows()}
-    assert rows["pictures without annotation file, taken as empty"] == (KEPT, ("empty.jpg",))
-    assert rows["annotations whose picture is missing"] == (DROPPED, ("orphan.txt",))
+    assert rows["images without annotation file, taken as empty"] == (KEPT, ("empty.jpg",))
+    assert rows["annotations whose image is missing"] == (DROPPED, ("orphan.txt",))
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 from keras_detect.data import DetectionDataset
 from keras_detect.evaluation import COCO_METRICS, COCOEvaluation, ConfusionMatrix, PascalVOCEvaluator, evaluate_coco
 
-PICTURES = 5
+IMAGES = 5
 
 
 class OneBox(keras.Model):
-    """Predicts one box [0, 0, 1, w] of class 0 per picture; its loss pulls w towards 1."""
+    """Predicts one box [0, 0, 1, w] of class 0 per image; its loss pulls w towards 1."""
 
     def __init__(self, w=0.3):
         super().__init__()
@@ -49,9 +49,9 @@ class Stretch:
         return tf.cast(tf.image.resize(image, (8, 8)), tf.uint8), tf.constant([8, 8, 3])
 
 
-def pictures():
-    images = [np.zeros((20, 30 + i, 3), np.uint8) for i in range(PICTURES)]
-    return DetectionDataset.from_arrays(images, [[[0, 0, 1, 1]]] * PICTURES, [[0]] * PICTURES, ["thing"])
+def some_data():
+    images = [np.zeros((20, 30 + i, 3), np.uint8) for i in range(IMAGES)]
+    return DetectionDataset.from_arrays(images, [[[0, 0, 1, 1]]] * IMAGES, [[0]] * IMAGES, ["thing"])
 
 
 def trainable(w=0.3):
@@ -64,9 +64,9 @@ def trainable(w=0.3):
 @pytest.mark.parametrize("given", ["data set", "batches"])
 def test_the_metric_follows_the_weights(given):
     """IoU is w. One step an epoch: w = 0.66, 0.83, 0.915; thresholds reached: 4, 7, 9 of ten."""
-    model, data = trainable(0.32), pictures()
+    model, data = trainable(0.32), some_data()
     callback = COCOEvaluation(data if given == "data set" else data.batches(model, 2), batch_size=2)
-    train = data.batches(model, PICTURES)
+    train = data.batches(model, IMAGES)
     history = model.fit(train, epochs=3, verbose=0, callbacks=[callback]).history
     np.testing.assert_allclose(history["val_map"], [0.4, 0.7, 0.9], atol=1e-6)
     np.testing.assert_allclose(history["val_map_50"], [1, 1, 1])
@@ -78,22 +78,22 @@ def test_the_metric_follows_the_weights(given):
 
 def test_further_evaluators_enter_the_logs_and_hold_one_epoch():
     """w = 0.66, then 0.83: VOC's AP at IoU 0.7 is 0, then 1; the score 0.5 counts for the confusion matrix."""
-    model, data = trainable(0.32), pictures()
+    model, data = trainable(0.32), some_data()
     others = [PascalVOCEvaluator(["thing"], iou_threshold=0.7), ConfusionMatrix(["thing"])]
     callback = COCOEvaluation(data, batch_size=5, evaluators=others)
-    history = model.fit(data.batches(model, PICTURES), epochs=2, verbose=0, callbacks=[callback]).history
+    history = model.fit(data.batches(model, IMAGES), epochs=2, verbose=0, callbacks=[callback]).history
     assert history["val_voc_map"] == [0.0, 1.0]
     assert history["val_recall"] == [1.0, 1.0]
-    assert callback.last_result["confusion_matrix"] == [[PICTURES, 0], [0, 0]]
+    assert callback.last_result["confusion_matrix"] == [[IMAGES, 0], [0, 0]]
     assert others[0].collected is others[1].collected
-    assert others[0].collected.count == PICTURES
+    assert others[0].collected.count == IMAGES
     with pytest.raises(ValueError, match="same class names"):
         evaluate_coco(model, data, progress=False, evaluators=[PascalVOCEvaluator(["other"])])
 
 
 def test_checkpoint_and_early_stopping_see_it(tmp_path):
     """From w = 1.9: 1.45, 1.225, 1.11, 1.06, 1.03, 1.014...: IoU 1/w reaches 0.95 at the fifth epoch, then stays."""
-    model, data = trainable(1.9), pictures()
+    model, data = trainable(1.9), some_data()
     file = str(tmp_path / "best.weights.h5")
     callbacks = [
         COCOEvaluation(data, batch_size=5),
@@ -102,7 +102,7 @@ def test_checkpoint_and_early_stopping_see_it(tmp_path):
         ),
         keras.callbacks.EarlyStopping(monitor="val_map", mode="max", patience=2),
     ]
-    history = model.fit(data.batches(model, PICTURES), epochs=20, verbose=0, callbacks=callbacks).history
+    history = model.fit(data.batches(model, IMAGES), epochs=20, verbose=0, callbacks=callbacks).history
     # IoU = 1/w: 0.690, 0.816, 0.899, 0.947, 0.973: 4, 7, 8, 9, 10 thresholds of ten
     np.testing.assert_allclose(history["val_map"], [0.4, 0.7, 0.8, 0.9, 1, 1, 1], atol=1e-6)
     best = OneBox()
@@ -111,7 +111,7 @@ def test_checkpoint_and_early_stopping_see_it(tmp_path):
 
 
 def test_every_nth_epoch_and_the_last():
-    model, data = trainable(), pictures()
+    model, data = trainable(), some_data()
     seen = []
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append("x_map" in logs))
     callback = COCOEvaluation(data, prefix="x_", every_n_epochs=2, metrics="all")
@@ -121,7 +121,7 @@ def test_every_nth_epoch_and_the_last():
 
 
 def test_ragged_last_batch_neither_retraces_nor_counts_twice():
-    model, data = trainable(), pictures()
+    model, data = trainable(), some_data()
     evaluate_coco(model, data.batches(model, 2), progress=False)
     calls = model.python_calls
     result = evaluate_coco(model, data.batches(model, 2), progress=False)
@@ -134,7 +134,7 @@ def test_ragged_last_batch_neither_retraces_nor_counts_twice():
 # pytest keeps every warning, and Keras' torch `predict_on_batch` gives one per output: 260 kB here that are not ours.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_memory_does_not_grow_with_epochs():
-    """What one epoch collects (200 pictures, over 50 kB) must be gone after it: kept, 20 epochs would be over 1 MB.
+    """What one epoch collects (200 images, over 50 kB) must be gone after it: kept, 20 epochs would be over 1 MB.
 
     Python and TensorFlow go on filling their own free lists for some hundred epochs and then level off (1200 epochs
     watched under TensorFlow: 1 kB in the last 400), hence the allowance.
@@ -168,9 +168,9 @@ def test_batches_without_image_size_use_the_networks_input():
 
 def test_errors():
     with pytest.raises(ValueError, match="map_60"):
-        COCOEvaluation(pictures(), metrics=("map_60",))
+        COCOEvaluation(some_data(), metrics=("map_60",))
     with pytest.raises(ValueError, match="every_n_epochs"):
-        COCOEvaluation(pictures(), every_n_epochs=0)
+        COCOEvaluation(some_data(), every_n_epochs=0)
     model = OneBox()
     model.class_names = None
     with pytest.raises(ValueError, match="class names"):

@@ -30,7 +30,7 @@ GOLDEN_NAMES = {
 
 @golden_cases("eval/coco", "eval/coco_crowd")
 def test_the_originals_twelve_numbers(case):
-    """The case's pictures are 200 x 200 and its classes start at 1."""
+    """The case's images are 200 x 200 and its classes start at 1."""
     evaluator = COCOEvaluator(NAMES)
     for i in range(8):
         given = {key: case.inputs[f"im{i}/{key}"] for key in ("gt_boxes", "gt_classes", "gt_group_of")}
@@ -48,9 +48,9 @@ def test_the_originals_twelve_numbers(case):
         assert result[name] == pytest.approx(float(case.outputs[f"DetectionBoxes_{golden}"]), abs=1e-6), name
 
 
-def random_pictures(rng, pictures=25, classes=3, crowds=True):
-    """Truth and jittered, missed and invented detections of pictures of different size, in the house's form."""
-    for _ in range(pictures):
+def random_images(rng, images=25, classes=3, crowds=True):
+    """Truth and jittered, missed and invented detections of images of different size, in the house's form."""
+    for _ in range(images):
         height, width = rng.integers(100, 700, 2)
         count = rng.integers(0, 9)
         corner = rng.uniform(0, 0.7, (count, 2))
@@ -100,8 +100,8 @@ def by_pycocotools(batches, classes):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_equals_pycocotools_on_random_pictures(seed):
-    batches = list(random_pictures(np.random.default_rng(seed)))
+def test_equals_pycocotools_on_random_images(seed):
+    batches = list(random_images(np.random.default_rng(seed)))
     evaluator = COCOEvaluator([str(k) for k in range(4)])  # class 3 never occurs
     for truth, detections in batches:
         evaluator.update(truth, detections)
@@ -116,8 +116,8 @@ def test_equals_pycocotools_on_random_pictures(seed):
 
 @hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @hypothesis.given(data=strategies.data())
-def test_equals_pycocotools_whatever_the_pictures(data):
-    """Boxes on a coarse grid (overlaps hit thresholds and tie), equal scores, crowds, pictures without either."""
+def test_equals_pycocotools_whatever_the_images(data):
+    """Boxes on a coarse grid (overlaps hit thresholds and tie), equal scores, crowds, images without either."""
     batches, classes = [], 3
     for _ in range(data.draw(strategies.integers(1, 4))):
         rows = {}
@@ -146,7 +146,7 @@ def test_equals_pycocotools_whatever_the_pictures(data):
 
 
 def test_every_number_of_each_class_is_pycocotools(seed=7):
-    batches = list(random_pictures(np.random.default_rng(seed)))
+    batches = list(random_images(np.random.default_rng(seed)))
     evaluator = COCOEvaluator(["0", "1", "2", "unseen"])
     for truth, detections in batches:
         evaluator.update(truth, detections)
@@ -168,9 +168,9 @@ def test_every_number_of_each_class_is_pycocotools(seed=7):
     assert curves["recall"].shape == (101,)
 
 
-def test_results_follow_the_pictures_added():
-    """The tables are kept between calls: another batch, and a reset with as many pictures, make them anew."""
-    box, other = one_picture([[0.1, 0.1, 0.3, 0.3]], [0]), one_picture([[0.6, 0.6, 0.9, 0.9]], [0])
+def test_results_follow_the_images_added():
+    """The tables are kept between calls: another batch, and a reset with as many images, make them anew."""
+    box, other = one_image([[0.1, 0.1, 0.3, 0.3]], [0]), one_image([[0.6, 0.6, 0.9, 0.9]], [0])
     evaluator = COCOEvaluator(["a"])
     evaluator.update(box, box | {"scores": np.ones((1, 1))}, [(50, 50)])
     assert evaluator.result()["map"] == pytest.approx(1.0)
@@ -181,7 +181,7 @@ def test_results_follow_the_pictures_added():
     assert 0.0 < evaluator.result()["map"] < 1.0
 
 
-def one_picture(boxes, labels, scores=None, **more):
+def one_image(boxes, labels, scores=None, **more):
     rows = {"boxes": np.reshape(boxes, (1, -1, 4)), "labels": np.reshape(labels, (1, -1))}
     return rows | ({} if scores is None else {"scores": np.reshape(scores, (1, -1))}) | more
 
@@ -194,8 +194,8 @@ def test_one_object_found_beside_a_false_alarm():
     The box has 20 x 20 = 400 pixels: small.
     """
     evaluator = COCOEvaluator(["a"])
-    truth = one_picture([[0.1, 0.1, 0.3, 0.3]], [0])
-    detections = one_picture([[0.6, 0.6, 0.9, 0.9], [0.1, 0.1, 0.3, 0.2801]], [0, 0], [0.9, 0.8])
+    truth = one_image([[0.1, 0.1, 0.3, 0.3]], [0])
+    detections = one_image([[0.6, 0.6, 0.9, 0.9], [0.1, 0.1, 0.3, 0.2801]], [0, 0], [0.9, 0.8])
     evaluator.update(truth, detections, image_sizes=[(100, 100)])
     result = evaluator.result()
     assert result["map"] == pytest.approx(0.45)
@@ -209,8 +209,8 @@ def test_one_object_found_beside_a_false_alarm():
 def test_annotated_area_goes_before_the_boxs():
     """The same box, with a mask of 2000 pixels: medium (32 x 32 = 1024 < 2000 < 9216)."""
     evaluator = COCOEvaluator(["a"])
-    truth = one_picture([[0.1, 0.1, 0.3, 0.3]], [0], areas=np.array([[2000.0]]))
-    evaluator.update(truth, one_picture([[0.1, 0.1, 0.3, 0.3]], [0], [0.9]), image_sizes=[(100, 100)])
+    truth = one_image([[0.1, 0.1, 0.3, 0.3]], [0], areas=np.array([[2000.0]]))
+    evaluator.update(truth, one_image([[0.1, 0.1, 0.3, 0.3]], [0], [0.9]), image_sizes=[(100, 100)])
     result = evaluator.result()
     assert (result["map_small"], result["map_medium"]) == (-1.0, pytest.approx(1.0))
 
@@ -218,7 +218,7 @@ def test_annotated_area_goes_before_the_boxs():
 def test_padding_on_both_sides_changes_nothing():
     rng = np.random.default_rng(5)
     plain, padded = COCOEvaluator(NAMES), COCOEvaluator(NAMES)
-    for truth, detections in random_pictures(rng, pictures=6):
+    for truth, detections in random_images(rng, images=6):
         plain.update(truth, detections)
         count = detections["scores"].shape[1]
         more = {"num_detections": np.array([count])}
@@ -234,12 +234,12 @@ def test_padding_on_both_sides_changes_nothing():
 
 
 def test_degenerate_inputs_are_defined():
-    nothing = one_picture(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
-    box = one_picture([[0.1, 0.1, 0.3, 0.3]], [0])
+    nothing = one_image(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+    box = one_image([[0.1, 0.1, 0.3, 0.3]], [0])
     evaluator = COCOEvaluator(["a", "b"])
     assert set(evaluator.result().pop("map_per_class").values()) == {-1.0}
     assert all(evaluator.result()[name] == -1.0 for name in COCO_METRICS)
-    evaluator.update(one_picture(np.zeros((0, 4)), np.zeros(0, int)), box | {"scores": np.ones((1, 1))}, [(50, 50)])
+    evaluator.update(one_image(np.zeros((0, 4)), np.zeros(0, int)), box | {"scores": np.ones((1, 1))}, [(50, 50)])
     assert all(evaluator.result()[name] == -1.0 for name in COCO_METRICS)
     evaluator.update(box, nothing, [(50, 50)])
     result = evaluator.result()
@@ -250,12 +250,12 @@ def test_degenerate_inputs_are_defined():
 
 
 def test_errors_say_what_is_wanted():
-    box = one_picture([[0.1, 0.1, 0.3, 0.3]], [2], [0.5])
+    box = one_image([[0.1, 0.1, 0.3, 0.3]], [2], [0.5])
     with pytest.raises(ValueError, match=r"label 2 in the truth"):
         COCOEvaluator(["a", "b"]).update(box, box, [(50, 50)])
     with pytest.raises(ValueError, match="image_sizes"):
         COCOEvaluator(NAMES).update(box, box)
-    with pytest.raises(ValueError, match="same pictures"):
+    with pytest.raises(ValueError, match="same images"):
         COCOEvaluator(NAMES).update(box, box, [(50, 50), (50, 50)])
     with pytest.raises(ValueError, match="class names"):
         COCOEvaluator([])
@@ -263,7 +263,7 @@ def test_errors_say_what_is_wanted():
 
 def test_nothing_is_printed(capfd):
     evaluator = COCOEvaluator(NAMES)
-    for truth, detections in random_pictures(np.random.default_rng(0), pictures=3):
+    for truth, detections in random_images(np.random.default_rng(0), images=3):
         evaluator.update(truth, detections)
     evaluator.result()
     assert capfd.readouterr() == ("", "")

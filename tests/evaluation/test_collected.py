@@ -6,10 +6,10 @@ import pytest
 
 from keras_detect.data import masks
 from keras_detect.evaluation import Collected, Evaluator, PascalVOCEvaluator
-from tests.evaluation.test_pascal_voc import FAR, LEFT, RIGHT, picture
+from tests.evaluation.test_pascal_voc import FAR, LEFT, RIGHT, image
 
 
-def test_rows_and_flags_are_kept_in_the_order_of_the_pictures():
+def test_rows_and_flags_are_kept_in_the_order_of_the_images():
     collected = Collected(["a", "b"])
     truth = {
         "boxes": np.array([[LEFT, RIGHT], [FAR, FAR]]),
@@ -24,7 +24,7 @@ def test_rows_and_flags_are_kept_in_the_order_of_the_pictures():
         "num_detections": np.array([1, 2]),
     }
     collected.update(truth, {key: keras.ops.convert_to_tensor(value) for key, value in found.items()})
-    collected.update(picture([LEFT], [0]), picture([RIGHT], [1], [0.75]), image_sizes=[[30, 40]])
+    collected.update(image([LEFT], [0]), image([RIGHT], [1], [0.75]), image_sizes=[[30, 40]])
     rows = collected.truth()
     assert rows.image.tolist() == [0, 1, 1, 2]
     assert rows.labels.tolist() == [1, 0, 1, 0]
@@ -38,7 +38,7 @@ def test_rows_and_flags_are_kept_in_the_order_of_the_pictures():
 
 def test_masks_keypoints_and_further_fields_are_collected():
     """Two batches of one image: the first has masks and 1 keypoint per object, the second 2 keypoints and no masks."""
-    truth, found = picture([LEFT, RIGHT], [0, 0]), picture([LEFT], [0], [0.5])
+    truth, found = image([LEFT, RIGHT], [0, 0]), image([LEFT], [0], [0.5])
     truth["masks"] = np.zeros((1, 2, 4, 6), np.uint8)
     truth["masks"][0, 0, 1:3, 2:5] = 1
     truth["keypoints"] = np.array([[[[0.25, 0.5]], [[0.0, 0.0]]]])
@@ -49,8 +49,8 @@ def test_masks_keypoints_and_further_fields_are_collected():
     found["keypoint_scores"] = np.array([[[0.75]]])
     collected = Collected(["a"])
     collected.update(truth, found)
-    more = picture([FAR], [0]) | {"keypoints": np.array([[[[0.1, 0.2], [0.3, 0.4]]]])}
-    collected.update(more, picture([], [], []))
+    more = image([FAR], [0]) | {"keypoints": np.array([[[[0.1, 0.2], [0.3, 0.4]]]])}
+    collected.update(more, image([], [], []))
     rows, detections = collected.truth(), collected.found()
     planes = [np.zeros((4, 6), np.uint8) if runs is None else masks.pixels(runs, (4, 6)) for runs in rows["masks"]]
     np.testing.assert_array_equal(planes[:2], truth["masks"][0])
@@ -71,9 +71,9 @@ def test_masks_keypoints_and_further_fields_are_collected():
 
 def test_kerascvs_name_for_labels_is_taken():
     collected = Collected(["a"])
-    truth = picture([LEFT], [0])
+    truth = image([LEFT], [0])
     truth["classes"] = truth.pop("labels")
-    collected.update(truth, picture([], [], []))
+    collected.update(truth, image([], [], []))
     assert len(collected.truth()) == 1
 
 
@@ -81,17 +81,17 @@ def test_kerascvs_name_for_labels_is_taken():
     ("truth", "found", "message"),
     [
         (
-            picture([LEFT], [0]),
-            picture([LEFT, FAR], [0, 0], [0.5, np.nan]),
-            r"score in the detections .* nan in picture",
+            image([LEFT], [0]),
+            image([LEFT, FAR], [0, 0], [0.5, np.nan]),
+            r"score in the detections .* nan in image",
         ),
-        (picture([LEFT], [0]), picture([LEFT], [0], [np.inf]), "score in the detections must be finite"),
-        (picture([LEFT], [0]), picture([[0, 0, 1, np.nan]], [0], [0.5]), "box in the detections .* diverged"),
-        (picture([[0, 0, 1, np.nan]], [0]), picture([LEFT], [0], [0.5]), "box in the truth .* Correct the annotation"),
-        (picture([LEFT], [1]), picture([LEFT], [0], [0.5]), r"\[0, 1\).* label 1 in the truth"),
-        (picture([LEFT], [0]), picture([LEFT], [9], [0.5]), r"\[0, 1\).* label 9 in the detections"),
-        (picture([LEFT], [0]), picture([LEFT, FAR], [0], [0.5]), r"boxes \[1, 2, 4\], labels \[1, 1\]"),
-        (picture([LEFT], [0]), picture([LEFT], [0], [0.5, 0.6]), r"scores \[1, 2\]"),
+        (image([LEFT], [0]), image([LEFT], [0], [np.inf]), "score in the detections must be finite"),
+        (image([LEFT], [0]), image([[0, 0, 1, np.nan]], [0], [0.5]), "box in the detections .* diverged"),
+        (image([[0, 0, 1, np.nan]], [0]), image([LEFT], [0], [0.5]), "box in the truth .* Correct the annotation"),
+        (image([LEFT], [1]), image([LEFT], [0], [0.5]), r"\[0, 1\).* label 1 in the truth"),
+        (image([LEFT], [0]), image([LEFT], [9], [0.5]), r"\[0, 1\).* label 9 in the detections"),
+        (image([LEFT], [0]), image([LEFT, FAR], [0], [0.5]), r"boxes \[1, 2, 4\], labels \[1, 1\]"),
+        (image([LEFT], [0]), image([LEFT], [0], [0.5, 0.6]), r"scores \[1, 2\]"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing_behind(truth, found, message):
@@ -108,7 +108,7 @@ def test_an_evaluator_of_ones_own():
 
     voc = PascalVOCEvaluator(["a"])
     own = MeanScore(["a"], collected=voc.collected)
-    own.update(picture([LEFT], [0]), picture([LEFT, FAR], [0, 0], [0.25, 0.75]))
+    own.update(image([LEFT], [0]), image([LEFT, FAR], [0, 0], [0.25, 0.75]))
     assert own.result() == {"mean_score": 0.5}
     assert voc.result()["voc_map"] == 0.5  # wrong, right
     with pytest.raises(ValueError, match="class names"):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from keras_detect.evaluation import ERROR_KINDS, COCOEvaluator, ErrorBreakdown
-from tests.evaluation.test_coco import random_pictures
-from tests.evaluation.test_pascal_voc import FAR, LEFT, RIGHT, picture
+from tests.evaluation.test_coco import random_images
+from tests.evaluation.test_pascal_voc import FAR, LEFT, RIGHT, image
 
 
 def breakdown(truth, found, names=("a", "b")):
@@ -35,7 +35,7 @@ def test_one_detection_of_one_object(kind, box, label):
     Missed alone: a class without objects to find and without false detections left is whole (AP 1); with a false one
     of class a left it is 0.
     """
-    result = breakdown(picture([LEFT], [0]), picture([box], [label], [0.9]))
+    result = breakdown(image([LEFT], [0]), image([box], [label], [0.9]))
     covered = kind in ("right", "localisation", "classification")
     expected = dict.fromkeys(ERROR_KINDS, 0) | ({} if kind == "right" else {kind: 1})
     assert result["error_counts"] == expected | {"missed": 0 if covered else 1}
@@ -54,7 +54,7 @@ def test_a_duplicate_before_the_second_right_one():
 
     101 points: 51 (0.00 ... 0.50) at 1, 50 at 2/3: (51 + 100 / 3) / 101. Without the duplicate: 1.
     """
-    result = breakdown(picture([LEFT, RIGHT], [0, 0]), picture([LEFT, LEFT, RIGHT], [0] * 3, [0.9, 0.8, 0.7]))
+    result = breakdown(image([LEFT, RIGHT], [0, 0]), image([LEFT, LEFT, RIGHT], [0] * 3, [0.9, 0.8, 0.7]))
     ap = (51 + 100 / 3) / 101
     assert result["error_ap"] == pytest.approx(ap)
     assert result["error_counts"] == dict.fromkeys(ERROR_KINDS, 0) | {"duplicate": 1}
@@ -64,12 +64,12 @@ def test_a_duplicate_before_the_second_right_one():
 
 def test_the_best_scored_of_two_errors_is_mended():
     """Two poor boxes of one object, at 0.9 and 0.8: mended, the first is right and the second is gone: AP 1."""
-    result = breakdown(picture([LEFT], [0]), picture([THIRD, THIRD], [0, 0], [0.8, 0.9]))
+    result = breakdown(image([LEFT], [0]), image([THIRD, THIRD], [0, 0], [0.8, 0.9]))
     assert result["error_counts"]["localisation"] == 2
     assert result["error_costs"]["localisation"] == 1.0
 
 
-# What tidecv 1.0.1 gives for these pictures (`TIDE().evaluate(..., mode=TIDE.BOX)`), recorded once: AP, counts, costs
+# What tidecv 1.0.1 gives for these images (`TIDE().evaluate(..., mode=TIDE.BOX)`), recorded once: AP, counts, costs
 # in the order of ERROR_KINDS. It reads the curve at i / 100 where COCO has linspace, which differ in the last bit for
 # some i; for these seeds no recall falls between.
 BY_TIDE = {
@@ -93,9 +93,9 @@ def ordered(detections):
 
 
 @pytest.mark.parametrize("seed", BY_TIDE)
-def test_equals_tide_on_random_pictures(seed):
+def test_equals_tide_on_random_images(seed):
     evaluator = ErrorBreakdown(["0", "1", "2"])
-    for truth, detections in random_pictures(np.random.default_rng(seed), 40, crowds=False):
+    for truth, detections in random_images(np.random.default_rng(seed), 40, crowds=False):
         evaluator.update(truth, ordered(detections))
     result = evaluator.result()
     ap, counts, costs = BY_TIDE[seed]
@@ -108,15 +108,15 @@ def test_equals_tide_on_random_pictures(seed):
 def test_the_ap_is_cocos_with_crowds(seed):
     coco = COCOEvaluator(["0", "1", "2", "unseen"])
     errors = ErrorBreakdown(coco.class_names, collected=coco.collected)
-    for truth, detections in random_pictures(np.random.default_rng(seed)):
+    for truth, detections in random_images(np.random.default_rng(seed)):
         coco.update(truth, ordered(detections))
     assert errors.result()["error_ap"] == pytest.approx(coco.result()["map_50"], abs=1e-12)
 
 
-def test_only_the_strongest_of_a_picture_take_part():
+def test_only_the_strongest_of_an_image_take_part():
     evaluator = ErrorBreakdown(["a"], max_detections=1)
-    evaluator.update(picture([LEFT], [0]), picture([FAR, LEFT], [0, 0], [0.8, 0.9]))
-    evaluator.update(picture([LEFT], [0]), picture([FAR, LEFT], [0, 0], [0.9, 0.8]))
+    evaluator.update(image([LEFT], [0]), image([FAR, LEFT], [0, 0], [0.8, 0.9]))
+    evaluator.update(image([LEFT], [0]), image([FAR, LEFT], [0, 0], [0.9, 0.8]))
     result = evaluator.result()
     assert (result["right_detections"], result["error_counts"]["background"]) == (1, 1)
 
@@ -125,11 +125,11 @@ def test_degenerate_inputs_are_defined():
     evaluator = ErrorBreakdown(["a", "unseen"])
     assert evaluator.result()["error_ap"] == -1.0
     assert set(evaluator.result()["error_costs"].values()) == {0.0}
-    evaluator.update(picture([], []), picture([LEFT], [0], [0.5]))
+    evaluator.update(image([], []), image([LEFT], [0], [0.5]))
     assert evaluator.result()["error_counts"]["background"] == 1
     assert evaluator.result()["error_ap"] == -1.0
     evaluator.reset()
-    evaluator.update(picture([LEFT], [0]), picture([], [], []))
+    evaluator.update(image([LEFT], [0]), image([], [], []))
     result = evaluator.result()
     assert (result["error_ap"], result["error_counts"]["missed"], result["error_costs"]["missed"]) == (0.0, 1, 1.0)
     with pytest.raises(ValueError, match="background < foreground"):

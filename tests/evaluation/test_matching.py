@@ -7,11 +7,11 @@ from keras_detect.evaluation import matching
 from keras_detect.evaluation.objects import Objects
 
 
-def tables(rng, pictures=7, most=6):
+def tables(rng, images=7, most=6):
     """Random true objects and detections, some images without one or the other."""
     made = []
     for scored in (False, True):
-        image = np.repeat(np.arange(pictures), rng.integers(0, most, pictures))
+        image = np.repeat(np.arange(images), rng.integers(0, most, images))
         corner = rng.uniform(0, 0.5, (len(image), 2))
         boxes = np.concatenate([corner, corner + rng.uniform(0.1, 0.5, corner.shape)], axis=1).astype(np.float32)
         labels = rng.integers(0, 2, len(image))
@@ -31,7 +31,7 @@ def plain_overlap(a, b, over):
 @pytest.mark.parametrize("at_once", [1, 5, 1 << 20])
 def test_pairs_are_what_a_loop_finds(over, at_once, monkeypatch):
     monkeypatch.setattr(matching, "_PAIRS_AT_ONCE", at_once)
-    truth, found = tables(np.random.default_rng(0), pictures=12)
+    truth, found = tables(np.random.default_rng(0), images=12)
     rows = truth.labels == 0
     expected = [
         (i, j, plain_overlap(truth.boxes[j].astype(float), found.boxes[i].astype(float), over))
@@ -66,7 +66,7 @@ def test_equal_scores_go_to_the_earlier_row():
 
 def test_no_rows_at_all():
     rng = np.random.default_rng(0)
-    truth, found = tables(rng, pictures=1, most=1)
+    truth, found = tables(rng, images=1, most=1)
     pairs = matching.overlapping(truth, found, 0.5)
     assert len(pairs.found) == 0
     assert matching.assign(pairs, matching.score_ranks(found.scores)).shape == (0,)

@@ -9,8 +9,8 @@ from tests.goldens import golden_cases
 NAMES = ["c1", "c2", "c3"]
 
 
-def add_golden_pictures(evaluator, case, flag):
-    """The cases' pictures are 200 x 200 and their classes start at 1; `flag` is what the evaluator was told."""
+def add_golden_images(evaluator, case, flag):
+    """The cases' images are 200 x 200 and their classes start at 1; `flag` is what the evaluator was told."""
     for i in range(8):
         given = {key.split("/")[1]: value for key, value in case.inputs.items() if key.startswith(f"im{i}/")}
         truth = {"boxes": given["gt_boxes"][None] / 200, "labels": given["gt_classes"][None] - 1}
@@ -31,7 +31,7 @@ def test_the_originals_numbers(case):
         ),
         "eval/openimages": ("open_images_map", "group_of", OpenImagesEvaluator(NAMES), "OpenImagesV2"),
     }[case.name]
-    add_golden_pictures(evaluator, case, flag)
+    add_golden_images(evaluator, case, flag)
     result = evaluator.result()
     assert result[name] == pytest.approx(float(case.outputs[f"{prefix}_Precision|mAP@0.5IOU"]), abs=1e-9)
     for kind in NAMES:
@@ -39,8 +39,8 @@ def test_the_originals_numbers(case):
         assert result[f"{name}_per_class"][kind] == pytest.approx(golden, abs=1e-9), kind
 
 
-def picture(boxes, labels, scores=None, **more):
-    """A batch of one picture."""
+def image(boxes, labels, scores=None, **more):
+    """A batch of one image."""
     rows = {"boxes": [np.reshape(boxes, (-1, 4))], "labels": [labels]} | (
         {} if scores is None else {"scores": [scores]}
     )
@@ -57,8 +57,8 @@ def test_a_duplicate_a_difficult_object_and_a_miss():
     """
     third = [0.5, 0.0, 0.9, 0.4]
     evaluator = PascalVOCEvaluator(["a", "b"])
-    truth = picture([LEFT, RIGHT, FAR, third], [0, 0, 0, 0], is_difficult=[False, False, True, False])
-    evaluator.update(truth, picture([LEFT, LEFT, FAR, RIGHT], [0, 0, 0, 0], [0.9, 0.8, 0.7, 0.6]))
+    truth = image([LEFT, RIGHT, FAR, third], [0, 0, 0, 0], is_difficult=[False, False, True, False])
+    evaluator.update(truth, image([LEFT, LEFT, FAR, RIGHT], [0, 0, 0, 0], [0.9, 0.8, 0.7, 0.6]))
     assert evaluator.result() == {
         "voc_map": pytest.approx(5 / 9),
         "voc_map_per_class": {"a": pytest.approx(5 / 9), "b": -1.0},
@@ -73,7 +73,7 @@ def test_a_detection_belongs_to_its_best_object_only():
     """
     rows = [[0, 0, 1, 0.40], [0, 0.08, 1, 0.48]]
     evaluator = PascalVOCEvaluator(["a"])
-    evaluator.update(picture(rows, [0, 0]), picture([rows[0], [0, 0.03, 1, 0.43]], [0, 0], [0.9, 0.8]))
+    evaluator.update(image(rows, [0, 0]), image([rows[0], [0, 0.03, 1, 0.43]], [0, 0], [0.9, 0.8]))
     assert evaluator.result()["voc_map"] == pytest.approx(0.5)
 
 
@@ -82,8 +82,8 @@ def test_weighting_pools_the_classes():
 
     Pooled: wrong, right, right, right of 4: precision envelope 3/4 up to recall 3/4: 9/16.
     """
-    truth = picture([LEFT, RIGHT, FAR, LEFT], [0, 0, 0, 1])
-    found = picture([FAR, LEFT, RIGHT, FAR], [1, 0, 0, 0], [0.95, 0.9, 0.8, 0.7])
+    truth = image([LEFT, RIGHT, FAR, LEFT], [0, 0, 0, 1])
+    found = image([FAR, LEFT, RIGHT, FAR], [1, 0, 0, 0], [0.95, 0.9, 0.8, 0.7])
     plain = PascalVOCEvaluator(["a", "b", "unseen"])
     pooled = PascalVOCEvaluator(["a", "b", "unseen"], weighted=True, collected=plain.collected)
     plain.update(truth, found)
@@ -102,8 +102,8 @@ def test_a_group_counts_as_its_weight_says(weight, expected):
     group, other = [0.5, 0.5, 1.0, 1.0], [0.5, 0.0, 1.0, 0.45]
     inside = [[0.5, 0.5, 0.6, 0.6], [0.6, 0.6, 0.7, 0.7], [0.9, 0.9, 1.0, 1.0]]
     evaluator = OpenImagesEvaluator(["a"], group_of_weight=weight)
-    truth = picture([LEFT, group, other], [0, 0, 0], is_group_of=[False, True, True])
-    evaluator.update(truth, picture([LEFT, *inside], [0] * 4, [0.9, 0.7, 0.8, 0.6]))
+    truth = image([LEFT, group, other], [0, 0, 0], is_group_of=[False, True, True])
+    evaluator.update(truth, image([LEFT, *inside], [0] * 4, [0.9, 0.7, 0.8, 0.6]))
     assert evaluator.result()["open_images_map"] == pytest.approx(expected)
 
 
@@ -114,8 +114,8 @@ def test_unverified_classes_do_not_count():
     """
     for verified, expected in (([1, -1], 0.5), ([-1, -1], 1.0)):
         evaluator = OpenImagesEvaluator(["a", "b"])
-        evaluator.update(picture([LEFT], [0], verified_labels=verified), picture([FAR], [1], [0.9]))
-        evaluator.update(picture([RIGHT], [1], verified_labels=[-1, -1]), picture([RIGHT], [1], [0.8]))
+        evaluator.update(image([LEFT], [0], verified_labels=verified), image([FAR], [1], [0.9]))
+        evaluator.update(image([RIGHT], [1], verified_labels=[-1, -1]), image([RIGHT], [1], [0.8]))
         assert evaluator.result()["open_images_map_per_class"] == {"a": 0.0, "b": expected}
 
 
@@ -124,16 +124,16 @@ def test_degenerate_inputs_are_defined():
         evaluator = kind(["a", "b"])
         name = f"{kind.name}_map"
         assert evaluator.result() == {name: -1.0, f"{name}_per_class": {"a": -1.0, "b": -1.0}}
-        evaluator.update(picture([], []), picture([LEFT], [0], [0.5]))
+        evaluator.update(image([], []), image([LEFT], [0], [0.5]))
         assert evaluator.result()[name] == -1.0
-        evaluator.update(picture([LEFT], [0]), picture([], [], []))
+        evaluator.update(image([LEFT], [0]), image([], [], []))
         assert evaluator.result()[name] == 0.0
         evaluator.reset()
         # a box without an area is no detection
-        evaluator.update(picture([LEFT], [0]), picture([[0.4, 0.4, 0.4, 0.9], LEFT], [0, 0], [0.9, 0.8]))
+        evaluator.update(image([LEFT], [0]), image([[0.4, 0.4, 0.4, 0.9], LEFT], [0, 0], [0.9, 0.8]))
         assert evaluator.result()[name] == 1.0
         evaluator.reset()
-        evaluator.update(picture([LEFT], [0], is_crowd=[True]), picture([LEFT], [0], [0.9]))
+        evaluator.update(image([LEFT], [0], is_crowd=[True]), image([LEFT], [0], [0.9]))
         assert evaluator.result()[name] == -1.0
 
 

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from keras_detect.evaluation import COCOEvaluator, Collected, plots, write_report
-from tests.evaluation.test_coco import random_pictures
+from tests.evaluation.test_coco import random_images
 
 NAMES = ["cat & dog", "$5 note", "<script>x</script>", "unseen"]
-PICTURES = {"precision_recall.png", "class_precision.png", "confusion_matrix.png", "errors.png"}
+IMAGES = {"precision_recall.png", "class_precision.png", "confusion_matrix.png", "errors.png"}
 
 
-def collected(pictures=6):
+def collected(images=6):
     rows = Collected(NAMES)
-    for truth, detections in random_pictures(np.random.default_rng(0), pictures):
+    for truth, detections in random_images(np.random.default_rng(0), images):
         rows.update(truth, detections)
     return rows
 
@@ -43,17 +43,17 @@ def test_a_report_is_whole_and_opens_offline(tmp_path):
     rows = collected()
     report = write_report(rows, tmp_path / "deep" / "report", details={"model": "a.keras"})
     folder = tmp_path / "deep" / "report"
-    assert {path.name for path in folder.iterdir()} == PICTURES | {"report.json", "index.html"}
+    assert {path.name for path in folder.iterdir()} == IMAGES | {"report.json", "index.html"}
     assert [path.name for path in folder.parent.iterdir()] == ["report"]
     text = (folder / "report.json").read_text()
     assert json.loads(text) == report
     assert "NaN" not in text
     coco = COCOEvaluator(NAMES, rows).result()
     assert report["coco"]["map_50"] == coco["map_50"]
-    assert report["pictures"] == 6
-    for name in PICTURES:
-        with Image.open(folder / name) as picture:
-            assert len(picture.convert("L").getcolors(256)) > 8, f"{name} is all but empty"
+    assert report["images"] == 6
+    for name in IMAGES:
+        with Image.open(folder / name) as image:
+            assert len(image.convert("L").getcolors(256)) > 8, f"{name} is all but empty"
     page = Page((folder / "index.html").read_text())
     assert page.tags.count("img") == 4
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
@@ -92,7 +92,7 @@ def test_a_failure_leaves_the_earlier_report(tmp_path, monkeypatch):
 
 def test_nothing_to_measure_is_a_report_too(tmp_path):
     report = write_report(Collected(["a"]), tmp_path / "empty")
-    assert (report["pictures"], report["coco"]["map"], report["errors"]["error_ap"]) == (0, -1.0, -1.0)
+    assert (report["images"], report["coco"]["map"], report["errors"]["error_ap"]) == (0, -1.0, -1.0)
     assert "\N{EM DASH}" in (tmp_path / "empty" / "index.html").read_text()
     nothing_found = Collected(["a"])
     empty = {"boxes": np.zeros((1, 0, 4)), "labels": np.zeros((1, 0), int), "scores": np.zeros((1, 0))}
@@ -112,6 +112,6 @@ def test_many_classes_are_drawn_as_far_as_they_can_be_read(tmp_path):
     plots.draw_class_precision(per_class, buffer)
     curves = {"iou": np.arange(50, 100, 5) / 100, "recall": np.linspace(0, 1, 101), "precision": np.ones((10, 101, 80))}
     plots.draw_precision_recall(curves, names, tmp_path / "curves.png")
-    for picture in (tmp_path / "matrix.png", buffer, tmp_path / "curves.png"):
-        with Image.open(picture) as opened:
+    for image in (tmp_path / "matrix.png", buffer, tmp_path / "curves.png"):
+        with Image.open(image) as opened:
             assert max(opened.size) < 2500

@@ -1,11 +1,11 @@
-"""The best score threshold on hand-worked pictures, and against trying every score."""
+"""The best score threshold on hand-worked images, and against trying every score."""
 
 import numpy as np
 import pytest
 
 from keras_detect.evaluation import ConfusionMatrix, ScoreThresholds
-from tests.evaluation.test_coco import random_pictures
-from tests.evaluation.test_pascal_voc import FAR, LEFT, RIGHT, picture
+from tests.evaluation.test_coco import random_images
+from tests.evaluation.test_pascal_voc import FAR, LEFT, RIGHT, image
 
 GROUND = [0.5, 0.0, 0.9, 0.3]
 
@@ -19,8 +19,8 @@ def test_the_threshold_lies_midway_below_the_last_detection_that_is_worth_it():
     """
     metric = ScoreThresholds(["a", "b", "c"])
     metric.update(
-        picture([LEFT, RIGHT, FAR], [0, 0, 1]),
-        picture([LEFT, GROUND, RIGHT, GROUND, FAR], [0, 0, 0, 0, 1], [0.9, 0.75, 0.5, 0.25, 0.625]),
+        image([LEFT, RIGHT, FAR], [0, 0, 1]),
+        image([LEFT, GROUND, RIGHT, GROUND, FAR], [0, 0, 0, 0, 1], [0.9, 0.75, 0.5, 0.25, 0.625]),
     )
     result = metric.result()
     a, b, c = (result["score_thresholds_per_class"][name] for name in "abc")
@@ -33,23 +33,23 @@ def test_the_threshold_lies_midway_below_the_last_detection_that_is_worth_it():
 def test_equal_scores_stay_together():
     """Two at 0.5, one of them right, count from there on both. F1: 2 x 1 / (2 + 2); from 0.25 on 2 x 2 / (3 + 2)."""
     metric = ScoreThresholds(["a"])
-    metric.update(picture([LEFT, FAR], [0, 0]), picture([GROUND, LEFT, FAR], [0, 0, 0], [0.5, 0.5, 0.25]))
+    metric.update(image([LEFT, FAR], [0, 0]), image([GROUND, LEFT, FAR], [0, 0, 0], [0.5, 0.5, 0.25]))
     assert (metric.result()["score_threshold"], metric.result()["f1"]) == (0.25, 0.8)
 
 
 def test_of_equal_f1_the_highest_threshold_is_taken():
     """Of three objects: right 0.875: 2 / (1 + 3); three false at 0.5: 2 / (4 + 3); right 0.25: 4 / (5 + 3)."""
     metric = ScoreThresholds(["a"])
-    found = picture([LEFT, GROUND, GROUND, GROUND, RIGHT], [0] * 5, [0.875, 0.5, 0.5, 0.5, 0.25])
-    metric.update(picture([LEFT, RIGHT, FAR], [0] * 3), found)
+    found = image([LEFT, GROUND, GROUND, GROUND, RIGHT], [0] * 5, [0.875, 0.5, 0.5, 0.5, 0.25])
+    metric.update(image([LEFT, RIGHT, FAR], [0] * 3), found)
     assert (metric.result()["score_threshold"], metric.result()["f1"]) == (0.6875, 0.5)
 
 
 def test_crowds_do_not_count():
     inside = [0.1, 0.1, 0.2, 0.2]
     metric = ScoreThresholds(["a"])
-    truth = picture([LEFT, FAR], [0, 0], is_crowd=[True, False])
-    metric.update(truth, picture([inside, FAR], [0, 0], [0.9, 0.5]))
+    truth = image([LEFT, FAR], [0, 0], is_crowd=[True, False])
+    metric.update(truth, image([inside, FAR], [0, 0], [0.9, 0.5]))
     assert metric.result()["score_thresholds_per_class"]["a"]["precision"] == 1.0
 
 
@@ -57,7 +57,7 @@ def test_adjacent_floats_are_told_apart():
     high = np.float32(0.5)
     low = np.nextafter(high, np.float32(0))
     metric = ScoreThresholds(["a"])
-    metric.update(picture([LEFT], [0]), picture([LEFT, GROUND], [0, 0], [high, low]))
+    metric.update(image([LEFT], [0]), image([LEFT, GROUND], [0, 0], [high, low]))
     threshold = metric.result()["score_threshold"]
     assert list(np.array([high, low]) >= threshold) == [True, False]
 
@@ -65,9 +65,9 @@ def test_adjacent_floats_are_told_apart():
 def test_nothing_found_and_nothing_there_are_undefined():
     metric = ScoreThresholds(["a"])
     assert metric.result()["score_threshold"] == -1.0
-    metric.update(picture([], []), picture([LEFT], [0], [0.5]))
+    metric.update(image([], []), image([LEFT], [0], [0.5]))
     assert metric.result()["f1"] == -1.0
-    metric.update(picture([LEFT], [0]), picture([FAR], [0], [0.5]))
+    metric.update(image([LEFT], [0]), image([FAR], [0], [0.5]))
     assert metric.result()["f1"] == -1.0
     with pytest.raises(ValueError, match="iou_threshold"):
         ScoreThresholds(["a"], iou_threshold=0)
@@ -76,7 +76,7 @@ def test_nothing_found_and_nothing_there_are_undefined():
 def test_no_other_threshold_is_better():
     names = ["a", "b", "c"]
     metric, matrix = ScoreThresholds(names), ConfusionMatrix(names)
-    for truth, detections in random_pictures(np.random.default_rng(1), 8):
+    for truth, detections in random_images(np.random.default_rng(1), 8):
         truth = {**truth, "labels": np.minimum(truth["labels"], 2)}
         metric.update(truth, {**detections, "labels": np.minimum(detections["labels"], 2)})
     matrix.share(metric.collected)

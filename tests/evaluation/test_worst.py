@@ -8,7 +8,7 @@ from PIL import Image
 
 from keras_detect.data import DetectionDataset
 from keras_detect.evaluation import Collected, ConfusionMatrix, write_report
-from tests.evaluation.test_pascal_voc import FAR, LEFT, RIGHT, picture
+from tests.evaluation.test_pascal_voc import FAR, LEFT, RIGHT, image
 
 NAMES = ["a", "b"]
 
@@ -20,7 +20,7 @@ def three():
     found = [([LEFT], [0], [0.9]), ([LEFT, RIGHT], [0, 1], [0.9, 0.2]), ([LEFT, FAR], [1, 0], [0.9, 0.8])]
     collected = Collected(NAMES)
     for truth, detections in zip(truths, found, strict=True):
-        collected.update(picture(*truth), picture(*detections), image_sizes=[[40, 60]])
+        collected.update(image(*truth), image(*detections), image_sizes=[[40, 60]])
     images = [np.full((40, 60, 3), 80, np.uint8)] * 3
     boxes, labels = [np.array(boxes) for boxes, _ in truths], [np.array(labels) for _, labels in truths]
     files = ["good.png", "missed.png", "confused.png"]
@@ -57,7 +57,7 @@ def test_the_report_shows_the_worst_images_first(three, tmp_path):
     assert "Score thresholds" in page
 
 
-def test_a_data_set_of_other_pictures_is_refused(three, tmp_path):
+def test_a_data_set_of_other_images_is_refused(three, tmp_path):
     collected, dataset = three
     with pytest.raises(ValueError, match="2 of them, 3 collected"):
         write_report(collected, tmp_path / "report", dataset=dataset.subset([0, 1]))

@@ -33,7 +33,7 @@ BACKBONE_L2 = 5e-6  # half of `efficientnet.HYPERPARAMS.l2_weight`, as `layers.j
 # D5 is 9.2e-5 away with oneDNN, as the original ran, and 2.2e-4 without
 TENSORFLOW = {"d0": 2e-5, "d1": 2e-5, "d4": 2e-5, "d5": 1e-4, "d6": 1e-4, "d7": 1e-4}
 # TensorFlow's float32 mean on a CPU adds one pixel after the other: over D0's first 256 x 256 map that is 1.1e-4 wrong,
-# and squeeze-and-excitation hands it on. With that mean in float64 (the rest in float32, or all of it), D0's picture is
+# and squeeze-and-excitation hands it on. With that mean in float64 (the rest in float32, or all of it), D0's image is
 # 1.2e-3 from its golden, D1 2.4e-3, D5 2.8e-2, D6 2.5e-2, D7 4.3e-3; JAX and torch add pairwise. Random
 # weights amplify it.
 EXACT_MEANS = {"d0_img": 2e-3, "d1": 4e-3, "d5": 4e-2, "d6": 4e-2, "d7": 8e-3}
@@ -71,12 +71,12 @@ class EfficientDet(networks.Network):
         return self
 
     def golden_input(self, name):
-        """The golden's picture, scaled, resized by the original's kernel and padded with zeros to a square."""
+        """The golden's image, scaled, resized by the original's kernel and padded with zeros to a square."""
         if name.endswith("_img"):
-            picture = np.asarray(Image.open(goldens.golden("test_image_333x500.png")).convert("RGB"))[None]
+            image = np.asarray(Image.open(goldens.golden("test_image_333x500.png")).convert("RGB"))[None]
         else:
-            picture = np.random.RandomState(0).randint(0, 256, (1, 240, 320, 3))
-        scaled = self.feature_extractor.preprocess(keras.ops.convert_to_tensor(picture.astype("float32")))
+            image = np.random.RandomState(0).randint(0, 256, (1, 240, 320, 3))
+        scaled = self.feature_extractor.preprocess(keras.ops.convert_to_tensor(image.astype("float32")))
         resizer = KeepAspectRatioResizer(
             min_dimension=self.size, max_dimension=self.size, pad_to_max_dimension=True, kernel="legacy"
         )

@@ -26,7 +26,7 @@ def test_every_weight_is_restored(run):
     assert set(report.ignored) == {"save_counter"}
 
 
-def test_preprocessed_picture(run):
+def test_preprocessed_image(run):
     """Padding is what a black pixel becomes (GOLDEN.md, 8.3)."""
     ours = run.inputs[schema.IMAGES]
     assert run.error("preprocessed", ours) <= TOLERANCE

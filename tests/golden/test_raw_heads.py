@@ -22,7 +22,7 @@ ALL = [
 ONE_BACKEND = pytest.mark.skipif(
     goldens.BACKEND != "tensorflow", reason="once is enough: does not depend on the backend"
 )
-TRACED = 12  # layers of the trace that are compared, spread evenly from the picture to the last neck layer
+TRACED = 12  # layers of the trace that are compared, spread evenly from the image to the last neck layer
 
 
 @pytest.fixture(scope="module", params=ALL)

@@ -70,7 +70,7 @@ class _Settled:
     def __init__(self, generator, name):
         self.generator = generator
         with np.load(goldens.golden(f"{name}.train.npz")) as archive:
-            self.boxes = [archive[f"gt{picture}/boxes"] for picture in range(2)]
+            self.boxes = [archive[f"gt{image}/boxes"] for image in range(2)]
 
     def __call__(self, shapes, image_shape):
         anchors = self.generator(shapes, image_shape)
@@ -80,7 +80,7 @@ class _Settled:
 
 
 class Step:
-    """One training step on the golden's two pictures, and one on the same pictures moved by float rounding."""
+    """One training step on the golden's two images, and one on the same images moved by float rounding."""
 
     def __init__(self, name, folder):
         self.golden = json.loads(goldens.golden(f"{name}.train.json").read_text())
@@ -119,12 +119,12 @@ class Step:
         return {key: weights[name] for name, key in name_maps.checkpoint_keys(self.model).items()}
 
     def noise(self, key):
-        """Share of a gradient that moves when the pictures move by two roundings of a float32."""
+        """Share of a gradient that moves when the images move by two roundings of a float32."""
         size = np.linalg.norm(self.gradients[key])
         return np.linalg.norm(self.gradients[key] - self.moved[key]) / max(size, 1e-30)
 
     def tolerance(self, key):
-        """Relative tolerance of a gradient that rounding the pictures does not move."""
+        """Relative tolerance of a gradient that rounding the images does not move."""
         second_stage = "_mask_rcnn_box_predictor" in key or "_for_box_classifier_features" in key
         head = "_prediction_head" in key
         return OTHER_PROPOSALS if second_stage else TOLERANCE if head else self.kernels[1]
@@ -136,7 +136,7 @@ class Step:
 
 
 def _truth(name, inputs):
-    """The golden's truth of both pictures, in the frame of the true image."""
+    """The golden's truth of both images, in the frame of the true image."""
     boxes, labels = map(np.stack, _golden_boxes(name))
     true_shapes = keras.ops.convert_to_numpy(inputs[schema.TRUE_IMAGE_SHAPES])
     return {
@@ -146,10 +146,10 @@ def _truth(name, inputs):
 
 
 def _golden_boxes(name):
-    """The golden's boxes and labels of both pictures, padded to the same number of rows."""
+    """The golden's boxes and labels of both images, padded to the same number of rows."""
     with np.load(goldens.golden(f"{name}.train.npz")) as archive:
-        boxes = [archive[f"gt{picture}/boxes"] for picture in range(2)]
-        labels = [archive[f"gt{picture}/classes_zero_based"] for picture in range(2)]
+        boxes = [archive[f"gt{image}/boxes"] for image in range(2)]
+        labels = [archive[f"gt{image}/classes_zero_based"] for image in range(2)]
     rows = max(map(len, labels))
     boxes = [np.pad(b, ((0, rows - len(b)), (0, 0))) for b in boxes]
     return boxes, [np.pad(k, (0, rows - len(k)), constant_values=-1) for k in labels]
@@ -201,9 +201,9 @@ def test_all_gradients_together(step):
 def test_each_gradient(step):
     """Norm, sum and samples, to 1e-3 or to what float32 can tell of this gradient.
 
-    Batch norm over two noise pictures amplifies rounding: the same step with and without oneDNN gives first layers 2 %
+    Batch norm over two noise images amplifies rounding: the same step with and without oneDNN gives first layers 2 %
     apart, and an offset behind which another batch norm stands has gradient 0 but for noise. So a gradient is held to
-    ten times what a rounding of the pictures does to it.
+    ten times what a rounding of the images does to it.
     """
     floor = 1e-6 * step.golden["grad_global_norm"]
     for entry in step.entries:

@@ -45,7 +45,7 @@ def _extra_state(model):
     return sum(int(np.prod(weight.shape)) for weight in model.weights if id(weight) not in named)
 
 
-def test_preprocessed_picture(run):
+def test_preprocessed_image(run):
     assert run.error("preprocessed", run.inputs[schema.IMAGES]) <= TOLERANCE
     np.testing.assert_array_equal(run.inputs[schema.TRUE_IMAGE_SHAPES], run.golden["true_image_shapes"])
 

@@ -46,7 +46,7 @@ def ones_model(build):
 @pytest.mark.parametrize(
     ("padding", "corner", "size"),
     [
-        # A 3 x 3 kernel of ones at stride 2 on a 4 x 4 picture of ones sums what it covers. TensorFlow's "same" pads
+        # A 3 x 3 kernel of ones at stride 2 on a 4 x 4 image of ones sums what it covers. TensorFlow's "same" pads
         # only behind: the first window is full (9). "fixed" pads one row on each side: the first window has 2 x 2.
         ("same", 9.0, 2),
         ("fixed", 4.0, 2),

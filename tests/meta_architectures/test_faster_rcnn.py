@@ -288,22 +288,22 @@ def test_padding_is_a_scaled_black_pixel():
 
 
 @pytest.mark.parametrize("padded_canvas", [True, False])
-def test_pictures_of_different_sizes_share_a_batch(padded_canvas):
-    """A picture on a larger canvas is detected as it is alone, normalised to itself and not to the canvas."""
+def test_images_of_different_sizes_share_a_batch(padded_canvas):
+    """An image on a larger canvas is detected as it is alone, normalised to itself and not to the canvas."""
     resizer = KeepAspectRatioResizer(min_dimension=48, max_dimension=64, pad_to_max_dimension=padded_canvas)
     model = tiny.tiny_faster_rcnn(resizer=resizer)
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((60, 80), (90, 70))]
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((60, 80), (90, 70))]
     canvas = np.zeros((2, 96, 96, 3), "uint8")
-    for picture, row in zip(pictures, canvas, strict=True):
-        row[: picture.shape[0], : picture.shape[1]] = picture
-    shapes = np.array([picture.shape for picture in pictures], "int32")
+    for image, row in zip(images, canvas, strict=True):
+        row[: image.shape[0], : image.shape[1]] = image
+    shapes = np.array([image.shape for image in images], "int32")
     together = model.predict({schema.IMAGES: canvas, schema.TRUE_IMAGE_SHAPES: shapes}, verbose=0)
     assert together[schema.BOXES].max() <= 1.0
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         found = np.arange(100) < together[schema.NUM_DETECTIONS][index]
         assert found.any()
-        if padded_canvas:  # without padding, the network sees another border of the picture when it is alone
-            alone = model.predict(picture[None], verbose=0)
+        if padded_canvas:  # without padding, the network sees another border of the image when it is alone
+            alone = model.predict(image[None], verbose=0)
             np.testing.assert_allclose(together[schema.SCORES][index], alone[schema.SCORES][0], atol=1e-5)
             np.testing.assert_allclose(together[schema.BOXES][index], alone[schema.BOXES][0], atol=1e-4)

@@ -30,8 +30,8 @@ def test_true_window_is_the_true_share_of_the_canvas():
     np.testing.assert_array_equal(ops.convert_to_numpy(window), expected)
 
 
-def test_targets_of_a_padded_picture_live_in_the_padded_frame():
-    """A 32 x 64 picture fills the upper half of the 64 x 64 canvas: its whole-picture box is [0, 0, 0.5, 1] there."""
+def test_targets_of_a_padded_image_live_in_the_padded_frame():
+    """A 32 x 64 image fills the upper half of the 64 x 64 canvas: its whole-image box is [0, 0, 0.5, 1] there."""
     model = tiny.tiny_ssd(resizer=PADDING)
     inputs = model.preprocess(ops.zeros((1, 32, 64, 3)))
     np.testing.assert_array_equal(ops.convert_to_numpy(inputs[schema.TRUE_IMAGE_SHAPES]), [[32, 64, 3]])
@@ -46,7 +46,7 @@ def test_targets_of_a_padded_picture_live_in_the_padded_frame():
     assert positive.any()
 
 
-def test_a_padded_batch_detects_what_each_picture_alone_gives():
+def test_a_padded_batch_detects_what_each_image_alone_gives():
     model = tiny.tiny_ssd(resizer=PADDING)
     rng = np.random.default_rng(0)
     tall, wide = rng.integers(0, 256, (64, 40, 3), "uint8"), rng.integers(0, 256, (36, 64, 3), "uint8")
@@ -54,8 +54,8 @@ def test_a_padded_batch_detects_what_each_picture_alone_gives():
     canvas[0, :64, :40], canvas[1, :36, :64] = tall, wide
     shapes = np.array([[64, 40, 3], [36, 64, 3]], "int32")
     together = model.predict({schema.IMAGES: canvas, schema.TRUE_IMAGE_SHAPES: shapes}, verbose=0)
-    for index, picture in enumerate((tall, wide)):
-        alone = model.predict(picture[None], verbose=0)
+    for index, image in enumerate((tall, wide)):
+        alone = model.predict(image[None], verbose=0)
         np.testing.assert_allclose(together[schema.BOXES][index], alone[schema.BOXES][0], atol=1e-4)
         np.testing.assert_allclose(together[schema.SCORES][index], alone[schema.SCORES][0], atol=1e-5)
         assert together[schema.BOXES][index].max() <= 1.0

@@ -54,7 +54,7 @@ def wrapped_keras_model():
 
 def test_parts_by_hand():
     extractor = SplitFeatureExtractor(backbone=pooled_backbone(), split="C1")
-    picture = np.repeat(np.arange(16.0).reshape(1, 4, 4, 1), 3, axis=-1).astype("float32")
+    image = np.repeat(np.arange(16.0).reshape(1, 4, 4, 1), 3, axis=-1).astype("float32")
     # rows 0..3, 4..7, 8..11, 12..15: the first 2x2 block is 0, 1, 4, 5 with mean 2.5, the next one two further
     half = np.array([[2.5, 4.5], [10.5, 12.5]])
     roi_features = np.stack([np.full((2, 2, 3), 1.0), np.full((2, 2, 3), 5.0)]).astype("float32")
@@ -64,7 +64,7 @@ def test_parts_by_hand():
         goldens.both_modes(extractor.extract_box_classifier_features),
         strict=True,
     ):
-        (feature_map,) = trunk(ops.convert_to_tensor(picture))
+        (feature_map,) = trunk(ops.convert_to_tensor(image))
         np.testing.assert_allclose(ops.convert_to_numpy(feature_map)[0, :, :, 0], half)
         # 2 * 3 + 1 = 7 and 5 * 3 + 1 = 16: RoIs do not see each other, and their number is free
         features = ops.convert_to_numpy(tail(ops.convert_to_tensor(roi_features)))

@@ -71,7 +71,7 @@ def test_the_coarse_maps_start_from_the_projection_and_not_from_the_backbone():
 
 
 def test_odd_sizes_double_and_lose_the_last_row_or_column():
-    """A picture of 33 x 71 has levels of 5 x 9, 3 x 5 and 2 x 3; 2 x 3 doubles to 4 x 6 and is cut to 3 x 5."""
+    """An image of 33 x 71 has levels of 5 x 9, 3 x 5 and 2 x 3; 2 x 3 doubles to 4 x 6 and is cut to 3 x 5."""
     model, _ = pyramid_model(depth=1, hyperparams=ConvHyperparams(batch_norm_epsilon=EPSILON, activation=None))
     make_identity(model)
     features = {"C3": feature(np.zeros((5, 9))), "C4": feature(np.zeros((3, 5))), "C5": feature([[1, 2, 3], [4, 5, 6]])}

@@ -98,8 +98,8 @@ def test_the_whole_way_from_an_archive(tmp_path, home, monkeypatch):
         for key, value in wanted.items():
             np.testing.assert_array_equal(keras.ops.convert_to_numpy(found[key]), value, err_msg=key)
         assert model.class_names == COCO_NAMES
-    picture = np.random.RandomState(0).randint(0, 256, (1, 240, 320, 3)).astype("float32")
-    expected, detections = direct.predict_on_batch(picture), again.predict_on_batch(picture)
+    image = np.random.RandomState(0).randint(0, 256, (1, 240, 320, 3)).astype("float32")
+    expected, detections = direct.predict_on_batch(image), again.predict_on_batch(image)
     for key, value in expected.items():
         np.testing.assert_allclose(np.asarray(detections[key]), np.asarray(value), atol=1e-6, err_msg=key)
     assert np.asarray(expected["num_detections"])[0] == 100

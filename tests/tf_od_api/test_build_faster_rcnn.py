@@ -217,7 +217,7 @@ def test_what_is_not_supported_is_refused_with_its_place(old, new, message):
     [
         ("normalize_coordinates: false", "", "normalize_coordinates: found True; supported: False"),
         ("override_base_feature_extractor_hyperparams: true", "", "found false; supported: true"),
-        ("max_dimension: 640", "max_dimension: 650", "pad_to_multiple: found 32 .* pictures of .650, 650."),
+        ("max_dimension: 640", "max_dimension: 650", "pad_to_multiple: found 32 .* images of .650, 650."),
         ("max_level: 6", "max_level: 4", "min_level: found levels 2 to 4"),
     ],
 )

@@ -40,7 +40,7 @@ def run(operation, example, seed=(1, 2)):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: type(operation).__name__)
-def test_painted_boxes_move_with_the_picture(operation):
+def test_painted_boxes_move_with_the_image(operation):
     """Each surviving box bounds exactly the pixels of its colour, and its other rows are still its own."""
     rng, survivors, moved = np.random.default_rng(0), 0, 0
     apply = tf.function(operation)
@@ -115,7 +115,7 @@ def test_iou_crop_keeps_its_promises():
 
 
 def test_iou_crop_ignores_crowds_as_a_reason_to_crop():
-    """A lone crowd region is no object to overlap: no patch is possible, the picture stays whole."""
+    """A lone crowd region is no object to overlap: no patch is possible, the image stays whole."""
     boxes = tf.constant([[0.2, 0.2, 0.8, 0.8]])
     image = tf.zeros((30, 30, 3), tf.uint8)
     for seed in range(10):
@@ -124,7 +124,7 @@ def test_iou_crop_ignores_crowds_as_a_reason_to_crop():
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: type(operation).__name__)
-def test_a_picture_without_objects(operation):
+def test_an_image_without_objects(operation):
     for seed in range(8):
         image = tf.zeros((1 + seed, 9, 3), tf.uint8)
         result = run(operation, {"image": image, "boxes": tf.zeros((0, 4)), "labels": tf.zeros(0, tf.int32)}, (seed, 0))

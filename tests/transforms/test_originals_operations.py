@@ -23,7 +23,7 @@ OPERATIONS = {
 
 @golden_cases(*OPERATIONS)
 def test_flips_and_turns(case):
-    """Picture, boxes, masks and keypoints; the horizontal flip also changes the keypoints' order."""
+    """Image, boxes, masks and keypoints; the horizontal flip also changes the keypoints' order."""
     operation = OPERATIONS[case.name](case.info)
     example = {key: tf.constant(value) for key, value in case.inputs.items()}
     for apply in (operation, tf.function(operation)):
@@ -56,7 +56,7 @@ def test_grey(case):
 
 @golden_cases("prep/resize_to_min")
 def test_resizing_by_the_smaller_side(case):
-    """12 x 16 with a smaller side of 24: 24 x 32, corner on corner; pictures bilinear, masks nearest."""
+    """12 x 16 with a smaller side of 24: 24 x 32, corner on corner; images bilinear, masks nearest."""
     settings = {"min_dimension": 24, "max_dimension": 10_000, "kernel": "align_corners"}
     image, shape = KeepAspectRatioResizer(**settings).resize_image(case.inputs["image"])
     assert_close(image, case.outputs["image"])
@@ -85,6 +85,6 @@ def test_rows_above_a_weight(case):
 
 
 @golden_cases("prep/one_hot_encoding")
-def test_classes_of_a_whole_picture(case):
-    """Which of 5 classes the picture has, whatever their number: Keras' own operation."""
+def test_classes_of_a_whole_image(case):
+    """Which of 5 classes the image has, whatever their number: Keras' own operation."""
     assert_close(ops.multi_hot(case.inputs["labels"], 5), case.outputs["y"])

@@ -70,7 +70,7 @@ def check_golden(case):
 
 
 def check_padded(resizer, image, expected, shape):
-    """The same picture in a larger canvas, beside one of another size: its true region comes out as if alone."""
+    """The same image in a larger canvas, beside one of another size: its true region comes out as if alone."""
     height, width, channels = image.shape
     batch = np.full((2, height + 9, width + 5, channels), 77.0, "float32")
     batch[0, :height, :width] = image
@@ -93,12 +93,12 @@ def test_original_pad_to_multiple(case):
         assert_close(call(ops.convert_to_tensor(case.inputs["x"])), case.outputs["y"], 0.0)
 
 
-def picture(height, width, seed=0):
+def make_image(height, width, seed=0):
     return np.random.default_rng(seed).uniform(0, 255, size=(height, width, 3)).astype("float32")
 
 
 def row(values, length, **settings):
-    """A picture of one row, resized to `length` columns, as a list."""
+    """An image of one row, resized to `length` columns, as a list."""
     resizer = resizers.FixedShapeResizer(height=1, width=length, **settings)
     image = np.array(values, "float32")[None, None, :, None]
     return ops.convert_to_numpy(resizer(ops.convert_to_tensor(image))[0])[0, 0, :, 0].tolist()
@@ -141,7 +141,7 @@ ALL = [
 @pytest.mark.parametrize("size", [(17, 90), (61, 40)])
 def test_all_ways_agree(method, kernel, size):
     resizer = resizers.FixedShapeResizer(height=size[0], width=size[1], method=method, kernel=kernel)
-    image = picture(48, 40)
+    image = make_image(48, 40)
     host, _ = resizer.resize_image(image)
     shapes = np.array([[48, 40, 3]], "int32")
     for call in both_modes(resizer):
@@ -161,7 +161,7 @@ def test_xla_and_unknown_sizes(method, kernel):
     import tensorflow as tf
 
     resizer = resizers.FixedShapeResizer(height=30, width=50, method=method, kernel=kernel)
-    image = picture(48, 40)
+    image = make_image(48, 40)
     host, _ = resizer.resize_image(image)
     compiled_by_xla = tf.function(lambda x: resizer(x)[0], jit_compile=True)
     np.testing.assert_allclose(compiled_by_xla(image[None])[0], host, rtol=0, atol=1e-3)
@@ -193,7 +193,7 @@ def test_every_resizer_with_unknown_sizes(resizer):
     import tensorflow as tf
 
     call = tf.function(resizer, input_signature=[tf.TensorSpec([None, None, None, 3])])
-    for image in (picture(48, 64), picture(70, 30)):
+    for image in (make_image(48, 64), make_image(70, 30)):
         host, shape = resizer.resize_image(image)
         images, shapes = call(image[None])
         assert_close(images[0], host)
@@ -205,7 +205,7 @@ def test_every_resizer_with_unknown_sizes(resizer):
 
 @pytest.mark.parametrize("resizer", EVERY, ids=repr)
 def test_what_has_its_size_passes_bit_for_bit(resizer):
-    once, shape = resizer.resize_image(picture(48, 64))
+    once, shape = resizer.resize_image(make_image(48, 64))
     twice, shape_again = resizer.resize_image(once[: shape[0], : shape[1]])
     np.testing.assert_array_equal(once, twice)
     assert shape == shape_again
@@ -219,9 +219,9 @@ def test_what_has_its_size_passes_bit_for_bit(resizer):
         assert resizer(images)[0] is images
 
 
-def test_pictures_of_one_batch_do_not_touch_one_another():
+def test_images_of_one_batch_do_not_touch_one_another():
     resizer = resizers.KeepAspectRatioResizer(min_dimension=30, max_dimension=45)
-    first, second = picture(20, 30, 1), picture(40, 24, 2)
+    first, second = make_image(20, 30, 1), make_image(40, 24, 2)
     batch = np.full((2, 40, 30, 3), np.inf, "float32")
     batch[0, :20, :30], batch[1, :40, :24] = first, second
     # 20 x 30: factor min(30/20, 45/30) = 1.5 gives 30 x 45. 40 x 24: min(30/24, 45/40) = 1.125 gives 45 x 27.
@@ -260,7 +260,7 @@ def test_gray_weights():
     assert shape == (1, 1, 1)
 
 
-def test_a_thin_picture_keeps_one_pixel():
+def test_a_thin_image_keeps_one_pixel():
     resizer = resizers.KeepAspectRatioResizer(min_dimension=100, max_dimension=100)
     assert resizer.resized_size(1, 1000) == (1, 100)
 
@@ -268,7 +268,7 @@ def test_a_thin_picture_keeps_one_pixel():
 def test_an_empty_true_region_is_finite():
     resizer = resizers.KeepAspectRatioResizer(min_dimension=30, max_dimension=45)
     shapes = ops.convert_to_tensor(np.zeros((1, 3), "int32"))
-    images, _ = resizer(ops.convert_to_tensor(picture(20, 30)[None]), shapes)
+    images, _ = resizer(ops.convert_to_tensor(make_image(20, 30)[None]), shapes)
     assert np.all(np.isfinite(ops.convert_to_numpy(images)))
 
 
