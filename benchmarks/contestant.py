@@ -1,8 +1,8 @@
 """What all contestants of `race.py` have in common: how they answer, what they are shown, how they are made ready.
 
-A contestant is a function `(task, images, truth) -> (run, built)`: a call without arguments that does the work once,
-and a dict that describes what was built. Its process answers a line of JSON when it is ready (`built`), then one for
-every line it reads: seconds by the clock and of all processors, and its peak memory. It ends with its input.
+A contestant is a function `(task, images, ground_truth) -> (run, built)`: a call without arguments that does the work
+once, and a dict that describes what was built. Its process answers a line of JSON when it is ready (`built`), then one
+for every line it reads: seconds by the clock and of all processors, and its peak memory. It ends with its input.
 
 Every contestant gets the same uint8 images of the size that it works at. Weights are random: batch statistics are
 settled on the first image, class logits are spread and shifted, so that the same number of pairs of place and class
@@ -26,7 +26,7 @@ import numpy as np
 
 SIZE, CLASSES = 640, 90
 PASSING, THRESHOLD, SPREAD = 200, 0.05, 2.0  # pairs an image above a score; deviation of the class logits
-ROWS, OBJECTS = 100, 8  # of truth, an image
+ROWS, OBJECTS = 100, 8  # of ground truth, an image
 
 
 def serve(contestants):
@@ -91,14 +91,14 @@ def truths(batch_size):
 # --------------------------------------------------------------------------------------------------------------- Keras
 
 
-def compiled(model, task, images, truth, built, constants=False):
+def compiled(model, task, images, ground_truth, built, constants=False):
     """`(run, built)` of one of our models: `predict_on_batch`, that with its weights as constants, `train_on_batch`."""
     import keras
     import tensorflow as tf
 
     if task == "train":
         model.compile(keras.optimizers.SGD(0.0, momentum=0.9))
-        y = {"boxes": truth[0], "labels": truth[1]}
+        y = {"boxes": ground_truth[0], "labels": ground_truth[1]}
         return lambda: model.train_on_batch(images, y), built
     run = (lambda: model.predict_on_batch(images)) if not constants else frozen_predict(model, images)
     found = run()
@@ -213,7 +213,7 @@ def convolutions(task, graph, constants):
 # --------------------------------------------------------------------------------------------------------- TorchVision
 
 
-def torchvision_runs(model, task, images, truth, built, memory="contiguous_format"):
+def torchvision_runs(model, task, images, ground_truth, built, memory="contiguous_format"):
     """`(run, built)` of a TorchVision detector, eager, as its documentation runs it: a list of images in 0...1.
 
     Its processor time tells less than the others': OpenMP's threads spin while they wait for one another.
@@ -227,7 +227,7 @@ def torchvision_runs(model, task, images, truth, built, memory="contiguous_forma
     if task == "train":
         model.train()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
-        targets = torch_targets(truth)
+        targets = torch_targets(ground_truth)
 
         def train():
             optimizer.zero_grad()
@@ -255,8 +255,8 @@ def torch_images(images):
     return [torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in images]
 
 
-def torch_targets(truth):
-    """Truth as TorchVision wants it: pixels, xyxy, labels from 1."""
+def torch_targets(ground_truth):
+    """Ground truth as TorchVision wants it: pixels, xyxy, labels from 1."""
     import torch
 
     return [
@@ -264,7 +264,7 @@ def torch_targets(truth):
             "boxes": torch.from_numpy(boxes[labels >= 0][:, [1, 0, 3, 2]] * SIZE),
             "labels": torch.from_numpy(labels[labels >= 0].astype("int64") + 1),
         }
-        for boxes, labels in zip(*truth, strict=True)
+        for boxes, labels in zip(*ground_truth, strict=True)
     ]
 
 

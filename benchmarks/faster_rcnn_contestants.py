@@ -3,7 +3,7 @@
     python benchmarks/faster_rcnn_contestants.py keras_detect predict 1
 
 Every contestant has ResNet50, P2 to P6 and 90 classes; all its batch norms train. How many proposals the second stage
-gets differs: we, as the original, take 300 at inference and sample 64 of 300 in training; TorchVision takes 1000 at
+gets differs: we, as upstream, take 300 at inference and sample 64 of 300 in training; TorchVision takes 1000 at
 inference and samples 512 of 2000. Each runs with its own numbers and with the other's.
 """
 
@@ -35,12 +35,12 @@ FEW = {"predict": (300, 64), "train": (300, 64)}
 MANY = {"predict": (1000, 512), "train": (2000, 512)}
 
 
-def keras_detect_contestant(task, images, truth, build, numbers, constants=False, policy="float32"):
+def keras_detect_contestant(task, images, ground_truth, build, numbers, constants=False, policy="float32"):
     """Ours, the whole way of `predict_on_batch` and `train_on_batch`.
 
     Args:
         task: "predict" or "train".
-        images, truth: as in `contestant.py`.
+        images, ground_truth: as in `contestant.py`.
         build: makes the model.
         numbers: `FEW` or `MANY`.
         constants: its weights are constants of the graph.
@@ -61,7 +61,7 @@ def keras_detect_contestant(task, images, truth, build, numbers, constants=False
     predictions = model(one)
     built = describe(model, model.preprocess(images), predictions["class_logits"], len(images))
     built["proposals"] = int(predictions["num_proposals"][0])
-    return compiled(model, task, images, truth, built, constants)
+    return compiled(model, task, images, ground_truth, built, constants)
 
 
 def pyramid():
@@ -117,7 +117,7 @@ def background_bias(logits, bias):
     return bias
 
 
-def floor(task, images, truth, build, constants=True):
+def floor(task, images, ground_truth, build, constants=True):
     """Our network's convolutions alone; in training the second stage sees as many crops as are sampled."""
     model = build()
     proposals, sampled = FEW[task]
@@ -153,7 +153,7 @@ def torchvision_settings(proposals, sampled):
     }
 
 
-def torchvision_contestant(task, images, truth, build, numbers, memory="contiguous_format"):
+def torchvision_contestant(task, images, ground_truth, build, numbers, memory="contiguous_format"):
     """TorchVision's, ready to run; `build` makes it from two numbers of proposals."""
     import torch
 
@@ -163,7 +163,7 @@ def torchvision_contestant(task, images, truth, build, numbers, memory="contiguo
 
     def settling():
         with torch.no_grad():
-            model(one, torch_targets([rows[:1] for rows in truth]))
+            model(one, torch_targets([rows[:1] for rows in ground_truth]))
 
     torch_settle(model, settling)
     head = model.roi_heads.box_predictor.cls_score
@@ -175,7 +175,7 @@ def torchvision_contestant(task, images, truth, build, numbers, memory="contiguo
         head.bias.copy_(torch.from_numpy(background_bias(seen["logits"], head.bias.numpy())))
     hook.remove()
     built = {"gflop": torch_work(model, lambda: model(one)) * len(images), "proposals": len(seen["logits"])}
-    return torchvision_runs(model, task, images, truth, built, memory)
+    return torchvision_runs(model, task, images, ground_truth, built, memory)
 
 
 def contestants(build, torchvision_build, many=True):

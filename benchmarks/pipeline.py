@@ -61,8 +61,8 @@ def drawn(folder, arguments):
         pixels = (pixels + rng.normal(0, 8, pixels.shape)).clip(0, 255).astype(np.uint8)
         path = folder / "drawn" / f"{number:05d}.jpg"
         Image.fromarray(pixels).save(path, quality=90)
-        truth = truths(1, 8, 4)
-        examples.append({"image": path, "boxes": truth["boxes"][0], "labels": truth["labels"][0]})
+        ground_truth = truths(1, 8, 4)
+        examples.append({"image": path, "boxes": ground_truth["boxes"][0], "labels": ground_truth["labels"][0]})
     data = DetectionDataset.from_examples(examples, [str(label) for label in range(4)])
     for format in ("tfrecord", "coco"):
         write_dataset(data, folder / format, format)
@@ -91,8 +91,8 @@ def contestants(records, files, model, arguments):
             model.resizer, arguments.batch_size, augment, shuffle=True, seed=0, cache=True
         ).repeat(),
     }
-    images, truth = next(iter(streams["batches"]))
-    train = {"train_step": lambda: model.train_on_batch(images, truth)}
+    images, ground_truth = next(iter(streams["batches"]))
+    train = {"train_step": lambda: model.train_on_batch(images, ground_truth)}
     return streams, train
 
 

@@ -236,8 +236,8 @@ def measured(model, folder, split):
         batch = np.array(images[first : first + size])
         filled = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
         found = {key: np.array(rows)[: len(batch)] for key, rows in model.predict_on_batch(filled).items()}
-        truth = {"boxes": boxes[first : first + size], "labels": labels[first : first + size]}
-        evaluator.update(truth, found, image_sizes=np.array([[480, 640]] * len(batch)))
+        ground_truth = {"boxes": boxes[first : first + size], "labels": labels[first : first + size]}
+        evaluator.update(ground_truth, found, image_sizes=np.array([[480, 640]] * len(batch)))
     result = evaluator.result()
     return [round(result["map"], 4), round(result["map_50"], 4)]
 

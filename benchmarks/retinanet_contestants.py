@@ -35,11 +35,11 @@ def spread_and_shift(logits, kernel, bias, batch_size):
     return kernel * factor, np.full_like(bias, wanted)
 
 
-def keras_detect_contestant(task, images, truth, policy="float32", constants=False):
+def keras_detect_contestant(task, images, ground_truth, policy="float32", constants=False):
     """Ours, the whole way of `predict_on_batch` and `train_on_batch`."""
     model = ours(images, policy)
     built = describe(model, model.preprocess(images), model(model.preprocess(images[:1]))["class_logits"])
-    return compiled(model, task, images, truth, built, constants)
+    return compiled(model, task, images, ground_truth, built, constants)
 
 
 def ours(images, policy):
@@ -65,7 +65,7 @@ def ours(images, policy):
     return model
 
 
-def keras_hub_contestant(task, images, truth):
+def keras_hub_contestant(task, images, ground_truth):
     """KerasHub's RetinaNet; its preprocessor and its class-blind suppression run inside `predict_on_batch`."""
     import keras
     import keras_hub
@@ -100,13 +100,13 @@ def keras_hub_contestant(task, images, truth):
     built["version"] = f"KerasHub {keras_hub.__version__}, TensorFlow {tf.__version__}, Keras {keras.__version__}"
     if task == "train":
         model.compile(keras.optimizers.SGD(0.0, momentum=0.9))
-        y = {"boxes": truth[0] * SIZE, "labels": truth[1].astype("float32")}
+        y = {"boxes": ground_truth[0] * SIZE, "labels": ground_truth[1].astype("float32")}
         return train_by_parts(lambda x: tf.cast(x, "float32") / 255, model, images, y), built
     # Its `predict_step` wants a bare tensor, `predict_on_batch` of Keras 3.15 hands over a tuple: hence its parts here.
     return predict_by_parts(lambda x: model.preprocessor(x), model, images, built)
 
 
-def keras_cv_contestant(task, images, truth, layers=3):
+def keras_cv_contestant(task, images, ground_truth, layers=3):
     """KerasCV's RetinaNet; the backbone divides by 255, suppression is class-blind, its heads have 3 `layers`."""
     import keras
     import keras_cv
@@ -139,7 +139,7 @@ def keras_cv_contestant(task, images, truth, layers=3):
         model.compile(
             optimizer=keras.optimizers.SGD(0.0, momentum=0.9), box_loss="smoothl1", classification_loss="focal"
         )
-        y = {"boxes": truth[0] * SIZE, "classes": truth[1].astype("float32")}
+        y = {"boxes": ground_truth[0] * SIZE, "classes": ground_truth[1].astype("float32")}
         return train_by_parts(lambda x: x, model, images, y), built
     return predict_by_parts(lambda x: x, model, images, built)
 
@@ -175,7 +175,7 @@ def spread(model, logits, head):
     head.bias.assign(bias)
 
 
-def floor(task, images, truth, constants=True):
+def floor(task, images, ground_truth, constants=True):
     """Our network's convolutions alone."""
     from keras_detect.meta_architectures.detection_model import DetectionModel
 
@@ -183,7 +183,7 @@ def floor(task, images, truth, constants=True):
     return convolutions(task, network_graph(model, model.preprocess(images)), constants)
 
 
-def torchvision_contestant(task, images, truth, memory="contiguous_format"):
+def torchvision_contestant(task, images, ground_truth, memory="contiguous_format"):
     """TorchVision's RetinaNet."""
     import torch
     import torchvision
@@ -202,7 +202,7 @@ def torchvision_contestant(task, images, truth, memory="contiguous_format"):
         "anchors": sum(9 * (-(-SIZE // 2**level)) ** 2 for level in range(3, 8)),
         "gflop": torchvision_settle(model, images[:1]) * len(images),
     }
-    return torchvision_runs(model, task, images, truth, built, memory)
+    return torchvision_runs(model, task, images, ground_truth, built, memory)
 
 
 def torchvision_settle(model, images):

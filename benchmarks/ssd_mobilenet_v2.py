@@ -26,10 +26,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_detect.meta_architectures.detection_model import DetectionModel
-from keras_detect.meta_architectures.ground_truth import clean_truth
+from keras_detect.meta_architectures.ground_truth import clean_ground_truth
 
 PASSING, THRESHOLD = 200, 0.05  # pairs of anchor and class that pass, an image
-EVERYTHING = 1e-8  # the original's threshold
+EVERYTHING = 1e-8  # upstream's threshold
 
 
 def main(argv=None):
@@ -39,7 +39,7 @@ def main(argv=None):
     parser.add_argument("--preset", default="ssd_mobilenet_v2_320x320_coco17_tpu-8")
     parser.add_argument("--checkpoint", help="TF2 checkpoint for the preset; without it the weights are random")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--truths", type=int, default=100, help="rows of truth an image, of which 8 are objects")
+    parser.add_argument("--truths", type=int, default=100, help="rows of ground truth an image, of which 8 are objects")
     parser.add_argument("--rounds", type=int, default=30)
     arguments = parser.parse_args(argv)
 
@@ -155,9 +155,9 @@ def compare_train(model, images, arguments):
     # Weights that stay as they are keep every round's work the same, and a learning rate of 0 saves none of it.
     model.compile(keras.optimizers.SGD(0.0, momentum=0.9))
     model.optimizer.build(model.trainable_variables)
-    truth = truths(len(images), arguments.truths, model.num_classes)
+    ground_truth = truths(len(images), arguments.truths, model.num_classes)
     inputs = model.preprocess(images)
-    batch = tf.nest.map_structure(tf.constant, (images, truth))
+    batch = tf.nest.map_structure(tf.constant, (images, ground_truth))
 
     def bare(inputs):
         with tf.GradientTape() as tape:
@@ -172,12 +172,12 @@ def compare_train(model, images, arguments):
     heads = model(inputs, training=True)
     bare, train_step = tf.function(bare), tf.function(model.train_step)
     report(
-        f"train, {len(images)} images, {arguments.truths} rows of truth",
+        f"train, {len(images)} images, {arguments.truths} rows of ground truth",
         {
             "forward, backward, update": lambda: bare(inputs),
             "train_step": lambda: train_step(batch),
-            "train_on_batch": lambda: model.train_on_batch(images, truth),
-            "assign_targets alone": lambda: targets(clean_truth(batch[1]), heads, inputs),
+            "train_on_batch": lambda: model.train_on_batch(images, ground_truth),
+            "assign_targets alone": lambda: targets(clean_ground_truth(batch[1]), heads, inputs),
             "compute_loss alone": lambda: losses(inputs, batch[1], heads),
         },
         arguments.rounds,
@@ -186,7 +186,7 @@ def compare_train(model, images, arguments):
 
 
 def truths(batch_size, rows, num_classes, objects=8):
-    """Random truth, `objects` boxes in each image, the other rows padding."""
+    """Random ground truth, `objects` boxes in each image, the other rows padding."""
     rng = np.random.default_rng(1)
     corners, sizes = rng.uniform(0, 0.6, (batch_size, rows, 2)), rng.uniform(0.05, 0.4, (batch_size, rows, 2))
     labels = rng.integers(0, num_classes, (batch_size, rows))

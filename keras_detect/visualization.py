@@ -179,12 +179,12 @@ def _points(pen, points, visibility, skeleton, colour, line, size):
         pen.ellipse(dot, fill=None if hidden else colour, outline=colour if hidden else _BLACK)
 
 
-def draw_side_by_side(image, truth, detections, class_names=None, score_threshold=0.3, skeleton=()):
+def draw_side_by_side(image, ground_truth, detections, class_names=None, score_threshold=0.3, skeleton=()):
     """The annotated image with its ground truth at the left and what a model found at the right, each with a caption.
 
     Args:
         image: see `draw_objects`.
-        truth: the objects of one image, see `draw_objects`.
+        ground_truth: the objects of one image, see `draw_objects`.
         detections: what was found on it, with `"scores"`; see `draw_objects`.
         class_names: names by label.
         score_threshold: detections below it are left out.
@@ -193,12 +193,12 @@ def draw_side_by_side(image, truth, detections, class_names=None, score_threshol
     Returns:
         A Pillow image, RGB.
     """
-    left = draw_objects(image, truth, class_names, skeleton=skeleton)
+    left = draw_objects(image, ground_truth, class_names, skeleton=skeleton)
     right = draw_objects(image, detections, class_names, score_threshold, skeleton)
     found = {field.key: field for field in schema.object_fields() if detections.get(field.key) is not None}
-    objects = int(np.sum(np.asarray(truth[schema.LABELS]) >= 0))
+    objects = int(np.sum(np.asarray(ground_truth[schema.LABELS]) >= 0))
     shown = len(_shown_rows(_columns(detections, found), score_threshold))
-    captions = [f"truth: {objects}", f"found: {shown} (score from {score_threshold:g})"]
+    captions = [f"ground truth: {objects}", f"found: {shown} (score from {score_threshold:g})"]
     return draw_gallery([left, right], captions=captions, columns=2)
 
 

@@ -55,7 +55,7 @@ BACKEND_FREE = (
     "tf_od_api/test_check_numbers.py",
     "training/test_run_data.py",
     "transforms/test_geometric.py",
-    "transforms/test_originals_operations.py",
+    "transforms/test_upstream_operations.py",
     "transforms/test_photometric.py",
     "weights/test_archives.py",
     "weights/test_checkpoint_file.py",

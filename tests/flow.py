@@ -46,13 +46,16 @@ def switches(files, left_out=()):
 def flows():
     """`{(meta-architecture, what): files called}` of a small detector, after one call that builds everything."""
     images = np.random.RandomState(0).randint(0, 256, (2, 80, 100, 3)).astype("uint8")
-    truth = {"boxes": np.tile(np.float32([[0.1, 0.1, 0.6, 0.6]]), (2, 1, 1)), "labels": np.zeros((2, 1), "int32")}
+    ground_truth = {
+        "boxes": np.tile(np.float32([[0.1, 0.1, 0.6, 0.6]]), (2, 1, 1)),
+        "labels": np.zeros((2, 1), "int32"),
+    }
     found = {}
     for name, cls in CLASSES.items():
         model = cls.from_backbone("mobilenet_v2", num_classes=2, image_size=(96, 96), weights=None)
         model.compile(run_eagerly=True)
         ways = {
-            "fit": lambda model=model: model.fit(images, truth, batch_size=2, verbose=0),
+            "fit": lambda model=model: model.fit(images, ground_truth, batch_size=2, verbose=0),
             "detect": lambda model=model: model.detect(images[0]),
         }
         for what, way in ways.items():

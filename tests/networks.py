@@ -66,7 +66,7 @@ class Network:
         return len(losses), sum(losses)
 
     def golden_input(self):
-        """The golden's noise image, scaled by the backbone and resized by the original's kernel."""
+        """The golden's noise image, scaled by the backbone and resized by upstream's kernel."""
         noise = np.random.RandomState(0).randint(0, 256, (1, 240, 320, 3)).astype("float32")
         scaled = keras.ops.convert_to_numpy(self.feature_extractor.preprocess(keras.ops.convert_to_tensor(noise)))
         return legacy_bilinear(scaled, self.size)

@@ -45,7 +45,7 @@ def test_a_row_must_make_sense():
     with pytest.raises(ValueError, match="moves is one of"):
         schema.ObjectField(key="corners", singular="corners", moves="away")
     with pytest.raises(ValueError, match="occurs is"):
-        schema.ImageField(key="weather", occurs="truth")
+        schema.ImageField(key="weather", occurs="ground_truth")
 
 
 @pytest.mark.parametrize(

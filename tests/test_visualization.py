@@ -86,15 +86,15 @@ def _luminance(colour):
     ]
 
 
-def test_side_by_side_shows_truth_left_and_detections_right():
-    truth = {"boxes": np.array([[0.25, 0.25, 0.75, 0.75], [0, 0, 0, 0]]), "labels": np.array([0, -1])}
+def test_side_by_side_shows_ground_truth_left_and_detections_right():
+    ground_truth = {"boxes": np.array([[0.25, 0.25, 0.75, 0.75], [0, 0, 0, 0]]), "labels": np.array([0, -1])}
     found = {
         "boxes": np.array([[0.25, 0.25, 0.75, 0.75]] * 3),
         "scores": np.array([0.9, 0.1, 0.8]),
         "labels": np.array([1, 0, 0]),
         "num_detections": np.array(2),
     }
-    image = np.asarray(draw_side_by_side(grey(400, 400), truth, found, ["a", "b"]))
+    image = np.asarray(draw_side_by_side(grey(400, 400), ground_truth, found, ["a", "b"]))
     assert image.shape[1] >= 800 and image.shape[0] > 400
     left, right = np.split(image[:, : image.shape[1] // 2 * 2], 2, axis=1)
     assert _has(left, class_color(0)) and not _has(left, class_color(1))

@@ -1,4 +1,4 @@
-"""Small models and truth for tests that are about behaviour and not about an architecture."""
+"""Small models and ground truth for tests that are about behaviour and not about an architecture."""
 
 import keras
 import numpy as np
@@ -63,7 +63,7 @@ def tiny_batch(batch_size=4, rows=4, num_classes=3, size=IMAGE_SIZE, seed=0):
 
 
 def padded(y, rows):
-    """The same truth with `rows` rows an image; the added ones are padding that holds nonsense boxes."""
+    """The same ground truth with `rows` rows an image; the added ones are padding that holds nonsense boxes."""
     extra = rows - y[schema.BOXES].shape[1]
     boxes = np.pad(y[schema.BOXES], ((0, 0), (0, extra), (0, 0)), constant_values=0.37)
     labels = np.pad(y[schema.LABELS], ((0, 0), (0, extra)), constant_values=schema.PADDING_LABEL)

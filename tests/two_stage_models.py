@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_detect import schema
 from keras_detect.boxes.anchor_generators import GridAnchorGenerator
-from keras_detect.meta_architectures.ground_truth import clean_truth
+from keras_detect.meta_architectures.ground_truth import clean_ground_truth
 from keras_detect.meta_architectures.training_hooks import REGULARIZATION_LOSS
 from keras_detect.meta_architectures.two_stage import ProposalStage
 from tests import goldens, whole_models
@@ -29,17 +29,17 @@ LARGE = (
 
 
 class InPixels:
-    """A target assigner that matches in the pixels of the preprocessed image, with the original's rounding.
+    """A target assigner that matches in the pixels of the preprocessed image, with upstream's rounding.
 
-    The goldens' truths are whole pixels and so are most anchors: many have an IoU of 0.7 or 0.3, the thresholds, or
-    share the largest one, and rounding decides what they are. Numbers divided by the size of the image, and truth by
-    that of the true image, round differently.
+    The goldens' ground-truth boxes are whole pixels and so are most anchors: many have an IoU of 0.7 or 0.3, the
+    thresholds, or share the largest one, and rounding decides what they are. Numbers divided by the size of the image,
+    and ground truth by that of the true image, round differently.
 
     Args:
         stage: `ProposalStage` whose assigner this is.
         shapes: `[(height, width), ...]` of its feature maps.
         image_shape: `(height, width)` of the preprocessed image.
-        boxes: `[B, M, 4]`, the golden's truth, normalised to the preprocessed image.
+        boxes: `[B, M, 4]`, the golden's ground truth, normalised to the preprocessed image.
     """
 
     def __init__(self, stage, shapes, image_shape, boxes):
@@ -49,7 +49,7 @@ class InPixels:
             self.anchors = np.clip(stage.anchor_generator(shapes, (1, 1)), 0.0, side)
         else:
             self.anchors = stage.anchors(shapes, image_shape, training=False) * side
-        # `clean_truth` adds a row of padding
+        # `clean_ground_truth` adds a row of padding
         self.boxes = np.pad(boxes * side, ((0, 0), (0, 1), (0, 0))).astype("float32")
 
     def __call__(self, anchors, boxes, *others):
@@ -66,10 +66,10 @@ def match_all_anchors(model, shapes, image_shape, boxes):
 
 
 class StaticProposals(ProposalStage):
-    """A first stage that always proposes P boxes, as the original's `use_static_shapes` has it in training.
+    """A first stage that always proposes P boxes, as upstream's `use_static_shapes` has it in training.
 
     Where clipping leaves fewer, the first one stands again in their places; it is classified and counted so often.
-    Ours are zeros that count nothing, as the original's are at inference.
+    Ours are zeros that count nothing, as upstream's are at inference.
     """
 
     def propose(self, predictions, window):
@@ -94,7 +94,7 @@ class Run:
         self.side = np.tile(np.asarray(self.image_shape, "float32"), 2)
         self.image = whole_models.golden_image(name)
         boxes = self.golden["gt/boxes"][None]
-        self.truth = {
+        self.ground_truth = {
             schema.BOXES: whole_models.true_frame(boxes, self.golden["true_image_shapes"], self.image_shape),
             schema.LABELS: self.golden["gt/classes_zero_based"][None],
         }
@@ -122,7 +122,7 @@ class Run:
             "inputs": inputs,
             "predictions": predictions,
             "detections": model.postprocess(predictions, inputs[schema.TRUE_IMAGE_SHAPES]),
-            "losses": model.compute_losses(clean_truth(self.truth), predictions, inputs, training=False)
+            "losses": model.compute_losses(clean_ground_truth(self.ground_truth), predictions, inputs, training=False)
             | {REGULARIZATION_LOSS: sum([ops.sum(loss) for loss in model.losses], ops.zeros(()))},
         }
 
@@ -130,14 +130,14 @@ class Run:
         """Relative error against the golden array `key`, whole or sampled; axes of length 1 may be missing."""
         shape = self.golden.get(f"{key}#shape")
         squeezed = [tuple(side for side in sides if side != 1) for sides in (ours.shape, shape) if sides is not None]
-        assert len(set(squeezed)) == 1, f"{key}: {ours.shape}, the original has {shape}"
+        assert len(set(squeezed)) == 1, f"{key}: {ours.shape}, upstream has {shape}"
         if key in self.golden:
             return goldens.relative_error(ours, self.golden[key])
         return goldens.relative_error(ours.ravel()[self.golden[f"{key}#idx"]], self.golden[f"{key}#val"])
 
     def heads(self):
-        """`{golden key: our array}` of the heads of both stages, proposals in the original's order."""
-        rows = self.original_order()
+        """`{golden key: our array}` of the heads of both stages, proposals in upstream's order."""
+        rows = self.upstream_order()
         return {
             "pred/rpn_box_encodings": self.predictions[schema.RPN_BOX_ENCODINGS],
             "pred/rpn_objectness_predictions_with_background": self.predictions[schema.RPN_OBJECTNESS],
@@ -146,8 +146,8 @@ class Run:
             "pred/class_predictions_with_background": self.predictions[schema.CLASS_LOGITS][0, rows],
         }
 
-    def original_order(self):
-        """Our row of each of the original's proposals: proposals whose scores tie but for noise swap places."""
+    def upstream_order(self):
+        """Our row of each of upstream's proposals: proposals whose scores tie but for noise swap places."""
         ours, theirs = self.predictions[schema.PROPOSALS][0] * self.side, self.golden["pred/proposal_boxes"][0]
         count = int(self.golden["pred/num_proposals"][0])
         rows, unused = [], list(range(count))

@@ -10,7 +10,7 @@ from PIL import Image
 import keras_detect
 from keras_detect import schema
 from keras_detect.layers.drop_connect import DropConnect
-from keras_detect.meta_architectures.ground_truth import clean_truth
+from keras_detect.meta_architectures.ground_truth import clean_ground_truth
 from keras_detect.meta_architectures.training_hooks import REGULARIZATION_LOSS
 from keras_detect.tf_od_api import name_maps
 from tests import goldens
@@ -91,7 +91,7 @@ def without_drop_connect(model):
 
 
 def ignored_penalties(model, weights, name):
-    """`{checkpoint key: L2 penalty}` of the variables the original regularises though no detector uses them.
+    """`{checkpoint key: L2 penalty}` of the variables upstream regularises though no detector uses them.
 
     They are those that our written rule ignores; their factors are the L2 factors of `<name>.layers.json`.
     """
@@ -109,10 +109,10 @@ def ignored_penalties(model, weights, name):
 
 
 def settle_ties(anchors, boxes, positive, threshold=0.5, noise=1e-6):
-    """`(indices of ties, anchors)`: anchors as the original's rounding saw those whose IoU is the threshold itself.
+    """`(indices of ties, anchors)`: anchors as upstream's rounding saw those whose IoU is the threshold itself.
 
-    A square of area 0.02 inside a truth of area 0.04 has IoU 0.5, the threshold: rounding decides whether it is
-    positive. Each such anchor is grown or shrunk by a few roundings towards what `positive`, the original's list, says.
+    A square of area 0.02 inside a ground-truth box of area 0.04 has IoU 0.5, the threshold: rounding decides whether it
+    is positive. Each such anchor is grown or shrunk by a few roundings towards what `positive`, upstream's list, says.
     """
     anchors = np.asarray(anchors, np.float64)
     best = _best_iou(anchors, boxes)
@@ -158,7 +158,7 @@ class Run:
         self.model, self.report, self.weights = build(name, folder)
         self.image = golden_image(name)
         boxes, padded = self.golden["gt/boxes"], tuple(int(side) for side in self.golden["preprocessed#shape"][1:3])
-        self.truth = {
+        self.ground_truth = {
             schema.BOXES: true_frame(boxes[None], self.golden["true_image_shapes"], padded),
             schema.LABELS: self.golden["gt/classes_zero_based"][None],
         }
@@ -173,9 +173,9 @@ class Run:
         inputs = model.preprocess(image)
         feature_maps = model.feature_extractor(inputs[schema.IMAGES], training=False)
         predictions = model(inputs, training=False)
-        truth = clean_truth(self.truth)
+        ground_truth = clean_ground_truth(self.ground_truth)
         matched = predictions | {schema.ANCHORS: ops.convert_to_tensor(self.anchors_without_ties)}
-        targets = model.assign_targets(truth, matched, inputs)
+        targets = model.assign_targets(ground_truth, matched, inputs)
         return {
             "inputs": inputs,
             "feature_maps": list(feature_maps),
@@ -184,14 +184,14 @@ class Run:
             "detections": model.postprocess(predictions, inputs[schema.TRUE_IMAGE_SHAPES]),
             "targets": {key: value for key, value in targets._asdict().items() if key != "match"},
             "match": targets.match._asdict(),
-            "losses": model.compute_losses(truth, matched, inputs, training=False)
+            "losses": model.compute_losses(ground_truth, matched, inputs, training=False)
             | {REGULARIZATION_LOSS: sum(ops.sum(loss) for loss in model.losses)},
         }
 
     def error(self, key, ours):
         """Relative error against the golden array `key`, whole or sampled."""
         shape = self.golden.get(f"{key}#shape")
-        assert shape is None or tuple(shape) == ours.shape, f"{key}: {ours.shape}, the original has {tuple(shape)}"
+        assert shape is None or tuple(shape) == ours.shape, f"{key}: {ours.shape}, upstream has {tuple(shape)}"
         if key in self.golden:
             return goldens.relative_error(ours, self.golden[key])
         return goldens.relative_error(ours.ravel()[self.golden[f"{key}#idx"]], self.golden[f"{key}#val"])
@@ -223,12 +223,12 @@ def assert_same_detections(golden, ours, iou_threshold, tolerance):
             and np.abs(boxes[index] - box).max() <= tolerance
         ]
         twins = twins or [index for index in sorted(unmatched) if _rivals(theirs, index, found, iou_threshold)]
-        assert twins, f"no detection of the original is like {box} {score} {label}"
+        assert twins, f"no detection of upstream is like {box} {score} {label}"
         unmatched.remove(twins[0])
 
 
 def _rivals(theirs, index, found, iou_threshold):
-    """Whether a detection of the original has one score with ours but for noise, and either suppresses the other."""
+    """Whether a detection of upstream has one score with ours but for noise, and either suppresses the other."""
     (theirs, their_score, their_label), (box, score, label) = (column[index] for column in theirs), found
     low, high = np.maximum(theirs[:2], box[:2]), np.minimum(theirs[2:], box[2:])
     common = np.prod(np.clip(high - low, 0, None))
@@ -237,7 +237,7 @@ def _rivals(theirs, index, found, iou_threshold):
 
 
 def true_frame(boxes, true_image_shapes, padded_shape):
-    """`boxes [B, M, 4]` of the padded image, which the original's models take, in the frame of the true image."""
+    """`boxes [B, M, 4]` of the padded image, which upstream's models take, in the frame of the true image."""
     extent = np.asarray(true_image_shapes)[:, :2] / np.asarray(padded_shape)
     return (boxes / np.tile(extent, 2)[:, None]).astype("float32")
 

@@ -4,8 +4,8 @@ A coder has `encode(boxes, anchors)`, `decode(codes, anchors)` and `code_size`. 
 same frame, `[..., A, 4]`; leading axes broadcast, so one set of anchors `[A, 4]` serves a batch. Everything is
 float32, whatever the precision of the codes.
 
-Degenerate truth (zero-sized, reversed or infinite) encodes to finite numbers; every code but NaN decodes to a finite
-box.
+Degenerate ground truth (zero-sized, reversed or infinite) encodes to finite numbers; every code but NaN decodes to a
+finite box.
 """
 
 from keras import ops

@@ -1,7 +1,8 @@
-"""Matchers: which truth each anchor is responsible for, from a similarity `[..., M, A]` (truths in rows).
+"""Matchers: which ground-truth box each anchor is responsible for, from a similarity `[..., M, A]`.
 
-Both work on any leading axes at once and need a static `M`. A similarity that is NaN or minus infinity never matches,
-so a caller takes a truth out by giving its row minus infinity. `M` may be 0: every anchor is negative.
+Ground-truth boxes are the rows. Both work on any leading axes at once and need a static `M`. A similarity that is NaN
+or minus infinity never matches, so a caller takes a ground-truth box out by giving its row minus infinity. `M` may be
+0: every anchor is negative.
 """
 
 from typing import Any, NamedTuple
@@ -25,15 +26,16 @@ class Match(NamedTuple):
 @register_matcher("argmax", matched_threshold=0.5, force_match_for_each_row=True)
 @part
 class ArgMaxMatcher:
-    """Every anchor takes the truth most similar to it, if that is similar enough.
+    """Every anchor takes the ground truth most similar to it, if that is similar enough.
 
     Args:
         matched_threshold: an anchor is positive if its best similarity is at least this; `None`: always.
         unmatched_threshold: between this (included) and `matched_threshold` (excluded) an anchor is ignored and below
             it is negative; `None`: equal to `matched_threshold`, so that none is ignored.
         negatives_lower_than_unmatched: False swaps the two: negative between the thresholds, ignored below.
-        force_match_for_each_row: give each valid truth its most similar anchor, whatever the thresholds. If truths
-            want the same anchor the one with the lowest index has it, and the others keep what the thresholds gave.
+        force_match_for_each_row: give each valid ground-truth box its most similar anchor, whatever the thresholds. If
+            ground-truth boxes want the same anchor the one with the lowest index has it, and the others keep what the
+            thresholds gave.
 
     Among equal similarities the lowest index wins.
     """
@@ -61,8 +63,8 @@ class ArgMaxMatcher:
 
         Args:
             similarity: `[..., M, A]` float.
-            valid_rows: `[..., M]` bool: the truths that are forced on an anchor, if forcing is on. The others can
-                still match by threshold, as upstream does.
+            valid_rows: `[..., M]` bool: the ground-truth boxes that are forced on an anchor, if forcing is on. The
+                others can still match by threshold, as upstream does.
 
         Returns:
             `Match` of `[..., A]` tensors.
@@ -95,10 +97,11 @@ class ArgMaxMatcher:
 @register_matcher("bipartite")
 @part
 class BipartiteMatcher:
-    """Each valid truth gets one anchor of its own, greedily: the most similar pair first, then without those two.
+    """Each valid ground-truth box gets one anchor of its own, greedily: the most similar pair first.
 
-    Anchors left over are negative, none is ignored. With more truths than anchors every anchor is taken and the truths
-    left over have none. Among equal similarities the lowest truth wins, then the lowest anchor.
+    Anchors left over are negative, none is ignored. With more ground-truth boxes than anchors every anchor is taken and
+    the ground-truth boxes left over have none. Among equal similarities the lowest ground-truth box wins, then the
+    lowest anchor.
     """
 
     def __call__(self, similarity, valid_rows):
@@ -106,7 +109,7 @@ class BipartiteMatcher:
         similarity, valid_rows = _prepared(similarity, valid_rows)
         similarity = ops.where(ops.expand_dims(valid_rows, -1), similarity, _NEVER)
         rows, anchors = similarity.shape[-2:]
-        # A truth loses at most M - 1 anchors to the others, so its M best anchors are all it can ever need.
+        # A ground-truth box loses at most M - 1 anchors to the others, so its M best anchors are all it can ever need.
         kept = min(rows, anchors)
         values, columns = top_k(ops.reshape(similarity, (-1, anchors)), kept)
         shape = (*ops.shape(similarity)[:-1], kept)
@@ -133,7 +136,7 @@ class BipartiteMatcher:
 
 
 def _prepared(similarity, valid_rows):
-    """Float32 without NaN, and at least one row: an empty set of truths is one impossible truth."""
+    """Float32 without NaN, and at least one row: no ground truth is one impossible box."""
     similarity = ops.cast(ops.convert_to_tensor(similarity), "float32")
     valid_rows = ops.cast(ops.convert_to_tensor(valid_rows), "bool")
     if similarity.shape[-2] == 0:

@@ -1,7 +1,7 @@
 """Similarities of two sets of boxes: callables `(boxes1 [..., N, 4], boxes2 [..., M, 4]) -> [..., N, M]` float32.
 
-`apart` is the similarity of two boxes that have nothing in common; a truth that is no more similar than that to any
-anchor is not forced on one (see `TargetAssigner`).
+`apart` is the similarity of two boxes that have nothing in common; a ground-truth box that is no more similar than that
+to any anchor is not forced on one (see `TargetAssigner`).
 """
 
 from keras import ops

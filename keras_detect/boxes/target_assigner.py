@@ -13,19 +13,19 @@ from keras_detect.registry import part
 class Targets(NamedTuple):
     """Targets and weights per anchor; gradients do not flow through them."""
 
-    class_targets: Any  # [B, A, K] float32: the matched truth's, else the unmatched class target
-    class_weights: Any  # [B, A, K] float32: the matched truth's, the negative weight, or 0 where ignored
-    box_targets: Any  # [B, A, code_size] float32: codes of the matched truth, else 0
-    box_weights: Any  # [B, A] float32: the matched truth's, else 0
+    class_targets: Any  # [B, A, K] float32: the matched ground-truth box's, else the unmatched class target
+    class_weights: Any  # [B, A, K] float32: the matched ground-truth box's, the negative weight, or 0 where ignored
+    box_targets: Any  # [B, A, code_size] float32: codes of the matched ground-truth box, else 0
+    box_weights: Any  # [B, A] float32: the matched ground-truth box's, else 0
     match: Match  # of [B, A] tensors
 
 
 @part
 class TargetAssigner:
-    """Matches truths with anchors and encodes them, for a whole batch at once.
+    """Matches ground-truth boxes with anchors and encodes them, for a whole batch at once.
 
     Args:
-        similarity: callable as in `similarity.py`; called with truths first.
+        similarity: callable as in `similarity.py`; called with ground-truth boxes first.
         matcher: callable as in `matchers.py`.
         box_coder: as in `box_coders.py`.
         negative_class_weight: class weight of negative anchors.
@@ -39,10 +39,10 @@ class TargetAssigner:
     def __call__(self, anchors, boxes, class_targets, unmatched_class_target, weights=None, valid=None):
         """Assigns targets.
 
-        A row of padding changes nothing, whatever its numbers, NaN included. A truth without area (zero-sized,
-        reversed, or with a coordinate that is not finite) is treated as padding: no anchor can learn it. A truth with
-        weight 0 matches by threshold, and its anchors then count nothing; it is not forced on an anchor, and neither
-        is a truth with nothing in common with any anchor.
+        A row of padding changes nothing, whatever its numbers, NaN included. A ground-truth box without area
+        (zero-sized, reversed, or with a coordinate that is not finite) is treated as padding: no anchor can learn it. A
+        ground-truth box with weight 0 matches by threshold, and its anchors then count nothing; it is not forced on an
+        anchor, and neither is a ground-truth box with nothing in common with any anchor.
 
         Args:
             anchors: `[A, 4]` or `[B, A, 4]`, in the frame of the boxes.

@@ -187,7 +187,7 @@ class DetectionDataset:
             seed: int that makes order and augmentation the same on every run (and still different in every epoch: they
                 depend on the seed and the number of the epoch alone). None: one drawn from Python's `random`.
             drop_remainder: leave out a last batch with fewer images.
-            max_boxes: M, truth rows per image; default: the largest number on one image. Rows beyond are dropped
+            max_boxes: M, ground-truth rows per image; default: the largest number on one image. Rows beyond are dropped
                 with a warning, so leave it None for evaluation.
             cache: keep decoded images in memory after the first epoch (resized where nothing is augmented).
                 Left out, with a log line, when they would take more than 4 GiB.

@@ -94,7 +94,7 @@ def inspect(dataset, defects, model=None, decode=True):
         How many images can be used.
     """
     usable = _check_images(dataset, defects, decode)
-    _check_truth(dataset, defects)
+    _check_ground_truth(dataset, defects)
     names = getattr(model, "class_names", None)
     if names and list(names) != dataset.class_names:
         differing = sorted({*names} ^ {*dataset.class_names}) or ["the same in another order"]
@@ -209,7 +209,7 @@ def _bits_of_png(content):
     return content[24] if content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) > 24 else None
 
 
-def _check_truth(dataset, defects):
+def _check_ground_truth(dataset, defects):
     """Counts empty images, boxes drawn twice, classes without or with few objects."""
     for record in dataset.records:
         if not len(record.boxes):

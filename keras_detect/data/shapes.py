@@ -16,7 +16,7 @@ from keras_detect.registry import unknown_name
 _OVERSAMPLING = 3
 # A pixel belongs to a shape if the shape covers at least half of it.
 _HALF = 128
-# An object that others cover by more than this is left out of the truth: nobody could see it.
+# An object that others cover by more than this is left out of the ground truth: nobody could see it.
 _HIDDEN = 0.7
 
 

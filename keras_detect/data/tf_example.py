@@ -146,7 +146,7 @@ def _columns(features, count):
 
 
 def _encoded(image):
-    """`(bytes, format)` of an image that the original's tools read."""
+    """`(bytes, format)` of an image that upstream's tools read."""
     if image.decoder in (TF_JPEG, TF_PNG):
         return image.encoded(), b"jpeg" if image.decoder == TF_JPEG else b"png"
     return encode_png(image.read()), b"png"

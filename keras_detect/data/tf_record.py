@@ -70,7 +70,7 @@ def dataset_of(parsed, label_map, class_names, split, defects):
 def write(dataset, folder, split=None, shards=None):
     """Writes a data set as `<split>.record-00000-of-0000N` (without a split `data.record-...`) and `label_map.pbtxt`.
 
-    The keys are the original's; masks become PNG, keypoints are kept.
+    The keys are upstream's; masks become PNG, keypoints are kept.
 
     Args:
         dataset: `DetectionDataset`, or any iterable of its examples with `class_names`.

@@ -40,7 +40,7 @@ def evaluate_coco(model, data, class_names=None, progress=True, batch_size=8, ev
 
 
 def collect_detections(model, data, collected, progress=True, batch_size=8):
-    """Runs a detector over annotated images and adds truth and detections to a `Collected`.
+    """Runs a detector over annotated images and adds ground truth and detections to a `Collected`.
 
     Args:
         model, data, progress, batch_size: see `evaluate_coco`.

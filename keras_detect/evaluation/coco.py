@@ -35,7 +35,7 @@ _MAX_DETECTIONS = (1, 10, 100)
 
 
 class COCOEvaluator(Evaluator):
-    """Collects truth and detections image by image and computes COCO's metrics over all of them.
+    """Collects ground truth and detections image by image and computes COCO's metrics over all of them.
 
     Boxes with `"is_crowd"` are handled as COCO does: they need not be found, and a detection that lies in one (half of
     its area, at the threshold 0.5) does not count.
@@ -49,15 +49,15 @@ class COCOEvaluator(Evaluator):
         super().__init__(class_names, collected)
         self._tables, self._counted = None, None
 
-    def update(self, truth, detections, image_sizes=None):
+    def update(self, ground_truth, detections, image_sizes=None):
         """Adds a batch of images: see `Collected.update`; the sizes of the images are needed.
 
         Raises:
             ValueError: no image sizes, or what `Collected.update` refuses.
         """
-        if image_sizes is None and schema.IMAGE_SIZE not in truth:
+        if image_sizes is None and schema.IMAGE_SIZE not in ground_truth:
             raise ValueError(_NO_SIZES)
-        super().update(truth, detections, image_sizes)
+        super().update(ground_truth, detections, image_sizes)
 
     def result(self):
         """The metrics over every image added.
@@ -65,8 +65,8 @@ class COCOEvaluator(Evaluator):
         Returns:
             dict of the twelve floats named in `COCO_METRICS` and `"map_per_class"`: `{class name: AP}`. As COCO does
             it, a number without any true object to find is -1: a class that is absent does not enter the means, an
-            area range without objects is -1, and everything is -1 without images or without truth. With truth and
-            no detections the numbers are 0.
+            area range without objects is -1, and everything is -1 without images or without ground truth. With ground
+            truth and no detections the numbers are 0.
         """
         per_class = self.result_per_class()
         tables = self._count()
@@ -79,11 +79,11 @@ class COCOEvaluator(Evaluator):
             `{class name: {metric: float}}` with the twelve of `COCO_METRICS` and the class's numbers of `"objects"`
             (crowds left out), `"crowds"` and `"detections"`.
         """
-        tables, truth, found = self._count(), self.collected.truth(), self.collected.found()
+        tables, ground_truth, found = self._count(), self.collected.ground_truth(), self.collected.found()
         kinds = len(self.class_names)
         counts = {
-            "objects": np.bincount(truth.labels[~truth.is_crowd], minlength=kinds),
-            "crowds": np.bincount(truth.labels[truth.is_crowd], minlength=kinds),
+            "objects": np.bincount(ground_truth.labels[~ground_truth.is_crowd], minlength=kinds),
+            "crowds": np.bincount(ground_truth.labels[ground_truth.is_crowd], minlength=kinds),
             "detections": np.bincount(found.labels, minlength=kinds),
         }
         selected = {name: _select(tables, *spec) for name, spec in COCO_METRICS.items()}
@@ -117,24 +117,28 @@ class COCOEvaluator(Evaluator):
         return self._tables
 
     def _count_anew(self):
-        true_rows, found_rows, sizes = self.collected.truth(), self.collected.found(), self.collected.image_sizes()
+        true_rows, found_rows, sizes = (
+            self.collected.ground_truth(),
+            self.collected.found(),
+            self.collected.image_sizes(),
+        )
         if not len(true_rows):
             return _empty_tables(len(self.class_names))
         if not sizes.all():
             raise ValueError(_NO_SIZES)
         from faster_coco_eval import COCO, COCOeval_faster
 
-        truth = COCO(print_function=_silent)
-        truth.dataset = {
+        ground_truth = COCO(print_function=_silent)
+        ground_truth.dataset = {
             "images": [{"id": i + 1, "height": h, "width": w} for i, (h, w) in enumerate(sizes.tolist())],
             "categories": [{"id": k + 1, "name": name} for k, name in enumerate(self.class_names)],
             "annotations": _true_annotations(true_rows, sizes),
         }
-        truth.createIndex()
+        ground_truth.createIndex()
         found = COCO(print_function=_silent)
-        found.dataset = truth.dataset | {"annotations": _found_annotations(found_rows, sizes)}
+        found.dataset = ground_truth.dataset | {"annotations": _found_annotations(found_rows, sizes)}
         found.createIndex()
-        evaluation = COCOeval_faster(truth, found, iouType="bbox", print_function=_silent)
+        evaluation = COCOeval_faster(ground_truth, found, iouType="bbox", print_function=_silent)
         evaluation.params.maxDets = list(_MAX_DETECTIONS)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -157,11 +161,11 @@ def _empty_tables(kinds):
     }
 
 
-def _true_annotations(truth, sizes):
+def _true_annotations(ground_truth, sizes):
     """COCO's annotation dicts of the true objects."""
-    boxes, box_areas = _coco_boxes(truth, sizes)
-    areas = np.where(np.isnan(truth.areas), box_areas, truth.areas)
-    columns = (truth.image, truth.labels, boxes, areas, truth.is_crowd)
+    boxes, box_areas = _coco_boxes(ground_truth, sizes)
+    areas = np.where(np.isnan(ground_truth.areas), box_areas, ground_truth.areas)
+    columns = (ground_truth.image, ground_truth.labels, boxes, areas, ground_truth.is_crowd)
     return [
         {"id": i, "image_id": image + 1, "category_id": label + 1, "bbox": box, "area": area, "iscrowd": int(crowd)}
         for i, (image, label, box, area, crowd) in enumerate(_lists(columns), start=1)

@@ -35,50 +35,50 @@ class Collected:
         """Forgets every image."""
         self.count = 0
         self.version = object()  # another one after every change
-        self._truth, self._found, self._sizes, self._verified = [], [], [], []
+        self._ground_truth, self._found, self._sizes, self._verified = [], [], [], []
 
-    def update(self, truth, detections, image_sizes=None):
+    def update(self, ground_truth, detections, image_sizes=None):
         """Adds a batch of images; nothing of it is kept where it is refused.
 
         Args:
-            truth: `y`: `"boxes"` [B, M, 4] normalised yxyx, `"labels"` [B, M] (rows below 0 are padding); optional
-                every other row of `schema.object_fields` [B, M, ...], such as `"is_crowd"`, `"masks"` and `"areas"` in
-                pixels (COCO: the mask's area; default: the box's); `"image_size"` [B, 2]; `"verified_labels"` [B, V]
-                int, padded with -1: classes checked for in the whole image (Open Images).
+            ground_truth: `y`: `"boxes"` [B, M, 4] normalised yxyx, `"labels"` [B, M] (rows below 0 are padding);
+                optional every other row of `schema.object_fields` [B, M, ...], such as `"is_crowd"`, `"masks"` and
+                `"areas"` in pixels (COCO: the mask's area; default: the box's); `"image_size"` [B, 2];
+                `"verified_labels"` [B, V] int, padded with -1: classes checked for in the whole image (Open Images).
             detections: `"boxes"` [B, D, 4] normalised yxyx, `"scores"` [B, D], `"labels"` [B, D], optional every other
                 row of the table and `"num_detections"` [B]. Rows past it or with a label below 0 do not count.
-            image_sizes: [B, 2] height and width in pixels; default: `truth["image_size"]`.
+            image_sizes: [B, 2] height and width in pixels; default: `ground_truth["image_size"]`.
 
         Raises:
             ValueError: other batch sizes or row counts, a label that no class name has, a box or score that is not
                 finite.
         """
-        truth, detections = _arrays(truth), _arrays(detections)
-        labels = truth[schema.LABELS] if schema.LABELS in truth else truth[schema.CLASSES]
-        sizes = truth.get(schema.IMAGE_SIZE) if image_sizes is None else to_host(image_sizes)
+        ground_truth, detections = _arrays(ground_truth), _arrays(detections)
+        labels = ground_truth[schema.LABELS] if schema.LABELS in ground_truth else ground_truth[schema.CLASSES]
+        sizes = ground_truth.get(schema.IMAGE_SIZE) if image_sizes is None else to_host(image_sizes)
         count = len(labels)
         if len(detections[schema.SCORES]) != count or (sizes is not None and len(sizes) != count):
             raise ValueError(
-                "Truth, detections and image sizes must cover the same images. Received: "
-                f"{count} of truth, {len(detections[schema.SCORES])} of detections, "
+                "Ground truth, detections and image sizes must cover the same images. Received: "
+                f"{count} of ground truth, {len(detections[schema.SCORES])} of detections, "
                 f"{'no' if sizes is None else len(sizes)} sizes"
             )
-        true_rows = self._truth_of(truth, labels)
+        true_rows = self._ground_truth_of(ground_truth, labels)
         found_rows = self._found_of(detections)
-        self._truth.append(true_rows)
+        self._ground_truth.append(true_rows)
         self._found.append(found_rows)
         sizes = np.zeros((count, 2)) if sizes is None else np.asarray(sizes).reshape(count, -1)[:, :2]
         self._sizes.append(sizes.astype(np.int64))
-        verified = truth.get(schema.VERIFIED_LABELS)
+        verified = ground_truth.get(schema.VERIFIED_LABELS)
         self._verified.append(None if verified is None else verified.astype(np.int64).reshape(count, -1))
         self.count += count
         self.version = object()
 
-    def _truth_of(self, truth, labels):
+    def _ground_truth_of(self, ground_truth, labels):
         """The rows of a batch that are objects."""
-        _check_rows("truth", truth[schema.BOXES], labels)
-        rows = objects_of(truth | {schema.LABELS: labels}, schema.GROUND_TRUTH, labels >= 0, self.count)
-        self._check(rows, "truth")
+        _check_rows("ground truth", ground_truth[schema.BOXES], labels)
+        rows = objects_of(ground_truth | {schema.LABELS: labels}, schema.GROUND_TRUTH, labels >= 0, self.count)
+        self._check(rows, "ground truth")
         return rows
 
     def _found_of(self, detections):
@@ -103,9 +103,9 @@ class Collected:
             )
         _check_finite(rows.boxes, rows.image - self.count, "box", what)
 
-    def truth(self):
+    def ground_truth(self):
         """Every true object, as `Objects`."""
-        return joined(self._truth)
+        return joined(self._ground_truth)
 
     def found(self):
         """Every detection, as `Objects`."""
@@ -127,13 +127,13 @@ class Collected:
                 images, columns = np.nonzero((rows >= 0) & (rows < len(self.class_names)))
                 table[first + images, rows[images, columns]] = True
             first += len(sizes)
-        truth = self.truth()
-        table[truth.image, truth.labels] = True
+        ground_truth = self.ground_truth()
+        table[ground_truth.image, ground_truth.labels] = True
         return table
 
 
 class Evaluator(abc.ABC):
-    """A metric over truth and detections: `update` adds a batch, `result` computes over everything added.
+    """A metric over ground truth and detections: `update` adds a batch, `result` computes over everything added.
 
     Args:
         class_names: the K class names.
@@ -161,9 +161,9 @@ class Evaluator(abc.ABC):
         """Forgets every image."""
         self.collected.reset()
 
-    def update(self, truth, detections, image_sizes=None):
+    def update(self, ground_truth, detections, image_sizes=None):
         """Adds a batch of images: see `Collected.update`."""
-        self.collected.update(truth, detections, image_sizes)
+        self.collected.update(ground_truth, detections, image_sizes)
 
     @abc.abstractmethod
     def result(self):

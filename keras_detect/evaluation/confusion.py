@@ -33,37 +33,41 @@ class ConfusionMatrix(Evaluator):
 
     def matrix(self):
         """[K + 1, K + 1] int: entry (i, j) counts objects of class i found as class j; the last is the background."""
-        truth, found, kinds = self.collected.truth(), self.collected.found(), len(self.class_names)
-        match, alone, missed = self._matched(truth, found)
+        ground_truth, found, kinds = self.collected.ground_truth(), self.collected.found(), len(self.class_names)
+        match, alone, missed = self._matched(ground_truth, found)
         matrix = np.zeros((kinds + 1, kinds + 1), np.int64)
-        np.add.at(matrix, (truth.labels[match[match >= 0]], found.labels[match >= 0]), 1)
+        np.add.at(matrix, (ground_truth.labels[match[match >= 0]], found.labels[match >= 0]), 1)
         matrix[kinds, :kinds] = np.bincount(found.labels[alone], minlength=kinds)
-        matrix[:kinds, kinds] = np.bincount(truth.labels[missed], minlength=kinds)
+        matrix[:kinds, kinds] = np.bincount(ground_truth.labels[missed], minlength=kinds)
         return matrix
 
     def errors_per_image(self):
         """`{"confused", "false_alarms", "missed": [N] int}`: the entries of `matrix` off its diagonal, per image."""
-        truth, found, count = self.collected.truth(), self.collected.found(), self.collected.count
-        match, alone, missed = self._matched(truth, found)
-        confused = (match >= 0) & (truth.labels[match] != found.labels) if len(truth) else match >= 0
-        images = {"confused": found.image[confused], "false_alarms": found.image[alone], "missed": truth.image[missed]}
+        ground_truth, found, count = self.collected.ground_truth(), self.collected.found(), self.collected.count
+        match, alone, missed = self._matched(ground_truth, found)
+        confused = (match >= 0) & (ground_truth.labels[match] != found.labels) if len(ground_truth) else match >= 0
+        images = {
+            "confused": found.image[confused],
+            "false_alarms": found.image[alone],
+            "missed": ground_truth.image[missed],
+        }
         return {kind: np.bincount(image, minlength=count) for kind, image in images.items()}
 
-    def _matched(self, truth, found):
+    def _matched(self, ground_truth, found):
         """`([n] the object of each detection or -1, [n] bool false alarms, [m] bool missed objects)`."""
         ranks = score_ranks(found.scores)
-        pairs = overlapping(truth, found, self.iou_threshold, ~truth.is_crowd)
+        pairs = overlapping(ground_truth, found, self.iou_threshold, ~ground_truth.is_crowd)
         pairs = pairs.where(found.scores[pairs.found] >= self.score_threshold)
-        same = truth.labels[pairs.truth] == found.labels[pairs.found]
+        same = ground_truth.labels[pairs.ground_truth] == found.labels[pairs.found]
         right = assign(pairs.where(same), ranks)
-        taken = np.zeros(len(truth), bool)
+        taken = np.zeros(len(ground_truth), bool)
         taken[right[right >= 0]] = True
-        left = ~same & (right[pairs.found] < 0) & ~taken[pairs.truth]
+        left = ~same & (right[pairs.found] < 0) & ~taken[pairs.ground_truth]
         match = np.where(right >= 0, right, assign(pairs.where(left), ranks))
         taken[match[match >= 0]] = True
-        in_crowd = in_crowds(truth, found, self.iou_threshold)
+        in_crowd = in_crowds(ground_truth, found, self.iou_threshold)
         alone = (match < 0) & ~in_crowd & (found.scores >= self.score_threshold)
-        return match, alone, ~taken & ~truth.is_crowd
+        return match, alone, ~taken & ~ground_truth.is_crowd
 
     def result(self):
         """
@@ -85,10 +89,10 @@ class ConfusionMatrix(Evaluator):
         }
 
 
-def in_crowds(truth, found, at_least):
+def in_crowds(ground_truth, found, at_least):
     """[n] bool: the detections that lie in a crowd of their own class with that share of their area."""
-    pairs = overlapping(truth, found, at_least, truth.is_crowd, over="found")
-    pairs = pairs.where(truth.labels[pairs.truth] == found.labels[pairs.found])
+    pairs = overlapping(ground_truth, found, at_least, ground_truth.is_crowd, over="found")
+    pairs = pairs.where(ground_truth.labels[pairs.ground_truth] == found.labels[pairs.found])
     return best_pair(pairs, len(found))[0] >= 0
 
 

@@ -115,17 +115,17 @@ class ErrorBreakdown(Evaluator):
         }
 
     def _outcomes(self):
-        truth, found = self.collected.truth(), self._strongest()
-        objects, ranks = ~truth.is_crowd, score_ranks(found.scores)
-        pairs = overlapping(truth, found, self.background, objects)
-        same = truth.labels[pairs.truth] == found.labels[pairs.found]
+        ground_truth, found = self.collected.ground_truth(), self._strongest()
+        objects, ranks = ~ground_truth.is_crowd, score_ranks(found.scores)
+        pairs = overlapping(ground_truth, found, self.background, objects)
+        same = ground_truth.labels[pairs.ground_truth] == found.labels[pairs.found]
         match = assign(pairs.where(same & (pairs.overlap >= self.foreground)), ranks)
         own_object, own = best_pair(pairs.where(same), len(found))
         other_object, other = best_pair(pairs.where(~same), len(found))
         kind = np.select(
             [
                 match >= 0,
-                in_crowds(truth, found, self.foreground),
+                in_crowds(ground_truth, found, self.foreground),
                 (own >= self.background) & (own < self.foreground),
                 other >= self.foreground,
                 own >= self.foreground,
@@ -135,10 +135,10 @@ class ErrorBreakdown(Evaluator):
             "both",
         )
         target = np.where(kind == "localisation", own_object, np.where(kind == "classification", other_object, -1))
-        taken = np.zeros(len(truth) + 1, bool)  # the last stands for "none"
+        taken = np.zeros(len(ground_truth) + 1, bool)  # the last stands for "none"
         taken[match[match >= 0]] = True
         free = np.where(taken[target], -1, target)
-        covered = np.zeros(len(truth), bool)
+        covered = np.zeros(len(ground_truth), bool)
         covered[free[free >= 0]] = True
         return _Outcomes(
             kind=kind,
@@ -146,8 +146,8 @@ class ErrorBreakdown(Evaluator):
             scores=found.scores,
             target=target,
             mends=first_claims(free, ranks),
-            target_labels=np.append(truth.labels, -1)[target],
-            true_labels=truth.labels[objects],
+            target_labels=np.append(ground_truth.labels, -1)[target],
+            true_labels=ground_truth.labels[objects],
             missed=~taken[:-1][objects] & ~covered[objects],
         )
 

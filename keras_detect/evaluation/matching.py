@@ -16,24 +16,24 @@ class Pairs:
 
     Attributes:
         found: [n] int, row of the detection.
-        truth: [n] int, row of the true object.
+        ground_truth: [n] int, row of the true object.
         overlap: [n] float64.
     """
 
     found: np.ndarray
-    truth: np.ndarray
+    ground_truth: np.ndarray
     overlap: np.ndarray
 
     def where(self, keep):
         """The pairs of a boolean mask or index array."""
-        return Pairs(self.found[keep], self.truth[keep], self.overlap[keep])
+        return Pairs(self.found[keep], self.ground_truth[keep], self.overlap[keep])
 
 
-def overlapping(truth, found, at_least, truth_rows=None, over="union"):
+def overlapping(ground_truth, found, at_least, ground_truth_rows=None, over="union"):
     """The pairs of one image whose overlap reaches a positive `at_least`, ordered by detection, then by true object.
 
     Args:
-        truth, found: `Objects`, each in the order of the images.
+        ground_truth, found: `Objects`, each in the order of the images.
         at_least: smallest overlap, above 0.
         truth_rows: bool mask or rising indices of the true objects that take part; default: all.
         over: "union" (intersection over union), or "found" (over the detection's own area: how much of it lies in
@@ -42,11 +42,13 @@ def overlapping(truth, found, at_least, truth_rows=None, over="union"):
     Returns:
         `Pairs`; rows count in the whole tables.
     """
-    rows = np.arange(len(truth)) if truth_rows is None else np.arange(len(truth))[truth_rows]
+    rows = (
+        np.arange(len(ground_truth)) if ground_truth_rows is None else np.arange(len(ground_truth))[ground_truth_rows]
+    )
     if not len(rows) or not len(found):
         return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    images = int(max(truth.image[rows[-1]], found.image[-1])) + 1
-    per_image = np.bincount(truth.image[rows], minlength=images)
+    images = int(max(ground_truth.image[rows[-1]], found.image[-1])) + 1
+    per_image = np.bincount(ground_truth.image[rows], minlength=images)
     first = np.concatenate([[0], np.cumsum(per_image)])
     partners = per_image[found.image]
     ends = np.cumsum(partners)
@@ -59,11 +61,13 @@ def overlapping(truth, found, at_least, truth_rows=None, over="union"):
             ends[start:stop] - partners[start:stop] - before, partners[start:stop]
         )
         objects = rows[first[found.image[detections]] + within]
-        overlap = _overlap(truth.boxes[objects], found.boxes[detections], over)
+        overlap = _overlap(ground_truth.boxes[objects], found.boxes[detections], over)
         keep = overlap >= at_least
         parts.append(Pairs(detections[keep], objects[keep], overlap[keep]))
         start = stop
-    return Pairs(*(np.concatenate([getattr(part, key) for part in parts]) for key in ("found", "truth", "overlap")))
+    return Pairs(
+        *(np.concatenate([getattr(part, key) for part in parts]) for key in ("found", "ground_truth", "overlap"))
+    )
 
 
 def _overlap(true_boxes, found_boxes, over):
@@ -88,23 +92,23 @@ def score_ranks(scores):
 
 
 def best_pair(pairs, count):
-    """`(truth [count] int, overlap [count])` of each detection's largest overlap, the first object of equal ones.
+    """`(ground_truth [count] int, overlap [count])` of each detection's largest overlap; the first of equal ones.
 
-    A detection without a pair has truth -1 and overlap 0.
+    A detection without a pair has `ground_truth` -1 and overlap 0.
     """
-    truth, overlap = np.full(count, -1), np.zeros(count)
-    order = np.lexsort((pairs.truth, -pairs.overlap, pairs.found))
+    ground_truth, overlap = np.full(count, -1), np.zeros(count)
+    order = np.lexsort((pairs.ground_truth, -pairs.overlap, pairs.found))
     found, first = np.unique(pairs.found[order], return_index=True)
-    truth[found], overlap[found] = pairs.truth[order][first], pairs.overlap[order][first]
-    return truth, overlap
+    ground_truth[found], overlap[found] = pairs.ground_truth[order][first], pairs.overlap[order][first]
+    return ground_truth, overlap
 
 
-def first_claims(truth, ranks):
-    """[n] bool: of the detections that claim one true object, the best-scored; -1 in `truth` [n] claims none."""
-    first = np.zeros(len(truth), bool)
-    claiming = np.flatnonzero(truth >= 0)
+def first_claims(ground_truth, ranks):
+    """[n] bool: of the detections that claim one true object, the best-scored; -1 in `ground_truth` [n] claims none."""
+    first = np.zeros(len(ground_truth), bool)
+    claiming = np.flatnonzero(ground_truth >= 0)
     claiming = claiming[np.argsort(ranks[claiming], kind="stable")]
-    first[claiming[np.unique(truth[claiming], return_index=True)[1]]] = True
+    first[claiming[np.unique(ground_truth[claiming], return_index=True)[1]]] = True
     return first
 
 
@@ -123,8 +127,8 @@ def assign(pairs, ranks):
         [n] int: the true object of each detection, -1 for none.
     """
     count = len(ranks)
-    order = np.lexsort((pairs.truth, -pairs.overlap, ranks[pairs.found]))
-    asks, objects = ranks[pairs.found[order]], pairs.truth[order]
+    order = np.lexsort((pairs.ground_truth, -pairs.overlap, ranks[pairs.found]))
+    asks, objects = ranks[pairs.found[order]], pairs.ground_truth[order]
     pointer = np.searchsorted(asks, np.arange(count))
     ends = np.searchsorted(asks, np.arange(count), side="right")
     holder = np.full(int(objects.max()) + 1 if len(objects) else 0, count)

@@ -1,4 +1,4 @@
-"""Mean average precision of Pascal VOC, plain and weighted, and of Open Images, as the original API counts it."""
+"""Mean average precision of Pascal VOC, plain and weighted, and of Open Images, as upstream counts it."""
 
 import numpy as np
 
@@ -58,11 +58,11 @@ class PascalVOCEvaluator(Evaluator):
 
     def _outcomes(self):
         """Per class `(scores, correct)` of the detections that count, and [K] objects to find."""
-        truth, found = self.collected.truth(), self._counted()
-        difficult = truth.is_difficult | truth.is_crowd
-        correct, ignored, _ = self._match_objects(truth, found, np.ones(len(truth), bool), difficult)
+        ground_truth, found = self.collected.ground_truth(), self._counted()
+        difficult = ground_truth.is_difficult | ground_truth.is_crowd
+        correct, ignored, _ = self._match_objects(ground_truth, found, np.ones(len(ground_truth), bool), difficult)
         rows = [rows[~ignored[rows]] for rows in by_class(found.labels, len(self.class_names))]
-        positives = np.bincount(truth.labels[~difficult], minlength=len(self.class_names))
+        positives = np.bincount(ground_truth.labels[~difficult], minlength=len(self.class_names))
         return [(found.scores[of], correct[of].astype(np.float64)) for of in rows], positives
 
     def _counted(self):
@@ -70,12 +70,12 @@ class PascalVOCEvaluator(Evaluator):
         found = self.collected.found()
         return found.where((found.boxes[:, :2] < found.boxes[:, 2:]).all(axis=1))
 
-    def _match_objects(self, truth, found, objects, difficult):
+    def _match_objects(self, ground_truth, found, objects, difficult):
         """`(correct, ignored, ranks)` of the detections against the masked `objects`."""
-        pairs = overlapping(truth, found, self.iou_threshold, objects)
-        pairs = pairs.where(truth.labels[pairs.truth] == found.labels[pairs.found])
+        pairs = overlapping(ground_truth, found, self.iou_threshold, objects)
+        pairs = pairs.where(ground_truth.labels[pairs.ground_truth] == found.labels[pairs.found])
         best, _ = best_pair(pairs, len(found))
-        ignored = (best >= 0) & difficult[best] if len(truth) else np.zeros(len(found), bool)
+        ignored = (best >= 0) & difficult[best] if len(ground_truth) else np.zeros(len(found), bool)
         ranks = score_ranks(found.scores)
         return first_claims(np.where(ignored, -1, best), ranks), ignored, ranks
 
@@ -85,9 +85,9 @@ class OpenImagesEvaluator(PascalVOCEvaluator):
 
     A detection that no single object makes right and that lies, with at least `iou_threshold` of its own area, in a
     group-of box of its class belongs to the group and is not false. With `group_of_weight` 0 (V2) groups need not be
-    found; with a weight w (the challenge: 1) a group counts as w objects, found by its best detection. Where the truth
-    has `"verified_labels"`, detections of classes neither annotated nor verified in their image do not count. Crowds
-    are taken as groups. Labels are taken as they are: expand them along the class hierarchy beforehand.
+    found; with a weight w (the challenge: 1) a group counts as w objects, found by its best detection. Where the ground
+    truth has `"verified_labels"`, detections of classes neither annotated nor verified in their image do not count.
+    Crowds are taken as groups. Labels are taken as they are: expand them along the class hierarchy beforehand.
 
     Args:
         class_names: the K class names.
@@ -105,14 +105,14 @@ class OpenImagesEvaluator(PascalVOCEvaluator):
         self.group_of_weight = group_of_weight
 
     def _outcomes(self):
-        truth, found = self.collected.truth(), self._counted()
+        ground_truth, found = self.collected.ground_truth(), self._counted()
         verified = self.collected.verified()
         if verified is not None:
             found = found.where(verified[found.image, found.labels])
-        groups = truth.is_group_of | truth.is_crowd
-        correct, ignored, ranks = self._match_objects(truth, found, ~groups, truth.is_difficult)
-        inside = overlapping(truth, found, self.iou_threshold, groups, over="found")
-        inside = inside.where(truth.labels[inside.truth] == found.labels[inside.found])
+        groups = ground_truth.is_group_of | ground_truth.is_crowd
+        correct, ignored, ranks = self._match_objects(ground_truth, found, ~groups, ground_truth.is_difficult)
+        inside = overlapping(ground_truth, found, self.iou_threshold, groups, over="found")
+        inside = inside.where(ground_truth.labels[inside.ground_truth] == found.labels[inside.found])
         group, _ = best_pair(inside, len(found))
         group = np.where(correct | ignored, -1, group)
         scores, weights = found.scores, correct.astype(np.float64)
@@ -125,6 +125,6 @@ class OpenImagesEvaluator(PascalVOCEvaluator):
             ignored |= group >= 0
         rows = [rows[~ignored[rows]] for rows in by_class(found.labels, len(self.class_names))]
         count = len(self.class_names)
-        positives = np.bincount(truth.labels[~groups & ~truth.is_difficult], minlength=count)
-        positives = positives + self.group_of_weight * np.bincount(truth.labels[groups], minlength=count)
+        positives = np.bincount(ground_truth.labels[~groups & ~ground_truth.is_difficult], minlength=count)
+        positives = positives + self.group_of_weight * np.bincount(ground_truth.labels[groups], minlength=count)
         return [(scores[of], weights[of]) for of in rows], positives

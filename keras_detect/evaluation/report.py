@@ -26,7 +26,8 @@ def write_report(collected, folder, title="Evaluation", details=None, score_thre
     report of that name is replaced.
 
     Args:
-        collected: `Collected`, also without a model: whatever `update(truth, detections, image_sizes)` was given.
+        collected: `Collected`, also without a model: whatever `update(ground_truth, detections, image_sizes)` was
+            given.
         folder: the folder to write.
         title: heading of the page.
         details: dict of texts shown under it (the model, the data).

@@ -39,12 +39,12 @@ class ScoreThresholds(Evaluator):
             `"score_thresholds_per_class"` `{class name: {"score_threshold", "f1", "precision", "recall"}}`. -1 where
             no detection is right, or there is no object.
         """
-        truth, found = self.collected.truth(), self.collected.found()
-        pairs = overlapping(truth, found, self.iou_threshold, ~truth.is_crowd)
-        same = truth.labels[pairs.truth] == found.labels[pairs.found]
+        ground_truth, found = self.collected.ground_truth(), self.collected.found()
+        pairs = overlapping(ground_truth, found, self.iou_threshold, ~ground_truth.is_crowd)
+        same = ground_truth.labels[pairs.ground_truth] == found.labels[pairs.found]
         right = assign(pairs.where(same), score_ranks(found.scores)) >= 0
-        counts = right | ~in_crowds(truth, found, self.iou_threshold)
-        objects = np.bincount(truth.labels[~truth.is_crowd], minlength=len(self.class_names))
+        counts = right | ~in_crowds(ground_truth, found, self.iou_threshold)
+        objects = np.bincount(ground_truth.labels[~ground_truth.is_crowd], minlength=len(self.class_names))
         per_class = {}
         for name, rows, there in zip(
             self.class_names, by_class(found.labels, len(self.class_names)), objects, strict=True

@@ -46,7 +46,7 @@ def draw_worst_image(entry, dataset, found, score_threshold, path):
     example = dataset[entry["index"]]
     rows = found.where(found.image == entry["index"])
     detections = {key: rows[key] for key in (schema.BOXES, schema.LABELS, schema.SCORES)}
-    truth = {key: example[key] for key in (schema.BOXES, schema.LABELS)}
-    drawn = draw_side_by_side(example["image"], truth, detections, dataset.class_names, score_threshold)
+    ground_truth = {key: example[key] for key in (schema.BOXES, schema.LABELS)}
+    drawn = draw_side_by_side(example["image"], ground_truth, detections, dataset.class_names, score_threshold)
     drawn.thumbnail((_WIDTH, _WIDTH))
     save_image(drawn.convert("RGB"), path, quality=85)

@@ -15,9 +15,9 @@ def average_precision(detect, dataset) -> float:
         dataset: `DetectionDataset`.
     """
     evaluator = COCOEvaluator(dataset.class_names)
-    truth_keys = {field.key for field in schema.object_fields(schema.GROUND_TRUTH)}
+    ground_truth_keys = {field.key for field in schema.object_fields(schema.GROUND_TRUTH)}
     for example in dataset:
         pixels = as_pixels(example["image"])
-        truth = {key: np.asarray(value)[None] for key, value in example.items() if key in truth_keys}
-        evaluator.collected.update(truth, detect(pixels[None]), image_sizes=np.asarray([pixels.shape[:2]]))
+        ground_truth = {key: np.asarray(value)[None] for key, value in example.items() if key in ground_truth_keys}
+        evaluator.collected.update(ground_truth, detect(pixels[None]), image_sizes=np.asarray([pixels.shape[:2]]))
     return float(evaluator.result()["map"])

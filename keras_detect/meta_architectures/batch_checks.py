@@ -46,7 +46,7 @@ class BatchCheck:
 
     def __call__(self, index, batch):
         """Checks a batch `x`, `(x, y)` or `(x, y, sample_weight)`; `index` says which, `None` if it is the only one."""
-        images, shapes, *rest = fields(batch, with_truth=self.num_classes is not None)
+        images, shapes, *rest = fields(batch, with_ground_truth=self.num_classes is not None)
         self.look(index, image_facts(images, shapes, first=not index), *map(to_host, rest))
 
     def look(self, index, image_facts, boxes, labels, weights, sample_weight):
@@ -90,7 +90,7 @@ def check_images(facts, where):
 
 def check_ground_truth(boxes, labels, num_classes, where):
     if boxes is None or labels is None:
-        return  # `clean_truth` says what is missing
+        return  # `clean_ground_truth` says what is missing
     if boxes.ndim != 3 or boxes.shape[-1] != 4 or boxes.shape[:2] != labels.shape:
         raise ValueError(
             f"y needs boxes [B, M, 4] and labels [B, M]. Received boxes {boxes.shape} and labels {labels.shape} in "
@@ -136,7 +136,7 @@ def check_weights(weights, labels, name, where):
         raise ValueError(f"{name} holds finite numbers of at least 0. Received NaN or a negative one in {where}.")
 
 
-def fields(batch, with_truth=True):
+def fields(batch, with_ground_truth=True):
     """`[images, their shapes, boxes, labels, weights, sample_weight]` of a batch, `None` for what it lacks."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tuple(batch) if isinstance(batch, list) else batch)
     images, shapes = x, None
@@ -148,7 +148,7 @@ def fields(batch, with_truth=True):
             f"x is a batch of images [B, H, W, 3], or a dict that holds one. Received: a {type(images).__name__} of "
             f"{len(images)}. Stack images of one size (`np.stack(images)`); `detect` takes a list of any sizes."
         )
-    if not with_truth or not isinstance(y, dict):
+    if not with_ground_truth or not isinstance(y, dict):
         return [images, shapes, None, None, None, None]
     labels = y.get(schema.LABELS, y.get(schema.CLASSES))
     boxes, weights = y.get(schema.BOXES), y.get(schema.WEIGHTS)
@@ -249,7 +249,7 @@ def _checked_tf_dataset(check, dataset):
     present = []
 
     def wanted(index, batch):
-        images, shapes, *rest = fields(batch, with_truth=check.num_classes is not None)
+        images, shapes, *rest = fields(batch, with_ground_truth=check.num_classes is not None)
         present[:] = [value is not None for value in rest]
         facts = tf_data.image_facts(images, shapes, index == 0)
         return [index, facts, *(value for value in rest if value is not None)]

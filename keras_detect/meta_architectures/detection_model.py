@@ -103,9 +103,9 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Freezi
         """The losses of a batch. Runs in training and evaluation.
 
         Args:
-            y: ground truth as `ground_truth.clean_truth` returns it: `"boxes" [B, M, 4]`, `"labels"`, `"weights"` and
-                `"valid"` `[B, M]`, padding rows with weight 0, and every other field that the data have. Normalised to
-                the true image; `ground_truth.in_padded_frame` moves it to the preprocessed image.
+            y: ground truth as `ground_truth.clean_ground_truth` returns it: `"boxes" [B, M, 4]`, `"labels"`,
+                `"weights"` and `"valid"` `[B, M]`, padding rows with weight 0, and every other field that the data
+                have. Normalised to the true image; `ground_truth.in_padded_frame` moves it to the preprocessed image.
             predictions: what `call` returned.
             inputs: what `preprocess` returned.
             training: False in evaluation, where random choices should be the same every time.

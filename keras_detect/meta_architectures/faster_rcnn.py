@@ -11,7 +11,7 @@ from keras_detect.meta_architectures.class_prior import set_class_prior
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.ground_truth import NUM_POSITIVES, in_padded_frame, split_inputs
 from keras_detect.meta_architectures.pretrained import from_torchvision
-from keras_detect.meta_architectures.two_stage import Truth
+from keras_detect.meta_architectures.two_stage import GroundTruth
 from keras_detect.registry import serializable
 from keras_detect.transforms.resizing import true_window
 
@@ -24,8 +24,8 @@ class FasterRCNN(DetectionModel):
 
     `FasterRCNN.from_backbone` builds one with sensible parts; this constructor takes every part.
 
-    `call(training=True)` stops behind the proposals; `compute_losses` samples them against the truth and runs the
-    second stage on the sample. With `training=False` the second stage runs in `call`, on all proposals.
+    `call(training=True)` stops behind the proposals; `compute_losses` samples them against the ground truth and runs
+    the second stage on the sample. With `training=False` the second stage runs in `call`, on all proposals.
 
     Args:
         resizer: image resizer; runs before the pixel scaling, so padding is a scaled black pixel.
@@ -254,32 +254,32 @@ class FasterRCNN(DetectionModel):
         return self.box_predictor(features, training=training)
 
     def compute_losses(self, y, predictions, inputs, training=True):
-        """One float32 scalar for each of `loss_names`, and `"num_positives"`; `y` is what `clean_truth` returned.
+        """One float32 scalar for each of `loss_names`, and `"num_positives"`; `y` comes from `clean_ground_truth`.
 
         Positives are the sampled proposals that learn a box, per image; with one stage, the sampled anchors.
         In training, the second stage runs here, on a sample of the proposals.
         """
-        truth = self._truth(y, predictions, inputs)
+        ground_truth = self._ground_truth(y, predictions, inputs)
         seed = self.sample_seed if training else VALIDATION_SEED
-        *losses, positives = self.proposal_stage.losses(predictions, truth, seed)
+        *losses, positives = self.proposal_stage.losses(predictions, ground_truth, seed)
         if self.number_of_stages == 2:
             proposals, number = predictions[schema.PROPOSALS], predictions[schema.NUM_PROPOSALS]
             if training:
-                proposals, number = self.box_stage.sample(proposals, number, truth, seed)
+                proposals, number = self.box_stage.sample(proposals, number, ground_truth, seed)
                 proposals = ops.stop_gradient(proposals)
                 image_shape = tuple(ops.shape(inputs[schema.IMAGES])[1:3])
                 predictions = self.classify(predictions[schema.FEATURES_TO_CROP], proposals, image_shape, training)
-            *second, positives = self.box_stage.losses(predictions, proposals, number, truth)
+            *second, positives = self.box_stage.losses(predictions, proposals, number, ground_truth)
             losses += second
         return {**dict(zip(self.loss_names, losses, strict=True)), NUM_POSITIVES: positives}
 
-    def _truth(self, y, predictions, inputs):
-        """Truth in the frame of the preprocessed image."""
+    def _ground_truth(self, y, predictions, inputs):
+        """Ground truth in the frame of the preprocessed image."""
         y = in_padded_frame(y, inputs[schema.TRUE_IMAGE_SHAPES], predictions[schema.IMAGE_SHAPE])
         labels = ops.zeros_like(y[schema.LABELS]) if self.number_of_stages == 1 else y[schema.LABELS]
         targets = ops.one_hot(labels + 1, self.num_classes + 1, dtype="float32")
         targets = ops.where(y["valid"][..., None], targets, 0.0)
-        return Truth(boxes=y[schema.BOXES], class_targets=targets, weights=y[schema.WEIGHTS], valid=y["valid"])
+        return GroundTruth(boxes=y[schema.BOXES], class_targets=targets, weights=y[schema.WEIGHTS], valid=y["valid"])
 
     def final_stage(self, predictions, true_image_shapes):
         """`FinalStage`: what `postprocess` selects the detections from; export reads the raw boxes and scores here."""

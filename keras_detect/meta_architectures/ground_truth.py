@@ -64,7 +64,7 @@ def in_padded_frame(y, true_image_shapes, image_shape):
     """Ground truth normalised to the true image -> to the padded image, which anchors and raw boxes refer to.
 
     Args:
-        y: what `clean_truth` returned.
+        y: what `clean_ground_truth` returned.
         true_image_shapes: `[B, 3]`, of the preprocessed images.
         image_shape: `[2]` float32, height and width of the preprocessed images.
 
@@ -86,7 +86,7 @@ def positives_per_image(box_weights):
     return ops.mean(ops.sum(ops.cast(box_weights > 0.0, "float32"), axis=1))
 
 
-def clean_truth(y, sample_weight=None):
+def clean_ground_truth(y, sample_weight=None):
     """`y` as `fit` receives it -> as `compute_losses` receives it.
 
     Rows with a negative label, and rows whose box is not finite, are padding: they hold each field's padding value,

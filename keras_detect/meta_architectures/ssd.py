@@ -29,7 +29,7 @@ class SSD(DetectionModel):
         feature_extractor: `SSDFeatureExtractor`, pixels -> list of feature maps.
         box_predictor: layer, feature maps -> box codes and class logits.
         anchor_generator: part, feature map sizes -> anchors `[A, 4]`.
-        target_assigner: part that matches anchors with truth; holds similarity, matcher and box coder.
+        target_assigner: part that matches anchors with ground truth; holds similarity, matcher and box coder.
         detection_loss: `OneStageLoss`.
         postprocessor: `Postprocessor`; holds score conversion and non-maximum suppression.
         class_names: sequence of K strings or `None`.
@@ -202,7 +202,7 @@ class SSD(DetectionModel):
     def compute_losses(self, y, predictions, inputs, training=True):
         """`{"localization_loss", "classification_loss", "num_positives"}`, float32 scalars.
 
-        `y` is what `clean_truth` returned; positives are the anchors that learn a box, per image.
+        `y` is what `clean_ground_truth` returned; positives are the anchors that learn a box, per image.
         """
         anchors = predictions[schema.ANCHORS]
         targets = self.assign_targets(y, predictions, inputs)

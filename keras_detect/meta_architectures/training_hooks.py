@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_detect import compat, schema
 from keras_detect.kernels import dispatch
-from keras_detect.meta_architectures.ground_truth import clean_truth, split_images
+from keras_detect.meta_architectures.ground_truth import clean_ground_truth, split_images
 
 REGULARIZATION_LOSS = "regularization_loss"
 
@@ -38,8 +38,8 @@ class TrainingHooks(compat.BuiltByConstructor):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Sums the losses of `compute_losses` and regularisation; a Mean tracker per name keeps the parts."""
-        truth = clean_truth(y, sample_weight)
-        losses = self.compute_losses(truth, y_pred, x, training=training)
+        ground_truth = clean_ground_truth(y, sample_weight)
+        losses = self.compute_losses(ground_truth, y_pred, x, training=training)
         regularization = [ops.cast(ops.sum(value), "float32") for value in self.losses]
         declared = (*self.loss_names, *self.reported_names)
         if sorted(losses) != sorted(declared):

@@ -21,8 +21,8 @@ from keras_detect.meta_architectures.ground_truth import positives_per_image
 from keras_detect.registry import part, seldom
 
 
-class Truth(NamedTuple):
-    """Truth of a batch in the frame of the preprocessed image."""
+class GroundTruth(NamedTuple):
+    """Ground truth of a batch in the frame of the preprocessed image."""
 
     boxes: Any  # [B, M, 4]
     class_targets: Any  # [B, M, K + 1] one-hot, background first; zeros in padding
@@ -38,7 +38,7 @@ class ProposalStage:
 
     Args:
         anchor_generator: part, feature map sizes -> anchors `[A, 4]`.
-        target_assigner: matches anchors with truth; holds the box coder.
+        target_assigner: matches anchors with ground truth; holds the box coder.
         postprocessor: `Postprocessor` with softmax and background; its suppression keeps the frame of the
             preprocessed image, and its `max_total_detections` is P.
         sampler: chooses the anchors that count.
@@ -121,14 +121,16 @@ class ProposalStage:
         logits = ops.where(_takes_part(anchors)[:, None], logits, ops.array([0.0, float("-inf")], "float32"))
         return encodings, logits, anchors, self.target_assigner.box_coder
 
-    def losses(self, predictions, truth, seed):
+    def losses(self, predictions, ground_truth, seed):
         """`(localisation loss, objectness loss, positives)`, float32 scalars; `seed` draws the sample.
 
         The positives are the anchors in the sample that learn a box, per image.
         """
         anchors = predictions[schema.ANCHORS]
-        ones = ops.ones_like(truth.weights)[..., None]
-        targets = self.target_assigner(anchors, truth.boxes, ones, ops.zeros((1,)), truth.weights, truth.valid)
+        ones = ops.ones_like(ground_truth.weights)[..., None]
+        targets = self.target_assigner(
+            anchors, ground_truth.boxes, ones, ops.zeros((1,)), ground_truth.weights, ground_truth.valid
+        )
         positive = targets.class_targets[..., 0] > 0
         counted = ops.logical_and(targets.class_weights[..., 0] > 0, _takes_part(anchors))
         sampled = ops.cast(self.sampler(counted, positive, self.batch_size, seed), "float32")
@@ -157,7 +159,7 @@ class BoxStage:
     Losses are divided by the number of proposals of each image and averaged over the batch.
 
     Args:
-        target_assigner: matches proposals with truth; holds the box coder.
+        target_assigner: matches proposals with ground truth; holds the box coder.
         postprocessor: `Postprocessor` of the detections.
         sampler: chooses the proposals that count in training.
         batch_size: how many of an image.
@@ -183,17 +185,24 @@ class BoxStage:
     def __post_init__(self):
         check_compares(self.localization)
 
-    def assign(self, proposals, truth):
+    def assign(self, proposals, ground_truth):
         """`Targets` of the proposals `[B, P, 4]`."""
-        columns = truth.class_targets.shape[-1]
+        columns = ground_truth.class_targets.shape[-1]
         background = ops.one_hot(0, columns, dtype="float32")
-        return self.target_assigner(proposals, truth.boxes, truth.class_targets, background, truth.weights, truth.valid)
+        return self.target_assigner(
+            proposals,
+            ground_truth.boxes,
+            ground_truth.class_targets,
+            background,
+            ground_truth.weights,
+            ground_truth.valid,
+        )
 
-    def sample(self, proposals, num_proposals, truth, seed):
+    def sample(self, proposals, num_proposals, ground_truth, seed):
         """A random choice: `(boxes [B, N, 4], number [B])`; with a hard example miner all proposals."""
         if self.hard_example_miner is not None:
             return proposals, num_proposals
-        targets = self.assign(proposals, truth)
+        targets = self.assign(proposals, ground_truth)
         weights = targets.class_weights[..., 0]
         # where every proposal is ignored, all may be chosen
         weights = weights + ops.cast(ops.sum(weights, axis=1, keepdims=True) == 0.0, "float32")
@@ -207,7 +216,7 @@ class BoxStage:
         boxes = ops.where(_leading(number, rows.shape[1])[..., None], gather_rows(proposals, rows), 0.0)
         return boxes, number
 
-    def losses(self, predictions, proposals, num_proposals, truth):
+    def losses(self, predictions, proposals, num_proposals, ground_truth):
         """`(localisation loss, classification loss, positives)`, float32 scalars.
 
         The positives are the proposals that learn a box, per image.
@@ -216,9 +225,9 @@ class BoxStage:
             predictions: dict with `"box_encodings"` `[B, P, q, code]` and `"class_logits"` `[B, P, K + 1]`.
             proposals: `[B, P, 4]`.
             num_proposals: `[B]`, how many of them exist.
-            truth: `Truth`.
+            ground_truth: `GroundTruth`.
         """
-        targets = self.assign(proposals, truth)
+        targets = self.assign(proposals, ground_truth)
         existing = ops.cast(_leading(num_proposals, proposals.shape[1]), "float32")
         number = ops.cast(ops.maximum(num_proposals, 1), "float32")[:, None]
         share = existing / (number * ops.cast(ops.shape(proposals)[0], "float32"))

@@ -36,7 +36,7 @@ def is_preset(directory):
     return (pathlib.Path(directory) / CONFIG).is_file()
 
 
-def _is_original(directory):
+def _is_upstream(directory):
     """Whether `directory` looks like upstream's: its config, or a checkpoint."""
     return any((pathlib.Path(directory) / name).exists() for name in ("pipeline.config", "checkpoint"))
 
@@ -106,7 +106,7 @@ def read_preset(directory, num_classes=None, load_weights=True):
     """
     directory = pathlib.Path(os.path.expanduser(directory))
     if not is_preset(directory):
-        zoo = "; from_pipeline_config and restore read upstream's folder" if _is_original(directory) else ""
+        zoo = "; from_pipeline_config and restore read upstream's folder" if _is_upstream(directory) else ""
         raise PresetError(f"{directory}: no preset (no {CONFIG}); a preset folder holds {', '.join(PRESET_FILES)}{zoo}")
     path = directory / CONFIG
     config = _config(path)

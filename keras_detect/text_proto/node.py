@@ -39,7 +39,7 @@ class Scalar:
 class Node:
     """One message of the text format: its fields, where they stand, and which of them have been read.
 
-    As in the original's parser, the last of several values of a single field wins and several blocks of a single
+    As in upstream's parser, the last of several values of a single field wins and several blocks of a single
     message are merged. All readers raise `PipelineConfigError` when a value is not of the kind asked for.
 
     Attributes:
@@ -116,7 +116,7 @@ class Node:
 
         Args:
             kind: `bool`, `int`, `float`, `str`, or an enum as a dict `{name: number}` or a sequence of names.
-                A float is rounded to float32, as the original stores it, and returned as the shortest decimal that
+                A float is rounded to float32, as upstream stores it, and returned as the shortest decimal that
                 rounds there: 0.9900000095367432 reads as 0.99. An enum's value is returned as its name.
         """
         self._asked[name] = None

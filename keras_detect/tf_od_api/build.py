@@ -1,4 +1,4 @@
-"""`from_pipeline_config`: a model of ours from a `pipeline.config` of the original."""
+"""`from_pipeline_config`: a model of ours from a `pipeline.config` of upstream."""
 
 import dataclasses
 import re
@@ -24,7 +24,7 @@ from keras_detect.tf_od_api.check_numbers import check_numbers
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """What an extractor type of the original is made of."""
+    """What an extractor type of upstream is made of."""
 
     backbone: str
     neck: str
@@ -52,7 +52,7 @@ MISSING = {
 def from_pipeline_config(path_or_text, num_classes=None):
     """Builds the model that a `pipeline.config` of the TensorFlow Object Detection API describes.
 
-    The weights are new; `model.restore(checkpoint)` reads the original's. A field that changes the result and is not
+    The weights are new; `model.restore(checkpoint)` reads upstream's. A field that changes the result and is not
     supported is refused.
 
     Args:

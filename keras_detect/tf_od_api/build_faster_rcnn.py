@@ -1,4 +1,4 @@
-"""The `faster_rcnn` message of a `pipeline.config` -> `FasterRCNN`. Defaults are those of the original's protos."""
+"""The `faster_rcnn` message of a `pipeline.config` -> `FasterRCNN`. Defaults are those of upstream's protos."""
 
 import dataclasses
 
@@ -38,7 +38,7 @@ INCEPTION_RESNET = ConvHyperparams(
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """What an extractor type of the original is made of; `hyperparams` are what the type has without a pyramid."""
+    """What an extractor type of upstream is made of; `hyperparams` are what the type has without a pyramid."""
 
     backbone: str
     hyperparams: ConvHyperparams
@@ -51,7 +51,7 @@ EXTRACTORS = {
     "faster_rcnn_inception_resnet_v2_keras": Extractor("inception_resnet_v2", INCEPTION_RESNET),
 }
 
-#: how the original computes, not what
+#: how upstream computes, not what
 MEANS = (
     "inplace_batchnorm_update",
     "use_matmul_crop_and_resize",

@@ -1,4 +1,4 @@
-"""Messages of a `pipeline.config` -> our parts. Defaults are those of the original's protos."""
+"""Messages of a `pipeline.config` -> our parts. Defaults are those of upstream's protos."""
 
 from keras_detect.boxes import anchor_generators, box_coders, matchers, similarity
 from keras_detect.boxes.nms import MulticlassNonMaxSuppression
@@ -76,7 +76,7 @@ def _l2_weight(node):
 
 @located
 def resizer(node):
-    """`image_resizer` -> an image resizer with the original's legacy kernel."""
+    """`image_resizer` -> an image resizer with upstream's legacy kernel."""
     name, settings = node.oneof("fixed_shape_resizer", "keep_aspect_ratio_resizer", "identity_resizer")
     if name == "identity_resizer":
         return resizers.IdentityResizer()

@@ -78,7 +78,7 @@ def _crop(node):
 
 
 def _ssd_crop(node):
-    """The original draws one of several operations; without any, those of the paper, which are ours too."""
+    """Upstream draws one of several operations; without any, those of the paper, which are ours too."""
     operations = node.repeated("operations")
     if not operations:
         return RandomIoUCrop()

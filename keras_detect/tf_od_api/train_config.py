@@ -1,4 +1,4 @@
-"""`training_config`: how a `pipeline.config` of the original trains, in our parts and Keras' optimizers."""
+"""`training_config`: how a `pipeline.config` of upstream trains, in our parts and Keras' optimizers."""
 
 import dataclasses
 from typing import NamedTuple
@@ -35,9 +35,9 @@ class TrainingConfig:
         approximations: list of `Approximation(path, line, reason)`: what is carried over in nearly the same form.
         fine_tune_checkpoint: path of the checkpoint that training starts from, as given ("" for none).
         fine_tune_checkpoint_type: "classification", "detection", "fine_tune" or "full", as given.
-        freeze_variables: patterns of the original's variable names that do not train, as given.
+        freeze_variables: patterns of upstream's variable names that do not train, as given.
         update_trainable_variables: patterns of the only ones that do, as given; empty for all.
-        max_number_of_boxes: truth rows per image.
+        max_number_of_boxes: ground-truth rows per image.
         train_data: `DataSource` of the training images.
         eval_data: tuple of `DataSource`, one per evaluation set.
         ignored: list of `Unread(path, line)`: fields that are not carried over.
@@ -61,7 +61,7 @@ class TrainingConfig:
     def restore_kind(self):
         """`kind` of `model.restore` for the checkpoint type; None for a checkpoint that has no type.
 
-        "fine_tune" and "full" are the original's words for all weights but the class head, and all weights.
+        "fine_tune" and "full" are upstream's words for all weights but the class head, and all weights.
         """
         kinds = {"classification": "classification"} | dict.fromkeys(("detection", "fine_tune", "full"), "detection")
         return kinds.get(self.fine_tune_checkpoint_type)
@@ -129,7 +129,7 @@ def _count(node, name, default, least=1):
 
 
 def _checkpoint_type(node):
-    """The type as given; where it is not, `from_detection_checkpoint` decides, as in the original."""
+    """The type as given; where it is not, `from_detection_checkpoint` decides, as in upstream."""
     detection = node.scalar("from_detection_checkpoint", bool, False)
     given = node.scalar("fine_tune_checkpoint_type", str, "")
     return given or ("detection" if detection else "classification" if node.has("fine_tune_checkpoint") else "")
@@ -148,11 +148,11 @@ def _optimizer(train, near):
     clip = train.scalar("gradient_clipping_by_norm", float, 0.0)
     average = node.scalar("use_moving_average", bool, True)
     decay = node.scalar("moving_average_decay", float, 0.9999)
-    # the original clips by the norm over all variables together
+    # upstream clips by the norm over all variables together
     shared = {"global_clipnorm": clip if clip > 0 else None, "use_ema": average}
     if average:
         shared["ema_momentum"] = decay
-        reason = "the average starts with its full momentum; the original's rises to it as (1 + step) / (10 + step)"
+        reason = "the average starts with its full momentum; upstream's rises to it as (1 + step) / (10 + step)"
         near.append(train_augmentations.Approximation(node.path, node.line, reason))
     momentum = None
     if kind != "adam_optimizer":
@@ -163,7 +163,7 @@ def _optimizer(train, near):
         elif kind == "adam_optimizer":
             optimizer = keras.optimizers.Adam(rate, epsilon=settings.scalar("epsilon", float, 1e-8), **shared)
         else:
-            # Under TensorFlow 2 the original hands `decay` to an argument of Keras that divided the rate by
+            # Under TensorFlow 2 upstream hands `decay` to an argument of Keras that divided the rate by
             # 1 + decay * step; the average of squares keeps Keras' own 0.9. The golden trajectory has both.
             rate = InverseTimeDecay(rate, settings.scalar("decay", float, 0.9))
             epsilon = settings.scalar("epsilon", float, 1.0)
@@ -175,7 +175,7 @@ def _optimizer(train, near):
 
 
 def _learning_rate(node):
-    """`learning_rate` -> a number or a schedule; the defaults are those of the original's protos."""
+    """`learning_rate` -> a number or a schedule; the defaults are those of upstream's protos."""
     kinds = {
         "constant_learning_rate": lambda settings: settings.scalar("learning_rate", float, 0.002),
         "exponential_decay_learning_rate": _exponential_decay,

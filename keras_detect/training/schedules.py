@@ -1,4 +1,4 @@
-"""Learning-rate schedules of the original, as Keras schedules: give one to an optimizer as its `learning_rate`.
+"""Learning-rate schedules of upstream, as Keras schedules: give one to an optimizer as its `learning_rate`.
 
 Each maps a step (an int, an int tensor, or an array of them) to float32 rates of the same shape.
 """

@@ -216,9 +216,9 @@ def family_of(backbone):
         )
     if family == "resnet_v1" and RESNET_V1_VARIANTS[backbone.variant].arithmetic != KERAS_APPLICATIONS:
         raise ValueError(
-            f"'{backbone.variant}' has the arithmetic of the original's zoo (no biases, other padding of the first "
+            f"'{backbone.variant}' has the arithmetic of upstream's zoo (no biases, other padding of the first "
             "pooling, RGB): weights of keras.applications would give other features in it. Build the model with "
-            f"'{backbone.variant}_keras', or restore a checkpoint of the original."
+            f"'{backbone.variant}_keras', or restore a checkpoint of upstream."
         )
     return FAMILIES[family]
 

@@ -1,4 +1,4 @@
-"""Inception-ResNet V2: a residual block by hand, and the original's convolutions one by one."""
+"""Inception-ResNet V2: a residual block by hand, and upstream's convolutions one by one."""
 
 import json
 
@@ -68,7 +68,7 @@ def test_a_reduction_halves_any_size(side):
 
 
 @pytest.mark.skipif(goldens.BACKEND == "jax", reason="compiles 244 convolutions; the arithmetic is tested above")
-def test_the_originals_convolutions_one_by_one():
+def test_upstreams_convolutions_one_by_one():
     """Every convolution and batch norm up to C4 on the golden's image, by eight of its numbers and the deviation."""
     with networks.undrawn():
         backbone = InceptionResNetV2()
@@ -94,7 +94,7 @@ def test_the_originals_convolutions_one_by_one():
 
 
 def golden_image(backbone):
-    """The noise, 240 x 320, doubled to 480 x 640 by the original's kernel and padded below with black, then scaled.
+    """The noise, 240 x 320, doubled to 480 x 640 by upstream's kernel and padded below with black, then scaled.
 
     Doubling by source = target / 2 keeps a pixel and puts the mean of two between them; the last one is repeated.
     """

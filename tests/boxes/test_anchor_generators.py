@@ -32,7 +32,7 @@ IN_PIXELS = {"grid_frcnn", "grid_offset", "multiscale_unnormalized"}
 
 
 @golden_cases("anchors/*")
-def test_anchors_equal_the_original(case):
+def test_anchors_equal_upstream(case):
     name = case.name.removeprefix("anchors/")
     generator, image_shape = GENERATORS[name], (case.info["im_height"], case.info["im_width"])
     shapes = case.inputs["shapes"]

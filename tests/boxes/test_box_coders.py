@@ -31,7 +31,7 @@ def box_of_square_anchor():
 
 
 @golden_cases("box_coder/*")
-def test_codes_and_boxes_equal_the_original(case):
+def test_codes_and_boxes_equal_upstream(case):
     coder = CODERS[case.name.removeprefix("box_coder/")]
     boxes, anchors, codes = (case.inputs[name] for name in ("boxes", "anchors", "codes"))
     decoded = case.outputs["decoded"]
@@ -102,7 +102,7 @@ def test_square_decoding_keeps_centre_and_area(name):
 
 
 @pytest.mark.parametrize("name", CODERS)
-def test_degenerate_truth_has_finite_codes(name):
+def test_degenerate_ground_truth_has_finite_codes(name):
     inf = np.inf
     boxes = np.array(
         [[0.2, 0.1, 0.2, 0.5], [0.3] * 4, [0.6, 0.5, 0.2, 0.1], [-inf, -inf, inf, inf], [0, 0, inf, 0], [inf] * 4],

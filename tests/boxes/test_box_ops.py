@@ -35,7 +35,7 @@ def random_boxes(*shape, seed=0):
 
 
 @golden_cases("similarity")
-def test_pairwise_measures_equal_the_original(case):
+def test_pairwise_measures_equal_upstream(case):
     boxes1, boxes2 = case.inputs["boxes1"], case.inputs["boxes2"]
     for name in ("iou", "ioa", "intersection", "giou"):
         for function in both_modes(getattr(box_ops, name)):
@@ -49,7 +49,7 @@ def test_pairwise_measures_equal_the_original(case):
 
 
 @golden_cases("box_ops/window")
-def test_window_functions_equal_the_original(case):
+def test_window_functions_equal_upstream(case):
     boxes, window = case.inputs["boxes"], case.inputs["window"]
 
     def all_four(boxes, window):
@@ -63,7 +63,7 @@ def test_window_functions_equal_the_original(case):
     for function in both_modes(all_four):
         clipped, inside, overlapping, changed = (host(value) for value in function(boxes, window))
         assert_close(clipped, case.outputs["clip_nofilter"])
-        assert_close(clipped[host(box_ops.area(clipped)) > 0], case.outputs["clip"])  # the original's filter
+        assert_close(clipped[host(box_ops.area(clipped)) > 0], case.outputs["clip"])  # upstream's filter
         np.testing.assert_array_equal(np.flatnonzero(inside), case.outputs["prune_outside_idx"])
         assert_close(boxes[inside], case.outputs["prune_outside"])
         np.testing.assert_array_equal(np.flatnonzero(overlapping), case.outputs["prune_completely_idx"])
@@ -72,7 +72,7 @@ def test_window_functions_equal_the_original(case):
 
 
 @golden_cases("ops/normalized_to_image")
-def test_to_absolute_equals_the_original(case):
+def test_to_absolute_equals_upstream(case):
     _, height, width, _ = case.inputs["shape"].tolist()
     for function in both_modes(lambda boxes: box_ops.to_absolute(boxes, height, width)):
         assert_close(function(case.inputs["boxes"]), case.outputs["y"])

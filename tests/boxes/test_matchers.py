@@ -10,7 +10,7 @@ NAN, INF = np.nan, np.inf
 
 
 def codes(match):
-    """The original's way to write a match: a row, -1 for negative, -2 for ignored."""
+    """Upstream's way to write a match: a row, -1 for negative, -2 for ignored."""
     row, positive, ignored = (host(value) for value in match)
     assert row.dtype == np.int32
     assert not (positive & ignored).any()
@@ -26,7 +26,7 @@ def check(matcher, similarity, wanted, valid=None):
 
 
 @golden_cases("matcher/argmax/*")
-def test_argmax_equals_the_original(case):
+def test_argmax_equals_upstream(case):
     settings = (
         "matched_threshold",
         "unmatched_threshold",
@@ -82,7 +82,7 @@ MATCHERS = {
 
 
 @pytest.mark.parametrize("name", MATCHERS)
-def test_without_truth_every_anchor_is_negative(name):
+def test_without_ground_truth_every_anchor_is_negative(name):
     check(MATCHERS[name], np.zeros((0, 3)), [-1, -1, -1])
     check(MATCHERS[name], np.zeros((2, 0, 3)), [[-1, -1, -1]] * 2)
 

@@ -102,7 +102,7 @@ def test_nan_predictions_are_left_out():
 
 
 def test_golden_detections_of_a_whole_model():
-    """The original's SSD: the anchors behind its 100 detections, with all their scores, give those detections again.
+    """Upstream's SSD: the anchors behind its 100 detections, with all their scores, give those detections again.
 
     A pair that is suppressed is so by a better one, which is itself among the detections; so leaving out all other
     anchors changes nothing.

@@ -17,7 +17,7 @@ def sample(sampler, indicator, labels, batch_size, generator=None):
 
 
 @golden_cases("sampler/balanced")
-def test_counts_equal_the_original(case):
+def test_counts_equal_upstream(case):
     sampler = BalancedPositiveNegativeSampler(positive_fraction=0.25)
     indicator, labels = case.inputs["indicator"], case.inputs["labels"]
     np.testing.assert_array_equal(sample(sampler, indicator, labels, 500), case.outputs["all_500"])

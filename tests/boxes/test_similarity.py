@@ -13,14 +13,14 @@ MEASURES = {
 
 
 @golden_cases("similarity")
-def test_similarities_equal_the_original(case):
+def test_similarities_equal_upstream(case):
     for name, measure in MEASURES.items():
         for function in both_modes(measure):
             assert_close(function(case.inputs["boxes1"], case.inputs["boxes2"]), case.outputs[name], err_msg=name)
 
 
 @golden_cases("similarity/thresholded_iou_0.3")
-def test_thresholded_iou_equals_the_original(case):
+def test_thresholded_iou_equals_upstream(case):
     measure = similarity.ThresholdedIouSimilarity(iou_threshold=0.3)
     for function in both_modes(lambda *boxes: measure(*boxes)):
         inputs = (case.inputs[name] for name in ("boxes1", "boxes2", "scores1"))

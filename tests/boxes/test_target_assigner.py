@@ -23,7 +23,7 @@ def assigner(matched, unmatched=None, force=True, **settings):
 
 
 def setting_of(name):
-    """The original's assigner: `assign/<matched>_<unmatched>_<force>_bg<unmatched target>`, or one by name."""
+    """Upstream's assigner: `assign/<matched>_<unmatched>_<force>_bg<unmatched target>`, or one by name."""
     if name == "FasterRCNN_proposal":
         return assigner(0.7, 0.3)
     if name == "FasterRCNN_detection":
@@ -47,7 +47,7 @@ def assert_same(targets, wanted):
         np.testing.assert_array_equal(targets[name], wanted[name], err_msg=name)
 
 
-def random_truth(batch, rows, classes, seed=0):
+def random_ground_truth(batch, rows, classes, seed=0):
     rng = np.random.default_rng(seed)
     centers, sizes = rng.uniform(size=(batch, rows, 2)), rng.uniform(0.1, 0.5, size=(batch, rows, 2))
     boxes = np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=-1).astype("float32")
@@ -63,7 +63,7 @@ def grid(side=6, size=0.3):
 
 
 @golden_cases("assign/*")
-def test_targets_equal_the_original(case):
+def test_targets_equal_upstream(case):
     unmatched = case.inputs["unmatched_class_label"]
     boxes = case.inputs.get("gt_boxes", np.zeros((0, 4), "float32"))
     labels = case.inputs.get("gt_labels", np.zeros((0, len(unmatched)), "float32"))
@@ -80,7 +80,7 @@ def test_targets_equal_the_original(case):
 
 
 def test_by_hand():
-    # Anchor 0 is the first truth (IoU 1); anchor 1 shares half of a hull of 1.5 units with the second (IoU 1/3:
+    # Anchor 0 is the first ground truth (IoU 1); anchor 1 shares half of a hull of 1.5 units with the second (IoU 1/3:
     # ignored between 0.3 and 0.5); anchor 2 is far from both.
     anchors = [[0.0, 0.0, 1.0, 1.0], [4.0, 0.0, 5.0, 1.0], [9.0, 0.0, 10.0, 1.0]]
     boxes = [[[0.0, 0.0, 1.0, 1.0], [4.0, 0.5, 5.0, 1.5]]]
@@ -91,7 +91,7 @@ def test_by_hand():
     assert_close(targets.class_weights, [[[0.5] * 3, [0] * 3, [0.25] * 3]])
     assert_close(targets.box_targets, np.zeros((1, 3, 4)))
     assert_close(targets.box_weights, [[0.5, 0, 0]])
-    # Forced, anchor 1 belongs to the second truth, half an anchor to its right: 10 x 0.5.
+    # Forced, anchor 1 belongs to the second ground truth, half an anchor to its right: 10 x 0.5.
     targets = assigner(0.5, 0.3)(anchors, boxes, labels, unmatched)
     assert_close(targets.box_targets, [[[0] * 4, [0, 5, 0, 0], [0] * 4]])
     assert_close(targets.box_weights, [[1, 1, 0]])
@@ -124,7 +124,7 @@ UNMATCHED = np.array([1, 0, 0], "float32")
 
 @pytest.mark.parametrize("name", PARTS)
 def test_padding_changes_nothing(name):
-    boxes, labels, weights = random_truth(2, 4, 3)
+    boxes, labels, weights = random_ground_truth(2, 4, 3)
     padding = np.array([[0] * 4, [NAN] * 4, [-INF, -INF, INF, INF], [0.1, 0.1, 0.6, 0.6], [0.9, 0.9, 0.1, 0.1]])
     padded = np.concatenate([boxes, np.stack([padding, padding])], axis=1).astype("float32")
     padded_labels = np.concatenate([labels, np.full((2, 5, 3), NAN, "float32")], axis=1)
@@ -138,12 +138,12 @@ def test_padding_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_without_truth_all_anchors_are_negative(name):
-    boxes, labels, weights = random_truth(2, 4, 3)
+def test_without_ground_truth_all_anchors_are_negative(name):
+    boxes, labels, weights = random_ground_truth(2, 4, 3)
     for rows, valid in ((0, None), (4, np.zeros((2, 4), bool))):
-        truth = (boxes[:, :rows], labels[:, :rows], UNMATCHED, weights[:, :rows])
+        ground_truth = (boxes[:, :rows], labels[:, :rows], UNMATCHED, weights[:, :rows])
         for function in both_modes(lambda *inputs: PARTS[name](*inputs)):
-            found = flat(function(grid(), *truth) if valid is None else function(grid(), *truth, valid))
+            found = flat(function(grid(), *ground_truth) if valid is None else function(grid(), *ground_truth, valid))
             assert not found["positive"].any() and not found["ignored"].any()
             np.testing.assert_array_equal(found["class_targets"], np.broadcast_to(UNMATCHED, (2, 36, 3)))
             np.testing.assert_array_equal(found["class_weights"], 1)
@@ -152,16 +152,16 @@ def test_without_truth_all_anchors_are_negative(name):
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_degenerate_truth_is_padding(name):
-    boxes, labels, weights = random_truth(2, 9, 3)
+def test_degenerate_ground_truth_is_padding(name):
+    boxes, labels, weights = random_ground_truth(2, 9, 3)
     boxes[:, 4:7] = [[0.2, 0.1, 0.2, 0.5], [0.6, 0.5, 0.2, 0.1], [0.1, NAN, 0.3, 0.3]]
     boxes[:, 7:] = [[0.2, 0.2, INF, 0.3], [0.3, 0.3, 0.3, 0.3]]
     wanted = PARTS[name](grid(), boxes[:, :4], labels[:, :4], UNMATCHED, weights[:, :4])
     assert_same(PARTS[name](grid(), boxes, labels, UNMATCHED, weights), wanted)
 
 
-def test_truth_outside_every_anchor_is_not_forced():
-    boxes, labels, weights = random_truth(2, 9, 3)
+def test_ground_truth_outside_every_anchor_is_not_forced():
+    boxes, labels, weights = random_ground_truth(2, 9, 3)
     boxes[:, 4:] = [3, 3, 4, 4]
     wanted = PARTS["forcing"](grid(), boxes[:, :4], labels[:, :4], UNMATCHED, weights[:, :4])
     assert_same(PARTS["forcing"](grid(), boxes, labels, UNMATCHED, weights), wanted)
@@ -169,7 +169,7 @@ def test_truth_outside_every_anchor_is_not_forced():
 
 @pytest.mark.parametrize("name", ["forcing", "bipartite"])
 def test_more_truths_than_anchors(name):
-    boxes, labels, weights = random_truth(2, 9, 3)
+    boxes, labels, weights = random_ground_truth(2, 9, 3)
     found = flat(PARTS[name](grid(2, 0.6), boxes, labels, UNMATCHED, weights))
     wanted_anchors = host(similarity.IouSimilarity()(boxes, grid(2, 0.6))).argmax(-1)
     for image in range(2):
@@ -183,7 +183,7 @@ def test_more_truths_than_anchors(name):
 
 
 def test_order_of_truths_changes_only_their_numbers():
-    boxes, labels, weights = random_truth(2, 4, 3)
+    boxes, labels, weights = random_ground_truth(2, 4, 3)
     order = np.array([3, 1, 0, 2])
     part = PARTS["threshold"]
     found = flat(part(grid(), boxes[:, order], labels[:, order], UNMATCHED, weights[:, order]))
@@ -196,7 +196,7 @@ def test_order_of_truths_changes_only_their_numbers():
 
 
 def test_a_batch_equals_its_images_and_anchors_may_differ_per_image():
-    boxes, labels, weights = random_truth(2, 4, 3)
+    boxes, labels, weights = random_ground_truth(2, 4, 3)
     anchors = np.stack([grid(), grid(size=0.2)])
     part = PARTS["forcing"]
     together = flat(part(anchors, boxes, labels, UNMATCHED, weights))
@@ -216,7 +216,7 @@ def test_keypoints_are_encoded_with_their_box():
 
 
 def test_no_gradient_flows_through_targets():
-    boxes, labels, weights = random_truth(2, 4, 3)
+    boxes, labels, weights = random_ground_truth(2, 4, 3)
 
     def total(anchors):
         targets = PARTS["forcing"](anchors, boxes, labels, UNMATCHED, weights)
@@ -230,7 +230,7 @@ def test_unknown_batch_size_and_number_of_anchors():
         pytest.skip("only TensorFlow has unknown sizes")
     import tensorflow as tf
 
-    boxes, labels, weights = random_truth(2, 4, 3)
+    boxes, labels, weights = random_ground_truth(2, 4, 3)
     shapes = ((None, 4), (None, 4, 4), (None, 4, 3), (3,), (None, 4))
     function = tf.function(
         lambda *inputs: PARTS["forcing"](*inputs), input_signature=[tf.TensorSpec(s, "float32") for s in shapes]

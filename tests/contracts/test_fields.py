@@ -71,8 +71,8 @@ def test_from_a_coco_file_through_augmentation_and_batches_to_y_and_metrics(fiel
     assert x["images"].shape == (2, 20, 40, 3)
     collected = Collected(["a"])
     collected.update(y, {"boxes": np.zeros((2, 0, 4)), "labels": np.zeros((2, 0)), "scores": np.zeros((2, 0))})
-    np.testing.assert_allclose(collected.truth()["heights"], [1.75, -1])
-    assert collected.truth()["parts"][0]["size"] == [20, 40]
+    np.testing.assert_allclose(collected.ground_truth()["heights"], [1.75, -1])
+    assert collected.ground_truth()["parts"][0]["size"] == [20, 40]
 
 
 @pytest.mark.parametrize("format", ["coco", "tfrecord", "csv", "yolo"])

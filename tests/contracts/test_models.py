@@ -65,21 +65,21 @@ def test_predictions_do_not_depend_on_the_rest_of_the_batch(build):
 def test_padding_rows_change_nothing_bit_for_bit(build):
     x, y = tiny.tiny_batch(rows=4)
     trained = []
-    for truth in (y, tiny.padded(y, 11)):
+    for ground_truth in (y, tiny.padded(y, 11)):
         model = sgd(build())
         for _ in range(3):
-            model.train_on_batch(x, truth)
+            model.train_on_batch(x, ground_truth)
         trained.append(model)
     assert same_weights(*trained)
     assert not same_weights(trained[0], build())
 
 
 @MODELS
-def test_the_order_of_the_truth_changes_nothing_beyond_float_noise(build):
+def test_the_order_of_the_ground_truth_changes_nothing_beyond_float_noise(build):
     x, y = tiny.tiny_batch(rows=4)
     order = [2, 0, 3, 1]
     shuffled = {key: value[:, order] for key, value in y.items()}
-    losses = [sgd(build()).test_on_batch(x, truth, return_dict=True) for truth in (y, shuffled)]
+    losses = [sgd(build()).test_on_batch(x, ground_truth, return_dict=True) for ground_truth in (y, shuffled)]
     for name in losses[0]:
         np.testing.assert_allclose(losses[0][name], losses[1][name], rtol=1e-5, err_msg=name)
 
@@ -96,8 +96,8 @@ def test_images_without_objects_train(build):
     model = sgd(build())
     x, y = tiny.tiny_batch()
     y[schema.LABELS][:] = schema.PADDING_LABEL
-    for truth in (y, {schema.BOXES: np.zeros((4, 0, 4), "float32"), schema.LABELS: np.zeros((4, 0), "int32")}):
-        logs = model.train_on_batch(x, truth, return_dict=True)
+    for ground_truth in (y, {schema.BOXES: np.zeros((4, 0, 4), "float32"), schema.LABELS: np.zeros((4, 0), "int32")}):
+        logs = model.train_on_batch(x, ground_truth, return_dict=True)
         assert np.isfinite(list(logs.values())).all()
         assert not any(logs[name] for name in shown_as_zero(model))
     assert all(np.isfinite(weight).all() for weight in tiny.weights_of(model).values())
@@ -134,9 +134,9 @@ def test_crowds_and_zero_weights_are_neither_positive_nor_negative(build):
     x, y = tiny.tiny_batch(batch_size=1, rows=1)
     model = sgd(build())
 
-    def logs(truth, **options):
+    def logs(ground_truth, **options):
         model.reset_metrics()  # `test_on_batch` continues a running mean, and a mean of equal numbers is rounded
-        return model.test_on_batch(x, truth, return_dict=True, **options)
+        return model.test_on_batch(x, ground_truth, return_dict=True, **options)
 
     crowd = logs({**y, schema.IS_CROWD: np.ones((1, 1), bool)})
     weightless = logs({**y, schema.WEIGHTS: np.zeros((1, 1), "float32")})
@@ -277,7 +277,7 @@ def test_compile_refuses_what_would_be_ignored(build):
 
 
 @MODELS
-def test_truth_that_would_train_silently_wrong_is_refused(build):
+def test_ground_truth_that_would_train_silently_wrong_is_refused(build):
     model = sgd(build())
     x, y = tiny.tiny_batch()
     with pytest.raises(ValueError, match=r"\[0, 3\).*Received a label 3"):

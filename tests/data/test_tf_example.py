@@ -1,4 +1,4 @@
-"""`tf.Example`s: the original's decoder on the same records, real records, shards, and what is wrong with others."""
+"""`tf.Example`s: upstream's decoder on the same records, real records, shards, and what is wrong with others."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def serialized_records(path):
 
 
 @golden_cases("decoder/*")
-def test_the_originals_decoder(case):
+def test_upstreams_decoder(case):
     """With a label map the text decides the class (record 0 has label 9 and the texts cat, bird, dog)."""
     kind, number = case.name.split("/")[1:]
     serialized = serialized_records(goldens.golden("units2.tfrecord"))[int(number)]
@@ -62,7 +62,7 @@ def test_the_originals_decoder(case):
 
 
 def test_a_real_record_equals_its_coco_twin():
-    """pets_examples.record was written by the original's tools; instances.json beside it holds the same boxes."""
+    """pets_examples.record was written by upstream's tools; instances.json beside it holds the same boxes."""
     pets = goldens.require_shared("data/pets_record")
     record, coco = (load_dataset(pets, format=name) for name in ("tfrecord", "coco"))
     assert (len(record), len(record.class_names)) == (10, 37)

@@ -1,4 +1,4 @@
-"""The original's input transformation: records, resized and padded to static shapes, by our pipeline."""
+"""Upstream's input transformation: records, resized and padded to static shapes, by our pipeline."""
 
 import shutil
 
@@ -20,7 +20,7 @@ FLAGS = {"is_crowd": "is_crowd", "is_difficult": "difficult", "is_group_of": "gr
 
 
 @golden_cases("transform/*")
-def test_the_originals_input(case, tmp_path):
+def test_upstreams_input(case, tmp_path):
     """The golden's boxes are relative to the padded image, ours to the true one; its model preprocesses (x - 100) / 2
     before resizing, which our pipeline leaves to the model, so that it rounds to whole grey levels: 0.25 after it.
     """

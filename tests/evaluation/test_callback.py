@@ -1,4 +1,4 @@
-"""The COCO callback inside `fit`, on a detector of one weight: its box ends at xmax = w, the truth's at 1."""
+"""The COCO callback inside `fit`, on a detector of one weight: its box ends at xmax = w, the ground truth's at 1."""
 
 import gc
 import tracemalloc
@@ -140,8 +140,8 @@ def test_memory_does_not_grow_with_epochs():
     watched under TensorFlow: 1 kB in the last 400), hence the allowance.
     """
     model, rng = trainable(), np.random.default_rng(0)
-    truth = {"boxes": rng.uniform(size=(50, 1, 4)).astype(np.float32), "labels": np.zeros((50, 1), np.int32)}
-    batches = [(np.zeros((50, 8, 8, 3), np.uint8), truth | {"image_size": np.full((50, 2), 64)})] * 4
+    ground_truth = {"boxes": rng.uniform(size=(50, 1, 4)).astype(np.float32), "labels": np.zeros((50, 1), np.int32)}
+    batches = [(np.zeros((50, 8, 8, 3), np.uint8), ground_truth | {"image_size": np.full((50, 2), 64)})] * 4
     callback = COCOEvaluation(batches)
     callback.set_model(model)
     callback.set_params({"epochs": 1000})

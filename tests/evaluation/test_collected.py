@@ -11,7 +11,7 @@ from tests.evaluation.test_pascal_voc import FAR, LEFT, RIGHT, image
 
 def test_rows_and_flags_are_kept_in_the_order_of_the_images():
     collected = Collected(["a", "b"])
-    truth = {
+    ground_truth = {
         "boxes": np.array([[LEFT, RIGHT], [FAR, FAR]]),
         "labels": np.array([[1, -1], [0, 1]]),
         "is_difficult": np.array([[True, True], [False, True]]),
@@ -23,9 +23,9 @@ def test_rows_and_flags_are_kept_in_the_order_of_the_images():
         "scores": np.array([[0.5, np.nan], [0.25, np.nan]]),
         "num_detections": np.array([1, 2]),
     }
-    collected.update(truth, {key: keras.ops.convert_to_tensor(value) for key, value in found.items()})
+    collected.update(ground_truth, {key: keras.ops.convert_to_tensor(value) for key, value in found.items()})
     collected.update(image([LEFT], [0]), image([RIGHT], [1], [0.75]), image_sizes=[[30, 40]])
-    rows = collected.truth()
+    rows = collected.ground_truth()
     assert rows.image.tolist() == [0, 1, 1, 2]
     assert rows.labels.tolist() == [1, 0, 1, 0]
     assert rows.is_difficult.tolist() == [True, False, True, False]
@@ -38,22 +38,22 @@ def test_rows_and_flags_are_kept_in_the_order_of_the_images():
 
 def test_masks_keypoints_and_further_fields_are_collected():
     """Two batches of one image: the first has masks and 1 keypoint per object, the second 2 keypoints and no masks."""
-    truth, found = image([LEFT, RIGHT], [0, 0]), image([LEFT], [0], [0.5])
-    truth["masks"] = np.zeros((1, 2, 4, 6), np.uint8)
-    truth["masks"][0, 0, 1:3, 2:5] = 1
-    truth["keypoints"] = np.array([[[[0.25, 0.5]], [[0.0, 0.0]]]])
-    truth["keypoint_visibility"] = np.array([[[2], [0]]])
-    truth["track_ids"] = np.array([[7, 8]])
-    truth["pixels"] = np.zeros((1, 4, 6, 3))  # no row of the table
+    ground_truth, found = image([LEFT, RIGHT], [0, 0]), image([LEFT], [0], [0.5])
+    ground_truth["masks"] = np.zeros((1, 2, 4, 6), np.uint8)
+    ground_truth["masks"][0, 0, 1:3, 2:5] = 1
+    ground_truth["keypoints"] = np.array([[[[0.25, 0.5]], [[0.0, 0.0]]]])
+    ground_truth["keypoint_visibility"] = np.array([[[2], [0]]])
+    ground_truth["track_ids"] = np.array([[7, 8]])
+    ground_truth["pixels"] = np.zeros((1, 4, 6, 3))  # no row of the table
     found["masks"] = np.full((1, 1, 4, 6), 0.6, np.float32)
     found["keypoint_scores"] = np.array([[[0.75]]])
     collected = Collected(["a"])
-    collected.update(truth, found)
+    collected.update(ground_truth, found)
     more = image([FAR], [0]) | {"keypoints": np.array([[[[0.1, 0.2], [0.3, 0.4]]]])}
     collected.update(more, image([], [], []))
-    rows, detections = collected.truth(), collected.found()
+    rows, detections = collected.ground_truth(), collected.found()
     planes = [np.zeros((4, 6), np.uint8) if runs is None else masks.pixels(runs, (4, 6)) for runs in rows["masks"]]
-    np.testing.assert_array_equal(planes[:2], truth["masks"][0])
+    np.testing.assert_array_equal(planes[:2], ground_truth["masks"][0])
     assert [runs is None for runs in rows["masks"]] == [False, False, True]
     assert [plane.sum() for plane in planes] == [6, 0, 0]
     assert masks.pixels(detections["masks"][0], (4, 6)).sum() == 24
@@ -66,19 +66,19 @@ def test_masks_keypoints_and_further_fields_are_collected():
     assert "pixels" not in rows
     assert len(rows.where(np.array([True, False, True]))["masks"]) == 2
     with pytest.raises(ValueError, match=r"track_ids need one row per object: \[1, 2, ...\]. Received: \[1, 3\]"):
-        collected.update(truth | {"track_ids": np.zeros((1, 3))}, found)
+        collected.update(ground_truth | {"track_ids": np.zeros((1, 3))}, found)
 
 
 def test_kerascvs_name_for_labels_is_taken():
     collected = Collected(["a"])
-    truth = image([LEFT], [0])
-    truth["classes"] = truth.pop("labels")
-    collected.update(truth, image([], [], []))
-    assert len(collected.truth()) == 1
+    ground_truth = image([LEFT], [0])
+    ground_truth["classes"] = ground_truth.pop("labels")
+    collected.update(ground_truth, image([], [], []))
+    assert len(collected.ground_truth()) == 1
 
 
 @pytest.mark.parametrize(
-    ("truth", "found", "message"),
+    ("ground_truth", "found", "message"),
     [
         (
             image([LEFT], [0]),
@@ -87,18 +87,22 @@ def test_kerascvs_name_for_labels_is_taken():
         ),
         (image([LEFT], [0]), image([LEFT], [0], [np.inf]), "score in the detections must be finite"),
         (image([LEFT], [0]), image([[0, 0, 1, np.nan]], [0], [0.5]), "box in the detections .* diverged"),
-        (image([[0, 0, 1, np.nan]], [0]), image([LEFT], [0], [0.5]), "box in the truth .* Correct the annotation"),
-        (image([LEFT], [1]), image([LEFT], [0], [0.5]), r"\[0, 1\).* label 1 in the truth"),
+        (
+            image([[0, 0, 1, np.nan]], [0]),
+            image([LEFT], [0], [0.5]),
+            "box in the ground truth .* Correct the annotation",
+        ),
+        (image([LEFT], [1]), image([LEFT], [0], [0.5]), r"\[0, 1\).* label 1 in the ground truth"),
         (image([LEFT], [0]), image([LEFT], [9], [0.5]), r"\[0, 1\).* label 9 in the detections"),
         (image([LEFT], [0]), image([LEFT, FAR], [0], [0.5]), r"boxes \[1, 2, 4\], labels \[1, 1\]"),
         (image([LEFT], [0]), image([LEFT], [0], [0.5, 0.6]), r"scores \[1, 2\]"),
     ],
 )
-def test_bad_input_is_refused_and_leaves_nothing_behind(truth, found, message):
+def test_bad_input_is_refused_and_leaves_nothing_behind(ground_truth, found, message):
     collected = Collected(["a"])
     with pytest.raises(ValueError, match=message):
-        collected.update(truth, found)
-    assert (collected.count, len(collected.truth()), len(collected.found())) == (0, 0, 0)
+        collected.update(ground_truth, found)
+    assert (collected.count, len(collected.ground_truth()), len(collected.found())) == (0, 0, 0)
 
 
 def test_an_evaluator_of_ones_own():

@@ -15,9 +15,9 @@ def test_right_confused_missed_and_false():
     """
     ground = [0.5, 0.0, 0.9, 0.3]
     metric = ConfusionMatrix(["a", "b", "c"], score_threshold=0.3)
-    truth = image([LEFT, RIGHT, FAR], [0, 1, 2])
+    ground_truth = image([LEFT, RIGHT, FAR], [0, 1, 2])
     found = image([RIGHT, LEFT, LEFT, FAR, ground], [0, 1, 0, 2, 2], [0.9, 0.8, 0.7, 0.29, 0.6])
-    metric.update(truth, found)
+    metric.update(ground_truth, found)
     expected = [[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 1, 1, 0]]
     np.testing.assert_array_equal(metric.matrix(), expected)
     result = metric.result()

@@ -8,9 +8,9 @@ from tests.evaluation.test_coco import random_images
 from tests.evaluation.test_pascal_voc import FAR, LEFT, RIGHT, image
 
 
-def breakdown(truth, found, names=("a", "b")):
+def breakdown(ground_truth, found, names=("a", "b")):
     evaluator = ErrorBreakdown(names)
-    evaluator.update(truth, found)
+    evaluator.update(ground_truth, found)
     return evaluator.result()
 
 
@@ -95,8 +95,8 @@ def ordered(detections):
 @pytest.mark.parametrize("seed", BY_TIDE)
 def test_equals_tide_on_random_images(seed):
     evaluator = ErrorBreakdown(["0", "1", "2"])
-    for truth, detections in random_images(np.random.default_rng(seed), 40, crowds=False):
-        evaluator.update(truth, ordered(detections))
+    for ground_truth, detections in random_images(np.random.default_rng(seed), 40, crowds=False):
+        evaluator.update(ground_truth, ordered(detections))
     result = evaluator.result()
     ap, counts, costs = BY_TIDE[seed]
     assert result["error_ap"] == pytest.approx(ap, abs=1e-9)
@@ -108,8 +108,8 @@ def test_equals_tide_on_random_images(seed):
 def test_the_ap_is_cocos_with_crowds(seed):
     coco = COCOEvaluator(["0", "1", "2", "unseen"])
     errors = ErrorBreakdown(coco.class_names, collected=coco.collected)
-    for truth, detections in random_images(np.random.default_rng(seed)):
-        coco.update(truth, ordered(detections))
+    for ground_truth, detections in random_images(np.random.default_rng(seed)):
+        coco.update(ground_truth, ordered(detections))
     assert errors.result()["error_ap"] == pytest.approx(coco.result()["map_50"], abs=1e-12)
 
 

@@ -31,28 +31,28 @@ def plain_overlap(a, b, over):
 @pytest.mark.parametrize("at_once", [1, 5, 1 << 20])
 def test_pairs_are_what_a_loop_finds(over, at_once, monkeypatch):
     monkeypatch.setattr(matching, "_PAIRS_AT_ONCE", at_once)
-    truth, found = tables(np.random.default_rng(0), images=12)
-    rows = truth.labels == 0
+    ground_truth, found = tables(np.random.default_rng(0), images=12)
+    rows = ground_truth.labels == 0
     expected = [
-        (i, j, plain_overlap(truth.boxes[j].astype(float), found.boxes[i].astype(float), over))
+        (i, j, plain_overlap(ground_truth.boxes[j].astype(float), found.boxes[i].astype(float), over))
         for i in range(len(found))
         for j in np.flatnonzero(rows)
-        if truth.image[j] == found.image[i]
+        if ground_truth.image[j] == found.image[i]
     ]
     expected = [entry for entry in expected if entry[2] >= 0.2]
-    pairs = matching.overlapping(truth, found, 0.2, rows, over)
-    np.testing.assert_array_equal(np.stack([pairs.found, pairs.truth], 1), np.array([e[:2] for e in expected]))
+    pairs = matching.overlapping(ground_truth, found, 0.2, rows, over)
+    np.testing.assert_array_equal(np.stack([pairs.found, pairs.ground_truth], 1), np.array([e[:2] for e in expected]))
     np.testing.assert_allclose(pairs.overlap, [entry[2] for entry in expected], atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_assignment_is_what_going_through_the_scores_gives(seed):
-    truth, found = tables(np.random.default_rng(seed), most=9)
-    pairs = matching.overlapping(truth, found, 0.1)
-    expected, free = np.full(len(found), -1), set(range(len(truth)))
+    ground_truth, found = tables(np.random.default_rng(seed), most=9)
+    pairs = matching.overlapping(ground_truth, found, 0.1)
+    expected, free = np.full(len(found), -1), set(range(len(ground_truth)))
     for i in np.argsort(-found.scores):
         own = np.flatnonzero(pairs.found == i)
-        options = [(-pairs.overlap[p], pairs.truth[p]) for p in own if pairs.truth[p] in free]
+        options = [(-pairs.overlap[p], pairs.ground_truth[p]) for p in own if pairs.ground_truth[p] in free]
         if options:
             expected[i] = min(options)[1]
             free.discard(expected[i])
@@ -66,8 +66,8 @@ def test_equal_scores_go_to_the_earlier_row():
 
 def test_no_rows_at_all():
     rng = np.random.default_rng(0)
-    truth, found = tables(rng, images=1, most=1)
-    pairs = matching.overlapping(truth, found, 0.5)
+    ground_truth, found = tables(rng, images=1, most=1)
+    pairs = matching.overlapping(ground_truth, found, 0.5)
     assert len(pairs.found) == 0
     assert matching.assign(pairs, matching.score_ranks(found.scores)).shape == (0,)
     best, overlap = matching.best_pair(pairs, 3)

@@ -1,4 +1,4 @@
-"""Pascal VOC's and Open Images' mean AP against the original's goldens and hand-worked cases."""
+"""Pascal VOC's and Open Images' mean AP against upstream's goldens and hand-worked cases."""
 
 import numpy as np
 import pytest
@@ -13,14 +13,14 @@ def add_golden_images(evaluator, case, flag):
     """The cases' images are 200 x 200 and their classes start at 1; `flag` is what the evaluator was told."""
     for i in range(8):
         given = {key.split("/")[1]: value for key, value in case.inputs.items() if key.startswith(f"im{i}/")}
-        truth = {"boxes": given["gt_boxes"][None] / 200, "labels": given["gt_classes"][None] - 1}
-        truth[f"is_{flag}"] = given[f"gt_{flag}"][None]
+        ground_truth = {"boxes": given["gt_boxes"][None] / 200, "labels": given["gt_classes"][None] - 1}
+        ground_truth[f"is_{flag}"] = given[f"gt_{flag}"][None]
         boxes, labels = given["det_boxes"][None] / 200, given["det_classes"][None] - 1
-        evaluator.update(truth, {"boxes": boxes, "scores": given["det_scores"][None], "labels": labels})
+        evaluator.update(ground_truth, {"boxes": boxes, "scores": given["det_scores"][None], "labels": labels})
 
 
 @golden_cases("eval/pascal", "eval/weighted_pascal", "eval/openimages")
-def test_the_originals_numbers(case):
+def test_upstreams_numbers(case):
     name, flag, evaluator, prefix = {
         "eval/pascal": ("voc_map", "difficult", PascalVOCEvaluator(NAMES), "PascalBoxes"),
         "eval/weighted_pascal": (
@@ -57,8 +57,8 @@ def test_a_duplicate_a_difficult_object_and_a_miss():
     """
     third = [0.5, 0.0, 0.9, 0.4]
     evaluator = PascalVOCEvaluator(["a", "b"])
-    truth = image([LEFT, RIGHT, FAR, third], [0, 0, 0, 0], is_difficult=[False, False, True, False])
-    evaluator.update(truth, image([LEFT, LEFT, FAR, RIGHT], [0, 0, 0, 0], [0.9, 0.8, 0.7, 0.6]))
+    ground_truth = image([LEFT, RIGHT, FAR, third], [0, 0, 0, 0], is_difficult=[False, False, True, False])
+    evaluator.update(ground_truth, image([LEFT, LEFT, FAR, RIGHT], [0, 0, 0, 0], [0.9, 0.8, 0.7, 0.6]))
     assert evaluator.result() == {
         "voc_map": pytest.approx(5 / 9),
         "voc_map_per_class": {"a": pytest.approx(5 / 9), "b": -1.0},
@@ -68,7 +68,7 @@ def test_a_duplicate_a_difficult_object_and_a_miss():
 def test_a_detection_belongs_to_its_best_object_only():
     """The second detection overlaps the taken object more than the free one: wrong, as VOC has it.
 
-    Boxes of height 1: truth [0, 0.40] and [0.08, 0.48], detections [0, 0.40] and [0.03, 0.43]: IoU of the second
+    Boxes of height 1: ground truth [0, 0.40] and [0.08, 0.48], detections [0, 0.40] and [0.03, 0.43]: IoU of the second
     0.37/0.43 with the first and 0.35/0.45 with the second.
     """
     rows = [[0, 0, 1, 0.40], [0, 0.08, 1, 0.48]]
@@ -82,11 +82,11 @@ def test_weighting_pools_the_classes():
 
     Pooled: wrong, right, right, right of 4: precision envelope 3/4 up to recall 3/4: 9/16.
     """
-    truth = image([LEFT, RIGHT, FAR, LEFT], [0, 0, 0, 1])
+    ground_truth = image([LEFT, RIGHT, FAR, LEFT], [0, 0, 0, 1])
     found = image([FAR, LEFT, RIGHT, FAR], [1, 0, 0, 0], [0.95, 0.9, 0.8, 0.7])
     plain = PascalVOCEvaluator(["a", "b", "unseen"])
     pooled = PascalVOCEvaluator(["a", "b", "unseen"], weighted=True, collected=plain.collected)
-    plain.update(truth, found)
+    plain.update(ground_truth, found)
     assert plain.result()["voc_map"] == pytest.approx(0.5)
     assert pooled.result()["weighted_voc_map"] == pytest.approx(9 / 16)
     assert pooled.result()["weighted_voc_map_per_class"] == {"a": 1.0, "b": 0.0, "unseen": -1.0}
@@ -102,8 +102,8 @@ def test_a_group_counts_as_its_weight_says(weight, expected):
     group, other = [0.5, 0.5, 1.0, 1.0], [0.5, 0.0, 1.0, 0.45]
     inside = [[0.5, 0.5, 0.6, 0.6], [0.6, 0.6, 0.7, 0.7], [0.9, 0.9, 1.0, 1.0]]
     evaluator = OpenImagesEvaluator(["a"], group_of_weight=weight)
-    truth = image([LEFT, group, other], [0, 0, 0], is_group_of=[False, True, True])
-    evaluator.update(truth, image([LEFT, *inside], [0] * 4, [0.9, 0.7, 0.8, 0.6]))
+    ground_truth = image([LEFT, group, other], [0, 0, 0], is_group_of=[False, True, True])
+    evaluator.update(ground_truth, image([LEFT, *inside], [0] * 4, [0.9, 0.7, 0.8, 0.6]))
     assert evaluator.result()["open_images_map"] == pytest.approx(expected)
 
 

@@ -18,8 +18,8 @@ IMAGES = {"precision_recall.png", "class_precision.png", "confusion_matrix.png",
 
 def collected(images=6):
     rows = Collected(NAMES)
-    for truth, detections in random_images(np.random.default_rng(0), images):
-        rows.update(truth, detections)
+    for ground_truth, detections in random_images(np.random.default_rng(0), images):
+        rows.update(ground_truth, detections)
     return rows
 
 
@@ -96,8 +96,8 @@ def test_nothing_to_measure_is_a_report_too(tmp_path):
     assert "\N{EM DASH}" in (tmp_path / "empty" / "index.html").read_text()
     nothing_found = Collected(["a"])
     empty = {"boxes": np.zeros((1, 0, 4)), "labels": np.zeros((1, 0), int), "scores": np.zeros((1, 0))}
-    truth = {"boxes": np.array([[[0.1, 0.1, 0.3, 0.3]]]), "labels": np.array([[0]])}
-    nothing_found.update(truth, empty, image_sizes=[(50, 50)])
+    ground_truth = {"boxes": np.array([[[0.1, 0.1, 0.3, 0.3]]]), "labels": np.array([[0]])}
+    nothing_found.update(ground_truth, empty, image_sizes=[(50, 50)])
     report = write_report(nothing_found, tmp_path / "nothing_found")
     assert (report["coco"]["map"], report["errors"]["error_counts"]["missed"]) == (0.0, 1)
 

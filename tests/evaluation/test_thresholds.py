@@ -48,8 +48,8 @@ def test_of_equal_f1_the_highest_threshold_is_taken():
 def test_crowds_do_not_count():
     inside = [0.1, 0.1, 0.2, 0.2]
     metric = ScoreThresholds(["a"])
-    truth = image([LEFT, FAR], [0, 0], is_crowd=[True, False])
-    metric.update(truth, image([inside, FAR], [0, 0], [0.9, 0.5]))
+    ground_truth = image([LEFT, FAR], [0, 0], is_crowd=[True, False])
+    metric.update(ground_truth, image([inside, FAR], [0, 0], [0.9, 0.5]))
     assert metric.result()["score_thresholds_per_class"]["a"]["precision"] == 1.0
 
 
@@ -76,9 +76,9 @@ def test_nothing_found_and_nothing_there_are_undefined():
 def test_no_other_threshold_is_better():
     names = ["a", "b", "c"]
     metric, matrix = ScoreThresholds(names), ConfusionMatrix(names)
-    for truth, detections in random_images(np.random.default_rng(1), 8):
-        truth = {**truth, "labels": np.minimum(truth["labels"], 2)}
-        metric.update(truth, {**detections, "labels": np.minimum(detections["labels"], 2)})
+    for ground_truth, detections in random_images(np.random.default_rng(1), 8):
+        ground_truth = {**ground_truth, "labels": np.minimum(ground_truth["labels"], 2)}
+        metric.update(ground_truth, {**detections, "labels": np.minimum(detections["labels"], 2)})
     matrix.share(metric.collected)
 
     def f1_at(threshold):

@@ -19,8 +19,8 @@ def three():
     truths = [([LEFT], [0]), ([LEFT, RIGHT], [0, 1]), ([LEFT], [0])]
     found = [([LEFT], [0], [0.9]), ([LEFT, RIGHT], [0, 1], [0.9, 0.2]), ([LEFT, FAR], [1, 0], [0.9, 0.8])]
     collected = Collected(NAMES)
-    for truth, detections in zip(truths, found, strict=True):
-        collected.update(image(*truth), image(*detections), image_sizes=[[40, 60]])
+    for ground_truth, detections in zip(truths, found, strict=True):
+        collected.update(image(*ground_truth), image(*detections), image_sizes=[[40, 60]])
     images = [np.full((40, 60, 3), 80, np.uint8)] * 3
     boxes, labels = [np.array(boxes) for boxes, _ in truths], [np.array(labels) for _, labels in truths]
     files = ["good.png", "missed.png", "confused.png"]

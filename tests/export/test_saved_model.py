@@ -200,7 +200,7 @@ def test_what_is_refused_before_any_work(ssd, tmp_path):
 
 
 def check_golden(name, tmp_path):
-    """The outputs of the original's own exporter on the golden image (GOLDEN.md)."""
+    """The outputs of upstream's own exporter on the golden image (GOLDEN.md)."""
     signature = json.loads(goldens.golden("savedmodel_signatures.json").read_text())[name]
     with np.load(goldens.golden(f"{name}.savedmodel.npz")) as archive:
         golden = {key: archive[key] for key in archive.files}

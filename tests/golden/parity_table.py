@@ -26,7 +26,7 @@ TWO_STAGES = (*two_stage_models.QUICK, *two_stage_models.LARGE)
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "parity.md"
 START, END = "<!-- table: tests/golden/parity_table.py -->", "<!-- end of table -->"
 HEAD = (
-    "| Model | Parameters: original | ours | ignored | Raw heads | Scores | Published mAP | Published ms |",
+    "| Model | Parameters: upstream | ours | ignored | Raw heads | Scores | Published mAP | Published ms |",
     "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
 )
 UNPUBLISHED = ("—", "—")
@@ -54,13 +54,13 @@ def row(name, folder):
                 test(run)
             except pytest.skip.Exception:
                 continue
-    original = sum(value.size for value in run.weights.values())
+    upstream = sum(value.size for value in run.weights.values())
     ignored = sum(run.weights[key].size for key in run.report.ignored if key in run.weights)
     ours = sum(int(np.prod(weight.shape)) for weight in run.model.named_weights().values())
     heads = max(run.error(key, ours) for key, ours in run.heads().items())
     scores = np.abs(run.detections[schema.SCORES] - run.golden["post/detection_scores"]).max()
     return (
-        *(f"{count:,}" for count in (original, ours, ignored)),
+        *(f"{count:,}" for count in (upstream, ours, ignored)),
         *(f"{error:.1e}" for error in (heads, scores)),
         *published().get(archive_stem(name), UNPUBLISHED),
     )

@@ -1,4 +1,4 @@
-"""Every unit case of the original is claimed by a test, or stands here with the reason why it is not yet."""
+"""Every unit case of upstream is claimed by a test, or stands here with the reason why it is not yet."""
 
 import fnmatch
 import importlib
@@ -30,7 +30,7 @@ CLAIMING_MODULES = (
     "tests.tf_od_api.test_train_config",
     "tests.data.test_tf_example",
     "tests.data.test_transform",
-    "tests.transforms.test_originals_operations",
+    "tests.transforms.test_upstream_operations",
 )
 
 # pattern -> why no test claims it yet (the issue that brings it)

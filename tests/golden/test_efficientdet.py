@@ -1,4 +1,4 @@
-"""EfficientDet's network against the original: variables, settings, penalties, feature maps and raw heads."""
+"""EfficientDet's network against upstream: variables, settings, penalties, feature maps and raw heads."""
 
 import json
 import re
@@ -30,7 +30,7 @@ ALL = [
     for name in GOLDENS
 ]
 BACKBONE_L2 = 5e-6  # half of `efficientnet.HYPERPARAMS.l2_weight`, as `layers.json` has it
-# D5 is 9.2e-5 away with oneDNN, as the original ran, and 2.2e-4 without
+# D5 is 9.2e-5 away with oneDNN, as upstream ran, and 2.2e-4 without
 TENSORFLOW = {"d0": 2e-5, "d1": 2e-5, "d4": 2e-5, "d5": 1e-4, "d6": 1e-4, "d7": 1e-4}
 # TensorFlow's float32 mean on a CPU adds one pixel after the other: over D0's first 256 x 256 map that is 1.1e-4 wrong,
 # and squeeze-and-excitation hands it on. With that mean in float64 (the rest in float32, or all of it), D0's image is
@@ -71,7 +71,7 @@ class EfficientDet(networks.Network):
         return self
 
     def golden_input(self, name):
-        """The golden's image, scaled, resized by the original's kernel and padded with zeros to a square."""
+        """The golden's image, scaled, resized by upstream's kernel and padded with zeros to a square."""
         if name.endswith("_img"):
             image = np.asarray(Image.open(goldens.golden("test_image_333x500.png")).convert("RGB"))[None]
         else:
@@ -157,8 +157,8 @@ def test_feature_maps_and_raw_heads(golden):
 
 
 @ONE_BACKEND
-def test_penalties_are_the_originals_less_those_of_the_unused_classifier(golden):
-    """The original decays what it does not use: kernels and biases there, not depthwise kernels, not batch norms."""
+def test_penalties_are_upstreams_less_those_of_the_unused_classifier(golden):
+    """Upstream decays what it does not use: kernels and biases there, not depthwise kernels, not batch norms."""
     name, network, arrays = golden
     weights = golden_weights(name)
     unused = [
@@ -172,7 +172,7 @@ def test_penalties_are_the_originals_less_those_of_the_unused_classifier(golden)
 
 
 @ONE_BACKEND
-def test_layers_are_set_as_the_originals():
+def test_layers_are_set_as_upstreams():
     """Sizes, strides, biases, initializers, L2 factors, batch norm settings of D0, by its `layers.json`."""
     network = EfficientDet("d0")
     rows = {row["key"]: row for row in json.loads(goldens.golden(f"{D0}.layers.json").read_text())}
@@ -254,8 +254,8 @@ def test_the_published_checkpoint_has_these_variables_and_the_ignored_ones():
 
 
 @ONE_BACKEND
-def test_taps_at_the_stages_ends_find_every_block_in_the_original():
-    """The original files the blocks behind its taps under another name; the rest of the classifier stays ignored."""
+def test_taps_at_the_stages_ends_find_every_block_in_upstream():
+    """Upstream files the blocks behind its taps under another name; the rest of the classifier stays ignored."""
     name = "ssd_efficientdet_d1_640x640_coco17_tpu-8"
     weights = {key: value.shape for key, value in networks.golden_weights(name).items()}
     with networks.undrawn():

@@ -1,4 +1,4 @@
-"""Whole Faster R-CNNs against the original: config and checkpoint in, the original's numbers out (GOLDEN.md, 4)."""
+"""Whole Faster R-CNNs against upstream: config and checkpoint in, upstream's numbers out (GOLDEN.md, 4)."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from tests import goldens, two_stage_models, whole_models
 
 MODELS = [*two_stage_models.QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in two_stage_models.LARGE)]
 
-# relative error of float32 against the original's, per backend
+# relative error of float32 against upstream's, per backend
 TOLERANCE = {"tensorflow": 1e-4, "jax": 1e-3, "torch": 1e-3}[goldens.BACKEND]
 PIXELS = {"tensorflow": 2e-3, "jax": 1e-2, "torch": 1e-2}[goldens.BACKEND]  # of a proposal
 
@@ -54,10 +54,10 @@ def test_proposals(run):
     """As a set: proposals whose scores tie but for noise may swap places."""
     golden = run.golden
     np.testing.assert_array_equal(run.predictions[schema.NUM_PROPOSALS], golden["pred/num_proposals"])
-    ours = run.predictions[schema.PROPOSALS][0, run.original_order()]
+    ours = run.predictions[schema.PROPOSALS][0, run.upstream_order()]
     np.testing.assert_allclose(ours * run.side, golden["pred/proposal_boxes"][0], rtol=0, atol=PIXELS)
     goldens.assert_close(ours, golden["pred/proposal_boxes_normalized"][0], PIXELS / min(run.image_shape))
-    moved = np.flatnonzero(run.original_order() != np.arange(len(ours)))
+    moved = np.flatnonzero(run.upstream_order() != np.arange(len(ours)))
     assert len(moved) <= 0.05 * len(ours)
 
 
@@ -87,7 +87,7 @@ def test_losses(run):
 
 
 def test_penalties(run):
-    """The original counts penalties of weight 0 too; ours have none."""
+    """Upstream counts penalties of weight 0 too; ours have none."""
     expected = run.golden["loss/regularization_sum"]
     np.testing.assert_allclose(run.losses["regularization_loss"], expected, rtol=1e-6)
     assert bool(run.model.losses) == bool(expected > 0)

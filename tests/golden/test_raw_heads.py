@@ -1,4 +1,4 @@
-"""Feature maps and raw heads of the SSD networks against the original's, layer by layer where they would part."""
+"""Feature maps and raw heads of the SSD networks against upstream's, layer by layer where they would part."""
 
 import json
 
@@ -86,7 +86,7 @@ def test_layers_on_the_way(golden):
 
 
 @ONE_BACKEND
-def test_penalties_are_the_originals(golden):
+def test_penalties_are_upstreams(golden):
     _, network, arrays = golden
     count, total = network.regularization()
     assert count == arrays["loss/regularization_count"]
@@ -110,7 +110,7 @@ def test_the_published_checkpoint_has_these_variables_and_no_others(golden):
 
 
 @ONE_BACKEND
-def test_layers_are_set_as_the_originals(golden):
+def test_layers_are_set_as_upstreams(golden):
     """Strides, biases, L2 factors, initializers and batch norm settings, by `<golden>.layers.json`."""
     name, _, _ = golden
     network = networks.NETWORKS[name]()

@@ -1,4 +1,4 @@
-"""One training step against the original's: losses, every gradient, batch norm afterwards (GOLDEN.md, section 5)."""
+"""One training step against upstream's: losses, every gradient, batch norm afterwards (GOLDEN.md, section 5)."""
 
 import dataclasses
 import json
@@ -65,7 +65,7 @@ class GradientRecorder(keras.optimizers.Optimizer):
 
 
 class _Settled:
-    """An anchor generator whose ties are decided as the original's rounding does: negative (`settle_ties`)."""
+    """An anchor generator whose ties are decided as upstream's rounding does: negative (`settle_ties`)."""
 
     def __init__(self, generator, name):
         self.generator = generator
@@ -102,13 +102,13 @@ class Step:
             model.box_stage = dataclasses.replace(model.box_stage, batch_size=300)
         else:
             model.anchor_generator = _Settled(model.anchor_generator, name)
-        truth = _truth(name, inputs)
-        _, self.moved = self._run(folder / "ckpt-0", images * np.float32(1 + 2.0**-22), truth)
-        self.logs, self.gradients = self._run(folder / "ckpt-0", images, truth)
+        ground_truth = _ground_truth(name, inputs)
+        _, self.moved = self._run(folder / "ckpt-0", images * np.float32(1 + 2.0**-22), ground_truth)
+        self.logs, self.gradients = self._run(folder / "ckpt-0", images, ground_truth)
 
-    def _run(self, checkpoint, images, truth):
+    def _run(self, checkpoint, images, ground_truth):
         self.model.restore(checkpoint)
-        logs = self.model.train_on_batch(images, truth, return_dict=True)
+        logs = self.model.train_on_batch(images, ground_truth, return_dict=True)
         keys = {id(weight): key for key, weight in self.by_key().items()}
         slots = zip(self.model.trainable_variables, self.recorder.gradients, strict=True)
         return logs, {keys[id(v)]: keras.ops.convert_to_numpy(gradient).astype("float64") for v, gradient in slots}
@@ -135,8 +135,8 @@ class Step:
         return OTHER_KERNELS.get(self.golden["model"], (TOLERANCE, TOLERANCE))
 
 
-def _truth(name, inputs):
-    """The golden's truth of both images, in the frame of the true image."""
+def _ground_truth(name, inputs):
+    """The golden's ground truth of both images, in the frame of the true image."""
     boxes, labels = map(np.stack, _golden_boxes(name))
     true_shapes = keras.ops.convert_to_numpy(inputs[schema.TRUE_IMAGE_SHAPES])
     return {
@@ -173,7 +173,7 @@ def test_losses(step):
 
 
 def test_what_the_ignored_variables_add(step):
-    """The original's gradients of what no detector uses are those of its penalty alone: 2 x factor x weight."""
+    """Upstream's gradients of what no detector uses are those of its penalty alone: 2 x factor x weight."""
     assert bool(step.unused) == ("efficientdet" in step.golden["model"])
     for entry in step.unused:
         penalty = step.ignored.get(entry["key"], 0.0)

@@ -1,4 +1,4 @@
-"""Whole models against the original: config and checkpoint in, the original's numbers out (GOLDEN.md, section 4)."""
+"""Whole models against upstream: config and checkpoint in, upstream's numbers out (GOLDEN.md, section 4)."""
 
 import re
 
@@ -11,7 +11,7 @@ from tests.golden.test_efficientdet import EXACT_MEANS
 
 MODELS = [*whole_models.QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in whole_models.LARGE)]
 
-# relative error of float32 against the original's, per backend (issue 3); targets are exact up to float noise
+# relative error of float32 against upstream's, per backend (issue 3); targets are exact up to float noise
 TOLERANCE = {"tensorflow": 1e-4, "jax": 1e-3, "torch": 1e-3}[goldens.BACKEND]
 
 
@@ -21,7 +21,7 @@ def run(request, tmp_path_factory):
 
 
 def tolerance_of(run):
-    """Of what the network computes: only TensorFlow's mean has the original's rounding (`EXACT_MEANS`)."""
+    """Of what the network computes: only TensorFlow's mean has upstream's rounding (`EXACT_MEANS`)."""
     size = re.search(r"efficientdet_(d\d)", run.name)
     size = size and size[1] + ("_img" if run.name.endswith("_img") else "")
     return TOLERANCE if goldens.BACKEND == "tensorflow" else EXACT_MEANS.get(size, TOLERANCE)
@@ -109,7 +109,7 @@ def test_losses(run):
 
 
 def test_penalties(run):
-    """The original's less what it takes of variables that our written rule ignores (EfficientDet's classifier)."""
+    """Upstream's less what it takes of variables that our written rule ignores (EfficientDet's classifier)."""
     ignored = whole_models.ignored_penalties(run.model, run.weights, run.name)
     assert bool(ignored) == ("efficientdet" in run.name)
     assert len(run.model.losses) + len(ignored) == run.golden["loss/regularization_count"]

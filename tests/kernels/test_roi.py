@@ -49,14 +49,14 @@ def all_ways(function):
 
 @pytest.mark.parametrize("outside", roi.OUTSIDE)
 @golden_cases("ops/native_crop_and_resize", "ops/matmul_crop_and_resize")
-def test_crop_and_resize_matches_the_original(case, outside):
+def test_crop_and_resize_matches_upstream(case, outside):
     for crop in all_ways(lambda x, boxes: crop_and_resize(x, boxes, case.info["crop_size"], outside)):
         assert_close(crop(case.inputs["x"], case.inputs["boxes"]), case.outputs["y"])
 
 
 @golden_cases("ops/multilevel_roi_align")
-def test_multilevel_roi_align_matches_the_original(case):
-    """The original places cells between the outermost pixels' centres; 4 x 4 cells of 2 x 2 samples."""
+def test_multilevel_roi_align_matches_upstream(case):
+    """Upstream places cells between the outermost pixels' centres; 4 x 4 cells of 2 x 2 samples."""
     arguments = [case.inputs[name] for name in ("f0", "f1", "boxes", "levels")]
     for align in all_ways(lambda f0, f1, boxes, levels: multilevel_roi_align([f0, f1], boxes, levels, 4, 2, "corners")):
         assert_close(align(*arguments), case.outputs["y"])

@@ -1,4 +1,4 @@
-"""Batch normalisation: the original's numbers, the unbiased moving variance, freezing, precision."""
+"""Batch normalisation: upstream's numbers, the unbiased moving variance, freezing, precision."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ def training_step(layer, x, compile_it):
 
 @pytest.mark.parametrize("compile_it", [False, True])
 @golden_cases("bn/freezable_train_step")
-def test_original_training(case, compile_it):
+def test_upstream_training(case, compile_it):
     layer = BatchNormalization(momentum=case.info["momentum"], epsilon=case.info["epsilon"])
     y, mean, variance = training_step(layer, case.inputs["x"], compile_it)
     assert_close(y, case.outputs["y"])
@@ -37,7 +37,7 @@ def test_original_training(case, compile_it):
 
 
 @golden_cases("bn/freezable_frozen")
-def test_original_frozen(case):
+def test_upstream_frozen(case):
     layer = BatchNormalization(epsilon=case.info["epsilon"], trainable=False)
     assert_close(layer(case.inputs["x"], training=True), case.outputs["y"])
     assert_close(moving(layer)[0], case.outputs["moving_mean"])

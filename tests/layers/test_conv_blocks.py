@@ -1,4 +1,4 @@
-"""Convolution blocks: the original's padding and up-sampling, layer names, regularisation, hand-worked output."""
+"""Convolution blocks: upstream's padding and up-sampling, layer names, regularisation, hand-worked output."""
 
 import keras
 import numpy as np
@@ -14,14 +14,14 @@ HYPERPARAMS = blocks.ConvHyperparams(
 
 
 @golden_cases("ops/fixed_padding_*")
-def test_original_fixed_padding(case):
+def test_upstream_fixed_padding(case):
     kernel_size = int(case.name.rsplit("_", 1)[1])
     for call in both_modes(lambda x: blocks.fixed_padding(x, kernel_size)):
         assert_close(call(ops.convert_to_tensor(case.inputs["x"])), case.outputs["y"], 0.0)
 
 
 @golden_cases("ops/nearest_neighbor_upsampling")
-def test_original_upsampling(case):
+def test_upstream_upsampling(case):
     for call in both_modes(blocks.upsample_nearest):
         assert_close(call(ops.convert_to_tensor(case.inputs["x"])), case.outputs["y"], 0.0)
 
@@ -106,7 +106,7 @@ def test_activations(activation, expected):
     assert_close(x, expected, 1e-6)
 
 
-def test_l2_is_half_the_original_weight():
+def test_l2_is_half_upstream_weight():
     layer = blocks.conv(blocks.ConvHyperparams(l2_weight=0.1), 1, 1, name="a")
     layer.build((None, 4, 4, 2))
     layer.kernel.assign(np.array([3.0, 4.0]).reshape(1, 1, 2, 1))

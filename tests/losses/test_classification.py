@@ -1,4 +1,4 @@
-"""Classification losses: the original's numbers, hand-worked values, extreme logits, slopes."""
+"""Classification losses: upstream's numbers, hand-worked values, extreme logits, slopes."""
 
 import math
 
@@ -11,7 +11,7 @@ from keras_detect.losses import classification as losses
 from tests.goldens import assert_close, both_modes, golden_cases
 from tests.losses.gradients import assert_slopes, gradient
 
-# The original's name of a case, without the suffix for its weights -> our part
+# Upstream's name of a case, without the suffix for its weights -> our part
 PARTS = {
     "sigmoid": losses.SigmoidCrossEntropyLoss(),
     "focal_2_0.25": losses.SigmoidFocalLoss(gamma=2.0, alpha=0.25),
@@ -31,7 +31,7 @@ parts = pytest.mark.parametrize("part", PARTS.values(), ids=PARTS.keys())
 
 
 @golden_cases(*(f"loss/{name}{suffix}" for name in PARTS for suffix in ("", "_w6")))
-def test_original(case):
+def test_upstream(case):
     part = PARTS[case.name.removeprefix("loss/").removesuffix("_w6")]
     inputs = [ops.convert_to_tensor(case.inputs[key]) for key in ("prediction", "target", "weights")]
     for call in both_modes(part):

@@ -33,7 +33,7 @@ SETTINGS = {
 
 
 def match_of(codes):
-    """The original's codes: a row >= 0, -1 unmatched, -2 ignored."""
+    """Upstream's codes: a row >= 0, -1 unmatched, -2 ignored."""
     codes = np.asarray(codes)
     return Match(
         ops.convert_to_tensor(np.maximum(codes, 0).astype("int32")),

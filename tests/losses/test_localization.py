@@ -1,4 +1,4 @@
-"""Localisation losses: the original's numbers, hand-worked values, degenerate boxes, slopes."""
+"""Localisation losses: upstream's numbers, hand-worked values, degenerate boxes, slopes."""
 
 import keras
 import numpy as np
@@ -21,10 +21,10 @@ parts = pytest.mark.parametrize("part", PARTS.values(), ids=PARTS.keys())
 
 
 @golden_cases(*(f"loss/{name}" for name in PARTS))
-def test_original(case):
+def test_upstream(case):
     inputs = [ops.convert_to_tensor(case.inputs[key]) for key in ("prediction", "target", "weights")]
     for call in both_modes(PARTS[case.name.removeprefix("loss/")]):
-        # The original's IoU loss is flat, ours is [B, A] like the others.
+        # Upstream's IoU loss is flat, ours is [B, A] like the others.
         assert_close(call(*inputs), case.outputs["loss"].reshape(case.inputs["weights"].shape))
 
 

@@ -15,7 +15,7 @@ from keras_detect.losses.hard_example_miner import HardExampleMiner
 from keras_detect.losses.localization import IouLoss
 from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
-from keras_detect.meta_architectures.two_stage import Truth
+from keras_detect.meta_architectures.two_stage import GroundTruth
 from keras_detect.transforms.resizers import KeepAspectRatioResizer
 from tests import tiny
 from tests.losses.gradients import gradient
@@ -28,10 +28,10 @@ def replaced(stage, **changes):
     return type(stage)(**{**{name: getattr(stage, name) for name in stage.__dataclass_fields__}, **changes})
 
 
-def one_truth(box, label=0, classes=2, weight=1.0):
+def one_ground_truth(box, label=0, classes=2, weight=1.0):
     targets = np.zeros((1, 1, classes + 1), "float32")
     targets[0, 0, label + 1] = 1.0
-    return Truth(
+    return GroundTruth(
         boxes=ops.array([[box]], "float32"),
         class_targets=ops.array(targets),
         weights=ops.array([[weight]], "float32"),
@@ -49,7 +49,7 @@ def second_stage(**changes):
 
 
 def test_first_stage_losses_by_hand():
-    """One anchor equals the truth, two meet nothing of it: all three count.
+    """One anchor equals the ground truth, two meet nothing of it: all three count.
 
     Objectness: logits (0, 0) cost log 2 each, so the mean over three anchors is log 2. Localisation: the codes of the
     matching anchor should be 0; a prediction of 2 in one coordinate costs 2 - 0.5 = 1.5 (delta 1), divided by three
@@ -64,7 +64,7 @@ def test_first_stage_losses_by_hand():
         schema.RPN_BOX_ENCODINGS: ops.array(codes),
         schema.RPN_OBJECTNESS: ops.zeros((1, 3, 2)),
     }
-    localization, objectness, positives = stage.losses(predictions, one_truth([0.0, 0.0, 0.5, 0.5]), seed=0)
+    localization, objectness, positives = stage.losses(predictions, one_ground_truth([0.0, 0.0, 0.5, 0.5]), seed=0)
     assert float(positives) == 1.0
     assert float(objectness) == pytest.approx(math.log(2.0), rel=1e-6)
     assert float(localization) == pytest.approx(2.0 * 1.5 / 3, rel=1e-5)
@@ -87,12 +87,12 @@ def test_anchors_across_the_border_are_clipped_or_take_no_part():
     assert int(number[0]) == 1
     np.testing.assert_allclose(boxes[0, 0], [0, 0, 1, 1])
     # and of the one anchor left, log 2 is the whole loss
-    losses = pruned.losses(predictions, one_truth([0.0, 0.0, 1.0, 1.0]), seed=0)
+    losses = pruned.losses(predictions, one_ground_truth([0.0, 0.0, 1.0, 1.0]), seed=0)
     assert float(losses[1]) == pytest.approx(math.log(2.0), rel=1e-6)
 
 
 def test_second_stage_losses_by_hand():
-    """Two proposals exist, the third is padding; one is the truth's, of class 1 of 2, one is background.
+    """Two proposals exist, the third is padding; one is the ground truth's, of class 1 of 2, one is background.
 
     Logits 0 in three columns cost log 3 for each of the two: (log 3 + log 3) / 2. The codes of class 1 are off by 3 in
     one coordinate: 3 - 0.5 = 2.5, over two proposals and times the weight 2; those of class 0 do not matter.
@@ -103,8 +103,8 @@ def test_second_stage_losses_by_hand():
     codes[0, 0, 0] = 7.0
     codes[0, 1] = 5.0
     predictions = {schema.BOX_ENCODINGS: ops.array(codes), schema.CLASS_LOGITS: ops.zeros((1, 3, 3))}
-    truth = one_truth([0.0, 0.0, 0.5, 0.5], label=1)
-    losses = stage.losses(predictions, ops.array(ANCHORS[None]), ops.array([2], "int32"), truth)
+    ground_truth = one_ground_truth([0.0, 0.0, 0.5, 0.5], label=1)
+    losses = stage.losses(predictions, ops.array(ANCHORS[None]), ops.array([2], "int32"), ground_truth)
     assert float(losses[0]) == pytest.approx(2.0 * 2.5 / 2, rel=1e-5)
     assert float(losses[1]) == pytest.approx(math.log(3.0), rel=1e-6)
     assert float(losses[2]) == 1.0
@@ -127,7 +127,7 @@ def test_an_iou_loss_in_the_first_stage_compares_boxes():
             schema.RPN_BOX_ENCODINGS: codes,
             schema.RPN_OBJECTNESS: ops.zeros((1, 3, 2)),
         }
-        return stage.losses(predictions, one_truth([0.0, 0.0, 0.5, 0.5]), seed=0)[0]
+        return stage.losses(predictions, one_ground_truth([0.0, 0.0, 0.5, 0.5]), seed=0)[0]
 
     factor = stage.localization_weight / 3  # of three sampled anchors one is positive
     assert float(loss(ops.array(codes))) == pytest.approx(factor * IOU_LOSS, rel=1e-5)
@@ -144,8 +144,8 @@ def test_an_iou_loss_in_the_second_stage_compares_boxes():
 
     def loss(codes):
         predictions = {schema.BOX_ENCODINGS: codes, schema.CLASS_LOGITS: ops.zeros((1, 3, 3))}
-        truth = one_truth([0.0, 0.0, 0.5, 0.5], label=1)
-        return stage.losses(predictions, ops.array(ANCHORS[None]), ops.array([2], "int32"), truth)[0]
+        ground_truth = one_ground_truth([0.0, 0.0, 0.5, 0.5], label=1)
+        return stage.losses(predictions, ops.array(ANCHORS[None]), ops.array([2], "int32"), ground_truth)[0]
 
     factor = stage.localization_weight / 2  # of two proposals one is positive
     assert float(loss(ops.array(codes))) == pytest.approx(factor * IOU_LOSS, rel=1e-5)
@@ -171,11 +171,15 @@ def test_hard_example_mining_takes_the_place_of_sampling():
     codes = np.zeros((1, 3, 2, 4), "float32")
     codes[0, 0, 1, 2] = 3.0
     predictions = {schema.BOX_ENCODINGS: ops.array(codes), schema.CLASS_LOGITS: ops.zeros((1, 3, 3))}
-    truth, proposals, number = one_truth([0.0, 0.0, 0.5, 0.5], label=1), ops.array(ANCHORS[None]), ops.array([2])
-    sampled, count = stage.sample(proposals, number, truth, seed=0)
+    ground_truth, proposals, number = (
+        one_ground_truth([0.0, 0.0, 0.5, 0.5], label=1),
+        ops.array(ANCHORS[None]),
+        ops.array([2]),
+    )
+    sampled, count = stage.sample(proposals, number, ground_truth, seed=0)
     np.testing.assert_array_equal(sampled, proposals)
     assert int(count[0]) == 2
-    losses = stage.losses(predictions, proposals, number, truth)
+    losses = stage.losses(predictions, proposals, number, ground_truth)
     assert float(losses[0]) == pytest.approx(2.5 / 2, rel=1e-5)
     assert float(losses[1]) == pytest.approx(math.log(3.0) / 2, rel=1e-6)
 
@@ -187,9 +191,9 @@ def test_a_sample_has_its_size_and_its_share_of_positives():
     proposals = np.concatenate([on, off]).astype("float32")[None]
     proposals[0, :, 2:] += rng.uniform(0, 0.01, (40, 2)).astype("float32")
     stage = second_stage(batch_size=8)
-    truth = one_truth([0.1, 0.1, 0.4, 0.4])
+    ground_truth = one_ground_truth([0.1, 0.1, 0.4, 0.4])
     seeds = keras.random.SeedGenerator(3)
-    draws = [stage.sample(ops.array(proposals), ops.array([35]), truth, seeds) for _ in range(5)]
+    draws = [stage.sample(ops.array(proposals), ops.array([35]), ground_truth, seeds) for _ in range(5)]
     for boxes, number in draws:
         boxes = np.asarray(ops.convert_to_numpy(boxes))[0]
         assert int(number[0]) == len(boxes) == 8
@@ -198,9 +202,9 @@ def test_a_sample_has_its_size_and_its_share_of_positives():
         assert rows == sorted(set(rows))
         assert max(rows) < 35
     assert any(not np.array_equal(draws[0][0], boxes) for boxes, _ in draws[1:])
-    again = stage.sample(ops.array(proposals), ops.array([35]), truth, keras.random.SeedGenerator(3))
+    again = stage.sample(ops.array(proposals), ops.array([35]), ground_truth, keras.random.SeedGenerator(3))
     np.testing.assert_array_equal(again[0], draws[0][0])
-    few, number = stage.sample(ops.array(proposals), ops.array([1]), truth, 0)
+    few, number = stage.sample(ops.array(proposals), ops.array([1]), ground_truth, 0)
     assert int(number[0]) == 1
     assert not np.asarray(ops.convert_to_numpy(few))[0, 1:].any()
 

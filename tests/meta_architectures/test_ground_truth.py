@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_detect import schema
 from keras_detect.meta_architectures.batch_checks import BatchCheck
-from keras_detect.meta_architectures.ground_truth import clean_truth, in_padded_frame, split_images
+from keras_detect.meta_architectures.ground_truth import clean_ground_truth, in_padded_frame, split_images
 from tests import tiny
 
 IMAGES, TRUTH = tiny.tiny_batch()  # 4 images, which the sources below give in batches of 2
@@ -272,12 +272,12 @@ def test_what_is_no_array_is_left_to_keras(model):
 def test_a_field_has_one_row_per_object(key, shape, message):
     """With as many rows as images, `[B]` would be broadcast over the wrong axis."""
     with pytest.raises(ValueError, match=message):
-        clean_truth({**TRUTH, key: np.ones(shape, "float32")})
+        clean_ground_truth({**TRUTH, key: np.ones(shape, "float32")})
 
 
 def test_a_sample_weight_is_one_number_per_image(model):
     weights = np.array([0.0, 1.0, 2.0, 3.0], "float32")
-    cleaned = ops.convert_to_numpy(clean_truth(TRUTH, list(weights))[schema.WEIGHTS])
+    cleaned = ops.convert_to_numpy(clean_ground_truth(TRUTH, list(weights))[schema.WEIGHTS])
     expected = np.where(TRUTH[schema.LABELS] >= 0, weights[:, None], 0.0)
     np.testing.assert_array_equal(cleaned[:, :4], expected)
     with pytest.raises(ValueError, match=r"y\['weights'\] is \[B, M\]"):
@@ -323,7 +323,7 @@ def test_labels_are_whole_numbers(labels):
 
 
 def test_every_field_of_the_table_reaches_the_losses():
-    """One object, one row of padding whose values are nonsense, and the row that `clean_truth` adds."""
+    """One object, one row of padding whose values are nonsense, and the row that `clean_ground_truth` adds."""
     y = {
         schema.BOXES: np.array([[[0.1, 0.2, 0.3, 0.4], [9.0, 9, 9, 9]]], "float32"),
         schema.CLASSES: np.array([[2, -1]]),
@@ -333,7 +333,7 @@ def test_every_field_of_the_table_reaches_the_losses():
         schema.IS_CROWD: np.array([[False, True]]),
         schema.VERIFIED_LABELS: np.array([[1, 2]]),
     }
-    cleaned = {key: ops.convert_to_numpy(value) for key, value in clean_truth(y).items()}
+    cleaned = {key: ops.convert_to_numpy(value) for key, value in clean_ground_truth(y).items()}
     np.testing.assert_array_equal(cleaned[schema.LABELS], [[2, -1, -1]])
     np.testing.assert_array_equal(cleaned["valid"], [[True, False, False]])
     np.testing.assert_array_equal(cleaned[schema.WEIGHTS], [[1, 0, 0]])
@@ -348,7 +348,7 @@ def test_every_field_of_the_table_reaches_the_losses():
 
 def test_boxes_and_points_move_into_the_padded_frame_together():
     """A true image of 30 x 60 pixels on a canvas of 60 x 80: y shrinks by 1/2, x by 3/4."""
-    y = clean_truth(
+    y = clean_ground_truth(
         {
             schema.BOXES: np.array([[[0.0, 0.2, 1.0, 0.4]]], "float32"),
             schema.LABELS: np.array([[0]]),

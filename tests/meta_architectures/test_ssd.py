@@ -1,4 +1,4 @@
-"""SSD where its parts meet: frames, padding, losses and coders in every combination that the original allows."""
+"""SSD where its parts meet: frames, padding, losses and coders in every combination that upstream allows."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ from keras_detect.losses.classification import SigmoidFocalLoss, SoftmaxCrossEnt
 from keras_detect.losses.hard_example_miner import HardExampleMiner
 from keras_detect.losses.localization import GiouLoss, SmoothL1Loss
 from keras_detect.losses.one_stage import OneStageLoss
-from keras_detect.meta_architectures.ground_truth import clean_truth
+from keras_detect.meta_architectures.ground_truth import clean_ground_truth
 from keras_detect.transforms.resizers import KeepAspectRatioResizer
 from keras_detect.transforms.resizing import true_window
 from tests import tiny
@@ -36,8 +36,10 @@ def test_targets_of_a_padded_image_live_in_the_padded_frame():
     inputs = model.preprocess(ops.zeros((1, 32, 64, 3)))
     np.testing.assert_array_equal(ops.convert_to_numpy(inputs[schema.TRUE_IMAGE_SHAPES]), [[32, 64, 3]])
     predictions = model(inputs)
-    truth = clean_truth({schema.BOXES: np.array([[[0.0, 0, 1, 1]]], "float32"), schema.LABELS: np.array([[2]])})
-    targets = model.assign_targets(truth, predictions, inputs)
+    ground_truth = clean_ground_truth(
+        {schema.BOXES: np.array([[[0.0, 0, 1, 1]]], "float32"), schema.LABELS: np.array([[2]])}
+    )
+    targets = model.assign_targets(ground_truth, predictions, inputs)
     positive = ops.convert_to_numpy(targets.match.positive)[0]
     decoded = model.box_coder.decode(targets.box_targets[0], predictions[schema.ANCHORS])
     np.testing.assert_allclose(

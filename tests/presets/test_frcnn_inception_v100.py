@@ -98,8 +98,8 @@ def test_detect_finds_them_too_with_the_numbers_of_predict(model):
 def test_the_cells_are_those_of_the_annotation(model):
     """Every annotated cell is found with IoU above 0.5 and its class; of the twelve detections one is in addition."""
     boxes = np.asarray([box for _, _, box in FOUND], "float32")
-    truth = np.asarray([box for _, box in TRUTH], "float32")
-    overlap = keras.ops.convert_to_numpy(box_ops.iou(keras.ops.convert_to_tensor(truth), boxes))
+    ground_truth = np.asarray([box for _, box in TRUTH], "float32")
+    overlap = keras.ops.convert_to_numpy(box_ops.iou(keras.ops.convert_to_tensor(ground_truth), boxes))
     assert (overlap.max(axis=1) > 0.5).all()
     assert [FOUND[i][0] for i in overlap.argmax(axis=1)] == [label for label, _ in TRUTH]
     assert len(set(overlap.argmax(axis=1))) == 11

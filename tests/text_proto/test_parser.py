@@ -116,7 +116,7 @@ def test_floats(text, value):
     assert parse(f"a: {text}").scalar("a", float) == value
 
 
-def test_a_float_rounds_to_the_float32_that_the_original_stores():
+def test_a_float_rounds_to_the_float32_that_upstream_stores():
     for written in np.random.default_rng(0).uniform(0, 1, 200).astype("float32"):
         short = parse(f"a: {float(written)!r}").scalar("a", float)
         assert np.float32(short) == written and len(repr(short)) <= len(repr(float(written)))

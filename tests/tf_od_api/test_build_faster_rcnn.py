@@ -59,7 +59,7 @@ def shapes(model):
     return {key: tuple(ours[weight].shape) for weight, key in name_maps.checkpoint_keys(model).items()}
 
 
-def test_every_variable_of_the_original_is_claimed(built):
+def test_every_variable_of_upstream_is_claimed(built):
     name, model = built
     entries = json.loads(goldens.golden(f"{name}.vars.json").read_text())
     assert shapes(model) == {entry["key"]: tuple(entry["shape"]) for entry in entries["variables"]}
@@ -83,7 +83,7 @@ def test_the_published_checkpoint_has_these_variables_and_no_others(built):
 
 
 @pytest.mark.skipif(goldens.BACKEND != "tensorflow", reason="reads layer settings, which no backend changes")
-def test_layers_are_set_as_the_originals(built):
+def test_layers_are_set_as_upstreams(built):
     """Strides, biases, L2 factors, initializers and batch norm settings, by `<golden>.layers.json`."""
     name, model = built
     theirs = {row["key"]: row for row in json.loads(goldens.golden(f"{name}.layers.json").read_text())}
@@ -92,7 +92,7 @@ def test_layers_are_set_as_the_originals(built):
     for key, layer in layers.items():
         if not isinstance(layer, keras.layers.Dense):
             assert settings(layer) == golden_settings(theirs[key]), key
-        elif "_mask_rcnn_box_predictor" not in key:  # ours are as the config says, the original leaves them Glorot
+        elif "_mask_rcnn_box_predictor" not in key:  # ours are as the config says, upstream leaves them Glorot
             assert layer.units == theirs[key]["units"]
             assert layer.activation.__name__ == theirs[key]["activation"]
 

@@ -25,7 +25,7 @@ def build(name):
 
 
 def classifier_weights(name):
-    """`{key: value}` of the golden's backbone as the original's classifiers have it, with a dense layer behind.
+    """`{key: value}` of the golden's backbone as upstream's classifiers have it, with a dense layer behind.
 
     The layers of a Faster R-CNN that run on crops follow those that run on the image.
     """

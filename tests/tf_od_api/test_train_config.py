@@ -1,4 +1,4 @@
-"""The training half of a pipeline.config: optimizers on the original's trajectories, hand-read fields, every config."""
+"""The training half of a pipeline.config: optimizers on upstream's trajectories, hand-read fields, every config."""
 
 import re
 
@@ -34,7 +34,7 @@ def config_paths():
 
 
 @golden_cases("optimizer/*")
-def test_original_trajectories(case):
+def test_upstream_trajectories(case):
     optimizer = read(case.info["config"]).optimizer
     assert type(optimizer).__name__ == case.info["optimizer_class"]
     variable = keras.Variable(case.inputs["init"])

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the original's numbers, hand-worked steps, use inside an optimizer."""
+"""Learning-rate schedules: upstream's numbers, hand-worked steps, use inside an optimizer."""
 
 import keras
 import numpy as np
@@ -17,20 +17,20 @@ EXAMPLES = [
 
 
 @golden_cases("schedule/cosine*")
-def test_original_cosine(case):
+def test_upstream_cosine(case):
     settings = {key: value for key, value in case.info.items() if key in {*COSINE, "hold_base_rate_steps"}}
     check(case, CosineDecayWithWarmup(**{**COSINE, **settings}))
 
 
 @golden_cases("schedule/exp_burnin")
-def test_original_exponential(case):
+def test_upstream_exponential(case):
     burnin_rate, burnin_steps = case.info["burnin"]
     settings = {key: case.info[key] for key in ("learning_rate_base", "decay_steps", "factor")}
     check(case, ExponentialDecayWithBurnIn(**settings, burnin_learning_rate=burnin_rate, burnin_steps=burnin_steps))
 
 
 @golden_cases("schedule/manual*")
-def test_original_manual(case):
+def test_upstream_manual(case):
     check(case, ManualStepping(case.info["boundaries"], case.info["rates"], case.info.get("warmup", False)))
 
 

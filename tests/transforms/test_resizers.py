@@ -1,4 +1,4 @@
-"""Image resizers: the original's numbers, hand-worked pixels, agreement of the three implementations."""
+"""Image resizers: upstream's numbers, hand-worked pixels, agreement of the three implementations."""
 
 import re
 
@@ -22,7 +22,7 @@ METHODS = {"BILINEAR": "bilinear", "NEAREST_NEIGHBOR": "nearest", "BICUBIC": "bi
 
 
 def from_config(text):
-    """The resizer that a case's text describes, with the original's kernel."""
+    """The resizer that a case's text describes, with upstream's kernel."""
     kind, body = re.fullmatch(r"(\w+) \{(.*)\}", text).groups()
     kernels = {"conditional_shape_resizer": "align_corners", "identity_resizer": None, "pad_to_multiple_resizer": None}
     kernel = kernels.get(kind, "legacy")
@@ -40,12 +40,12 @@ def from_config(text):
 
 
 @golden_cases("resizer/*/fixed*", "resizer/*/keep", "resizer/*/keep_pad", "resizer/*/keep_pad_chan")
-def test_original_fixed_and_aspect(case):
+def test_upstream_fixed_and_aspect(case):
     check_golden(case)
 
 
 @golden_cases("resizer/*/keep_big", "resizer/*/identity", "resizer/*/cond_*", "resizer/*/multiple")
-def test_original_other(case):
+def test_upstream_other(case):
     check_golden(case)
 
 
@@ -87,7 +87,7 @@ def check_padded(resizer, image, expected, shape):
 
 
 @golden_cases("ops/pad_to_multiple")
-def test_original_pad_to_multiple(case):
+def test_upstream_pad_to_multiple(case):
     multiple = 32  # 12 x 14 becomes 32 x 32
     for call in both_modes(lambda x: resizers.pad_to_multiple(x, multiple)):
         assert_close(call(ops.convert_to_tensor(case.inputs["x"])), case.outputs["y"], 0.0)

@@ -1,4 +1,4 @@
-"""Writes checkpoints with the golden weights (GOLDEN.md section 3) as the original would have saved them."""
+"""Writes checkpoints with the golden weights (GOLDEN.md section 3) as upstream would have saved them."""
 
 import json
 import math
@@ -27,7 +27,7 @@ def write_golden_checkpoint(name, folder):
 def write_checkpoint(values, folder):
     """Writes `{key without suffix: array}` as an object checkpoint `folder`/ckpt-0; returns the prefix (a path).
 
-    Like the original's, it holds a `save_counter`; the object graph is left out (only TensorFlow's own restoring
+    Like upstream's, it holds a `save_counter`; the object graph is left out (only TensorFlow's own restoring
     needs it).
     """
     import tensorflow as tf

@@ -256,7 +256,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path):
 def test_a_row_of_the_zoo_and_an_unknown_backbone_are_refused():
     with networks.undrawn():
         zoo = get_backbone("resnet_v1_50")()
-    with pytest.raises(ValueError, match=r"'resnet_v1_50' has the arithmetic of the original.*'resnet_v1_50_keras'"):
+    with pytest.raises(ValueError, match=r"'resnet_v1_50' has the arithmetic of upstream.*'resnet_v1_50_keras'"):
         keras_applications.KerasWeights(zoo, "resnet50.weights.h5")
     with pytest.raises(ValueError, match=r"Received the backbone 'TinyBackbone'"):
         keras_applications.KerasWeights(get_backbone("tests_tiny")(), "resnet50.weights.h5")

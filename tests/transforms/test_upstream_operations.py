@@ -1,4 +1,4 @@
-"""The original's deterministic preprocessing operations, each by whatever does its work here."""
+"""Upstream's deterministic preprocessing operations, each by whatever does its work here."""
 
 import numpy as np
 import tensorflow as tf
