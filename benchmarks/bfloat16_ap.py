@@ -56,7 +56,7 @@ def main(argv=None):
         milliseconds, used = (1e3 * np.median(times[policy][1:-1]) for times in (clock, cost))
         print(
             f"{policy:>15}: AP {metrics['map']:.4f}, AP50 {metrics['map_50']:.4f}, "
-            f"{milliseconds:.0f} ms a batch, {used:.0f} ms of processor time"
+            f"{milliseconds:.0f} ms per batch, {used:.0f} ms of processor time"
         )
 
 

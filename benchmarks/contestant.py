@@ -25,8 +25,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import numpy as np
 
 SIZE, CLASSES = 640, 90
-PASSING, THRESHOLD, SPREAD = 200, 0.05, 2.0  # pairs an image above a score; deviation of the class logits
-ROWS, OBJECTS = 100, 8  # of ground truth, an image
+PASSING, THRESHOLD, SPREAD = 200, 0.05, 2.0  # pairs per image above a score; deviation of the class logits
+ROWS, OBJECTS = 100, 8  # of ground truth, per image
 
 
 def serve(contestants):
@@ -80,7 +80,7 @@ def make_images(batch_size):
 
 
 def truths(batch_size):
-    """`boxes [B, ROWS, 4]` normalised yxyx, `labels [B, ROWS]`: `OBJECTS` boxes an image, the other rows padding."""
+    """`boxes [B, ROWS, 4]` normalised yxyx, `labels [B, ROWS]`: `OBJECTS` boxes per image, the other rows padding."""
     rng = np.random.default_rng(1)
     corners, sizes = rng.uniform(0, 0.6, (batch_size, ROWS, 2)), rng.uniform(0.05, 0.4, (batch_size, ROWS, 2))
     labels = rng.integers(0, CLASSES, (batch_size, ROWS))

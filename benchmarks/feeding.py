@@ -26,7 +26,7 @@ from keras_detect.data import shapes_dataset
 
 
 def main(argv=None):
-    """Prints milliseconds a batch and the share of a training step."""
+    """Prints milliseconds per batch and the share of a training step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--batches", type=int, default=40)

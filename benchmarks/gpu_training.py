@@ -1,4 +1,4 @@
-"""RetinaNet ResNet50 640 x 640 trained on one GPU: keras_detect on JAX beside TorchVision, a process each.
+"""RetinaNet ResNet50 640 x 640 trained on one GPU: keras_detect on JAX beside TorchVision, each in its own process.
 
     python benchmarks/gpu_training.py keras_detect --images FOLDER
     python benchmarks/gpu_training.py torchvision

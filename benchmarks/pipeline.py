@@ -1,4 +1,4 @@
-"""Times the data pipeline: images a second of `batches`, beside JPEG decoding alone and beside `train_step`.
+"""Times the data pipeline: images per second of `batches`, beside JPEG decoding alone and beside `train_step`.
 
     python benchmarks/pipeline.py
     python benchmarks/pipeline.py --side 640 480 --rounds 10
@@ -110,7 +110,7 @@ def report(found, arguments):
                 cost[name].append(1e3 * (processor_seconds() - used) / images)
     width, height = arguments.side
     print(f"{arguments.images} images of {width} x {height}, batches of {arguments.batch_size}, {machine()}\n")
-    print(f"{'':>24}{'images/s':>10}{'of decoding':>13}{'of train_step':>15}{'CPU ms an image':>17}{'CPU ratio':>11}")
+    print(f"{'':>24}{'images/s':>10}{'of decoding':>13}{'of train_step':>15}{'CPU ms per image':>17}{'CPU ratio':>11}")
     first, last = (np.array(speed[name]) for name in (next(iter(streams)), "train_step"))
     for name in speed:
         rates = np.array(speed[name])

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 CASES = {
-    "few": "about 200 pairs of anchor and class an image pass a threshold of 0.05",
+    "few": "about 200 pairs of anchor and class per image pass a threshold of 0.05",
     "all": "every pair passes (threshold 1e-8), the best are spread over the image",
     "crowd": "every pair passes, and the best pairs are one class in one place: the first pool does not suffice",
 }
@@ -48,7 +48,7 @@ def main(argv=None):
         f"{keras.backend.backend()}, {way}, {arguments.anchors} anchors, {arguments.classes} classes, "
         f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
     )
-    header = ["images", "case", "median ms", "fastest ms", "ms an image", "ratio", "found"]
+    header = ["images", "case", "median ms", "fastest ms", "ms per image", "ratio", "found"]
     print(("{:>12}" * len(header)).format(*header))
     first = None
     with kernels:
@@ -59,7 +59,7 @@ def main(argv=None):
                 first = first or fastest / batch_size
                 row = [batch_size, case, f"{median:.2f}", f"{fastest:.2f}", f"{fastest / batch_size:.2f}"]
                 print(("{:>12}" * 7).format(*row, f"{fastest / batch_size / first:.2f}", found))
-    print("ratio: the fastest call's time an image, relative to the first row's.")
+    print("ratio: the fastest call's time per image, relative to the first row's.")
 
 
 def time_case(case, batch_size, arguments):

@@ -28,7 +28,7 @@ PRESET = "ssd_resnet50_v1_fpn_640x640_coco17_tpu-8"
 
 
 def spread_and_shift(logits, kernel, bias, batch_size):
-    """Kernel and bias of a class head whose logits were `logits`, so that `PASSING` pairs an image pass."""
+    """Kernel and bias of a class head whose logits were `logits`, so that `PASSING` pairs per image pass."""
     factor = SPREAD / logits.std()
     ranked = np.sort((logits - bias.mean()) * factor, axis=None)
     wanted = np.log(THRESHOLD / (1.0 - THRESHOLD)) - ranked[-PASSING * batch_size - 1]

@@ -39,7 +39,9 @@ def main(argv=None):
     parser.add_argument("--preset", default="ssd_mobilenet_v2_320x320_coco17_tpu-8")
     parser.add_argument("--checkpoint", help="TF2 checkpoint for the preset; without it the weights are random")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--truths", type=int, default=100, help="rows of ground truth an image, of which 8 are objects")
+    parser.add_argument(
+        "--truths", type=int, default=100, help="rows of ground truth per image, of which 8 are objects"
+    )
     parser.add_argument("--rounds", type=int, default=30)
     arguments = parser.parse_args(argv)
 
@@ -93,7 +95,7 @@ def compare_postprocessing(model, images, case, threshold, rounds):
     passing = (model.postprocessor.scores(heads["class_logits"]).numpy() > threshold).sum(axis=(1, 2))
     found = postprocess(heads, shapes)["num_detections"].numpy()
     report(
-        f"predict, {len(images)} images, case '{case}': {passing.min()} to {passing.max()} pairs an image pass "
+        f"predict, {len(images)} images, case '{case}': {passing.min()} to {passing.max()} pairs per image pass "
         f"{threshold} (mean {passing.mean():.0f}), {found.min()} to {found.max()} detections",
         {
             "network": lambda: network(inputs),
@@ -139,7 +141,7 @@ def spread_logits(model, images):
 
 
 def shift_class_bias(model, images):
-    """Shifts the class bias so that `PASSING` pairs an image have a score above `THRESHOLD`, on average."""
+    """Shifts the class bias so that `PASSING` pairs per image have a score above `THRESHOLD`, on average."""
     logits = model(model.preprocess(images), training=False)["class_logits"].numpy()
     ranked = np.sort(logits[..., int(model.box_predictor.background) :], axis=None)
     wanted = np.log(THRESHOLD / (1.0 - THRESHOLD)) - ranked[-PASSING * len(images) - 1]
@@ -212,7 +214,7 @@ def report(title, functions, rounds, batch_size):
     """Runs the functions alternately and prints a row for each; the first one is what the ratios refer to."""
     wall, processor = interleaved(functions, rounds)
     print(f"\n{title}")
-    print(f"{'':>28}{'median ms':>12}{'fastest ms':>12}{'ms an image':>13}{'ratio':>8}{'CPU ms':>9}{'CPU ratio':>11}")
+    print(f"{'':>28}{'median ms':>12}{'fastest ms':>12}{'ms per image':>13}{'ratio':>8}{'CPU ms':>9}{'CPU ratio':>11}")
     first = next(iter(functions))
     for name in functions:
         median = 1e3 * np.median(wall[name])

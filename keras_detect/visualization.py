@@ -221,7 +221,7 @@ def draw_gallery(images, captions=None, columns=None, cell_size=None):
     if not images:
         raise ValueError("A gallery needs at least one image. Received none.")
     if captions is not None and len(captions) != len(images):
-        raise ValueError(f"One caption an image is needed. Received: {len(images)} images, {len(captions)} captions")
+        raise ValueError(f"One caption per image is needed. Received: {len(images)} images, {len(captions)} captions")
     columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
     rows = math.ceil(len(images) / columns)
     width, height = cell_size or (
@@ -270,7 +270,7 @@ def draw_learning_curve(history, path):
 
     Args:
         history: dict of lists, as `fit` returns it in `History.history`, or the path of a CSV file
-            with a row an epoch.
+            with a row per epoch.
         path: the image to write (the suffix chooses the format).
 
     Raises:
@@ -299,7 +299,7 @@ def draw_learning_curve(history, path):
 
 
 def draw_statistics(statistics, path):
-    """Plots a data set: boxes a class, sides, aspect ratios, and the objects' shapes with the proposed anchors.
+    """Plots a data set: boxes per class, sides, aspect ratios, and the objects' shapes with the proposed anchors.
 
     Args:
         statistics: what `keras_detect.data.statistics.dataset_statistics` returns.
@@ -314,7 +314,7 @@ def draw_statistics(statistics, path):
     shown = counts[:_CLASSES_SHOWN]
     classes.barh([_clipped(name) for name, _ in reversed(shown)], [count for _, count in reversed(shown)])
     more = f" (the first {len(shown)} of {len(counts)})" if len(counts) > len(shown) else ""
-    classes.set(title=f"boxes a class{more}", xlabel="boxes")
+    classes.set(title=f"boxes per class{more}", xlabel="boxes")
     classes.tick_params(axis="y", labelsize=8)
     heights, widths = np.asarray(statistics["heights"]), np.asarray(statistics["widths"])
     for axes, values, title in (

@@ -49,7 +49,7 @@ TINY_MODELS = {"ssd": tiny_ssd, "faster_rcnn": tiny_faster_rcnn}
 
 
 def tiny_batch(batch_size=4, rows=4, num_classes=3, size=IMAGE_SIZE, seed=0):
-    """`(images uint8 [B, size, size, 3], y)`: one to three boxes an image, the rest padding rows."""
+    """`(images uint8 [B, size, size, 3], y)`: one to three boxes per image, the rest padding rows."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
     boxes = np.zeros((batch_size, rows, 4), np.float32)
@@ -63,7 +63,7 @@ def tiny_batch(batch_size=4, rows=4, num_classes=3, size=IMAGE_SIZE, seed=0):
 
 
 def padded(y, rows):
-    """The same ground truth with `rows` rows an image; the added ones are padding that holds nonsense boxes."""
+    """The same ground truth with `rows` rows per image; the added ones are padding that holds nonsense boxes."""
     extra = rows - y[schema.BOXES].shape[1]
     boxes = np.pad(y[schema.BOXES], ((0, 0), (0, extra), (0, 0)), constant_values=0.37)
     labels = np.pad(y[schema.LABELS], ((0, 0), (0, extra)), constant_values=schema.PADDING_LABEL)

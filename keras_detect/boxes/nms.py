@@ -21,7 +21,7 @@ class MulticlassNonMaxSuppression:
     Args:
         score_threshold: candidates have a greater score.
         iou_threshold: a candidate is suppressed by a better one of its class if their IoU is greater.
-        max_detections_per_class: how many a class may keep before clipping.
+        max_detections_per_class: how many per class are kept before clipping.
         max_total_detections: D, the rows of the result.
         class_agnostic: an anchor stands for its best class only, and boxes suppress one another whatever their class;
             `max_total_detections` then limits what is kept before clipping.

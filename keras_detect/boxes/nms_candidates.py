@@ -91,7 +91,7 @@ class Candidates:
         scores: `[B, A, groups]` float32, -inf for what is no candidate.
         flat_scores: the same as `[B, L]`.
         num_groups: int.
-        cap: how many a group may keep.
+        cap: how many per group are kept.
         limit: D, the rows of the result.
         best_class: `[B, A]` int32, the class of each anchor if suppression is class agnostic, else `None`.
     """

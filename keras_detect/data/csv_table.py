@@ -1,4 +1,4 @@
-"""CSV with one box a row and the names of the columns in the first row.
+"""CSV with one box per row and the names of the columns in the first row.
 
 Columns of ours: `filename, width, height, class, xmin, ymin, xmax, ymax` in pixels, as the scripts around upstream
 API write them, and where the data has them `is_crowd, difficult, group_of, area, weight` and every other field of one
@@ -209,7 +209,7 @@ def _choose(path, split):
 
 
 def _rows(file, defects):
-    """`(rows, normalised)`: a dict a row with texts, corners as `box` (None: an image without objects)."""
+    """`(rows, normalised)`: a dict per row with texts, corners as `box` (None: an image without objects)."""
     try:
         lines = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline=""), strict=True))
     except (csv.Error, UnicodeDecodeError) as error:

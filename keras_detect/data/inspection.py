@@ -205,7 +205,7 @@ def _check_header(content, record, defects):
 
 
 def _bits_of_png(content):
-    """Bits a channel, as a PNG's header says (ISO 15948, 11.2.2), else None: Pillow shows 16 bits of RGB as 8."""
+    """Bits per channel, as a PNG's header says (ISO 15948, 11.2.2), else None: Pillow shows 16 bits of RGB as 8."""
     return content[24] if content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) > 24 else None
 
 

@@ -84,7 +84,7 @@ def statistics_table(statistics):
     heads = list(statistics["object_sides"])
     lines += ["", f"{'quantile':<{width}} " + " ".join(f"{head:>9}" for head in heads)]
     for key, title in (
-        ("boxes_per_image", "boxes an image"),
+        ("boxes_per_image", "boxes per image"),
         ("object_sides", "side, pixels"),
         ("aspect_ratios", "width / height"),
     ):

@@ -1,9 +1,10 @@
 """One `tf.Example` with the keys of the TensorFlow Object Detection API, read and written.
 
 Keys: `image/encoded`, `image/format`, `image/filename`, `image/source_id`, `image/height`, `image/width`,
-`image/key/sha256`; one value a box: `image/object/bbox/{ymin,xmin,ymax,xmax}` (normalised), `image/object/class/text`,
-`image/object/class/label`, `image/object/{difficult,group_of,is_crowd,area,weight}`, `image/object/mask` (a PNG a box,
-or the pixels of all masks as numbers); `image/object/keypoint/{x,y,visibility}`, as many a box as it has points.
+`image/key/sha256`; one value per box: `image/object/bbox/{ymin,xmin,ymax,xmax}` (normalised),
+`image/object/class/text`, `image/object/class/label`, `image/object/{difficult,group_of,is_crowd,area,weight}`,
+`image/object/mask` (a PNG a box, or the pixels of all masks as numbers); `image/object/keypoint/{x,y,visibility}`, as
+many per box as it has points.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Pascal VOC's XML, one file an image."""
+"""Pascal VOC's XML, one file per image."""
 
 import pathlib
 import xml.etree.ElementTree as ElementTree

@@ -1,4 +1,4 @@
-"""YOLO's text files, one an image, a line a box: `class cx cy width height`, normalised by the image's sides.
+"""YOLO's text files, one per image, one line per box: `class cx cy width height`, normalised by the image's sides.
 
 Layouts: a `data.yaml` that names the folders of the splits and the classes; or `classes.txt` (`obj.names`) beside
 `images/` and `labels/`, or beside images and text files in one folder. A line with the corners of a polygon instead

@@ -94,7 +94,7 @@ class COCOEvaluator(Evaluator):
         }
 
     def curves(self):
-        """The precision-recall curves, for objects of every size and 100 detections an image and class.
+        """The precision-recall curves, for objects of every size and 100 detections per image and class.
 
         Returns:
             dict: `"iou"` [10], 0.50 to 0.95; `"recall"` [101], 0.00 to 1.00; `"precision"` [10, 101, K], the largest

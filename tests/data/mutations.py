@@ -21,7 +21,7 @@ IMAGES = {"a.jpg": "JPEG", "b.png": "PNG", "c.bmp": "BMP", "d.gif": "GIF", "e.we
 
 
 def write_bases(folder):
-    """Writes the good data sets, a folder each: the formats, and one with an image of every kind."""
+    """Writes the good data sets, one folder each: the formats, and one with an image of every kind."""
     drawn = shapes_dataset(3, image_size=48, class_names=NAMES, empty_share=0.0)
     for format in ("coco", "voc", "yolo", "csv", "tfrecord"):
         write_dataset(drawn, folder / format, format)

@@ -200,7 +200,7 @@ def test_what_cannot_be_read_at_all(tmp_path):
 
 
 def test_sixteen_bits_of_colour(tmp_path):
-    """A PNG of one colour, 0x1234, 0xabcd and 0x00ff a channel: Pillow and TensorFlow take 0x12, 0xab and 0x00."""
+    """A PNG of one colour, 0x1234, 0xabcd and 0x00ff per channel: Pillow and TensorFlow take 0x12, 0xab and 0x00."""
 
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

@@ -97,7 +97,7 @@ def test_a_seed_repeats_in_another_process():
 @linux
 @pytest.mark.slow
 def test_memory_is_flat_over_50_epochs():
-    """After ten epochs, in which caches and pools fill, forty more add less than 1 MiB an epoch."""
+    """After ten epochs, in which caches and pools fill, forty more add less than 1 MiB per epoch."""
 
     class Memory(keras.callbacks.Callback):
         def __init__(self):

@@ -63,7 +63,7 @@ def trainable(w=0.3):
 
 @pytest.mark.parametrize("given", ["data set", "batches"])
 def test_the_metric_follows_the_weights(given):
-    """IoU is w. One step an epoch: w = 0.66, 0.83, 0.915; thresholds reached: 4, 7, 9 of ten."""
+    """IoU is w. One step per epoch: w = 0.66, 0.83, 0.915; thresholds reached: 4, 7, 9 of ten."""
     model, data = trainable(0.32), some_data()
     callback = COCOEvaluation(data if given == "data set" else data.batches(model, 2), batch_size=2)
     train = data.batches(model, IMAGES)

@@ -34,7 +34,7 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
     assert "'val_map'" in printed and "classification_loss" in printed
     assert "classes/kernel" in printed  # the report names what was left
     rates = re.findall(r"^ *(\d\.\de[-+]\d\d) +\d+\.\d+$", printed, re.MULTILINE)
-    assert len(rates) == len(script["losses"]) == 6  # two steps an epoch, three epochs
+    assert len(rates) == len(script["losses"]) == 6  # two steps per epoch, three epochs
     np.testing.assert_allclose([float(rates[0]), float(rates[-1])], [1e-5, 1e-5 * 1e4 ** (5 / 6)], rtol=0.05)
     low, high = map(float, re.search(r"(-?\d+\.\d+) to (-?\d+\.\d+), mean", printed).groups())
     assert -1 <= low < high <= 1

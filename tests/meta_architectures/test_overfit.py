@@ -19,7 +19,7 @@ def test_ten_real_images_are_learnt_by_heart():
     folder = goldens.require_shared("data/bccd")
     dataset = load_dataset(folder, "train")[:IMAGES]
     keras.utils.set_random_seed(0)
-    # one step an epoch: batch norm's statistics must follow within the run
+    # one step per epoch: batch norm's statistics must follow within the run
     backbone = MobileNetV2(hyperparams=ConvHyperparams(batch_norm_momentum=0.9), name="backbone")
     model = SSD.from_backbone(backbone, image_size=(288, 384), class_names=dataset.class_names)
     batches = dataset.batches(model, IMAGES, cache=True)

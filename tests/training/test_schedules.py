@@ -43,7 +43,7 @@ def check(case, schedule):
 
 def test_cosine_hand_worked():
     schedule = CosineDecayWithWarmup(1.0, 110, warmup_learning_rate=0.2, warmup_steps=4, hold_base_rate_steps=6)
-    # Rise of 0.8 in 4 steps: 0.2 a step. Top until step 10, then 100 steps down: a quarter of the way, at 35,
+    # Rise of 0.8 in 4 steps: 0.2 per step. Top until step 10, then 100 steps down: a quarter of the way, at 35,
     # (1 + cos(45 degrees)) / 2 = 0.8535534; half way, at 60, (1 + cos(90 degrees)) / 2 = 0.5. Nothing from 110 on.
     values = {0: 0.2, 1: 0.4, 3: 0.8, 4: 1.0, 10: 1.0, 35: 0.8535534, 60: 0.5, 110: 0.0, 111: 0.0}
     assert_close([ops.convert_to_numpy(schedule(step)) for step in values], list(values.values()), 1e-6)
