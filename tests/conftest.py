@@ -1,17 +1,20 @@
 """Shared by all tests. KERAS_BACKEND chooses the backend; `python tests/run_all.py` runs the suite once per backend."""
 
+import functools
+import gc
+import importlib.metadata
 import os
 import pathlib
 
 import pytest
 
+from tests import NEEDS_SHARED
+
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import keras
-
-from tests.goldens import NEEDS_SHARED
+# Keras is imported inside functions: pytest's process that only hands tests to its workers does without it.
 
 TESTS = pathlib.Path(__file__).parent
 
@@ -70,14 +73,32 @@ EVERY_BACKEND = ("data/test_dataset.py", "data/test_pipeline.py", "evaluation/te
 def pytest_collection_modifyitems(items):
     """Marks as `backend_free` what no backend can change."""
     for item in items:
-        path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else item.path
-        if any(path.is_relative_to(name) for name in BACKEND_FREE) and path.as_posix() not in EVERY_BACKEND:
+        if _is_backend_free(item.path):
             item.add_marker(pytest.mark.backend_free)
+
+
+@functools.cache
+def _is_backend_free(path):
+    path = path.relative_to(TESTS) if path.is_relative_to(TESTS) else path
+    return any(path.is_relative_to(name) for name in BACKEND_FREE) and path.as_posix() not in EVERY_BACKEND
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Modules and collected tests stay to the end: the garbage collector need not look through them again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
 def _clean_global_state():
     """Each test starts with the float32 policy and a fixed seed, whatever the one before it set."""
+    import keras
+
     keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(0)
     yield
@@ -85,7 +106,7 @@ def _clean_global_state():
 
 
 def pytest_report_header(config):
-    return f"keras {keras.__version__}, backend {keras.backend.backend()}"
+    return f"keras {importlib.metadata.version('keras')}, backend {os.environ['KERAS_BACKEND']}"
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -13,13 +13,12 @@ import keras
 import numpy as np
 import pytest
 
+from tests import NEEDS_SHARED
+
 DATA = pathlib.Path(__file__).resolve().parent / "golden" / "data"
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 FOLDERS = (DATA, SHARED / "golden")
 BACKEND = keras.backend.backend()
-
-#: how the reason of a skipped test starts that needs what is not in the repository; `conftest.py` counts them
-NEEDS_SHARED = "needs ../shared/"
 
 
 def find(name):
@@ -139,5 +138,10 @@ def compiled(function):
 
 
 def both_modes(function):
-    """`[function, compiled(function)]`, one entry on torch: what "eagerly and compiled" means in the tests."""
-    return [function] if BACKEND == "torch" else [function, compiled(function)]
+    """`[function, compiled(function)]`: what "eagerly and compiled" means in the tests.
+
+    One entry on torch, and one on JAX: there, an operation outside `jit` is a program of its own to compile, with the
+    same shapes as inside, and models run compiled. `tests/contracts` calls whole models eagerly.
+    """
+    modes = {"tensorflow": (False, True), "jax": (True,), "torch": (False,)}[BACKEND]
+    return [compiled(function) if compile_it else function for compile_it in modes]

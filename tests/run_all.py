@@ -23,7 +23,7 @@ import xml.etree.ElementTree as ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BACKENDS = ("tensorflow", "jax", "torch")
-NEEDS_SHARED = "needs ../shared/"  # as tests/goldens.py says it; importing that would import Keras
+NEEDS_SHARED = "needs ../shared/"  # as tests/__init__.py says it; a script does not find that package
 
 
 class Step:
@@ -64,7 +64,10 @@ def types():
 
 
 def suites(arguments):
-    """The test suite on each backend; JAX' compiled programs are shared between its workers for the length of a run."""
+    """The test suite on each backend; JAX' compiled programs are shared between its workers for the length of a run.
+
+    Each worker takes one half of the tree, so that few files, with what their tests share, are begun by both.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for backend in BACKENDS:
             if importlib.util.find_spec(backend) is None:
@@ -73,7 +76,7 @@ def suites(arguments):
                 print("torch is not installed: its run is left out", flush=True)
                 continue
             marks = "not slow" if backend == "tensorflow" else "not slow and not backend_free"
-            yield pytest(backend, sys.executable, ["-n", "2", "-m", marks, *arguments], folder)
+            yield pytest(backend, sys.executable, ["-n", "2", "--dist", "worksteal", "-m", marks, *arguments], folder)
 
 
 def pytest(backend, python, arguments, folder, name=None):

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 
 from keras_detect.training import Recipe
-from tests import tiny
+from tests import goldens, tiny
+
+EAGERLY = goldens.BACKEND == "tensorflow"  # tracing takes longer there than the few steps; on JAX, it is the reverse
 
 
 def trained(model, steps=2):
     x, y = tiny.tiny_batch(num_classes=model.num_classes)
-    Recipe(learning_rate=0.01, epochs=1, ema_momentum=0.9).compile(model, steps_per_epoch=steps, run_eagerly=True)
+    Recipe(learning_rate=0.01, epochs=1, ema_momentum=0.9).compile(model, steps_per_epoch=steps, run_eagerly=EAGERLY)
     for _ in range(steps):
         model.train_on_batch(x, y)
     return tiny.weights_of(model)
@@ -76,7 +78,7 @@ def test_batch_norm_is_frozen_where_the_recipe_says_so(which, tmp_path):
     model = tiny.tiny_ssd()
     x, y = tiny.tiny_batch()
     before = tiny.weights_of(model)
-    Recipe(learning_rate=0.01, epochs=1, freeze_batchnorm=which).compile(model, steps_per_epoch=1, run_eagerly=True)
+    Recipe(learning_rate=0.01, epochs=1, freeze_batchnorm=which).compile(model, steps_per_epoch=1, run_eagerly=EAGERLY)
     model.train_on_batch(x, y)
     changed = moved(before, tiny.weights_of(model))
     kept = [name for name in before if "_bn/" in name and (which is True or name.startswith("backbone/"))]
