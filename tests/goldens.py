@@ -137,11 +137,16 @@ def compiled(function):
     return torch.no_grad()(function)
 
 
+def jitted(function):
+    """`function`, compiled on JAX alone, where each operation outside `jit` is a program of its own to compile."""
+    return compiled(function) if BACKEND == "jax" else function
+
+
 def both_modes(function):
     """`[function, compiled(function)]`: what "eagerly and compiled" means in the tests.
 
-    One entry on torch, and one on JAX: there, an operation outside `jit` is a program of its own to compile, with the
-    same shapes as inside, and models run compiled. `tests/contracts` calls whole models eagerly.
+    One entry on torch, and one on JAX, where shapes are as static outside `jit` (see `jitted`) and models run compiled;
+    `tests/contracts` calls whole models eagerly there.
     """
     modes = {"tensorflow": (False, True), "jax": (True,), "torch": (False,)}[BACKEND]
     return [compiled(function) if compile_it else function for compile_it in modes]

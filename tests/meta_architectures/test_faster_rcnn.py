@@ -17,7 +17,7 @@ from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.two_stage import GroundTruth
 from keras_detect.transforms.resizers import KeepAspectRatioResizer
-from tests import tiny
+from tests import goldens, tiny
 from tests.losses.gradients import gradient
 
 ANCHORS = np.array([[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0], [0.0, 0.5, 0.5, 1.0]], "float32")
@@ -64,7 +64,8 @@ def test_first_stage_losses_by_hand():
         schema.RPN_BOX_ENCODINGS: ops.array(codes),
         schema.RPN_OBJECTNESS: ops.zeros((1, 3, 2)),
     }
-    localization, objectness, positives = stage.losses(predictions, one_ground_truth([0.0, 0.0, 0.5, 0.5]), seed=0)
+    ground_truth = one_ground_truth([0.0, 0.0, 0.5, 0.5])
+    localization, objectness, positives = goldens.jitted(lambda: stage.losses(predictions, ground_truth, seed=0))()
     assert float(positives) == 1.0
     assert float(objectness) == pytest.approx(math.log(2.0), rel=1e-6)
     assert float(localization) == pytest.approx(2.0 * 1.5 / 3, rel=1e-5)
@@ -83,11 +84,12 @@ def test_anchors_across_the_border_are_clipped_or_take_no_part():
         schema.RPN_BOX_ENCODINGS: ops.zeros((1, 4, 4)),
         schema.RPN_OBJECTNESS: ops.zeros((1, 4, 2)),
     }
-    boxes, number = pruned.propose(predictions, ops.array([[0.0, 0.0, 1.0, 1.0]]))
+    boxes, number = goldens.jitted(pruned.propose)(predictions, ops.array([[0.0, 0.0, 1.0, 1.0]]))
     assert int(number[0]) == 1
     np.testing.assert_allclose(boxes[0, 0], [0, 0, 1, 1])
     # and of the one anchor left, log 2 is the whole loss
-    losses = pruned.losses(predictions, one_ground_truth([0.0, 0.0, 1.0, 1.0]), seed=0)
+    ground_truth = one_ground_truth([0.0, 0.0, 1.0, 1.0])
+    losses = goldens.jitted(lambda: pruned.losses(predictions, ground_truth, seed=0))()
     assert float(losses[1]) == pytest.approx(math.log(2.0), rel=1e-6)
 
 
@@ -104,7 +106,8 @@ def test_second_stage_losses_by_hand():
     codes[0, 1] = 5.0
     predictions = {schema.BOX_ENCODINGS: ops.array(codes), schema.CLASS_LOGITS: ops.zeros((1, 3, 3))}
     ground_truth = one_ground_truth([0.0, 0.0, 0.5, 0.5], label=1)
-    losses = stage.losses(predictions, ops.array(ANCHORS[None]), ops.array([2], "int32"), ground_truth)
+    proposals, number = ops.array(ANCHORS[None]), ops.array([2], "int32")
+    losses = goldens.jitted(lambda: stage.losses(predictions, proposals, number, ground_truth))()
     assert float(losses[0]) == pytest.approx(2.0 * 2.5 / 2, rel=1e-5)
     assert float(losses[1]) == pytest.approx(math.log(3.0), rel=1e-6)
     assert float(losses[2]) == 1.0
@@ -130,7 +133,7 @@ def test_an_iou_loss_in_the_first_stage_compares_boxes():
         return stage.losses(predictions, one_ground_truth([0.0, 0.0, 0.5, 0.5]), seed=0)[0]
 
     factor = stage.localization_weight / 3  # of three sampled anchors one is positive
-    assert float(loss(ops.array(codes))) == pytest.approx(factor * IOU_LOSS, rel=1e-5)
+    assert float(goldens.jitted(loss)(ops.array(codes))) == pytest.approx(factor * IOU_LOSS, rel=1e-5)
     slope = gradient(loss, codes)
     assert slope[0, 0, 0] == pytest.approx(factor * IOU_SLOPE, rel=1e-4)
     assert not slope[0, 1:].any()
@@ -148,7 +151,7 @@ def test_an_iou_loss_in_the_second_stage_compares_boxes():
         return stage.losses(predictions, ops.array(ANCHORS[None]), ops.array([2], "int32"), ground_truth)[0]
 
     factor = stage.localization_weight / 2  # of two proposals one is positive
-    assert float(loss(ops.array(codes))) == pytest.approx(factor * IOU_LOSS, rel=1e-5)
+    assert float(goldens.jitted(loss)(ops.array(codes))) == pytest.approx(factor * IOU_LOSS, rel=1e-5)
     slope = gradient(loss, codes)
     assert slope[0, 0, 1, 0] == pytest.approx(factor * IOU_SLOPE, rel=1e-4)
     assert not slope[0, 0, 0].any()
@@ -179,7 +182,7 @@ def test_hard_example_mining_takes_the_place_of_sampling():
     sampled, count = stage.sample(proposals, number, ground_truth, seed=0)
     np.testing.assert_array_equal(sampled, proposals)
     assert int(count[0]) == 2
-    losses = stage.losses(predictions, proposals, number, ground_truth)
+    losses = goldens.jitted(lambda: stage.losses(predictions, proposals, number, ground_truth))()
     assert float(losses[0]) == pytest.approx(2.5 / 2, rel=1e-5)
     assert float(losses[1]) == pytest.approx(math.log(3.0) / 2, rel=1e-6)
 

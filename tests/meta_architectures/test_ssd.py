@@ -18,7 +18,7 @@ from keras_detect.losses.one_stage import OneStageLoss
 from keras_detect.meta_architectures.ground_truth import clean_ground_truth
 from keras_detect.transforms.resizers import KeepAspectRatioResizer
 from keras_detect.transforms.resizing import true_window
-from tests import tiny
+from tests import goldens, tiny
 
 PADDING = KeepAspectRatioResizer(min_dimension=64, max_dimension=64, pad_to_max_dimension=True)
 MINER = HardExampleMiner(num_hard_examples=None, iou_threshold=1.0, loss_type="cls", max_negatives_per_positive=3)
@@ -33,9 +33,9 @@ def test_true_window_is_the_true_share_of_the_canvas():
 def test_targets_of_a_padded_image_live_in_the_padded_frame():
     """A 32 x 64 image fills the upper half of the 64 x 64 canvas: its whole-image box is [0, 0, 0.5, 1] there."""
     model = tiny.tiny_ssd(resizer=PADDING)
-    inputs = model.preprocess(ops.zeros((1, 32, 64, 3)))
+    inputs = goldens.jitted(model.preprocess)(ops.zeros((1, 32, 64, 3)))
     np.testing.assert_array_equal(ops.convert_to_numpy(inputs[schema.TRUE_IMAGE_SHAPES]), [[32, 64, 3]])
-    predictions = model(inputs)
+    predictions = goldens.jitted(model)(inputs)
     ground_truth = clean_ground_truth(
         {schema.BOXES: np.array([[[0.0, 0, 1, 1]]], "float32"), schema.LABELS: np.array([[2]])}
     )
