@@ -145,6 +145,7 @@ def test_crowds_and_zero_weights_are_neither_positive_nor_negative(build):
     assert not any(crowd[name] for name in shown_as_zero(model))
 
 
+@pytest.mark.backend_free
 @MODELS
 def test_classes_is_accepted_for_labels(build):
     x, y = tiny.tiny_batch()

@@ -103,8 +103,12 @@ DEFECTS = {
 }
 
 
+#: the rules are numpy's on every backend; how an error of theirs ends `fit` depends on it
+RULES = [pytest.param(name, marks=() if name == "pixel boxes" else pytest.mark.backend_free) for name in DEFECTS]
+
+
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize("defect", RULES)
 def test_every_batch_of_every_input_type_is_checked(model, source, defect):
     with pytest.raises(ValueError, match=DEFECTS[defect].format("batch 1")):
         model.fit(**source(*spoiled(defect)), verbose=0)
