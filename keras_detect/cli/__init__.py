@@ -1,4 +1,4 @@
-"""The command `keras-detect`: one file of this package per sub-command, each a thin cover of a library function.
+"""The command `keras-detect`: one file of this package per sub-command, each a thin wrapper around a library function.
 
 A file whose name does not start with an underscore is a sub-command of that name. It has `HELP` (what it does, in one
 line), `EXAMPLE` (its arguments in the examples of `--help`), `add_arguments(parser)` and `run(arguments)`, which
@@ -14,6 +14,7 @@ import warnings
 
 from absl import app, logging
 
+import keras_detect
 from keras_detect.cli._parser import Parser, did_you_mean
 from keras_detect.cli._signals import interrupting
 from keras_detect.messages import one_line
@@ -36,15 +37,16 @@ def commands():
 
 
 def parse(arguments):
-    """`sys.argv` -> the arguments of the sub-command; ends the process with status 2 and one line if it is wrong."""
+    """Parses `sys.argv` for the sub-command; exits with status 2 and one line if it is invalid."""
     known = commands()
     examples = "\n".join(f"  keras-detect {name} {command.EXAMPLE}" for name, command in known.items())
     parser = Parser(
         prog="keras-detect",
-        description="Train, evaluate and use object detectors.",
+        description="Train, evaluate, run and export object detectors.",
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"keras-detect {keras_detect.__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="|".join(known))
     parsers = {}
     for name, command in known.items():
@@ -56,7 +58,7 @@ def parse(arguments):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_arguments(subparser)
-        subparser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        subparser.add_argument("--debug", action="store_true", help="show the full traceback on errors")
         subparser.set_defaults(run=command.run)
     given = next((argument for argument in arguments[1:] if not argument.startswith("-")), None)
     if given is not None and given not in known:
@@ -67,12 +69,14 @@ def parse(arguments):
 
 
 def run(arguments):
-    """Runs a sub-command. Bad input ends in one line on stderr and status 2; a defect of ours keeps its traceback.
+    """Runs a sub-command. Invalid input gives one line on stderr and status 2; a bug keeps its traceback.
 
-    A training that diverges ends with status 1, Ctrl-C with 130 and SIGTERM with 143, in one line too.
+    A diverged training run exits with status 1, Ctrl-C with 130 and SIGTERM with 143, also in one line.
     """
     logging.set_verbosity(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # what it finds odd in a damaged file, beside our own line
+    warnings.filterwarnings(
+        "ignore", module=r"PIL\."
+    )  # its warnings about damaged files; the command reports them itself
     try:
         load_package()  # a signal until here ends the process: `startup.end_when_stopped`
         from keras_detect.data import pixel_limit
@@ -88,12 +92,12 @@ def run(arguments):
         except TrainingDiverged as error:
             return _failed(arguments, error, 1)
         except KeyboardInterrupt as error:
-            message = f"stopped by {received.name}. {one_line(error, 4000) or 'Nothing was finished.'}"
+            message = f"stopped by {received.name}. {one_line(error, 4000) or 'No output was written.'}"
             return _failed(arguments, error, received.status, message)
 
 
 def _failed(arguments, error, status, message=None):
-    """Says in one line what ended a sub-command and returns its status; with `--debug`, raises it."""
+    """Prints the error in one line and returns the exit status; with `--debug`, raises it."""
     if arguments.debug:
         raise error
     print(f"keras-detect {arguments.command}: {message or one_line(error, 4000)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the commands about data share: `--data` and its format."""
+"""Options shared by the data commands: `--data` and its format."""
 
 import sys
 
@@ -7,18 +7,24 @@ from keras_detect.cli._parser import choice
 # of `data.image` and `data.load`, which load Keras
 MAX_PIXELS = 2**26
 FORMATS = ("coco", "voc", "yolo", "csv", "tfrecord")
+DATA_HELP = "folder or file with annotated images: COCO, VOC, YOLO, CSV or TFRecord"
+FORMATS_HELP = (
+    "coco (one JSON file), voc (Pascal VOC, one XML file per image), yolo (one text file per image), csv (one box per "
+    "row) or tfrecord (tf.Example records)"
+)
 
 
 def add_data(parser):
     """Adds `--data`, `--from` and `--max_pixels`."""
-    parser.add_argument("--data", required=True, help="folder or file: COCO, VOC, YOLO, CSV or TFRecord")
-    parser.add_argument("--from", dest="from_format", **format_option(), help="its format; default: auto-detected")
+    parser.add_argument("--data", required=True, help=DATA_HELP)
+    help = f"format of --data: {FORMATS_HELP}; default: auto-detected"
+    parser.add_argument("--from", dest="from_format", **format_option(), help=help)
     add_max_pixels(parser)
 
 
 def add_max_pixels(parser):
     """Adds `--max_pixels`, under which the command runs (`cli.run`)."""
-    help = f"height x width of the largest image that is decoded ({MAX_PIXELS})"
+    help = f"refuse to decode images with more pixels (height x width) than this; default: {MAX_PIXELS}"
     parser.add_argument("--max_pixels", type=int, help=help)
 
 

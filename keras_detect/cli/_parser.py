@@ -1,4 +1,4 @@
-"""`argparse` with one line per error, and with the near name for what it does not know."""
+"""`argparse` with one-line errors that suggest the closest known name."""
 
 import argparse
 import difflib
@@ -7,7 +7,7 @@ from absl.flags import argparse_flags
 
 
 class Parser(argparse_flags.ArgumentParser):
-    """An argument parser that names the option nearest to an unknown one."""
+    """An argument parser that suggests the closest option for an unknown one."""
 
     def __init__(self, **kwargs):
         self._options, self._offered = set(), []
@@ -35,7 +35,7 @@ class Parser(argparse_flags.ArgumentParser):
             self._offered += [name for name in names if name.startswith("--")]
 
     def check_options(self, arguments):
-        """Ends the process if an option is unknown; `argparse` itself would name a missing one first."""
+        """Exits if an option is unknown; `argparse` itself would report a missing option first."""
         for argument in arguments:
             option = argument.split("=")[0]
             if option.startswith("--") and option not in self._options:
@@ -46,7 +46,7 @@ class Parser(argparse_flags.ArgumentParser):
 
 
 def choice(*names):
-    """The `type=` of an option that takes one of these names."""
+    """The `type=` of an option that accepts one of these names."""
 
     def check(value):
         if value not in names:
@@ -57,7 +57,7 @@ def choice(*names):
 
 
 def image_size(option_values):
-    """What `--image_size` was given, a side or height and width, as library functions take it.
+    """The value of `--image_size`, one side or height and width, in the form library functions expect.
 
     Raises:
         ValueError: more than two numbers.
@@ -65,11 +65,11 @@ def image_size(option_values):
     if option_values is None:
         return None
     if len(option_values) > 2:
-        raise ValueError(f"--image_size takes one side, or height and width. Received {len(option_values)} numbers.")
+        raise ValueError(f"--image_size expects one side, or height and width. Received {len(option_values)} numbers.")
     return option_values[0] if len(option_values) == 1 else tuple(option_values)
 
 
 def did_you_mean(given, known):
-    """The names near to `given`, else all of them, as a sentence."""
+    """A sentence with the names closest to `given`, or with all of them."""
     near = difflib.get_close_matches(given, list(known), n=3, cutoff=0.5)
     return f"Did you mean {', '.join(near)}?" if near else f"Known: {', '.join(known)}."

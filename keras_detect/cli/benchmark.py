@@ -1,25 +1,33 @@
-"""`keras-detect benchmark`: covers `keras_detect.inference.benchmark`."""
+"""`keras-detect benchmark`: wraps `keras_detect.inference.benchmark`."""
 
 import dataclasses
 
 from keras_detect.cli._data import add_max_pixels
 from keras_detect.cli._parser import image_size
 
-HELP = "latency, throughput, memory and parity of a detector under each runtime"
+_RUNTIMES = (
+    "runtimes to compare with predict(): tensorflow (frozen graph), onnxruntime, litert, openvino; default: all of them"
+)
+_PRECISIONS = "precisions to measure: float32, float16, dynamic (int8 weights), int8, where supported (float32)"
+HELP = "measure latency, throughput, memory and parity of a detector under each runtime"
 EXAMPLE = "--model ssd_mobilenet_v2_oidv4 --runtimes tensorflow onnxruntime --precisions float32"
 
 
 def add_arguments(parser):
     parser.add_argument("--model", required=True, help=".keras file or preset")
-    parser.add_argument("--runtimes", nargs="+", help="tensorflow, onnxruntime, litert, openvino; default: all")
-    parser.add_argument("--precisions", nargs="+", default=["float32"], help="of each runtime (float32)")
-    parser.add_argument("--batch_size", type=int, default=8, help="images per call for the throughput (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=20, help="calls for the latency (%(default)s)")
-    parser.add_argument("--image_size", type=int, nargs="+", help="height and width of the images, or one side")
-    parser.add_argument("--images", nargs="+", help="images or folders to run on; default: a packaged photo")
-    parser.add_argument("--data", help="int8: images like those to come")
+    parser.add_argument("--runtimes", nargs="+", help=_RUNTIMES)
+    parser.add_argument("--precisions", nargs="+", default=["float32"], help=_PRECISIONS)
+    parser.add_argument(
+        "--batch_size", type=int, default=8, help="images per call when measuring throughput (%(default)s)"
+    )
+    parser.add_argument("--repeats", type=int, default=20, help="number of calls to measure (%(default)s)")
+    parser.add_argument(
+        "--image_size", type=int, nargs="+", help="height and width of the input, or one number for a square"
+    )
+    parser.add_argument("--images", nargs="+", help="images or folders to run on; default: a photo in the package")
+    parser.add_argument("--data", help="calibration images for int8: annotated images or a folder of images")
     add_max_pixels(parser)
-    parser.add_argument("--output", help="a .json file for the rows")
+    parser.add_argument("--output", help="also write the results to this .json file")
 
 
 def run(arguments):

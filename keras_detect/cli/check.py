@@ -1,22 +1,22 @@
-"""`keras-detect check`: covers `keras_detect.check_dataset`."""
+"""`keras-detect check`: wraps `keras_detect.check_dataset`."""
 
 import pathlib
 
 from keras_detect.cli._data import add_data
 
-HELP = "everything that is wrong with annotated images"
+HELP = "report everything that is wrong with annotated images"
 EXAMPLE = "--data cells --model runs/cells/model.keras"
 
 
 def add_arguments(parser):
     add_data(parser)
-    parser.add_argument("--split", help="split to check; default: everything")
-    parser.add_argument("--model", help=".keras file or preset whose anchors and classes must fit")
-    parser.add_argument("--output", help="write the table to this .json file too")
+    parser.add_argument("--split", help="split to check; default: all images")
+    parser.add_argument("--model", help=".keras file or preset to check anchors and class names against")
+    parser.add_argument("--output", help="also write the report to this .json file")
 
 
 def run(arguments):
-    """Prints the table of a check; 0 if a training would start, else 1."""
+    """Prints the report; returns 0 if training could start, else 1."""
     from keras_detect.data.check import check_dataset
     from keras_detect.files import write_json
     from keras_detect.meta_architectures.detection_model import DetectionModel

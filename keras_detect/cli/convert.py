@@ -1,13 +1,15 @@
-"""`keras-detect convert`: covers `keras_detect.tf_od_api.convert_checkpoint`."""
+"""`keras-detect convert`: wraps `keras_detect.tf_od_api.convert_checkpoint`."""
 
-HELP = "a model of the TensorFlow Object Detection API as a .keras file"
+HELP = "convert a TensorFlow Object Detection API model to a .keras file"
 EXAMPLE = "--pipeline_config old/pipeline.config --checkpoint old --output model.keras"
 
 
 def add_arguments(parser):
-    parser.add_argument("--pipeline_config", required=True, help="the model's pipeline.config, or its folder")
-    parser.add_argument("--checkpoint", required=True, help="prefix, folder or .tar.gz of its TF2 checkpoint")
-    parser.add_argument("--output", required=True, help="the .keras file to write")
+    parser.add_argument(
+        "--pipeline_config", required=True, help="the model's pipeline.config file, or the folder that contains it"
+    )
+    parser.add_argument("--checkpoint", required=True, help="TF2 checkpoint: prefix, folder or .tar.gz archive")
+    parser.add_argument("--output", required=True, help=".keras file to write")
 
 
 def run(arguments):

@@ -1,17 +1,24 @@
-"""`keras-detect convert_data`: covers `keras_detect.data.convert_dataset`."""
+"""`keras-detect convert_data`: wraps `keras_detect.data.convert_dataset`."""
 
-from keras_detect.cli._data import add_data, format_option
+from keras_detect.cli._data import FORMATS_HELP, add_data, format_option
 
-HELP = "annotated images in another format"
+HELP = "convert annotated images to another format"
 EXAMPLE = "--data cells --to tfrecord --output cells_record --splits train val"
 
 
 def add_arguments(parser):
     add_data(parser)
-    parser.add_argument("--to", required=True, **format_option(), help="the format to write")
-    parser.add_argument("--output", required=True, help="folder to write; images keep their bytes")
-    parser.add_argument("--splits", nargs="+", default=(), help="splits to write one by one; default: everything")
-    parser.add_argument("--overwrite", action="store_true", help="replace the data set in --output; other files stay")
+    parser.add_argument("--to", required=True, **format_option(), help=f"format to write: {FORMATS_HELP}")
+    parser.add_argument("--output", required=True, help="folder to write; image files are copied unchanged")
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        default=(),
+        help="splits to write, each under its own name; default: all images as one set",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the data set in --output; other files are kept"
+    )
 
 
 def run(arguments):

@@ -1,12 +1,14 @@
-"""`keras-detect demo`: covers `keras_detect.training.demo.run_demo`."""
+"""`keras-detect demo`: wraps `keras_detect.training.demo.run_demo`."""
 
-HELP = "detect in a photo, then fine-tune on drawn shapes, offline, in under three minutes"
+HELP = "detect objects in a photo, then fine-tune on synthetic shapes; offline, under three minutes"
 EXAMPLE = "--output demo"
 
 
 def add_arguments(parser):
-    parser.add_argument("--output", default="keras_detect_demo", help="folder for images and model (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of data and weights (%(default)s)")
+    parser.add_argument(
+        "--output", default="keras_detect_demo", help="folder for the images and the model (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed for data and weights (%(default)s)")
 
 
 def run(arguments):

@@ -1,22 +1,25 @@
-"""`keras-detect evaluate`: covers `keras_detect.evaluation.evaluate`."""
+"""`keras-detect evaluate`: wraps `keras_detect.evaluation.evaluate`."""
 
 import pathlib
 
-from keras_detect.cli._data import add_max_pixels
+from keras_detect.cli._data import DATA_HELP, add_max_pixels
 from keras_detect.cli._metrics import print_metrics
 
-HELP = "metrics of a model on annotated images, and a report"
+HELP = "evaluate a model on annotated images and write a report"
 EXAMPLE = "--model runs/cells/model.keras --data cells --split test --output runs/cells/test"
+_THRESHOLD = "minimum score counted in the confusion matrix; default: the model's own threshold, else 0.3"
 
 
 def add_arguments(parser):
     parser.add_argument("--model", required=True, help=".keras file or preset")
-    parser.add_argument("--data", required=True, help="folder or file with annotated images")
-    parser.add_argument("--split", help="split to evaluate; default: everything")
+    parser.add_argument("--data", required=True, help=DATA_HELP)
+    parser.add_argument("--split", help="split to evaluate; default: all images")
     add_max_pixels(parser)
-    parser.add_argument("--batch_size", type=int, default=8, help="(%(default)s)")
-    parser.add_argument("--output", help="folder for a report (page, images, JSON), or a .json file for the numbers")
-    parser.add_argument("--score_threshold", type=float, help="of the confusion matrix (the model's, else 0.3)")
+    parser.add_argument("--batch_size", type=int, default=8, help="images per batch (%(default)s)")
+    parser.add_argument(
+        "--output", help="folder for the report (HTML, plots, JSON), or a .json file for the metrics alone"
+    )
+    parser.add_argument("--score_threshold", type=float, help=_THRESHOLD)
 
 
 def run(arguments):

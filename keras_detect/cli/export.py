@@ -1,22 +1,44 @@
-"""`keras-detect export`: covers `keras_detect.export.export_model`."""
+"""`keras-detect export`: wraps `keras_detect.export.export_model`."""
 
 from keras_detect.cli._data import add_max_pixels
 from keras_detect.cli._parser import image_size
 
-HELP = "a detector for another runtime: SavedModel, LiteRT, ONNX, OpenVINO; compared with predict"
+HELP = "export to SavedModel, LiteRT, ONNX or OpenVINO and compare the file with predict()"
 EXAMPLE = "--model runs/cells/model.keras --output cells.tflite --precision int8 --data cells"
+_FORMATS = (
+    "saved_model (folder), litert (.tflite), onnx (.onnx) or openvino (.xml); default: from the suffix of --output"
+)
+_PRECISIONS = (
+    "float32 (every format), float16 (litert, openvino), dynamic (litert: int8 weights, float computation) or int8 "
+    "(litert, onnx: int8 weights and activations, needs --data); default: %(default)s"
+)
+_SIGNATURES = (
+    "inputs and outputs: default (images in, detections out), raw (onnx, openvino: network outputs without "
+    "post-processing), tf_od_api, tf_od_api_uint8 or tf_od_api_int8 (litert: as the TensorFlow Object Detection API "
+    "exports), image_tensor, float_image_tensor, encoded_image_string_tensor or tf_example (saved_model: upstream's "
+    "input types); default: %(default)s"
+)
 
 
 def add_arguments(parser):
     parser.add_argument("--model", required=True, help=".keras file or preset")
-    parser.add_argument("--output", required=True, help="file to write (SavedModel: the folder)")
-    parser.add_argument("--format", help="saved_model, litert, onnx or openvino; default: by the suffix of --output")
-    parser.add_argument("--precision", default="float32", help="float32, or what the format offers (%(default)s)")
-    parser.add_argument("--signature", default="default", help="inputs and outputs of the file (%(default)s)")
-    parser.add_argument("--batch_size", type=batch_size, default=1, help="images per call, or any (%(default)s)")
-    parser.add_argument("--image_size", type=int, nargs="+", help="height and width of the file's input, or one side")
-    parser.add_argument("--data", help="int8: images like those to come, annotated or a folder of bare images")
-    parser.add_argument("--images", nargs="+", help="images or folders to compare on; default: a packaged photo")
+    parser.add_argument("--output", required=True, help="file to write; for a SavedModel, a folder")
+    parser.add_argument("--format", help=_FORMATS)
+    parser.add_argument("--precision", default="float32", help=_PRECISIONS)
+    parser.add_argument("--signature", default="default", help=_SIGNATURES)
+    parser.add_argument(
+        "--batch_size",
+        type=batch_size,
+        default=1,
+        help="images per call: a number, or any for a variable batch size (%(default)s)",
+    )
+    parser.add_argument(
+        "--image_size", type=int, nargs="+", help="height and width of the exported input, or one number for a square"
+    )
+    parser.add_argument("--data", help="calibration images for int8: annotated images or a folder of images")
+    parser.add_argument(
+        "--images", nargs="+", help="images or folders for the comparison; default: a photo in the package"
+    )
     add_max_pixels(parser)
 
 

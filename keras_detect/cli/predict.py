@@ -4,7 +4,7 @@ import sys
 
 from keras_detect.cli._data import add_max_pixels
 
-HELP = "detect in images: draws them and writes detections.json"
+HELP = "detect objects in images, draw them and write detections.json"
 EXAMPLE = "--model runs/cells/model.keras --images photo.jpg folder/ --output drawn"
 
 
@@ -13,7 +13,7 @@ def add_arguments(parser):
     parser.add_argument("--images", required=True, nargs="+", help="images, or folders of images")
     add_max_pixels(parser)
     parser.add_argument("--output", required=True, help="folder for the drawn images and detections.json")
-    parser.add_argument("--batch_size", type=int, default=8, help="(%(default)s)")
+    parser.add_argument("--batch_size", type=int, default=8, help="images per batch (%(default)s)")
     parser.add_argument("--score_threshold", type=float, help="leave out weaker detections (the model's, else 0.3)")
 
 

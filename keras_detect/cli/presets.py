@@ -1,15 +1,19 @@
-"""`keras-detect presets`: covers `keras_detect.presets.descriptions`, `describe` and `clear`."""
+"""`keras-detect presets`: wraps `keras_detect.presets.descriptions`, `describe` and `clear`."""
 
 from keras_detect.cli._parser import choice
 
-HELP = "the models that from_preset knows by name, and what the cache holds"
+HELP = "list the built-in models, show one, or clear the download cache"
 EXAMPLE = "show ssd_mobilenet_v2_320x320_coco17_tpu-8"
 _ROW = "{:<56} {:>8} {:>11} {:>6} {:>6}  {}"
 
 
 def add_arguments(parser):
-    parser.add_argument("action", type=choice("list", "show", "clear"), help="list, show NAME or clear [NAME]")
-    parser.add_argument("name", nargs="?", help="clear without a name removes all that was fetched")
+    parser.add_argument(
+        "action",
+        type=choice("list", "show", "clear"),
+        help="list (all models), show NAME (one model in detail) or clear [NAME] (delete downloaded files)",
+    )
+    parser.add_argument("name", nargs="?", help="model name; clear without a name deletes all downloads")
 
 
 def run(arguments):
@@ -22,12 +26,12 @@ def run(arguments):
 def _list(_):
     from keras_detect.presets import descriptions
 
-    print(_ROW.format("name", "kind", "parameters", "mAP", "ms", "on this disk"))
+    print(_ROW.format("name", "kind", "parameters", "mAP", "ms", "on disk"))
     for row in descriptions():
         figures = [row["parameters"], row["published_map"], row["published_ms"]]
         figures = ["" if figure is None else f"{figure:,}" for figure in figures]
         print(_ROW.format(row["name"], row["kind"], *figures, _size(row["bytes"])).rstrip())
-    print("mAP (COCO 2017 val, percent) and ms per image as published; keras-detect presets show NAME says more.")
+    print("mAP (COCO 2017 val, percent) and ms per image as published; for details: keras-detect presets show NAME")
 
 
 def _show(name):
@@ -48,8 +52,8 @@ def _show(name):
         "address": ", ".join(row["addresses"]) or None,
         "licence": row["licence"],
         "size": f"{row['parameters']:,} parameters" if row["parameters"] else None,
-        "archive": None if limit is None else f"at most {_size(limit)} are fetched",
-        "on this disk": f"{_size(row['bytes'])} in {row['folder']}" if row["bytes"] else "not fetched yet",
+        "archive": None if limit is None else f"at most {_size(limit)} to download",
+        "on disk": f"{_size(row['bytes'])} in {row['folder']}" if row["bytes"] else "not downloaded yet",
         "outputs": ", ".join(row["outputs"] or ()) or None,
         "published": published if row["published_map"] is not None else None,
         "measured by us": measured,

@@ -1,18 +1,18 @@
-"""`keras-detect statistics`: covers `keras_detect.data.write_statistics`."""
+"""`keras-detect statistics`: wraps `keras_detect.data.write_statistics`."""
 
 import pathlib
 
 from keras_detect.cli._data import add_data
 
-HELP = "classes, sizes and anchors of a data set"
+HELP = "summarize the classes, object sizes and matching anchors of a data set"
 EXAMPLE = "--data cells --split train --output cells_statistics"
 
 
 def add_arguments(parser):
     add_data(parser)
-    parser.add_argument("--split", help="default: everything")
-    parser.add_argument("--model", help=".keras file or preset whose anchors are compared")
-    parser.add_argument("--num_anchors", type=int, default=9, help="shapes to propose (%(default)s)")
+    parser.add_argument("--split", help="split to summarize; default: all images")
+    parser.add_argument("--model", help=".keras file or preset whose anchors are compared with the boxes")
+    parser.add_argument("--num_anchors", type=int, default=9, help="number of anchor shapes to propose (%(default)s)")
     parser.add_argument("--output", required=True, help="folder for statistics.json, statistics.png, gallery.png")
 
 

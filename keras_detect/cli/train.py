@@ -1,8 +1,8 @@
-"""`keras-detect train`: covers `keras_detect.training.train`."""
+"""`keras-detect train`: wraps `keras_detect.training.train`."""
 
 import sys
 
-from keras_detect.cli._data import add_max_pixels
+from keras_detect.cli._data import DATA_HELP, add_max_pixels
 from keras_detect.cli._metrics import print_metrics
 from keras_detect.cli._parser import choice, image_size
 
@@ -14,7 +14,8 @@ PRECISIONS = ("bfloat16", "float16")
 
 HELP = "train a detector on a folder of annotated images"
 EXAMPLE = "--data cells --output runs/cells"
-_CHOSEN = "default: from the architecture"
+_CHOSEN = "default: depends on the architecture"
+_NECK = "neck of the new detector: ssd, fpn, bifpn or a registered name; default: depends on the architecture"
 
 
 def add_arguments(parser):
@@ -26,51 +27,51 @@ def add_arguments(parser):
 
 def _add_data(parser):
     group = parser.add_argument_group("data")
-    group.add_argument("--data", required=True, help="folder or file: COCO, VOC, YOLO, CSV or TFRecord")
-    group.add_argument("--train_split", help="split to train on; default: train where there is one, else everything")
-    group.add_argument("--validation_split", help="split to choose the best epoch on; default: val where there is one")
+    group.add_argument("--data", required=True, help=DATA_HELP)
+    group.add_argument("--train_split", help="split to train on; default: train if it exists, else all images")
+    group.add_argument("--validation_split", help="split that selects the best epoch; default: val if it exists")
     group.add_argument(
         "--validation_fraction",
         type=float,
-        help="share of the training images to hold back for it, chosen by --seed; 0: no validation, the last epoch is "
-        "kept; default: 0.2 where the data have no split for it",
+        help="fraction of the training images to use for validation, drawn with --seed; 0: no validation, the last "
+        "epoch is kept; default: 0.2 if the data has no validation split",
     )
     add_max_pixels(group)
-    group.add_argument("--cache", action="store_true", help="keep the decoded images in memory")
-    group.add_argument("--skip_check", action="store_true", help="do not decode every image before the first epoch")
+    group.add_argument("--cache", action="store_true", help="keep decoded images in memory")
+    group.add_argument(
+        "--skip_check", action="store_true", help="skip the check that decodes every image before training starts"
+    )
 
 
 def _add_model(parser):
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--model", default=DEFAULT_START, help="preset, .keras file, or backbone of a new detector (%(default)s)"
+        "--model", default=DEFAULT_START, help="preset, .keras file, or backbone for a new detector (%(default)s)"
     )
     group.add_argument(
         "--architecture",
         type=choice(*ARCHITECTURES),
         metavar="|".join(ARCHITECTURES),
-        help="build a new detector around the backbone of --model: ssd (fast, a head on each map), retinanet (feature "
+        help="build a new detector on the backbone of --model: ssd (fast, a head per feature map), retinanet (feature "
         "pyramid), efficientdet (BiFPN, small heads) or faster_rcnn (two stages, slower, precise boxes); default: "
-        "--model as it is, ssd around a backbone",
+        "fine-tune --model itself, or ssd if --model is a backbone",
     )
-    group.add_argument(
-        "--neck", help="of the new detector: ssd, fpn, bifpn or one of yours; default: the architecture's"
-    )
+    group.add_argument("--neck", help=_NECK)
     group.add_argument(
         "--image_size",
         type=int,
         nargs="+",
         metavar="PIXELS",
-        help="side, or height and width, to which images are resized; default: the model's, new ssd 320, retinanet and "
-        "faster_rcnn 640, efficientdet 512",
+        help="input size: one side, or height and width; default: the model's own; for a new detector 320 (ssd), 512 "
+        "(efficientdet) or 640 (retinanet, faster_rcnn)",
     )
     group.add_argument(
         "--freeze",
         nargs="+",
         default=[],
         metavar="PATTERN",
-        help="keep weights as they are: names or paths of layers, * for any text ('backbone', 'backbone/conv_?_*'), "
-        "or a regular expression (nothing is frozen)",
+        help="layers not to train: names or paths with wildcards ('backbone', 'backbone/conv_?_*'), or a regular "
+        "expression; default: none",
     )
     group.add_argument(
         "--mixed_precision",
@@ -78,47 +79,65 @@ def _add_model(parser):
         const="bfloat16",
         type=choice(*PRECISIONS),
         metavar="|".join(PRECISIONS),
-        help="compute in half precision, keep weights in float32; bfloat16 if no value follows (the model's precision)",
+        help="compute in bfloat16 (wide range, CPUs and recent GPUs) or float16 (with loss scaling), weights stay in "
+        "float32; without a value: bfloat16; default: the model's precision",
     )
 
 
 def _add_recipe(parser):
     group = parser.add_argument_group(
         "recipe",
-        "what is not given is chosen by architecture, start, images and batch size, printed, and kept in run.json",
+        "options not given are chosen from the architecture, starting weights, data and batch size, printed, and saved "
+        "in run.json",
     )
-    group.add_argument("--epochs", type=int, help="passes over the images; default: the more, the fewer images")
+    group.add_argument(
+        "--epochs", type=int, help="passes over the training images; default: more for smaller data sets"
+    )
     group.add_argument("--batch_size", type=int, help=f"images per step; {_CHOSEN}")
     group.add_argument(
         "--learning_rate",
         type=float,
-        help="peak of the cosine; default: from architecture and start, times the square root of batch size / 8",
+        help="peak learning rate of the cosine schedule; default: depends on architecture and starting weights, scaled "
+        "by the square root of batch size / 8",
     )
-    group.add_argument("--ema_momentum", type=float, help=f"of the averaged weights, 0 for none; {_CHOSEN}")
+    group.add_argument(
+        "--ema_momentum", type=float, help=f"momentum of the averaged weights (EMA), 0 to disable; {_CHOSEN}"
+    )
     group.add_argument(
         "--early_stopping",
         type=int,
         metavar="EPOCHS",
-        help="end after so many epochs without a better val_map, 0 for never; default: half of the epochs",
+        help="stop after this many epochs without a better val_map, 0 to disable; default: half of the epochs",
     )
     group.add_argument(
         "--augment",
         type=choice(*AUGMENTATIONS),
         metavar="|".join(AUGMENTATIONS),
-        help="none; flip (left and right); crop (flip, crops around objects, colours); microscopy (crop, upside down, "
-        f"quarter turns); {_CHOSEN}",
+        help="none; flip (horizontal flips); crop (flip, plus crops around objects, color jitter); microscopy (crop, "
+        f"plus vertical flips and 90-degree rotations); {_CHOSEN}",
     )
 
 
 def _add_run(parser):
     group = parser.add_argument_group("run")
     group.add_argument("--output", required=True, help="folder for model.keras, history.csv, curve.png, metrics.json")
-    group.add_argument("--resume", action="store_true", help="go on with an interrupted run in --output, if any")
-    group.add_argument("--overwrite", action="store_true", help="start anew where --output holds a model")
-    group.add_argument("--evaluate_every", type=int, help="epochs between evaluations (about 25 evaluations in all)")
-    group.add_argument("--checkpoint_every", type=int, metavar="STEPS", help="also within an epoch (one per epoch)")
-    group.add_argument("--tensorboard", action="store_true", help="write curves and drawn images for TensorBoard too")
-    group.add_argument("--seed", type=int, default=0, help="of weights, order, augmentation, split (%(default)s)")
+    group.add_argument("--resume", action="store_true", help="continue an interrupted run in --output, if there is one")
+    group.add_argument("--overwrite", action="store_true", help="start over even if --output contains a model")
+    group.add_argument(
+        "--evaluate_every", type=int, help="epochs between evaluations; default: about 25 evaluations in total"
+    )
+    group.add_argument(
+        "--checkpoint_every",
+        type=int,
+        metavar="STEPS",
+        help="also save a checkpoint every STEPS steps; default: once per epoch",
+    )
+    group.add_argument(
+        "--tensorboard", action="store_true", help="also write curves and images with detections for TensorBoard"
+    )
+    group.add_argument(
+        "--seed", type=int, default=0, help="random seed for weights, order, augmentation and split (%(default)s)"
+    )
 
 
 def run(arguments):
@@ -148,7 +167,7 @@ def run(arguments):
         verbose=1 if sys.stdout.isatty() else 2,  # a bar for a person, one line per epoch for a log
         **{name: getattr(arguments, name) for name in recipe if getattr(arguments, name) is not None},
     )
-    print(f"{result.presentations:,} image presentations in {result.minutes:.1f} minutes")
+    print(f"{result.presentations:,} images seen in {result.minutes:.1f} minutes")
     print(f"model of epoch {result.best_epoch + 1}: {result.output / 'model.keras'}")
     if result.metrics is not None:
         print_metrics(result.metrics)
