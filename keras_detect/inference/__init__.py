@@ -2,12 +2,14 @@
 
 from keras_detect.inference.benchmark import BenchmarkRow, benchmark, benchmark_table
 from keras_detect.inference.compiled import CompiledDetector, compile
+from keras_detect.inference.detections import Detections
 from keras_detect.inference.files import detect_files, image_files
 from keras_detect.inference.images import detect, detect_each
 
 __all__ = [
     "BenchmarkRow",
     "CompiledDetector",
+    "Detections",
     "benchmark",
     "benchmark_table",
     "compile",

@@ -2,7 +2,7 @@
 
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -15,7 +15,9 @@ from keras_detect.export.fitted import FittedRunner
 from keras_detect.export.frozen import FrozenDetector, has_one_canvas
 from keras_detect.export.report import ExportReport
 from keras_detect.export.run import export_model, open_exported
-from keras_detect.inference.images import ImageLike, pixels_of, result_of
+from keras_detect.inference.detections import Detections, detections_of
+from keras_detect.inference.images import ImageLike, pixels_of
+from keras_detect.inference.tiles import Tiling, detect_tiles
 from keras_detect.meta_architectures.detection import threshold_of
 from keras_detect.registry import EXPORTERS, unknown_name
 
@@ -84,6 +86,7 @@ class CompiledDetector:
         weights_digest: SHA-256 of the weights that were frozen, as `export.weights_digest` computes it of a model.
         class_names: of the model.
         score_threshold: of the model: what `detect` leaves out unless it is told otherwise.
+        final_suppression: of the model, which merges the detections of tiles; `None` if it has none.
         report: `ExportReport` of the runtime's file; `None` for TensorFlow, which needs no file.
     """
 
@@ -99,6 +102,7 @@ class CompiledDetector:
         self.runtime, self.precision, self.report = runtime, precision, report
         self.weights_digest = runner.metadata["weights_digest"]
         self.class_names, self.score_threshold = model.class_names, model.score_threshold
+        self.final_suppression = getattr(model, "final_suppression", None)
         self.runner = runner
         self._fitted = FittedRunner(runner, model.resizer)
         self._folder = folder  # the file lives as long as this
@@ -133,28 +137,42 @@ class CompiledDetector:
         score_threshold: float | None = None,
         batch_size: int = 8,
         max_pixels: int | None = None,
-    ) -> dict[str, Any] | list[dict[str, Any]]:
+        *,
+        tile: int | tuple[int, int] | None = None,
+        overlap: float = 0.2,
+        whole_image: bool = True,
+    ) -> Detections | list[Detections]:
         """Detects in an image, or in a list of images; arguments and results are those of `model.detect`.
 
-        Neighbours in a list that have one size share a call of at most `batch_size` images.
+        Neighbours in a list, and tiles, that have one size share a call of at most `batch_size` images.
         """
         threshold = threshold_of(self, score_threshold)
-        if not isinstance(images, list | tuple):
-            pixels = as_uint8(pixels_of(images, max_pixels))  # type: ignore[arg-type]  # not a sequence here
-            found = self._fitted(pixels[None])
-            return result_of(self, found, 0, threshold)
-        results, waiting = [], list[np.ndarray]()
-        for image in images:
-            pixels = as_uint8(pixels_of(image, max_pixels))
+        several = isinstance(images, list | tuple)
+        given: Iterable[Any] = images if several else [images]  # type: ignore[assignment]
+        pixels = (as_uint8(pixels_of(image, max_pixels)) for image in given)
+        if tile is None:
+            found = self._stream(pixels, threshold, batch_size)
+        else:
+            tiling = Tiling.checked(tile, overlap, whole_image)
+            found = detect_tiles(
+                self, pixels, tiling, threshold, lambda parts: self._stream(parts, threshold, batch_size)
+            )
+        return list(found) if several else next(found)
+
+    def _stream(self, images, threshold, batch_size) -> Iterator[Detections]:
+        """The detections of each array of pixels in turn."""
+        waiting = list[np.ndarray]()
+        for pixels in images:
             if waiting and (waiting[0].shape != pixels.shape or len(waiting) == batch_size):
-                results += self._results(waiting, threshold)
+                yield from self._results(waiting, threshold)
                 waiting = []
             waiting.append(pixels)
-        return results + (self._results(waiting, threshold) if waiting else [])
+        if waiting:
+            yield from self._results(waiting, threshold)
 
     def _results(self, images, threshold):
         found = self._fitted(np.stack(images))
-        return [result_of(self, found, row, threshold) for row in range(len(images))]
+        return [detections_of(self, found, row, threshold, image.shape[:2]) for row, image in enumerate(images)]
 
     def __repr__(self):
         return f"<CompiledDetector: {self.runtime}, {self.precision}, weights {self.weights_digest[:16]}>"

@@ -11,7 +11,8 @@ from keras_detect.data.image import as_pixels, is_image_name
 from keras_detect.data.json_values import json_value
 from keras_detect.data.paths import FILE, FOLDER, kind_of
 from keras_detect.files import replacing_files, write_json
-from keras_detect.inference.images import CLASS_NAMES, detect
+from keras_detect.inference.detections import CLASS_NAMES
+from keras_detect.inference.images import detect
 from keras_detect.visualization import draw_objects, save_image
 
 _DETECTIONS = "detections.json"

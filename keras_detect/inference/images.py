@@ -11,10 +11,11 @@ from PIL import Image
 
 from keras_detect import schema
 from keras_detect.data.image import as_pixels
+from keras_detect.inference.detections import Detections, detections_of
+from keras_detect.inference.tiles import Tiling, detect_tiles
 from keras_detect.meta_architectures.detection import threshold_of
 from keras_detect.registry import provide
 
-CLASS_NAMES = "class_names"
 _MOST_PIXELS = 2**24  # of a batch that the network resizes: it holds them as float32
 ImageLike = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 
@@ -26,7 +27,11 @@ def detect(
     score_threshold: float | None = None,
     batch_size: int = 8,
     max_pixels: int | None = None,
-) -> dict[str, Any] | list[dict[str, Any]]:
+    *,
+    tile: int | tuple[int, int] | None = None,
+    overlap: float = 0.2,
+    whole_image: bool = True,
+) -> Detections | list[Detections]:
     """Detects in an image, or in a list of images; `DetectionModel.detect` is this function.
 
     Args:
@@ -39,26 +44,39 @@ def detect(
             size after the model's resizing are not in one batch. No more images than these are in memory.
         max_pixels: height times width of the largest image that is decoded; None for that of
             `keras_detect.data.pixel_limit`, 2**26 (8192 x 8192) unless it says otherwise.
+        tile: pixels, an int or `(height, width)`: the image is cut into tiles of this size, in which objects stay large
+            that resizing the image would make too small to be found; None for the image as a whole. A side of the
+            image that is shorter than the tile's is not cut.
+        overlap: least share of a tile that its neighbour has too, from 0 to below 1: an object no larger than that lies
+            whole in one of them.
+        whole_image: with `tile`: whether the image is also seen as a whole, where objects larger than a tile are found.
 
     One image, or images of one size, reach the network as they reach it in `predict`, with the same numbers. Images of
     several sizes are resized first, so that they share batches; so are all where XLA compiles, since it would compile
     the network for each size. The numbers are then the same up to the rounding of float32.
 
+    With `tile`, the detections of all tiles and of the whole image are merged by the model's own suppression (its
+    `final_suppression`); its limits of number hold per tile. Where a tile's border cuts through an object, the part is
+    left out if a larger detection of the same class covers it. An image that fits into one tile is seen as without
+    `tile`.
+
     Returns:
-        For one image a dict of numpy arrays, best first: `{"boxes" [n, 4] float32, normalised yxyx, "scores" [n]
-        float32, "labels" [n] int32, "class_names"}`, and every further per-object field of `schema` that the model
-        outputs; for a list, a list of such dicts. `"class_names"` is a list of n strings, `None` if the model has no
-        class names.
+        For one image `Detections`, a dict of numpy arrays, best first: `{"boxes" [n, 4] float32, normalised yxyx,
+        "scores" [n] float32, "labels" [n] int32, "class_names"}`, and every further per-object field of `schema` that
+        the model outputs; for a list, a list of such dicts. `"class_names"` is a list of n strings, `None` if the model
+        has no class names. The boxes of tiles, too, are normalised to the whole image.
 
     Raises:
         FileNotFoundError: no such file.
         IsADirectoryError: the path of a folder.
         ValueError: not an image or too large a one (`ImageError`), a URL, an array of another shape, or a `batch_size`
-            below 1.
+            below 1; a `tile` or an `overlap` out of its range.
     """
+    tiling: dict[str, Any] = {"tile": tile, "overlap": overlap, "whole_image": whole_image}
     if isinstance(images, list | tuple):
-        return list(detect_each(model, images, score_threshold, batch_size, max_pixels))
-    return next(detect_each(model, [images], score_threshold, 1, max_pixels))  # type: ignore[list-item]  # not a sequence here
+        return list(detect_each(model, images, score_threshold, batch_size, max_pixels, **tiling))
+    size = 1 if tile is None else batch_size
+    return next(detect_each(model, [images], score_threshold, size, max_pixels, **tiling))  # type: ignore[list-item]  # not a sequence here
 
 
 def detect_each(
@@ -67,14 +85,29 @@ def detect_each(
     score_threshold: float | None = None,
     batch_size: int = 8,
     max_pixels: int | None = None,
-) -> Iterator[dict[str, Any]]:
+    *,
+    tile: int | tuple[int, int] | None = None,
+    overlap: float = 0.2,
+    whole_image: bool = True,
+) -> Iterator[Detections]:
     """The detections of each image in turn; any iterable will do, also an endless one. See `detect`."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
     score_threshold = threshold_of(model, score_threshold)
+    pixels = (pixels_of(image, max_pixels) for image in images)
+    if tile is None:
+        return _detect_stream(model, pixels, score_threshold, batch_size)
+    tiling = Tiling.checked(tile, overlap, whole_image)
+    return detect_tiles(
+        model, pixels, tiling, score_threshold, lambda parts: _detect_stream(model, parts, score_threshold, batch_size)
+    )
+
+
+def _detect_stream(model, images, score_threshold, batch_size):
+    """The detections of each array of pixels in turn."""
     window, largest = _Window(model), dict[tuple[int, int], int]()
     for image in images:
-        window.add(pixels_of(image, max_pixels))
+        window.add(image)
         if len(window.images) == batch_size:
             yield from _detect_window(model, window, score_threshold, largest)
             window = _Window(model)
@@ -96,17 +129,22 @@ class _Window:
     """Images that wait for the network: as they are while they have one size, else resized and with true shapes."""
 
     def __init__(self, model):
-        self.images, self.shapes = [], []
+        self.images, self.shapes, self.sizes = [], [], []
         self._resizer, self._resized = model.resizer, model.jit_compile
 
     def add(self, pixels):
+        """Another image; `sizes` keeps the height and width that it came with."""
+        self.sizes.append(pixels.shape[:2])
+        self._add(pixels)
+
+    def _add(self, pixels):
         if not self._resized and self.images:
             first, count = self.images[0], len(self.images) + 1
             if pixels.shape != first.shape or pixels.dtype != first.dtype or count * first.size > 3 * _MOST_PIXELS:
                 self._resized = True
                 waiting, self.images, self.shapes = self.images, [], []
                 for other in waiting:
-                    self.add(other)
+                    self._add(other)
         if self._resized:
             # floats, which are not rounded: the model's own resizing in `predict` rounds nothing either
             pixels, shape = self._resizer.resize_image(pixels.astype(np.float32))
@@ -138,30 +176,5 @@ def _detect_window(model, window, score_threshold, largest):
         x = window.batch(indices + indices[-1:] * (size - len(indices)))
         detections = keras.tree.map_structure(np.asarray, model.predict_on_batch(x))
         for row, index in enumerate(indices):
-            results[index] = result_of(model, detections, row, score_threshold)
+            results[index] = detections_of(model, detections, row, score_threshold, window.sizes[index])
     return results
-
-
-def result_of(model, detections: dict[str, np.ndarray], row: int, score_threshold: float) -> dict[str, Any]:
-    """The detections of one image of a batch, without padding rows.
-
-    Args:
-        model: whose `class_names` name the labels.
-        detections: of the batch (`schema`), numpy arrays `[B, D, ...]`; boxes are normalised yxyx.
-        row: which image of the batch.
-        score_threshold: detections below it are left out.
-
-    Returns:
-        `{"boxes" [n, 4], "scores" [n], "labels" [n], "class_names": list of n names or None}` and every further
-        per-object field.
-    """
-    count = int(detections[schema.NUM_DETECTIONS][row])
-    keep = detections[schema.SCORES][row, :count] >= score_threshold
-    result: dict[str, Any] = {
-        field.key: detections[field.key][row, :count][keep]
-        for field in schema.object_fields(schema.DETECTIONS)
-        if field.key in detections
-    }
-    names = model.class_names
-    result[CLASS_NAMES] = None if names is None else [names[label] for label in result[schema.LABELS]]
-    return result

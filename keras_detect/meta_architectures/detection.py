@@ -89,7 +89,17 @@ class Detection:
         """
         return registry.provided("export")(self, path, format, **options)
 
-    def detect(self, images, score_threshold=None, batch_size=8, max_pixels=None):
+    def detect(
+        self,
+        images,
+        score_threshold=None,
+        batch_size=8,
+        max_pixels=None,
+        *,
+        tile=None,
+        overlap=0.2,
+        whole_image=True,
+    ):
         """Detects in an image, or in a list of images, of any size.
 
         Args:
@@ -99,16 +109,31 @@ class Detection:
             batch_size: how many images of a list the network sees at once, at most.
             max_pixels: height times width of the largest image that is decoded; None for that of
                 `keras_detect.data.pixel_limit`, 2**26 (8192 x 8192) unless it says otherwise.
+            tile: pixels, an int or `(height, width)`: small objects in large images are found in overlapping tiles of
+                this size, whose detections the model's own suppression merges; None for the image as a whole.
+            overlap: least share of a tile that its neighbour has too, from 0 to below 1.
+            whole_image: with `tile`: whether the image is also seen as a whole, where objects larger than a tile are
+                found.
 
         Returns:
-            For one image a dict of numpy arrays, best first: `{"boxes" [n, 4] float32, normalised yxyx, "scores" [n]
-            float32, "labels" [n] int32, "class_names"}`, and every further per-object field of `schema` that the model
-            outputs; for a list, a list of such dicts. `"class_names"` is a list of n strings, `None` if the model has
-            no class names.
+            For one image `keras_detect.inference.Detections`, a dict of numpy arrays, best first: `{"boxes" [n, 4]
+            float32, normalised yxyx, "scores" [n] float32, "labels" [n] int32, "class_names"}`, and every further
+            per-object field of `schema` that the model outputs; for a list, a list of such dicts. `"class_names"` is a
+            list of n strings, `None` if the model has no class names.
 
         Raises:
             FileNotFoundError: no such file.
             IsADirectoryError: the path of a folder.
-            ValueError: not an image or too large a one, a URL, an array of another shape, or a `batch_size` below 1.
+            ValueError: not an image or too large a one, a URL, an array of another shape, a `batch_size` below 1, or a
+                `tile` or an `overlap` out of its range.
         """
-        return registry.provided("detect")(self, images, score_threshold, batch_size, max_pixels)
+        return registry.provided("detect")(
+            self,
+            images,
+            score_threshold,
+            batch_size,
+            max_pixels,
+            tile=tile,
+            overlap=overlap,
+            whole_image=whole_image,
+        )
