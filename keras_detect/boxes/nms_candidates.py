@@ -158,6 +158,15 @@ class Candidates:
         row, group = _divide(flat, self.num_groups)
         return self.describe(scores, gather_rows(anchors, row) * self.num_groups + group)
 
+    def later_than(self, flat):
+        """Which pairs have a greater number than `flat [B, 1]` int32: `[B, L]` bool."""
+        if not isinstance(self.num_pairs, int):
+            return ops.arange(ops.shape(self.flat_scores)[1], dtype="int32") > flat
+        # By anchor and group: an exported file would hold the numbers of all pairs, megabytes, as a constant.
+        first_of_anchor = ops.arange(0, self.num_pairs, self.num_groups, dtype="int32")
+        later = ops.arange(self.num_groups, dtype="int32") > (flat - first_of_anchor)[:, :, None]
+        return ops.reshape(later, (-1, self.num_pairs))
+
     def describe(self, scores, flat):
         """A `Pool` of the pairs `flat [B, N]` (anchor x groups + group) with the given scores."""
         anchors, group = (flat, ops.zeros_like(flat)) if self.num_groups == 1 else _divide(flat, self.num_groups)

@@ -70,15 +70,14 @@ def _pools_result(candidates):
         ops.zeros((candidates.batch,), dtype="int32"),  # how many are kept
         ops.zeros((candidates.batch,), dtype="int32"),  # how many of them have an area in the window
     )
-    numbers = ops.arange(ops.shape(candidates.flat_scores)[1], dtype="int32")
 
     def unfinished(last_score, last_flat, boxes, scores, flat, group, kept, reported):
         wanted = ops.logical_and(reported < candidates.limit, kept < candidates.num_groups * candidates.cap)
         return ops.any(ops.logical_and(last_score > NOT_A_CANDIDATE, wanted))
 
     def body(last_score, last_flat, boxes, scores, flat, group, kept, reported):
-        last_score, last_flat = last_score[:, None], last_flat[:, None]
-        unseen = ops.logical_and(candidates.flat_scores == last_score, numbers > last_flat)
+        last_score = last_score[:, None]
+        unseen = ops.logical_and(candidates.flat_scores == last_score, candidates.later_than(last_flat[:, None]))
         unseen = ops.logical_or(candidates.flat_scores < last_score, unseen)
         pool = candidates.pool(ops.where(unseen, candidates.flat_scores, NOT_A_CANDIDATE))
         meets_kept = _meets_kept(candidates, pool, boxes, group, kept, chunk)

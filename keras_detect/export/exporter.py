@@ -38,8 +38,10 @@ class Runner(abc.ABC):
         batch_size: how many images a call takes; `None`: any number.
         image_size: `(height, width)` of the images it takes; `None`: any size.
         metadata: what the file says about itself, as `export.metadata.model_metadata` wrote it.
+        takes_float: whether images may also be float32 in 0...255, so that a client's resizing need not round them.
     """
 
+    takes_float: bool = False
     batch_size: int | None = None
     image_size: tuple[int, int] | None = None
     metadata: dict[str, Any]
@@ -62,7 +64,7 @@ class Exporter(abc.ABC):
         requires: distributions (as pip names them) that the format needs beyond the package's own.
         precisions: what `precision` may be.
         signatures: what `signature` may be; the first is "default".
-        static_image_size: whether the file's input has a fixed height and width.
+        static_image_size: whether the file's input has a fixed height and width, whatever the model.
     """
 
     suffix: str = ""
@@ -92,6 +94,10 @@ class Exporter(abc.ABC):
         Raises:
             ValueError: not such a file.
         """
+
+    def has_static_size(self, model, options: ExportOptions) -> bool:
+        """Whether the file of this model has an input of a fixed height and width though `options` name none."""
+        return self.static_image_size
 
     def check(self, name: str, options: ExportOptions) -> None:
         """Raises `MissingPackageError` or `ValueError` before any work is done."""

@@ -9,8 +9,9 @@ from keras_detect.transforms.resizers import FixedShapeResizer
 class FittedRunner:
     """Calls a `Runner` with images of any size.
 
-    Where the file's input is the canvas of the model's resizer, an image is resized and padded as the model would;
-    where it is another size, the image is stretched to it. A short batch is filled up.
+    Where the file's input is the canvas of the model's resizer, an image is resized and padded as the model would
+    (rounded to uint8 unless the runner takes floats); where it is another size, the image is stretched to it. A short
+    batch is filled up.
 
     Args:
         runner: a `Runner`.
@@ -34,6 +35,7 @@ class FittedRunner:
         if size is not None and images.shape[1:3] != tuple(size):
             resizer = fitting_resizer(self.resizer, images.shape[1:3], tuple(size))
             resizing = resizer.resizing(*images.shape[1:3])
+            images = images.astype(np.float32) if self.runner.takes_float else images
             images = np.stack([resizer.resize_image(image)[0] for image in images])
         step = self.runner.batch_size or len(images)
         parts = [self._filled(images[start : start + step], step) for start in range(0, len(images), step)]

@@ -27,12 +27,12 @@ def remove_unused(graph_def, kept) -> None:
     """Removes every node that none of the tensors or nodes called `kept` needs, in place."""
     nodes = {node.name: node for node in graph_def.node}
     needed: set[str] = set()
-    waiting = [_node_name(name) for name in kept]
+    waiting = [node_name(name) for name in kept]
     while waiting:
         name = waiting.pop()
         if name not in needed:
             needed.add(name)
-            waiting += [_node_name(source) for source in nodes[name].input]
+            waiting += [node_name(source) for source in nodes[name].input]
     for index in reversed(range(len(graph_def.node))):
         if graph_def.node[index].name not in needed:
             del graph_def.node[index]
@@ -47,13 +47,13 @@ class _Graph:
         self.consumers = dict.fromkeys(self.nodes, 0)
         for node in graph_def.node:
             for name in node.input:
-                self.consumers[_node_name(name)] += 1
+                self.consumers[node_name(name)] += 1
 
     def source(self, name):
         """The node behind an input, through identities."""
-        node = self.nodes[_node_name(name)]
+        node = self.nodes[node_name(name)]
         while node.op == "Identity":
-            node = self.nodes[_node_name(node.input[0])]
+            node = self.nodes[node_name(node.input[0])]
         return node
 
     def constant(self, name):
@@ -81,12 +81,12 @@ def _fold(graph, norm):
         return False
     scale, offset, mean, variance = (value.astype(np.float64) for value in values)
     factor = scale / np.sqrt(variance + norm.attr["epsilon"].f)
-    before = graph.nodes[_node_name(norm.input[0])]
+    before = graph.nodes[node_name(norm.input[0])]
     convolution, bias = before, np.zeros_like(mean)
     if before.op in _ADDITIONS and graph.consumers[before.name] == 1:
         added = graph.constant(before.input[1])
         if added is not None and added.shape == mean.shape:
-            convolution, bias = graph.nodes[_node_name(before.input[0])], added.astype(np.float64)
+            convolution, bias = graph.nodes[node_name(before.input[0])], added.astype(np.float64)
     offset = offset + (bias - mean) * factor
     kernel = graph.constant(convolution.input[1]) if convolution.op in _CONVOLUTIONS else None
     if kernel is None or graph.consumers[convolution.name] != 1:
@@ -116,5 +116,6 @@ def _become(node, op, inputs):
     node.attr["T"].type = kind
 
 
-def _node_name(name):
+def node_name(name: str) -> str:
+    """The node of an input or a tensor: without its number, and without the mark of a control input."""
     return name.lstrip("^").split(":")[0]

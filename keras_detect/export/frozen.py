@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -120,9 +120,29 @@ def _canvases(model):
         return set()
 
 
+class FrozenGraph(NamedTuple):
+    """A TensorFlow graph without variables.
+
+    Attributes:
+        graph_def: `tf.compat.v1.GraphDef`.
+        inputs: names of tensors.
+        outputs: `{name: name of the tensor}`.
+        shapes: `{name: static shape of the output}`.
+    """
+
+    graph_def: Any
+    inputs: list[str]
+    outputs: dict[str, str]
+    shapes: dict[str, Any]
+
+
 def frozen_function(traced, specs):
     """A concrete function with variables as one without, batch norm folded; inputs and outputs keep their names."""
-    import tensorflow as tf
+    return function_of(frozen_graph(traced), specs)
+
+
+def frozen_graph(traced) -> FrozenGraph:
+    """The `FrozenGraph` of a concrete function whose outputs are a dict, batch norm folded."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     constant = convert_variables_to_constants_v2(traced, lower_control_flow=False)
@@ -132,18 +152,25 @@ def frozen_function(traced, specs):
     graph_def = constant_folded(constant.graph.as_graph_def(), inputs, list(outputs.values()))
     fold_batch_norm(graph_def)
     remove_unused(graph_def, [*inputs, *outputs.values()])
-    register_functions(graph_def)
+    return FrozenGraph(graph_def, inputs, outputs, {name: traced.structured_outputs[name].shape for name in outputs})
+
+
+def function_of(graph: FrozenGraph, specs):
+    """A concrete function of a graph; `specs` are `TensorSpec`s of its inputs, with names."""
+    import tensorflow as tf
+
+    register_functions(graph.graph_def)
 
     def run(*tensors):
         found = tf.graph_util.import_graph_def(
-            graph_def,
-            input_map=dict(zip(inputs, tensors, strict=True)),
-            return_elements=list(outputs.values()),
+            graph.graph_def,
+            input_map=dict(zip(graph.inputs, tensors, strict=True)),
+            return_elements=list(graph.outputs.values()),
             name="detector",
         )
-        for name, tensor in zip(outputs, found, strict=True):
-            tensor.set_shape(traced.structured_outputs[name].shape)
-        return dict(zip(outputs, found, strict=True))
+        for name, tensor in zip(graph.outputs, found, strict=True):
+            tensor.set_shape(graph.shapes[name])
+        return dict(zip(graph.outputs, found, strict=True))
 
     return tf.function(run, input_signature=list(specs), autograph=False).get_concrete_function()
 

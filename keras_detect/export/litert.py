@@ -25,7 +25,8 @@ _MEAN = _STD = 127.5  # of pixels scaled to -1...1
 class LiteRTExporter(Exporter):
     """A file for LiteRT's stock interpreter, without TensorFlow's operators.
 
-    The signature "default" takes uint8 pixels and gives what `predict` gives, by built-in operators alone.
+    The signature "default" takes uint8 pixels and gives what `predict` gives, by built-in operators alone. Where the
+    model's resizer is a `FixedShapeResizer`, its input has the size of the canvas and can be resized to any other.
     "tf_od_api" is upstream's contract: float32 pixels scaled to -1...1; boxes that are not clipped, classes from 0 (as
     float32), scores and their number, by the operator TFLite_Detection_PostProcess, with metadata for MediaPipe Tasks.
     "tf_od_api_uint8" and "tf_od_api_int8" are the same with an integer input, for int8 files.
@@ -52,16 +53,18 @@ class LiteRTExporter(Exporter):
                 f"precision={options.precision!r}. Pass precision='int8', or signature='{_UPSTREAMS}'."
             )
 
+    def has_static_size(self, model, options: ExportOptions) -> bool:
+        return options.signature != "default" or not pieces.resizes_any_size(model.resizer)
+
     def write(self, frozen, path: pathlib.Path, options: ExportOptions) -> dict[str, Any]:
         _check_stages(frozen.model, options)
         network = pieces.network_of(frozen)
-        quantized = pieces.network_graph(
+        quantized, facts = pieces.network_graph(
             network,
             options.precision,
             lambda: pieces.calibration_batches(frozen, options.representative),
             _input_type(options),
         )
-        facts = pieces.network_facts(quantized, options.precision)
         if options.signature == "default":
             content = _default_file(frozen, network, quantized)
         else:
@@ -79,21 +82,27 @@ class LiteRTRunner(Runner):
     def __init__(self, path):
         self.metadata = json.loads(_entry(path, METADATA_NAME))
         # with two threads, the kernel of upstream's operator forgets classes (LiteRT 2.3, TensorFlow 2.21)
-        threads = os.cpu_count() if self.metadata["signature"] == "default" else 1
+        self.takes_float = self.metadata["signature"] != "default"
+        threads = 1 if self.takes_float else os.cpu_count()
         self._interpreter = interpreter_class()(model_path=os.fspath(path), num_threads=threads)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]
         self._outputs = self._interpreter.get_output_details()
-        self.batch_size, *size, _ = (int(side) for side in self._input["shape"])
-        self.image_size = tuple(size)
+        self._shape = tuple(self._input["shape"])
+        self.batch_size = int(self._input["shape"][0])
+        size = tuple(int(side) for side in self._input["shape_signature"][1:3])
+        self.image_size = None if -1 in size else size
 
     def __call__(self, images):
-        upstreams = self.metadata["signature"] != "default"
-        given = self._quantized((images.astype(np.float32) - _MEAN) / _STD) if upstreams else images
+        given = self._quantized((images.astype(np.float32) - _MEAN) / _STD) if self.takes_float else images
+        if given.shape != self._shape:
+            self._interpreter.resize_tensor_input(self._input["index"], given.shape)
+            self._interpreter.allocate_tensors()
+            self._shape = given.shape
         self._interpreter.set_tensor(self._input["index"], given)
         self._interpreter.invoke()
         found = [self._interpreter.get_tensor(output["index"]) for output in self._outputs]
-        if upstreams:
+        if self.takes_float:
             return litert_postprocess.as_detections(*found)
         return {output["name"]: value for output, value in zip(self._outputs, found, strict=True)}
 

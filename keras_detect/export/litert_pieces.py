@@ -14,9 +14,12 @@ import numpy as np
 from keras_detect import schema
 from keras_detect.export.errors import ExportError
 from keras_detect.export.fitted import fitting_resizer
+from keras_detect.export.frozen import canvas_of
 from keras_detect.export.litert_graph import FLOAT32, SIGNATURE, LiteRTGraph
+from keras_detect.export.litert_heads import split_before_heads
 from keras_detect.kernels import dispatch
 from keras_detect.messages import one_line
+from keras_detect.transforms.resizers import FixedShapeResizer
 
 CALIBRATION_IMAGES = 128
 _PIXELS = np.linspace(0.0, 255.0, 48, dtype=np.float32).reshape(1, 4, 4, 3)
@@ -55,7 +58,7 @@ def network_of(frozen) -> Network:
     """The `Network` of a `FrozenDetector`."""
     import tensorflow as tf
 
-    model, pixels = frozen.model, np.zeros((frozen.batch_size, *frozen.image_size, 3), np.float32)
+    model, pixels = frozen.model, np.zeros((frozen.batch_size, *_given_size(frozen), 3), np.float32)
     inputs = model.preprocess(pixels)
     shapes = np.asarray(inputs[schema.TRUE_IMAGE_SHAPES])
 
@@ -71,11 +74,20 @@ def network_of(frozen) -> Network:
     return Network(function, constants, shapes, outputs)
 
 
+def resizes_any_size(resizer) -> bool:
+    """Whether LiteRT has an operator that brings images of any size to the canvas of this resizer."""
+    return isinstance(resizer, FixedShapeResizer) and resizer.method == "bilinear"
+
+
 def pixels_graph(frozen) -> LiteRTGraph:
     """uint8 pixels to what the network takes."""
     preprocess = frozen.model.preprocess
     function = trace(lambda images: {schema.IMAGES: preprocess(images)[schema.IMAGES]}, frozen.images_spec("uint8"))
-    return LiteRTGraph(converted(function))
+    graph = LiteRTGraph(converted(function))
+    # of an input of any size, the shape that it has until a client resizes it
+    shape = (frozen.batch_size, *_given_size(frozen), 3)
+    graph.main.tensors[graph.inputs[schema.IMAGES]].shape = np.asarray(shape, np.int32)
+    return graph
 
 
 def scaled_graph(frozen) -> LiteRTGraph | None:
@@ -92,18 +104,21 @@ def scaled_graph(frozen) -> LiteRTGraph | None:
     return LiteRTGraph(converted(function))
 
 
-def network_graph(network: Network, precision: str, images: Callable[[], Iterator[Any]], input_type: str):
-    """The network in a precision.
+def network_graph(
+    network: Network, precision: str, images: Callable[[], Iterator[Any]], input_type: str
+) -> tuple[LiteRTGraph, dict[str, Any]]:
+    """The network in a precision, and facts for the report.
 
     Args:
         network: a `Network`.
-        precision: "float32", "float16", "dynamic" or "int8".
+        precision: "float32", "float16", "dynamic" or "int8", which leaves the last convolutions of the heads float32.
         images: for int8: preprocessed batches, which set the ranges.
         input_type: "float32"; for int8 also "uint8" or "int8".
     """
     import tensorflow as tf
 
     settings: dict[str, Any] = {}
+    body, heads = network.function, None
     if precision != "float32":
         settings["optimizations"] = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
@@ -112,7 +127,13 @@ def network_graph(network: Network, precision: str, images: Callable[[], Iterato
         settings["representative_dataset"] = lambda: ([batch] for batch in images())
         settings["operators"] = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
         settings["inference_input_type"] = tf.as_dtype(input_type)
-    return LiteRTGraph(converted(network.function, **settings))
+        body, heads = split_before_heads(network.function) or (body, heads)
+    graph = LiteRTGraph(converted(body, **settings))
+    facts = _integer_facts(graph) if precision == "int8" else {}
+    if heads is not None:
+        graph.append(LiteRTGraph(converted(heads)))
+        facts["in float32"] = "the last convolutions of the heads, decoding and suppression"
+    return graph, facts
 
 
 def detections_graph(frozen, network: Network) -> LiteRTGraph:
@@ -132,16 +153,15 @@ def calibration_batches(frozen, representative) -> Iterator[np.ndarray]:
     preprocess = trace(
         lambda images: {schema.IMAGES: frozen.model.preprocess(images)[schema.IMAGES]}, frozen.images_spec("uint8")
     )
-    for pixels in representative.pixels(CALIBRATION_IMAGES):
-        image = fitting_resizer(frozen.model.resizer, pixels.shape[:2], frozen.image_size).resize_image(pixels)[0]
+    for image in representative.pixels(CALIBRATION_IMAGES):
+        if frozen.image_size is not None:
+            image = fitting_resizer(frozen.model.resizer, image.shape[:2], frozen.image_size).resize_image(image)[0]
         batch = np.broadcast_to(image, (frozen.batch_size, *image.shape))
         yield preprocess(tf.constant(batch, tf.uint8))[schema.IMAGES]
 
 
-def network_facts(graph: LiteRTGraph, precision: str) -> dict[str, Any]:
-    """For int8: how many operators of the network are computed in integers, and which are not."""
-    if precision != "int8":
-        return {}
+def _integer_facts(graph):
+    """How many operators of a quantised graph are computed in integers, and which are not."""
     types = [tensor.type for tensor in graph.main.tensors]
     counted = [
         (name, any(types[number] == FLOAT32 for number in operator.outputs))
@@ -151,6 +171,11 @@ def network_facts(graph: LiteRTGraph, precision: str) -> dict[str, Any]:
     left = sorted({name for name, is_float in counted if is_float})
     whole = f"{sum(not is_float for _, is_float in counted)} of {len(counted)} operators of the network"
     return {"in integers": whole + (f" (not: {', '.join(left)})" if left else "")}
+
+
+def _given_size(frozen):
+    """The size of the input, or of the canvas where the input can have any."""
+    return frozen.image_size or canvas_of(frozen.model)
 
 
 def trace(forward: Callable[..., dict[str, Any]], *specs) -> Any:
@@ -164,7 +189,7 @@ def trace(forward: Callable[..., dict[str, Any]], *specs) -> Any:
     """
     import tensorflow as tf
 
-    with dispatch.portable_kernels():
+    with dispatch.portable_kernels(), dispatch.never_compiled():
         return tf.function(forward, input_signature=list(specs), autograph=False).get_concrete_function()
 
 

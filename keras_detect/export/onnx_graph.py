@@ -11,6 +11,7 @@ from keras_detect.boxes.nms_candidates import replaced_scheme
 from keras_detect.export import onnx_functions
 from keras_detect.export.errors import ExportError
 from keras_detect.export.onnx_functions import DOMAIN, OPSET
+from keras_detect.kernels import dispatch
 
 _MARK = "keras_detect_suppress"  # in the name of the node that stands for it in TensorFlow's graph
 _POOL_SIZE = 1024
@@ -28,7 +29,7 @@ def to_onnx(frozen, forward, spec):
     Raises:
         ExportError: an operation that tf2onnx does not convert.
     """
-    with replaced_scheme("greedy", _greedy), replaced_scheme("soft", _refused):
+    with dispatch.never_compiled(), replaced_scheme("greedy", _greedy), replaced_scheme("soft", _refused):
         function = frozen.trace(forward, spec)
     model = _converted(function)
     _require_standard(model)

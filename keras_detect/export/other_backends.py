@@ -1,6 +1,7 @@
 """Export of a model that lives under JAX or torch: a process of its own loads its `.keras` file under TensorFlow."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -13,7 +14,7 @@ from typing import Any
 import keras
 
 from keras_detect import files
-from keras_detect.export.errors import ExportError
+from keras_detect.export.errors import ExportError, MissingPackageError
 from keras_detect.export.report import ExportReport
 from keras_detect.messages import one_line
 from keras_detect.registry import PACKAGE
@@ -26,7 +27,14 @@ def export_in_tensorflow(model, path, name, options, representative_data, refere
 
     Raises:
         ExportError: what the process raised, or that it ended without an answer.
+        MissingPackageError: TensorFlow is not installed.
     """
+    if importlib.util.find_spec("tensorflow") is None:
+        raise MissingPackageError(
+            f"A model under {keras.backend.backend()} is exported by a second process under TensorFlow. Expected: "
+            "tensorflow in this environment. Received: it is not installed. Run pip install tensorflow, or save the "
+            "model (model.save) and run keras-detect export on the file where TensorFlow is installed."
+        )
     with tempfile.TemporaryDirectory(prefix="keras_detect_export_") as folder:
         work = pathlib.Path(folder)
         model.save(work / _MODEL, include_optimizer=False)

@@ -20,6 +20,7 @@ class ExportReport:
         missing: how many one side reports and the other does not.
         box_difference: the largest of the matched ones, in shares of the image's side.
         score_difference: the largest of the matched ones.
+        swapped: how many have an overlapping rival of the same class and score in their place.
         tolerance: of both; `None` where differences are reported only (int8).
         megabytes: size of all its files.
         milliseconds: median of a call with `batch_size` images.
@@ -43,6 +44,7 @@ class ExportReport:
     missing: int
     box_difference: float
     score_difference: float
+    swapped: int
     tolerance: float | None
     megabytes: float
     milliseconds: float
@@ -62,7 +64,8 @@ class ExportReport:
             "input": f"{'any number of' if self.batch_size is None else self.batch_size} images, size {size}",
             "route": self.route,
             "compared": f"{self.matched} of {self.detections} detections in {self.images} images equal those of "
-            f"predict, {self.missing} missing",
+            f"predict, {self.missing} missing"
+            + (f", {self.swapped} swapped with a rival of the same score" if self.swapped else ""),
             "boxes": f"differ by at most {self.box_difference:.1e} of the image's side{allowed}",
             "scores": f"differ by at most {self.score_difference:.1e}{allowed}",
             "size": f"{self.megabytes:.1f} MB",

@@ -86,7 +86,7 @@ def export_model(
     exporter.check(name, options)
     _check_place(exporter, path)
     require_finite(model)
-    size = input_size(model, options, exporter.static_image_size)
+    size = input_size(model, options, exporter.has_static_size(model, options))
     reference = verification.reference_of(model, images, size, batch_size)
     if keras.backend.backend() == "tensorflow":
         report = write_and_compare(exporter, name, model, path, options, reference)
@@ -140,7 +140,7 @@ def write_and_compare(exporter, name, model, path, options, reference) -> Export
         options: `ExportOptions`, checked.
         reference: `verification.Reference`.
     """
-    frozen = FrozenDetector(model, options, exporter.static_image_size)
+    frozen = FrozenDetector(model, options, exporter.has_static_size(model, options))
     with _replacing(exporter, path) as part:
         facts = exporter.write(frozen, part, options)
         runner = exporter.open(part)
@@ -182,7 +182,8 @@ def _check_comparison(compared, tolerance, name, path):
         raise ExportError(
             f"The {name} file does not detect what predict detects, and was not kept. Expected: the same detections, "
             f"boxes and scores within {tolerance:g}. Received: {compared.matched} of {compared.detections} equal, "
-            f"{compared.missing} of one side without a partner. Nothing was written to {path}."
+            f"{compared.missing} of one side without a partner, {compared.swapped} with a rival of the same score in "
+            f"their place. Nothing was written to {path}."
         )
 
 

@@ -122,7 +122,11 @@ def _row(model, runtime, precision, measure, reference, representative_data, ima
     compared = verification.NOTHING
     for single, expected in zip(measure.singles, reference, strict=True):
         compared += verification.compare(
-            expected, built[0].predict_on_batch(single), 1e-3, verification.score_threshold_of(model)
+            expected,
+            built[0].predict_on_batch(single),
+            1e-3,
+            verification.score_threshold_of(model),
+            verification.iou_threshold_of(model),
         )
     return BenchmarkRow(
         runtime=runtime,

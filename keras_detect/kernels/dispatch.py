@@ -10,6 +10,7 @@ import contextvars
 import keras
 
 _portable = contextvars.ContextVar("keras_detect_portable_kernels", default=False)
+_never_compiled = contextvars.ContextVar("keras_detect_never_compiled", default=False)
 
 
 @contextlib.contextmanager
@@ -23,6 +24,21 @@ def portable_kernels():
         yield
     finally:
         _portable.reset(token)
+
+
+@contextlib.contextmanager
+def never_compiled():
+    """Within this context a function is traced for another runtime: XLA, whose kernels differ, will not compile it."""
+    token = _never_compiled.set(True)
+    try:
+        yield
+    finally:
+        _never_compiled.reset(token)
+
+
+def may_be_compiled():
+    """Whether XLA may compile what is traced; `never_compiled` says otherwise."""
+    return not _never_compiled.get()
 
 
 def running(backend):

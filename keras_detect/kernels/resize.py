@@ -218,9 +218,12 @@ def _has_tf_resize(method, kernel):
     """Whether `tf_resize` may be in a model's graph: TensorFlow runs it and XLA compiles it to the same numbers.
 
     XLA's (TensorFlow 2.21) legacy bilinear kernel is wrong when it shrinks, and it has none for bicubic and area.
+    ONNX and LiteRT have operators for every bilinear kernel.
     """
+    if not dispatch.running("tensorflow"):
+        return False
     compiles = method == "nearest" or (method, kernel) == ("bilinear", "half_pixel")
-    return compiles and dispatch.running("tensorflow")
+    return compiles or (method == "bilinear" and not dispatch.may_be_compiled())
 
 
 def tf_resize(images, size, method, kernel):

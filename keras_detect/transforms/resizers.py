@@ -256,6 +256,10 @@ class FixedShapeResizer(ImageResizer):
     def _true_size(self, xp, height, width):
         return height * 0.0 + float(self.height), width * 0.0 + float(self.width)
 
+    def _resizing_of_all(self, height, width):
+        size = (self.height, self.width)  # ints, even for a height and width known at run time
+        return self._resizing(ops, (height, width), size, size)
+
     def _common_canvas(self, height, width):
         return self.height, self.width
 

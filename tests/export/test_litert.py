@@ -12,7 +12,7 @@ from PIL import Image
 from keras_detect import DetectionModel, export, schema
 from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.data.dataset import DetectionDataset
-from keras_detect.export import litert_graph, litert_postprocess
+from keras_detect.export import frozen, litert_graph, litert_heads, litert_pieces, litert_postprocess, verification
 from keras_detect.export.litert import interpreter_class
 from tests import goldens, tiny
 
@@ -92,9 +92,20 @@ def test_the_file_holds_classes_and_metadata(model, default_file):
     runner = export.open_exported(path)
     assert runner.metadata["class_names"] == NAMES
     assert runner.metadata["weights_digest"] == export.weights_digest(model)
-    assert (runner.batch_size, runner.image_size) == (1, (64, 64))
+    assert (runner.batch_size, runner.image_size) == (1, None)
+    assert tuple(interpreter_class()(model_path=str(path)).get_input_details()[0]["shape"]) == (1, 64, 64, 3)
     with zipfile.ZipFile(path) as archive:
         assert archive.read("labels.txt").decode().splitlines() == NAMES
+
+
+def test_the_file_resizes_images_of_any_size_as_the_model_does(model, default_file):
+    runner = export.open_exported(default_file[0])
+    for height, width in ((48, 90), (64, 64), (130, 70)):
+        image = np.asarray(Image.fromarray(photos(1)[0]).resize((width, height), Image.Resampling.BICUBIC))[None]
+        expected, found = model.predict_on_batch(image), runner(image)
+        np.testing.assert_allclose(found[schema.SCORES], expected[schema.SCORES], atol=1e-5)
+        compared = verification.compare(expected, found, 1e-4)
+        assert (compared.missing, compared.matched) == (0, compared.detections)
 
 
 def test_upstreams_clients_run_unchanged(model, upstreams_file):
@@ -181,7 +192,8 @@ def test_int8_quantises_the_network_alone_and_tells_what_it_costs(model, folder)
     options = {"precision": "int8", "representative_data": data, "images": photos(2), "verbose": 0}
     report = export.export_model(model, path, signature="tf_od_api_uint8", **options)
     whole = report.details["in integers"]
-    assert whole.startswith(f"{whole.split(' of ')[1].split()[0]} of ")  # every operator of the network
+    assert whole.startswith(f"{whole.split(' of ')[1].split()[0]} of ")  # every operator before the last convolutions
+    assert "last convolutions" in report.details["in float32"]
     before, after = report.average_precision["predict"], report.average_precision["file"]
     assert before > 0.3
     assert abs(after - before) < 0.2
@@ -194,6 +206,45 @@ def test_int8_quantises_the_network_alone_and_tells_what_it_costs(model, folder)
         if b"convolution" in tensor.name and tensor.quantization is not None and tensor.quantization.scale is not None
     ]
     assert any(len(tensor.quantization.scale) > 1 for tensor in kernels)  # per channel
+
+
+def test_the_last_convolutions_are_a_piece_of_their_own(model):
+    import tensorflow as tf
+
+    network = litert_pieces.network_of(frozen.FrozenDetector(model, export.ExportOptions()))
+    body, heads = litert_heads.split_before_heads(network.function)
+    images = tf.constant(np.stack(photos(1)), tf.float32) / 127.5 - 1.0
+    features = body(images)
+    expected, found = network.function(images), heads(**features)
+    assert set(found) == {schema.BOX_ENCODINGS, schema.CLASS_LOGITS}
+    for name, value in found.items():
+        np.testing.assert_allclose(value, expected[name], atol=1e-5)
+
+    def convolutions(function):
+        return sum(node.op == "Conv2D" for node in function.graph.as_graph_def().node)
+
+    assert convolutions(heads) == 2 * len(features)
+    assert convolutions(heads) + convolutions(body) == convolutions(network.function)
+    bypass = tf.function(lambda x: {"y": tf.reduce_sum(x)}, input_signature=[tf.TensorSpec((1, 8, 8, 3), tf.float32)])
+    assert litert_heads.split_before_heads(bypass.get_concrete_function()) is None
+
+
+@pytest.mark.parametrize(
+    ("neck", "signature"),
+    [
+        ("fpn", "default"),
+        pytest.param("fpn", "tf_od_api", marks=pytest.mark.slow),
+        pytest.param("bifpn", "default", marks=pytest.mark.slow),
+    ],
+)
+def test_pyramids(neck, signature, folder):
+    """RetinaNet and EfficientDet."""
+    pyramid = spread(tiny.tiny_ssd(neck=neck))
+    nms = dataclasses.replace(pyramid.final_suppression, score_threshold=0.0)  # not trained: all scores are low
+    pyramid = pyramid.with_parts(postprocessor=dataclasses.replace(pyramid.postprocessor, nms=nms))
+    report = export.export_model(pyramid, folder / f"{neck}.tflite", signature=signature, images=photos(2), verbose=0)
+    assert report.missing == 0 and report.matched > 0.95 * report.detections > 50
+    assert max(report.box_difference, report.score_difference) < 1e-4
 
 
 def test_any_image_size_and_several_images(model, folder):

@@ -16,6 +16,7 @@ from keras_detect.export.representative import RepresentativeImages
 from keras_detect.export.verification import predicted
 from keras_detect.kernels import roi
 from keras_detect.meta_architectures.detection_model import DetectionModel
+from keras_detect.transforms.resizers import FixedShapeResizer
 from tests.export.answers import CLASS_NAMES, assert_equal
 from tests.tiny import tiny_batch, tiny_faster_rcnn, tiny_ssd
 
@@ -61,6 +62,17 @@ def test_batches_of_any_number_get_the_answers_of_predict(ssd, ssd_file):
     for count in (1, 3):
         images = tiny_batch(count, seed=count)[0]
         assert_equal(predicted(ssd, images), runner(images))
+
+
+def test_upstreams_sampling_is_one_operator_and_answers_as_predict(tmp_path):
+    model = tiny_ssd(resizer=FixedShapeResizer(height=64, width=64, kernel="legacy"))
+    image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    report = model.export(tmp_path / "legacy.onnx", images=[image, image[:, :40]], verbose=0)
+    assert report.missing == 0 and report.score_difference < 1e-5
+    resizing = [node.op_type for node in onnx.load(tmp_path / "legacy.onnx").graph.node]
+    assert resizing.count("Resize") == 1
+    assert resizing.index("Resize") < resizing.index("Conv")
+    assert "Gather" not in resizing[: resizing.index("Conv")]
 
 
 def test_opencv_detects_the_same(ssd, ssd_file):

@@ -1,5 +1,7 @@
 """A model under JAX or torch is exported by a second process, which says so, and answers like the model here."""
 
+import importlib.util
+
 import keras
 import numpy as np
 import pytest
@@ -31,6 +33,24 @@ def test_its_errors_arrive_here(tmp_path, monkeypatch):
     with pytest.raises(export.ExportError, match="does not detect what predict detects"):
         model.export(tmp_path / "wrong", images=[image()], verbose=0)
     assert not (tmp_path / "wrong").exists()
+
+
+def test_a_missing_tensorflow_is_named_with_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(export.MissingPackageError, match=r"tensorflow in this environment.*pip install tensorflow"):
+        tiny.tiny_ssd().export(tmp_path / "exported", images=[image()], verbose=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx", ".xml"])
+def test_every_format_answers_as_the_model_here(suffix, tmp_path):
+    if suffix != ".tflite":
+        pytest.importorskip("tf2onnx", reason="pip install 'keras-detect[export]' brings it")
+    model = tiny.tiny_ssd(class_names=["cat", "dog", "owl"])
+    report = model.export(tmp_path / f"exported{suffix}", images=[image()], verbose=0)
+    assert report.route == f"{goldens.BACKEND} -> .keras -> tensorflow"
+    assert (report.matched, report.missing) == (report.detections, 0)
+    assert max(report.box_difference, report.score_difference) < 1e-4
 
 
 def _shifted(right):

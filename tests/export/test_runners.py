@@ -1,5 +1,6 @@
 """Images of any size through a file of one size, representative images, AP: without a model."""
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,17 +13,19 @@ from keras_detect.export.errors import require_packages
 from keras_detect.export.fitted import FittedRunner
 from keras_detect.export.representative import RepresentativeImages
 from keras_detect.export.saved_model import SavedModelExporter
-from keras_detect.transforms.resizers import KeepAspectRatioResizer
+from keras_detect.transforms.resizers import FixedShapeResizer, KeepAspectRatioResizer
 
 
 class Bright(Runner):
     """Finds one object: the box around the pixels that are not 0."""
 
     def __init__(self, image_size=None, batch_size=None):
-        self.image_size, self.batch_size, self.metadata, self.shapes = image_size, batch_size, {}, []
+        self.image_size, self.batch_size, self.metadata = image_size, batch_size, {}
+        self.shapes, self.dtypes = [], []
 
     def __call__(self, images):
         self.shapes.append(images.shape)
+        self.dtypes.append(images.dtype)
         boxes = []
         for image in images:
             rows, columns = (np.flatnonzero(image.max(axis=(axis, 2)) > 60) for axis in (1, 0))
@@ -57,6 +60,27 @@ def test_the_canvas_of_the_resizer_is_padded_and_taken_back():
     assert runner.shapes == [(2, 64, 64, 3)] * 2  # the short batch is filled up
     assert len(found[schema.BOXES]) == 3
     np.testing.assert_allclose(found[schema.BOXES][:, 0], [[0.25, 0.5, 0.5, 0.75]] * 3, atol=0.05)
+
+
+def test_a_runner_that_takes_floats_gets_what_the_model_would_see():
+    seen = []
+
+    class Floats(Bright):
+        takes_float = True
+
+        def __call__(self, images):
+            seen.append(images)
+            return super().__call__(images)
+
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    resizer = FixedShapeResizer(height=32, width=32, kernel="legacy")
+    FittedRunner(Floats((32, 32)), resizer)(image[None])
+    expected = keras.ops.convert_to_numpy(resizer(image[None].astype(np.float32))[0])
+    assert np.abs(expected - np.rint(expected)).max() > 0.4
+    np.testing.assert_allclose(seen[0], expected, atol=1e-4)
+    rounded = Bright((32, 32))
+    FittedRunner(rounded, resizer)(image[None])
+    assert rounded.dtypes == [np.uint8]
 
 
 def test_average_precision_of_a_runner():
