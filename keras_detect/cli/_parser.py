@@ -56,8 +56,8 @@ def choice(*names):
     return check
 
 
-def image_size(option_values):
-    """The value of `--image_size`, one side or height and width, in the form library functions expect.
+def image_size(option_values, name="--image_size"):
+    """The value of `--image_size` (or of the option `name`) in the form library functions expect: a side, or both.
 
     Raises:
         ValueError: more than two numbers.
@@ -65,7 +65,7 @@ def image_size(option_values):
     if option_values is None:
         return None
     if len(option_values) > 2:
-        raise ValueError(f"--image_size expects one side, or height and width. Received {len(option_values)} numbers.")
+        raise ValueError(f"{name} expects one side, or height and width. Received {len(option_values)} numbers.")
     return option_values[0] if len(option_values) == 1 else tuple(option_values)
 
 

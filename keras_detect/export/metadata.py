@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 METADATA_NAME = "detector.json"  # of the entry or file that holds it
+RESIZER, SUPPRESSION = "resizer", "final_suppression"  # entries of it: parts, as Keras serialises them
 
 
 def weights_digest(model) -> str:
@@ -36,4 +37,6 @@ def model_metadata(model, options, image_size) -> dict[str, Any]:
         "signature": options.signature,
         "batch_size": options.batch_size,
         "image_size": None if image_size is None else list(image_size),
+        RESIZER: keras.saving.serialize_keras_object(model.resizer),
+        SUPPRESSION: keras.saving.serialize_keras_object(getattr(model, "final_suppression", None)),
     }

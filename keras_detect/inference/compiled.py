@@ -1,9 +1,10 @@
 """A detector frozen for speed, behind one interface: TensorFlow, ONNX Runtime, LiteRT or OpenVINO."""
 
+import os
 import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -13,13 +14,16 @@ from keras_detect.data.image import as_uint8
 from keras_detect.export.exporter import ExportOptions, Runner
 from keras_detect.export.fitted import FittedRunner
 from keras_detect.export.frozen import FrozenDetector, has_one_canvas
+from keras_detect.export.metadata import RESIZER, SUPPRESSION
 from keras_detect.export.report import ExportReport
-from keras_detect.export.run import export_model, open_exported
+from keras_detect.export.run import export_model, format_of, open_exported
 from keras_detect.inference.detections import Detections, detections_of
 from keras_detect.inference.images import ImageLike, pixels_of
 from keras_detect.inference.tiles import Tiling, detect_tiles
+from keras_detect.messages import one_line
 from keras_detect.meta_architectures.detection import threshold_of
-from keras_detect.registry import EXPORTERS, unknown_name
+from keras_detect.meta_architectures.detection_model import DetectionModel
+from keras_detect.registry import EXPORTERS, deserialize, unknown_name
 
 #: runtime -> the format whose file it runs
 RUNTIMES = {"tensorflow": "saved_model", "onnxruntime": "onnx", "litert": "litert", "openvino": "openvino"}
@@ -77,8 +81,71 @@ def compile(
     return CompiledDetector(model, open_exported(path, name), runtime, precision, report, folder)
 
 
+def open_detector(path: str | os.PathLike, format: str | None = None) -> "CompiledDetector":
+    """Opens an exported file for detection, without the model: what `compile` returns, from a file.
+
+    Args:
+        path: a `.tflite`, `.onnx` or OpenVINO (`.xml`) file, or the folder of a SavedModel, that `model.export` wrote.
+        format: a name of `export_formats()`; `None`: by the suffix of `path`.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        MissingPackageError: the format's packages are not installed.
+        ValueError: not such a file, or one that something else than this package has written.
+    """
+    runner = open_exported(path, format)
+    metadata = runner.metadata
+    if RESIZER not in metadata:
+        raise ValueError(
+            f"{path} does not say how its detector resizes images: keras_detect's export has not written it. Export "
+            "the model again: model.export(path), or keras-detect export."
+        )
+    name = format_of(pathlib.Path(path), format)
+    try:
+        parts = [deserialize(metadata[key]) for key in (RESIZER, SUPPRESSION)]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} holds a part that this process does not know. Import the module that defines it. Received: "
+            f"{one_line(error, 200)}"
+        ) from None
+    model = _OpenedModel(metadata["class_names"], metadata["score_threshold"], *parts)
+    runtime = next((runtime for runtime, known in RUNTIMES.items() if known == name), name)
+    return CompiledDetector(model, runner, runtime, metadata["precision"])
+
+
+def load_detector(source: str | os.PathLike) -> Any:
+    """A detector to detect with, from any file that holds one.
+
+    Args:
+        source: what `open_detector` opens; or what `DetectionModel.from_preset` takes, a `.keras` file, or the name,
+            folder or address of a preset.
+
+    Returns:
+        `CompiledDetector`, or `DetectionModel`. Both have `detect`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an unknown name, or a file that holds no detector; `MissingPackageError` where its packages are not
+            installed.
+    """
+    path = pathlib.Path(source).expanduser()
+    suffixes = {EXPORTERS.get(name).suffix for name in EXPORTERS.names()} - {""}
+    if path.suffix in suffixes or ((path / "saved_model.pb").is_file() and not (path / "config.json").is_file()):
+        return open_detector(path)
+    return DetectionModel.from_preset(source)
+
+
+class _OpenedModel(NamedTuple):
+    """What detection needs to know of the model in a file."""
+
+    class_names: tuple[str, ...] | None
+    score_threshold: float | None
+    resizer: Any
+    final_suppression: Any
+
+
 class CompiledDetector:
-    """A frozen detector; `compile` makes it.
+    """A frozen detector; `compile` and `open_detector` make it.
 
     Attributes:
         runtime: its name.
@@ -87,7 +154,8 @@ class CompiledDetector:
         class_names: of the model.
         score_threshold: of the model: what `detect` leaves out unless it is told otherwise.
         final_suppression: of the model, which merges the detections of tiles; `None` if it has none.
-        report: `ExportReport` of the runtime's file; `None` for TensorFlow, which needs no file.
+        report: `ExportReport` of the runtime's file; `None` for TensorFlow, which needs no file, and for one that
+            `open_detector` has opened.
     """
 
     def __init__(
@@ -146,27 +214,43 @@ class CompiledDetector:
 
         Neighbours in a list, and tiles, that have one size share a call of at most `batch_size` images.
         """
-        threshold = threshold_of(self, score_threshold)
         several = isinstance(images, list | tuple)
         given: Iterable[Any] = images if several else [images]  # type: ignore[assignment]
-        pixels = (as_uint8(pixels_of(image, max_pixels)) for image in given)
-        if tile is None:
-            found = self._stream(pixels, threshold, batch_size)
-        else:
-            tiling = Tiling.checked(tile, overlap, whole_image)
-            found = detect_tiles(
-                self, pixels, tiling, threshold, lambda parts: self._stream(parts, threshold, batch_size)
-            )
+        found = self.detect_each(
+            given, score_threshold, batch_size, max_pixels, tile=tile, overlap=overlap, whole_image=whole_image
+        )
         return list(found) if several else next(found)
+
+    def detect_each(
+        self,
+        images: Iterable[ImageLike],
+        score_threshold: float | None = None,
+        batch_size: int = 8,
+        max_pixels: int | None = None,
+        *,
+        tile: int | tuple[int, int] | None = None,
+        overlap: float = 0.2,
+        whole_image: bool = True,
+    ) -> Iterator[Detections]:
+        """The detections of each image in turn; any iterable will do, also an endless one. See `detect`."""
+        threshold = threshold_of(self, score_threshold)
+        pixels = (as_uint8(pixels_of(image, max_pixels)) for image in images)
+        if tile is None:
+            return self._stream(pixels, threshold, batch_size)
+        tiling = Tiling.checked(tile, overlap, whole_image)
+        return detect_tiles(self, pixels, tiling, threshold, lambda parts: self._stream(parts, threshold, batch_size))
 
     def _stream(self, images, threshold, batch_size) -> Iterator[Detections]:
         """The detections of each array of pixels in turn."""
         waiting = list[np.ndarray]()
         for pixels in images:
-            if waiting and (waiting[0].shape != pixels.shape or len(waiting) == batch_size):
+            if waiting and waiting[0].shape != pixels.shape:
                 yield from self._results(waiting, threshold)
                 waiting = []
             waiting.append(pixels)
+            if len(waiting) >= batch_size:
+                yield from self._results(waiting, threshold)
+                waiting = []
         if waiting:
             yield from self._results(waiting, threshold)
 

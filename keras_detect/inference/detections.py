@@ -1,12 +1,16 @@
 """What `detect` returns for one image."""
 
+import importlib
 from typing import Any
 
 import numpy as np
 
 from keras_detect import schema
+from keras_detect.export.errors import MissingPackageError
+from keras_detect.kernels import resize
 
 CLASS_NAMES = "class_names"
+_PLACED = (schema.BOXES, schema.SCORES, schema.LABELS, schema.MASKS, schema.TRACK_IDS)
 
 
 class Detections(dict):
@@ -25,6 +29,86 @@ class Detections(dict):
     def __init__(self, fields: dict[str, Any], image_size: tuple[int, int]):
         super().__init__(fields)
         self.image_size = (int(image_size[0]), int(image_size[1]))
+
+    def to_supervision(self) -> Any:
+        """The detections as `supervision.Detections`, for its annotators, trackers and zones.
+
+        Returns:
+            `xyxy` [n, 4] float32 in pixels of the image, `confidence`, `class_id`, `mask` [n, H, W] bool and
+            `tracker_id` where there are such fields; `data["class_name"]` (a label without a name: its number), and in
+            `data` every further field as it is here.
+
+        Raises:
+            MissingPackageError: supervision is not installed.
+        """
+        supervision = _imported("supervision")
+        mask = self.get(schema.MASKS)
+        tracks = self.get(schema.TRACK_IDS)
+        data = {key: self[key] for key in self._further_fields()}
+        return supervision.Detections(
+            xyxy=self._corners(),
+            confidence=self[schema.SCORES].astype(np.float32),
+            class_id=self[schema.LABELS].astype(int),
+            mask=None if mask is None else np.stack([self._raster(m) for m in mask]) if len(mask) else None,
+            tracker_id=None if tracks is None else tracks.astype(int),
+            data={"class_name": np.asarray(self._names(), dtype=str), **data},
+        )
+
+    def to_fiftyone(self) -> Any:
+        """The detections as `fiftyone.Detections`, for a field of a sample.
+
+        Returns:
+            A `fiftyone.Detection` each: `label` (without a name: its number), `bounding_box` (x, y, width and height,
+            normalised), `confidence`, `index` (the track's) and `mask` (bool, of the box) where there are such fields,
+            and every further field as an attribute.
+
+        Raises:
+            MissingPackageError: FiftyOne is not installed.
+        """
+        fiftyone = _imported("fiftyone")
+        return fiftyone.Detections(
+            detections=[self._fiftyone(fiftyone, row) for row in range(len(self[schema.LABELS]))]
+        )
+
+    def _fiftyone(self, fiftyone, row):
+        ymin, xmin, ymax, xmax = (float(value) for value in self[schema.BOXES][row])
+        more = {key: self[key][row].tolist() for key in self._further_fields()}
+        if schema.TRACK_IDS in self:
+            more["index"] = int(self[schema.TRACK_IDS][row])
+        if schema.MASKS in self:
+            more["mask"] = self._mask_of_box(row)
+        return fiftyone.Detection(
+            label=self._names()[row],
+            bounding_box=[xmin, ymin, xmax - xmin, ymax - ymin],
+            confidence=float(self[schema.SCORES][row]),
+            **more,
+        )
+
+    def _names(self):
+        names = self[CLASS_NAMES]
+        return [str(int(label)) for label in self[schema.LABELS]] if names is None else list(names)
+
+    def _corners(self):
+        """`[n, 4]` float32: x and y of the box's corners, in pixels."""
+        height, width = self.image_size
+        return self[schema.BOXES][:, [1, 0, 3, 2]].astype(np.float32) * np.float32([width, height, width, height])
+
+    def _raster(self, mask):
+        """A mask as `[H, W]` bool, H and W of the image."""
+        return resize.resize_array(mask[..., None], self.image_size, "nearest", "half_pixel")[..., 0] >= 0.5
+
+    def _mask_of_box(self, row):
+        left, top, right, bottom = np.rint(self._corners()[row]).astype(int)
+        raster = self._raster(self[schema.MASKS][row])
+        return raster[top : max(bottom, top + 1), left : max(right, left + 1)]
+
+    def _further_fields(self):
+        """Keys of the fields that the other packages have no place of their own for."""
+        return [
+            field.key
+            for field in schema.object_fields(schema.DETECTIONS)
+            if field.key in self and field.key not in _PLACED
+        ]
 
 
 def detections_of(
@@ -53,3 +137,13 @@ def named(fields: dict[str, Any], class_names: Any, image_size: tuple[int, int])
     """`Detections` of per-object fields, with the class name of each label."""
     names = None if class_names is None else [class_names[label] for label in fields[schema.LABELS]]
     return Detections({**fields, CLASS_NAMES: names}, image_size)
+
+
+def _imported(package):
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise MissingPackageError(
+            f"to_{package}() needs {package}, which cannot be imported ({error}). Install the extra: "
+            f"pip install 'keras-detect[{package}]'."
+        ) from None

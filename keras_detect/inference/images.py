@@ -90,7 +90,14 @@ def detect_each(
     overlap: float = 0.2,
     whole_image: bool = True,
 ) -> Iterator[Detections]:
-    """The detections of each image in turn; any iterable will do, also an endless one. See `detect`."""
+    """The detections of each image in turn; any iterable will do, also an endless one. See `detect`.
+
+    `model` may be a `CompiledDetector`, too.
+    """
+    if hasattr(model, "detect_each"):
+        return model.detect_each(
+            images, score_threshold, batch_size, max_pixels, tile=tile, overlap=overlap, whole_image=whole_image
+        )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
     score_threshold = threshold_of(model, score_threshold)

@@ -28,7 +28,7 @@ def test_every_image_is_drawn_and_every_field_written(folder, tmp_path):
     }
     model = Echo(FixedShapeResizer(height=8, width=8), **more)
     (folder / "text.jpg").write_text("no image at all")
-    found, errors = detect_files(model, [folder, folder / "deep"], tmp_path / "out", batch_size=2, progress=False)
+    found, _, errors = detect_files(model, [folder, folder / "deep"], tmp_path / "out", batch_size=2, progress=False)
     assert list(found) == ["a.jpg", "b.jpg", "a_2.jpg"]
     assert len(errors) == 1 and "text.jpg" in str(errors[0])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*found, "detections.json"}
@@ -87,7 +87,7 @@ def test_a_full_disk_changes_nothing(folder, tmp_path, monkeypatch, writes):
 def test_too_many_pixels(folder, tmp_path):
     model = Echo(FixedShapeResizer(height=8, width=8))
     Image.new("RGB", (30, 20)).save(folder / "large.png")
-    found, errors = detect_files(model, folder, tmp_path / "out", progress=False, max_pixels=500)
+    found, _, errors = detect_files(model, folder, tmp_path / "out", progress=False, max_pixels=500)
     assert len(found) == 2 and len(errors) == 1
     assert "large.png has 30 x 20 = 600 pixels" in str(errors[0])
     with pytest.raises(ValueError, match="The limit is 500"):
