@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_detect import DetectionModel, export, schema
+from keras_detect import DetectionModel, export, inference, schema
 from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.export import frozen, litert_graph, litert_heads, litert_pieces, litert_postprocess, verification
@@ -96,6 +96,15 @@ def test_the_file_holds_classes_and_metadata(model, default_file):
     assert tuple(interpreter_class()(model_path=str(path)).get_input_details()[0]["shape"]) == (1, 64, 64, 3)
     with zipfile.ZipFile(path) as archive:
         assert archive.read("labels.txt").decode().splitlines() == NAMES
+
+
+def test_the_file_is_a_detector_of_its_own(model, default_file):
+    detector = inference.load_detector(default_file[0])
+    assert detector.runtime == "litert" and detector.final_suppression == model.final_suppression
+    expected, found = (each.detect(photos(1)[0], score_threshold=0.0) for each in (model, detector))
+    assert found["class_names"] == expected["class_names"]
+    np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-5)
+    assert len(detector.detect(photos(1)[0], score_threshold=0.0, tile=48)["labels"]) > 5
 
 
 def test_the_file_resizes_images_of_any_size_as_the_model_does(model, default_file):

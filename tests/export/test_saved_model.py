@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_detect import export, schema
+from keras_detect import export, inference, schema
 from tests import goldens, tiny, whole_models
 
 SIGNATURES = ("image_tensor", "float_image_tensor", "encoded_image_string_tensor", "tf_example", "serving_default")
@@ -60,6 +60,14 @@ def test_the_report(ssd, exported):
     assert report.route == (
         "tensorflow" if goldens.BACKEND == "tensorflow" else f"{goldens.BACKEND} -> .keras -> tensorflow"
     )
+
+
+def test_the_folder_is_a_detector_of_its_own(ssd, exported):
+    detector = inference.load_detector(exported[0])
+    assert detector.runtime == "tensorflow" and list(detector.class_names) == ["cat", "dog", "owl"]
+    expected, found = (each.detect(image(), score_threshold=0.0) for each in (ssd, detector))
+    np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-4)
+    np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=1e-3)
 
 
 def test_every_input_type_gives_the_same(exported):
