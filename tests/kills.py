@@ -17,7 +17,9 @@ A case is a class at module level of a test file:
         assert sum(kills.at_random_moments(SavePreset, tmp_path, trials=100, seed=0).values()) == 100
 
 Both return how often `check` said what, and raise `AssertionError` with the moment and the traceback of the first
-trial that failed. `check` may run `act` again, to see that the next write succeeds and sweeps what the killed one left.
+trial that failed. With `copies=True`, for what takes long, `act` runs once: it is stopped (SIGSTOP) at each moment, and
+a copy of what lies in its folder, which is what SIGKILL would leave there, is checked. `check` may run `act` again, to
+see that the next write succeeds and sweeps what the killed one left.
 `on_a_full_disk` lets every file end after some bytes instead (RLIMIT_FSIZE: "File too large", where a full disk says
 "No space left on device") and gives the error to `check`.
 
@@ -33,6 +35,7 @@ import collections
 import importlib
 import itertools
 import json
+import math
 import os
 import pathlib
 import random
@@ -73,18 +76,21 @@ class Case(abc.ABC):
         """Says in a word what lies in `folder`; `error` is the text of what `act` raised (on a full disk alone)."""
 
 
-def at_every_rename(case, folder):
+def at_every_rename(case, folder, copies=False):
     """Kills `case.act` just before and just after its first, second, ... rename, until it ends without a kill.
 
     Renames are `os.rename`, `os.replace`, `os.link`, `shutil.move`, pathlib's and `keras_detect.files.exchange`.
-    Returns a `Counter` of what `case.check` returned, the two unkilled trials included.
+    Returns a `Counter` of what `case.check` returned, the unkilled trials (two; one with `copies`) included.
     """
-    return _asked("at_every_rename", case, folder)
+    return _asked("copies_at_every_rename" if copies else "at_every_rename", case, folder)
 
 
-def at_random_moments(case, folder, trials=100, seed=0):
-    """Kills `case.act` after delays drawn by `seed` between zero and the time it takes. Returns a `Counter`."""
-    return _asked("at_random_moments", case, folder, trials=trials, seed=seed)
+def at_random_moments(case, folder, trials=100, seed=0, copies=False):
+    """Kills `case.act` after delays drawn by `seed` between zero and the time it takes. Returns a `Counter`.
+
+    With `copies`, the delays are of CPU time, so that a busy machine does not shift them.
+    """
+    return _asked("copies_at_random_moments" if copies else "at_random_moments", case, folder, trials=trials, seed=seed)
 
 
 def on_a_full_disk(case, folder, sizes):
@@ -112,7 +118,7 @@ def _asked(function, case, folder, **arguments):
 def _started():
     global _helper
     if _helper is None or _helper.poll() is not None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
         _helper = subprocess.Popen(
             [sys.executable, "-m", "tests.kills"],
             cwd=ROOT,
@@ -152,6 +158,7 @@ def _case(request):
     (folder := pathlib.Path(request["folder"]) / "shared").mkdir(parents=True, exist_ok=True)
     trials = pathlib.Path(tempfile.mkdtemp(dir=MEMORY if os.path.isdir(MEMORY) else None))
     run = {"at_every_rename": _at_every_rename, "at_random_moments": _at_random_moments}
+    run |= {"copies_at_every_rename": _copies_at_every_rename, "copies_at_random_moments": _copies_at_random_moments}
     run["on_a_full_disk"] = _on_a_full_disk
     try:
         found = run[request["function"]](value(folder), trials / "trial", **request["arguments"])
@@ -198,11 +205,29 @@ def _killed_there(case, folder, number, after):
 
         return rename
 
+    _replace_renames(wrapped)
+    case.act(folder)
+
+
+def _stopped_at_renames(case, folder):
+    def wrapped(function):
+        def rename(*arguments, **named):
+            os.kill(os.getpid(), signal.SIGSTOP)
+            result = function(*arguments, **named)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return result
+
+        return rename
+
+    _replace_renames(wrapped)
+    case.act(folder)
+
+
+def _replace_renames(wrapped):
     files = importlib.import_module("keras_detect.files")
     for owner, name in ((os, "rename"), (os, "replace"), (os, "link"), (shutil, "move"), (files, "exchange")):
         if hasattr(owner, name):
             setattr(owner, name, wrapped(getattr(owner, name)))
-    case.act(folder)
 
 
 def _acted(case, folder):
@@ -225,6 +250,72 @@ def _at_random_moments(case, folder, trials, seed):
         _raise_unless_killed(_ended(*_forked(lambda: _acted(case, folder)), delay), moment)
         found[_checked(case, folder, moment)] += 1
     return found
+
+
+def _copies_at_every_rename(case, folder):
+    _prepare(case, folder)
+    found = _checked_copies(case, folder, lambda: _stopped_at_renames(case, folder))
+    if not found:
+        raise AssertionError("it renames nothing")
+    found[_checked(case, folder, "without a kill")] += 1
+    return found
+
+
+def _copies_at_random_moments(case, folder, trials, seed):
+    def timed():
+        begun = time.process_time()
+        case.act(folder)
+        return {"cpu": time.process_time() - begun}
+
+    _prepare(case, folder)
+    answer = _ended(*_forked(timed), limit=case.seconds)
+    _raise_unless_killed(answer, "without a kill")
+    drawn = random.Random(seed)
+    moments = sorted(drawn.uniform(0, answer["cpu"]) for _ in range(trials))
+    _prepare(case, folder)
+    found = _checked_copies(case, folder, lambda: _acted(case, folder), moments)
+    for _ in range(trials - sum(found.values())):  # it took less time than before, and had ended by then
+        found[_checked(case, folder, "without a kill")] += 1
+    return found
+
+
+def _checked_copies(case, folder, function, moments=None):
+    """Checks a copy of `folder` each time a child that runs `function` stops; it is stopped at `moments`, s of CPU."""
+    pid, pipe = _forked(function)
+    begun, end, copy = cpu_seconds(pid), time.perf_counter() + case.seconds, folder.with_name("copy")
+    found, due = collections.Counter(), iter(moments or ())
+    next_due = next(due, math.inf)
+    try:
+        while True:
+            changed, status = os.waitpid(pid, os.WUNTRACED | os.WNOHANG)
+            if changed and not os.WIFSTOPPED(status):
+                break
+            if changed:
+                stopped = time.perf_counter()
+                shutil.copytree(folder, copy, symlinks=True)
+                found[_checked(case, copy, f"stop {sum(found.values()) + 1}")] += 1
+                shutil.rmtree(copy)
+                end += time.perf_counter() - stopped
+                os.kill(pid, signal.SIGCONT)
+            elif time.perf_counter() > end:
+                raise AssertionError(f"hangs: still running after {case.seconds} s")
+            elif cpu_seconds(pid) - begun >= next_due:
+                next_due = next(due, math.inf)
+                os.kill(pid, signal.SIGSTOP)
+            else:
+                time.sleep(0.001)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    with os.fdopen(pipe, "rb") as file:
+        content = file.read()
+    _raise_unless_killed(json.loads(content[1:] or '{"error": "it was killed"}'), "without a kill")
+    return found
+
+
+def cpu_seconds(pid):
+    """CPU time of a running process, by the clock that `clock_getcpuclockid` of Linux names."""
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def _on_a_full_disk(case, folder, sizes):
