@@ -51,6 +51,7 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Freezi
         scalars = (*self.loss_names, REGULARIZATION_LOSS, *self.reported_names)
         self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in scalars}
         self.build((None, None, None, 3))
+        super().finish_init()
 
     def build(self, input_shape):
         self.built = True

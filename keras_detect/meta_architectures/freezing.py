@@ -21,6 +21,7 @@ class Freezing(Serialization):
     freeze_batchnorm: bool | str = False
 
     _norms_frozen: tuple[int, ...] = ()
+    _constants: frozenset[int] = frozenset()  # the weights that did not train when the constructor ended
     trainable_variables: list[keras.Variable]  # Keras' own
 
     def freeze(self, *patterns: str) -> int:
@@ -41,11 +42,9 @@ class Freezing(Serialization):
         """
         names = self.named_weights()
         for pattern in patterns:
-            found = _matching(pattern, names)
-            if not found:
+            if not _matching(pattern, names):
                 raise ValueError(unknown_name("weight or layer", pattern, _paths(names)))
-            self._keep({id(names[name]) for name in found})
-        self.frozen = tuple(dict.fromkeys((*self.frozen, *patterns)))
+        self.freeze_again(patterns)
         if not self.trainable_variables:
             raise ValueError(f"Nothing is left to train. Received: freeze={', '.join(patterns)}")
         trained = {id(variable) for variable in self.trainable_variables}
@@ -54,9 +53,47 @@ class Freezing(Serialization):
     def freeze_again(self, patterns: Iterable[str]) -> None:
         """`freeze`, for patterns of another model: those that match nothing here are left out."""
         names = self.named_weights()
-        known = [pattern for pattern in patterns if _matching(pattern, names)]
-        if known:
-            self.freeze(*known)
+        for pattern in patterns:
+            if found := _matching(pattern, names):
+                self._keep({id(names[name]) for name in found})
+                self.frozen = tuple(dict.fromkeys((*self.frozen, pattern)))
+
+    def get_config(self):
+        """The model's parts and settings; `frozen` is what does not train now, `trainable = False` set by hand too."""
+        config = super().get_config()
+        frozen = (*self._still_frozen(), *self._set_by_hand())
+        config.pop("frozen", None)
+        return {**config, "frozen": frozen} if frozen else config
+
+    def finish_init(self):
+        """Remembers what does not train by construction, such as the batch norm of some architectures."""
+        self._constants = frozenset(id(weight) for weight in self.weights if not weight.trainable)
+
+    def _still_frozen(self):
+        """The patterns of `frozen` without those whose weights train again: `trainable = True` was set by hand."""
+        if not self.frozen:
+            return ()
+        names, trained = self.named_weights(), {id(weight) for weight in self.trainable_variables}
+        learnt = {name for name, weight in names.items() if id(weight) not in self._constants}
+        matched = {pattern: learnt.intersection(_matching(pattern, names)) for pattern in self.frozen}
+        return tuple(
+            pattern for pattern, found in matched.items() if any(id(names[name]) not in trained for name in found)
+        )
+
+    def _set_by_hand(self):
+        """Paths of layers and weights that do not train though nothing else says so; the outermost ones."""
+        trained = {id(weight) for weight in self.trainable_variables}
+        if not self.trainable or len(trained) + len(self._constants) == len(self.weights):
+            return ()
+        names = self.named_weights()
+        said = {name for pattern in self.frozen for name in _matching(pattern, names)}
+        norms = [layer for layer in compat.inner_layers(self) if id(layer) in self._norms_frozen]
+        constant = {*self._constants, *(id(weight) for layer in norms for weight in layer.weights)}
+        ours = {name: id(weight) for name, weight in names.items() if id(weight) not in constant}
+        training = {path for name, number in ours.items() if number in trained for path in _lineage(name)}
+        still = [name for name, number in ours.items() if number not in trained and name not in said]
+        paths = [[path for path in _lineage(name) if path not in training][-1] for name in still]
+        return tuple(dict.fromkeys(paths))
 
     def freeze_batch_norm(self, which: bool | str = True) -> None:
         """Lets batch norm run in inference mode, without training: for small batches. Before `compile`.
@@ -85,7 +122,8 @@ class Freezing(Serialization):
     def _keep(self, weights):
         """Keeps the weights of these ids from training."""
         for layer in compat.inner_layers(self):
-            if isinstance(layer, keras.layers.BatchNormalization) and any(id(w) in weights for w in layer.weights):
+            kept = [id(weight) in weights for weight in layer.trainable_weights]
+            if all(kept) or (any(kept) and isinstance(layer, keras.layers.BatchNormalization)):
                 layer.trainable = False
         for weight in self.weights:
             if id(weight) in weights:

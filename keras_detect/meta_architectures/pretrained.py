@@ -2,8 +2,6 @@
 
 import os
 
-from absl import logging
-
 from keras_detect import registry, schema
 from keras_detect.meta_architectures.class_prior import set_class_prior
 from keras_detect.meta_architectures.starting_weights import ALONE
@@ -31,8 +29,8 @@ class Pretrained:
         Args:
             name: built-in name, directory, `hf://`, `kaggle://`, `https://`, `file://` address, archive or `.keras`
                 file of a detector.
-            num_classes: re-head for another number of classes: all other weights are kept, and the log says which
-                were not.
+            num_classes: re-head for another number of classes: all other weights are kept, and the log says how
+                many were not.
             load_weights: `False` builds the architecture only, without network.
             class_names: names for the new head; sets `num_classes`.
             image_size: another size than the preset's to which images are resized: an int or `(height, width)`; see
@@ -66,7 +64,7 @@ class Pretrained:
             class_names: sequence of K strings.
 
         Returns:
-            The new, uncompiled model; the log says which weights are new.
+            The new, uncompiled model; the log says how many weights are new, and at level DEBUG which.
         """
         if num_classes is None and class_names is None:
             raise ValueError("re_head needs num_classes or class_names. Received neither.")
@@ -75,7 +73,7 @@ class Pretrained:
         report = copy_weights(ModelWeights(self), model, other_classes=True)
         named = model.named_weights()
         set_class_prior(model, [named[name] for name in report.kept])
-        logging.warning("%s", report.summary())
+        report.log()
         return model
 
     def restore(self, checkpoint, kind="detection", calibration_images=None):

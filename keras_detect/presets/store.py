@@ -36,7 +36,7 @@ def load_preset(name, num_classes=None, load_weights=True, progress=True):
             archive at `https://` or `file://`), or the `.keras` file of a detector. An archive is one of a preset
             folder, or one as in upstream's zoo.
         num_classes: re-heads for another number of classes: all other weights are loaded, and a warning in the log
-            says which were not.
+            says how many were not.
         load_weights: False builds the architecture alone; a built-in one without network.
         progress: shows a progress bar while fetching.
 
@@ -82,7 +82,7 @@ def _preset(name, num_classes, load_weights, progress):
             raise
         raise PresetError(f"{error}. To fetch it again: keras-detect presets clear {folder.name}") from error
     if load_weights and report.kept:
-        logging.warning("%s", report.summary())
+        report.log()
     return model
 
 

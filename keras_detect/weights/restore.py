@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from absl import logging
+
 from keras_detect.weights.finite import defect
 
 ADVICE = "Build the model from the checkpoint's own pipeline.config, or check `kind`."
@@ -45,6 +47,19 @@ class RestoreReport:
     kept: Mapping = dataclasses.field(default_factory=dict)
     ignored: Mapping = dataclasses.field(default_factory=dict)
     folded: int = 0
+
+    def one_line(self) -> str:
+        """The counts, and what to do about folded weights."""
+        counts = [f"restored {len(self.restored)} variables"]
+        counts += [f"{len(self.kept)} kept as they were ({_reasons(self.kept)})"] if self.kept else []
+        counts += [f"{len(self.ignored)} ignored in the checkpoint"] if self.ignored else []
+        counts += [f"{self.folded} batch norms hold folded weights: {UNFOLD}"] if self.folded else []
+        return f"{self.source}: {', '.join(counts)}"
+
+    def log(self, level: int = logging.WARNING) -> None:
+        """Logs `one_line` at `level` and `summary`, which names the variables, at `DEBUG`."""
+        logging.log(level, "%s", self.one_line())
+        logging.debug("%s", self.summary())
 
     def summary(self):
         """The report as text: counts, then each reason with the names it concerns."""
@@ -163,6 +178,11 @@ def _complaint(reader, count, complaints):
             if len(entries) > _LISTED:
                 lines.append(f"  ... and {len(entries) - _LISTED} more")
     return "\n".join(lines)
+
+
+def _reasons(entries):
+    """The reasons, without the shapes in brackets, each once."""
+    return "; ".join(dict.fromkeys(reason.split(" (shape ")[0] for reason in entries.values()))
 
 
 def _by_reason(title, entries):

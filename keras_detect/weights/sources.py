@@ -107,7 +107,7 @@ def restore_model(model, source: Any, kind: str = "detection", calibration_image
         unfold_batchnorm(model, calibration_images)
     report = dataclasses.replace(report, folded=len(folded_layers(model)))
     partly = kind == "detection" and report.kept
-    logging.log(logging.WARNING if partly or report.folded else logging.INFO, "%s", report.summary())
+    report.log(logging.WARNING if partly or report.folded else logging.INFO)
     for note in plan.notes:
         logging.warning("%s: %s", plan.reader.source, note)
     return report

@@ -65,6 +65,36 @@ def test_saving_keeps_what_is_frozen_and_other_classes_do_not(tmp_path):
     assert loaded.re_head(5).freeze() == 0
 
 
+@pytest.mark.parametrize(
+    ("build", "layer", "path"),
+    [
+        (tiny.tiny_ssd, lambda model: model.feature_extractor.backbone, "backbone"),
+        (tiny.tiny_ssd, lambda model: model.feature_extractor.backbone.get_layer("conv_3_bn"), "backbone/conv_3_bn"),
+        (tiny.tiny_faster_rcnn, lambda model: model.region_predictor, "region_predictor"),
+    ],
+)
+def test_saving_keeps_what_is_set_by_hand_as_in_keras(build, layer, path):
+    model = build()
+    everything = len(model.trainable_variables)
+    assert "frozen" not in model.get_config()
+    layer(model).trainable = False
+    loaded = type(model).from_config(model.get_config())
+    assert loaded.frozen == (path,)
+    assert len(loaded.trainable_variables) == len(model.trainable_variables) < everything
+    assert loaded.get_config()["frozen"] == (path,)
+    layer(loaded).trainable = True
+    assert len(loaded.trainable_variables) == everything
+    assert "frozen" not in loaded.get_config()
+
+
+def test_a_model_that_does_not_train_at_all_is_loaded_so():
+    model = tiny.tiny_ssd()
+    for part in (model.feature_extractor, model.box_predictor):
+        part.trainable = False
+    loaded = type(model).from_config(model.get_config())
+    assert not loaded.trainable_variables and loaded.frozen
+
+
 def test_a_pattern_that_matches_nothing_names_the_near_ones():
     model = tiny.tiny_ssd()
     with pytest.raises(ValueError, match=r"Unknown weight or layer 'backbone/conv1_bn'\. Did you mean .*conv_1_bn"):

@@ -88,12 +88,15 @@ def test_an_archive_of_a_preset_is_fetched_once(model, url, tmp_path, home):
 
 def test_another_head_is_reported_in_the_log(url, monkeypatch):
     lines = []
-    monkeypatch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
+    monkeypatch.setattr(logging, "log", lambda level, text, *values: lines.append((level, text % values)))
     assert store.load_preset(url, progress=False).num_classes == 3 and not lines
     assert store.load_preset(url, num_classes=8, progress=False).num_classes == 8
-    assert "restored 6 variables" in lines[0] and "head/kernel" in lines[0]
+    (level, line), (_, details) = lines
+    assert level == logging.WARNING and len(line.splitlines()) == 1
+    assert "restored 6 variables, 2 kept as they were (fresh, for another number of classes)" in line
+    assert "head/kernel" in details
     assert store.load_preset(url, num_classes=8, load_weights=False, progress=False).num_classes == 8
-    assert len(lines) == 1
+    assert len(lines) == 2
 
 
 @pytest.mark.parametrize("number", [0, -1, "2", 2.5])

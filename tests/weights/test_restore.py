@@ -135,3 +135,18 @@ def test_the_summary():
         "  kept as they were, class head: c\n"
         "  ignored in the checkpoint, slot: s0, s1, s2, s3, ... (6 in all)"
     )
+    assert report.one_line() == (
+        "ckpt-0: restored 2 variables, 1 kept as they were (class head), 6 ignored in the checkpoint"
+    )
+
+
+def test_the_log_names_the_variables_for_those_who_look_for_a_defect(caplog):
+    report = RestoreReport("ckpt-0", {}, {f"head/{i}": f"fresh (shape {i} here)" for i in range(2)})
+    with caplog.at_level("DEBUG", logger="absl"):
+        report.log()
+    (brief, long) = caplog.records
+    assert (brief.levelname, brief.message) == (
+        "WARNING",
+        "ckpt-0: restored 0 variables, 2 kept as they were (fresh)",
+    )
+    assert long.levelname == "DEBUG" and "head/1" in long.message
