@@ -246,7 +246,7 @@ def _errors_name(path):
     except Exception as error:
         number = full_disk(error)
         if number is not None:
-            reason = f"{os.strerror(number)}; nothing was written, and what lay there before is unchanged"
+            reason = f"{os.strerror(number)}; nothing was written, and the previous content is unchanged"
             raise OSError(number, reason, str(path)) from error
         if isinstance(error, OSError) and error.errno and _is_part_of(error.filename, path):
             raise OSError(error.errno, error.strerror, str(path)) from error

@@ -267,7 +267,7 @@ def unknown_everywhere(role, name):
 def check_num_classes(num_classes, whose):
     """Raises `ValueError` unless `num_classes` is a positive integer, or None for that of `whose` ("the config's")."""
     if num_classes is not None and (not isinstance(num_classes, numbers.Integral) or num_classes < 1):
-        raise ValueError(f"num_classes is a positive integer, or None for {whose}. Received: {num_classes!r}")
+        raise ValueError(f"num_classes must be a positive integer, or None for {whose}. Received: {num_classes!r}")
 
 
 def unknown_name(kind, name, known):

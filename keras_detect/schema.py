@@ -134,7 +134,7 @@ class ObjectField:
             )
         ends = {AS_BOX: (4,), AS_POINTS: (2,), AS_RASTER: ("H", "W"), FIXED: (), OF_STORED_IMAGE: ()}
         if self.moves not in ends:
-            raise ValueError(f"moves is one of {', '.join(map(repr, ends))}. Received: {self.moves!r}")
+            raise ValueError(f"moves must be one of {', '.join(map(repr, ends))}. Received: {self.moves!r}")
         end = ends[self.moves]
         if tuple(self.shape[len(self.shape) - len(end) :]) != end:
             raise ValueError(
@@ -190,13 +190,13 @@ def register_object_field(field: ObjectField) -> ObjectField:
     """Adds a row to the table of per-object fields; every reader, batch, model output, file and drawing then has it.
 
     Raises:
-        ValueError: the key or the singular is taken by another row.
+        ValueError: the key or the singular is already used by another row.
     """
     _check_free(field, _OBJECT_FIELDS)
     names = {other.singular: other.key for other in _OBJECT_FIELDS.values() if other.key != field.key}
     if field.singular in names:
         raise ValueError(
-            f"singular={field.singular!r} is taken by the field {names[field.singular]!r}. Choose another."
+            f"singular={field.singular!r} is already used by the field {names[field.singular]!r}. Choose another."
         )
     _OBJECT_FIELDS[field.key] = field
     return field
@@ -212,7 +212,7 @@ def register_image_field(field: ImageField) -> ImageField:
 def _check_free(field, table):
     taken = (_OBJECT_FIELDS | _IMAGE_FIELDS).get(field.key)
     if taken is not None and taken != field:
-        raise ValueError(f"The key {field.key!r} is taken by {taken}. Choose another. Received: {field}")
+        raise ValueError(f"The key {field.key!r} is already used by {taken}. Choose another. Received: {field}")
 
 
 for _field in (

@@ -186,7 +186,7 @@ def test_errors_name_what_the_user_named(tmp_path):
         with pytest.raises(OSError) as caught, replacing_folder(tmp_path / "out"):
             raise error
         assert str(caught.value) == (
-            "[Errno 28] No space left on device; nothing was written, and what lay there before is unchanged: "
+            "[Errno 28] No space left on device; nothing was written, and the previous content is unchanged: "
             f"'{tmp_path}/out'"
         )
     with pytest.raises(PermissionError) as caught, replacing_folder(tmp_path / "out") as part:

@@ -33,7 +33,7 @@ def test_a_key_has_one_row(tables):
     assert schema.register_object_field(field) is schema.register_object_field(field)
     with pytest.raises(ValueError, match="'heights' is taken"):
         schema.register_object_field(schema.ObjectField(key="heights", singular="height", dtype="int32"))
-    with pytest.raises(ValueError, match="singular='height' is taken by the field 'heights'"):
+    with pytest.raises(ValueError, match="singular='height' is already used by the field 'heights'"):
         schema.register_object_field(schema.ObjectField(key="statures", singular="height"))
     with pytest.raises(ValueError, match="'image_size' is taken"):
         schema.register_object_field(schema.ObjectField(key="image_size", singular="size"))
@@ -42,7 +42,7 @@ def test_a_key_has_one_row(tables):
 def test_a_row_must_make_sense():
     with pytest.raises(ValueError, match=r"ends in \(2,\)"):
         schema.ObjectField(key="corners", singular="corners", shape=(4, 3), moves=schema.AS_POINTS)
-    with pytest.raises(ValueError, match="moves is one of"):
+    with pytest.raises(ValueError, match="moves must be one of"):
         schema.ObjectField(key="corners", singular="corners", moves="away")
     with pytest.raises(ValueError, match="occurs is"):
         schema.ImageField(key="weather", occurs="ground_truth")

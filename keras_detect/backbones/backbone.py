@@ -88,7 +88,7 @@ class Backbone(keras.Model):
                 raise ValueError(
                     f"{type(self).__name__}: level '{level}' is stated to have stride {stride}. Received a tensor that "
                     f"makes {shapes[level][1]} x {shapes[level][2]} cells of {side} x {side} pixels, stride "
-                    f"{measured[0]}. Take the tensor behind the right number of stride-2 layers, or state its stride."
+                    f"{measured[0]}. Take the tensor after the right number of stride-2 layers, or state its stride."
                 )
 
     def preprocess(self, images):

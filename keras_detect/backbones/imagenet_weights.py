@@ -83,7 +83,7 @@ def _probe():
             with contextlib.closing(urllib.request.urlopen(HOST, timeout=_PROBE_SECONDS)):
                 found[0] = None
         except urllib.error.HTTPError:
-            found[0] = None  # an answer, if only that there is no list of files
+            found[0] = None  # an answer, if only that there is not a list of files
         except (OSError, ValueError) as error:
             found[0] = str(getattr(error, "reason", error))
 

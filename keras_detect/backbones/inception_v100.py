@@ -57,7 +57,7 @@ class InceptionV100(Backbone):
 
     def __init__(self, *, width_multiplier=1.0, hyperparams=None, **kwargs):
         if not width_multiplier > 0:
-            raise ValueError(f"The width multiplier is positive. Received: width_multiplier={width_multiplier!r}")
+            raise ValueError(f"width_multiplier must be positive. Received: width_multiplier={width_multiplier!r}")
         hyperparams = hyperparams or ConvHyperparams(
             activation="relu", batch_norm_momentum=0.98, kernel_initializer=initializer("he_normal")
         )

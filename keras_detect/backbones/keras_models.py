@@ -158,7 +158,7 @@ def from_keras_model(model, levels=None, preprocess=None, *, weights=None, name=
     if weights is not None and (not isinstance(model, str) or model.startswith(PREFIX)):
         raise ValueError(
             f"`weights` is for names in keras.applications. Received: weights={weights!r} for "
-            f"{model if isinstance(model, str) else type(model).__name__}, which brings its own. Leave it out."
+            f"{model if isinstance(model, str) else type(model).__name__}, which brings its own. Remove the argument."
         )
     if isinstance(model, str):
         model = keras_cv_model(model) if model.startswith(PREFIX) else application(model, weights)
@@ -224,7 +224,7 @@ def _mode_of_family(model):
         if re.fullmatch(rf"(?:{pattern})(_.*)?", model.name.lower()):
             return mode
     raise ValueError(
-        f"How are the pixels of '{model.name}' scaled? It has no Rescaling layer and its name is not one of "
+        f"The pixel scaling of '{model.name}' is unknown: it has no Rescaling layer and its name is not one of "
         f"keras.applications. Pass it as from_keras_model(model, preprocess=...): one of {', '.join(SCALINGS)}, or a "
         "PixelScaling."
     )

@@ -16,7 +16,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 def checked_arithmetic(arithmetic: str) -> str:
     """`arithmetic`; raises `ValueError` unless it is "tensorflow" or "torch"."""
     if arithmetic not in PADDINGS:
-        raise ValueError(f"The arithmetic is one of {', '.join(PADDINGS)}. Received: arithmetic={arithmetic!r}")
+        raise ValueError(f"The arithmetic must be one of {', '.join(PADDINGS)}. Received: arithmetic={arithmetic!r}")
     return arithmetic
 
 

@@ -38,7 +38,7 @@ class FasterRcnnBoxCoder:
         _check_scale_factors(self, 4)
         if not 0.0 < self.largest_log_ratio <= _LARGEST_LOG_RATIO:
             raise ValueError(
-                f"largest_log_ratio is positive, and at most {_LARGEST_LOG_RATIO:g}. Received: "
+                f"largest_log_ratio must be positive and at most {_LARGEST_LOG_RATIO:g}. Received: "
                 f"largest_log_ratio={self.largest_log_ratio}"
             )
 

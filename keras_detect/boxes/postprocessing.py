@@ -40,7 +40,7 @@ class Postprocessor:
     def __post_init__(self):
         if self.candidates_per_level is not None and self.candidates_per_level < 1:
             raise ValueError(
-                f"candidates_per_level is 1 or more. Received: candidates_per_level={self.candidates_per_level}"
+                f"candidates_per_level must be at least 1. Received: candidates_per_level={self.candidates_per_level}"
             )
         if self.score_converter not in _SCORE_CONVERTERS:
             raise ValueError(unknown_name("score converter", self.score_converter, _SCORE_CONVERTERS))

@@ -62,7 +62,7 @@ def run(arguments):
     done += [f"{entry['frames']} frames of {entry['video']}" for entry in found.videos.values()]
     print(f"{', '.join(done)}: {arguments.output}")
     for error in found.errors:
-        print(f"left out: {error}", file=sys.stderr)
+        print(f"skipped: {error}", file=sys.stderr)
     return 1 if found.errors else 0
 
 
@@ -71,6 +71,6 @@ def _check_options(arguments):
     if arguments.tile is None and (arguments.overlap is not None or arguments.tiles_only):
         raise ValueError("--overlap and --tiles_only belong to --tile, which is missing.")
     if arguments.max_frames is not None and arguments.max_frames < 1:
-        raise ValueError(f"--max_frames is 1 or more. Received: {arguments.max_frames}")
+        raise ValueError(f"--max_frames must be at least 1. Received: {arguments.max_frames}")
     if arguments.annotations is not None and not arguments.coco_results:
         raise ValueError("--annotations has the ids for --coco_results, which is missing.")

@@ -42,7 +42,7 @@ def read(path, split=None, class_names=None, defects=None):
     listed = _entries(content, file, defects)
     entries = listed if split is None or split_by_file else _of_split(listed, split, file)
     if not entries:
-        raise ValueError(f'No images are listed in {file}. Wanted: at least one entry in "images".')
+        raise ValueError(f'No images are listed in {file}. Expected: at least one entry in "images".')
     annotations = _by_image(content, listed, file, defects)
     folder = _image_folder(file, split, entries)
     records = [_record(entry, annotations[entry["id"]], folder, label_of, file, defects) for entry in entries]
@@ -64,10 +64,10 @@ def _keypoints_of(categories, file, defects):
     names, lines = category.get("keypoints") or [], category.get("skeleton") or []
     try:
         if not all(isinstance(name, str) for name in names):
-            raise ValueError("a name that is no text")
+            raise ValueError("a name that is not text")
         skeleton = [(int(first) - 1, int(last) - 1) for first, last in lines]
         if any(min(pair) < 0 or (names and max(pair) >= len(names)) for pair in skeleton):
-            raise ValueError("a line to a point that is none")
+            raise ValueError("a line to a point that does not exist")
     except (TypeError, ValueError, OverflowError):
         defects.add(DROPPED, "keypoint names or skeletons that cannot be used", file.name)
         return {}
@@ -214,11 +214,11 @@ def _classes(content, file, class_names, defects):
     try:
         listed = [(int(entry["id"]), str(entry["name"])) for entry in content["categories"]]
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise ValueError(f'Each of "categories" in {file} needs an integer "id" and a "name".') from None
+        raise ValueError(f'Each entry of "categories" in {file} needs an integer "id" and a "name".') from None
     categories = dict(listed)
     if len(categories) < len(listed):
         key = next(key for key, name in listed if categories[key] != name or listed.count((key, name)) > 1)
-        raise ValueError(f'Each of "categories" in {file} needs its own id. Received id {shown(key)} twice.')
+        raise ValueError(f'Each entry of "categories" in {file} needs a unique id. Received id {shown(key)} twice.')
     names = list(class_names) if class_names is not None else [categories[key] for key in sorted(categories)]
     positions = {name: label for label, name in enumerate(names)}
 
@@ -246,13 +246,13 @@ def _entries(content, file, defects):
     seen, entries = set(), []
     for entry in content["images"]:
         if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("file_name"), str):
-            message = f'Each of "images" in {file} needs an "id" and a "file_name". Received: {shown(entry, 200)}'
+            message = f'Each entry of "images" in {file} needs an "id" and a "file_name". Received: {shown(entry, 200)}'
             defects.refuse('entries of "images" without id or file_name', shown(entry, 40), message)
         elif not isinstance(entry["id"], int | str):
-            message = f'An "id" of "images" in {file} is a whole number or text. Received: {shown(entry["id"])}'
+            message = f'An "id" of "images" in {file} must be an integer or text. Received: {shown(entry["id"])}'
             defects.refuse('entries of "images" without a usable id', entry["file_name"], message)
         elif entry["id"] in seen:
-            message = f'Each of "images" in {file} needs its own id. Received id {shown(entry["id"])} twice.'
+            message = f'Each entry of "images" in {file} needs a unique id. Received id {shown(entry["id"])} twice.'
             defects.refuse("duplicate ids of images", entry["file_name"], message)
         else:
             seen.add(entry["id"])
@@ -270,8 +270,8 @@ def _by_image(content, entries, file, defects):
     grouped, seen = {entry["id"]: [] for entry in entries}, set()
     for annotation in content["annotations"]:
         if not isinstance(annotation, dict):
-            message = f'Each of "annotations" in {file} is an object. Received: {shown(annotation)}'
-            defects.refuse("annotations that are none", shown(annotation, 40), message)
+            message = f'Each entry of "annotations" in {file} must be an object. Received: {shown(annotation)}'
+            defects.refuse("entries that are not annotations", shown(annotation, 40), message)
             continue
         owner, key = annotation.get("image_id"), annotation.get("id")
         if not isinstance(owner, int | str) or owner not in grouped:
@@ -283,7 +283,7 @@ def _by_image(content, entries, file, defects):
             continue
         if isinstance(key, int | str):
             if key in seen:
-                defects.add(KEPT, "duplicate ids of annotations, which nothing reads", f"annotation {_id(annotation)}")
+                defects.add(KEPT, "duplicate ids of annotations, which are ignored", f"annotation {_id(annotation)}")
             seen.add(key)
         grouped[owner].append(annotation)
     return grouped
@@ -304,7 +304,7 @@ def _note_unlisted(folder, entries, defects):
     known = {pathlib.PurePosixPath(entry["file_name"]).name for entry in entries}
     for file in sorted(folder.iterdir()):
         if is_image_name(file.name) and file.name not in known:
-            defects.add(KEPT, "images without annotation, left out", file.name)
+            defects.add(KEPT, "images without annotation, skipped", file.name)
 
 
 def _of_split(entries, split, file):
@@ -364,7 +364,7 @@ def _record(entry, annotations, folder, label_of, file, defects):
     try:
         path = image_path(folder, entry["file_name"], file.parent.parent, file)
     except DataPathError as error:
-        defects.refuse("images outside of the data set's folder", entry["file_name"], str(error), DataPathError)
+        defects.refuse("images outside the data set's folder", entry["file_name"], str(error), DataPathError)
         return None
     image = image_or_refuse(path, size, defects, f"listed in {file}")
     if image is None:
@@ -405,7 +405,7 @@ def _size(entry, defects):
     if all(0 < side < float("inf") for side in size):
         return tuple(int(side) if side < _LARGEST and side.is_integer() else side for side in size)
     if any(side is not None for side in sides):
-        defects.add(DROPPED, "image sizes that are none; the file's own is taken", entry["file_name"])
+        defects.add(DROPPED, "invalid image sizes; the size of the file is used", entry["file_name"])
     return None
 
 

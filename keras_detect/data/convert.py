@@ -43,7 +43,7 @@ def write_dataset(dataset, folder, format, split=None, overwrite=False):
         OSError: the disk is full, or cannot be written to.
     """
     if format not in FORMATS:
-        raise ValueError(f"format is one of {', '.join(FORMATS)}. Received: format={shown(format)}")
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}. Received: format={shown(format)}")
     with new_data_set(folder, format, FORMATS[format].write, [split], overwrite) as write:
         write(dataset, split)
     return lost(dataset, format)
@@ -124,7 +124,7 @@ def convert_dataset(data, output, to, from_format=None, splits=(), overwrite=Fal
     if output.exists() and source.exists() and output.samefile(source if source.is_dir() else source.parent):
         raise ValueError(f"output must differ from the folder that is read. Received twice: {output}")
     if to not in FORMATS:
-        raise ValueError(f"The format to write is one of {', '.join(FORMATS)}. Received: {shown(to)}")
+        raise ValueError(f"The format to write must be one of {', '.join(FORMATS)}. Received: {shown(to)}")
     names, datasets, counts = None, [], {}
     splits = splits or (None,)
     with new_data_set(output, to, FORMATS[to].write, splits, overwrite) as write:

@@ -238,7 +238,7 @@ def _rows(file, defects):
                     row[field.key] = _value(row, field, f"{file.name}, line {number}", defects)
         except ValueError:
             message = f"{file}, line {number} is not a box. Received: {shown(','.join(line))}"
-            defects.refuse("lines that are no box", f"{file.name}, line {number}", message)
+            defects.refuse("lines that are not a box", f"{file.name}, line {number}", message)
             continue
         rows.append(row)
     boxes = np.array([row["box"] for row in rows if row["box"] is not None], np.float64).reshape(-1, 4)
@@ -288,7 +288,7 @@ def _note_unlisted(bases, records, images, defects):
     used = {pathlib.Path(record.image.path) for record in records}
     used |= {images.get(base.name, images.get(base.stem)) for base in bases} - {None}
     for image in sorted(set(images.values()) - used):
-        defects.add(KEPT, "images without annotation, left out", image.name)
+        defects.add(KEPT, "images without annotation, skipped", image.name)
 
 
 def _base(name):
@@ -302,7 +302,7 @@ def _found(base, file, images, defects):
         found = image_path(file.parent, str(base), file.parent.parent, file)
     except DataPathError as error:
         if known is None:
-            defects.refuse("images outside of the data set's folder", str(base), str(error), DataPathError)
+            defects.refuse("images outside the data set's folder", str(base), str(error), DataPathError)
         return known
     return found if known is None or (is_image_name(found.name) and is_file(found)) else known
 

@@ -46,7 +46,7 @@ class DetectionDataset:
             wrong = record.labels[(record.labels < 0) | (record.labels >= len(self.class_names))]
             if len(wrong):
                 raise ValueError(
-                    f"Labels must lie in [0, {len(self.class_names)}), one per class name. Received label "
+                    f"Labels must be in [0, {len(self.class_names)}), one per class name. Received label "
                     f"{int(wrong[0])} in {record.file_name}. Correct the label or extend class_names."
                 )
 
@@ -106,7 +106,7 @@ class DetectionDataset:
         if names is None:
             texts = {str(label) for example in examples for label in np.reshape(example.get(schema.LABELS, ()), -1)}
             if any(text.lstrip("-").isdigit() for text in texts):
-                raise ValueError("Labels that are numbers need class_names. Received: class_names=None")
+                raise ValueError("Integer labels need class_names. Received: class_names=None")
             names = sorted(texts)
         defects = Defects()
         records = [record_of_example(example, i, names, defects) for i, example in enumerate(examples)]

@@ -56,7 +56,7 @@ def pixel_limit(max_pixels: int | None) -> Iterator[None]:
         yield
         return
     if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
-        raise ValueError(f"max_pixels is a positive integer, or None. Received: max_pixels={shown(max_pixels)}")
+        raise ValueError(f"max_pixels must be a positive integer, or None. Received: max_pixels={shown(max_pixels)}")
     token = _limit.set(max_pixels)
     try:
         yield
@@ -86,7 +86,7 @@ def _check_opened(image, name, max_pixels):
     """Raises `ImageError` for a Pillow image that is not to be decoded."""
     check_pixels(image.size, name, max_pixels)
     if image.format in _RUN_PROGRAMS:
-        raise ImageError(f"{shown(name, 400)} is {image.format}, which is no image of pixels. Save it as PNG.")
+        raise ImageError(f"{shown(name, 400)} is {image.format}, which is not a raster image. Save it as PNG.")
 
 
 @contextlib.contextmanager
@@ -98,7 +98,7 @@ def _errors_name(name):
         raise
     except MemoryError:
         raise ImageError(
-            f"There is not enough memory to decode {shown(name, 400)}. Reduce the image, or lower max_pixels."
+            f"There is not enough memory to decode {shown(name, 400)}. Downscale the image, or lower max_pixels."
         ) from None
     except Exception as error:  # decoders meet arbitrary bytes, and raise what they like
         raise _unreadable(name, error) from None
@@ -127,7 +127,7 @@ def check_pixels(size: tuple[int, int], name: Any, max_pixels: int | None = None
     if width * height > limit:
         raise ImageError(
             f"{shown(name, 400)} has {width} x {height} = {width * height:,} pixels (width x height). The limit is "
-            f"{limit:,}. Reduce the image, or raise the limit: max_pixels=... (--max_pixels)."
+            f"{limit:,}. Downscale the image, or raise the limit: max_pixels=... (--max_pixels)."
         )
     _check_sides(size, name)
 
@@ -136,7 +136,7 @@ def _check_sides(size, name):
     if max(size) > MAX_SIDE:
         raise ImageError(
             f"{shown(name, 400)} has {size[0]} x {size[1]} pixels (width x height). The longest side supported is "
-            f"{MAX_SIDE}. Cut the image into parts, or reduce it."
+            f"{MAX_SIDE}. Split the image into tiles, or downscale it."
         )
 
 
@@ -260,7 +260,7 @@ def _facts(source, name, annotated_size):
             f"The boxes of {shown(name, 400)} were drawn on an image of {shown(annotated_size[1])} x "
             f"{shown(annotated_size[0])} pixels "
             f"(width x height). Received an image of {width} x {height}. Correct the size in the annotation, "
-            "or put the image back that was annotated."
+            "or restore the image that was annotated."
         )
     if upright and orientation != 1:
         decoder = PYTHON
@@ -307,7 +307,7 @@ def to_rgb(image, name="the image"):
     """A Pillow image of any mode as uint8 [H, W, 3] RGB. Raises `ImageError` for floating-point images."""
     if image.mode == "F":
         raise ImageError(
-            "An image holds whole numbers, 8 or 16 bits per channel. Received floating-point pixels in "
+            "An image must have integer pixels, 8 or 16 bits per channel. Received floating-point pixels in "
             f"{shown(name, 400)}. "
             "Scale them to 0...255 and save them as PNG."
         )
@@ -446,7 +446,7 @@ def _local_file(path):
     """The path of a file as a string. Raises for a URL or a folder, and where there is none."""
     path = os.fspath(path)
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path):
-        raise ValueError(f"URLs are not fetched. Received: {path!r}. Download the image and pass its path or bytes.")
+        raise ValueError(f"URLs are not supported. Received: {path!r}. Download the image and pass its path or bytes.")
     if os.path.isdir(path):
         raise IsADirectoryError(f"An image is a file. Received a folder: {path!r}. Pass its images as a list.")
     _check_file(path)

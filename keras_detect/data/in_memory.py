@@ -80,7 +80,7 @@ def _labels(labels, number, class_names):
                 raise ValueError(f"Image {number}: {unknown_name('class', name, positions)} Add it to class_names.")
         return np.array([positions[str(name)] for name in labels], np.int32)
     if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
-        raise ValueError(f"Labels are whole numbers or class names. Received in example {number}: {labels.tolist()}")
+        raise ValueError(f"Labels must be integers or class names. Received in example {number}: {labels.tolist()}")
     return labels
 
 
@@ -88,7 +88,7 @@ def _rows(field, example, count, image, number):
     """The values of one per-object field; None where there is no object to have any."""
     key, values = field.key, example[field.key]
     if np.ndim(values) == 0:
-        raise ValueError(f"The {key} of an example have a row a box. Received in example {number}: {values!r}")
+        raise ValueError(f"The {key} of an example have one row per box. Received in example {number}: {values!r}")
     if len(values) != count:
         raise ValueError(f"Image {number} has {count} boxes and {len(values)} {key}.")
     if field.moves == schema.AS_RASTER:

@@ -30,13 +30,13 @@ _MODES = {
     "LAB": "images in another colour space, converted to RGB",
     "HSV": "images in another colour space, converted to RGB",
     "P": "palette images, converted to RGB",
-    "RGBA": "images with transparency, which is left out",
-    "LA": "images with transparency, which is left out",
-    "PA": "images with transparency, which is left out",
-    "La": "images with transparency, which is left out",
-    "RGBa": "images with transparency, which is left out",
+    "RGBA": "images with transparency, which is ignored",
+    "LA": "images with transparency, which is ignored",
+    "PA": "images with transparency, which is ignored",
+    "La": "images with transparency, which is ignored",
+    "RGBa": "images with transparency, which is ignored",
 }
-_DEEP = "images of 16 bits or more, of which the high byte is taken"
+_DEEP = "images of 16 bits or more, of which the high byte is used"
 _ENDINGS = {"JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "TIFF": (".tif", ".tiff"), "MPO": (".jpg", ".jpeg", ".mpo")}
 
 
@@ -77,7 +77,7 @@ class CheckReport:
         widths = [max(len(row[i]) for row in [head, *rows]) for i in range(3)]
         lines = [f"{a:<{widths[0]}}  {n:>{widths[1]}}  {k:<{widths[2]}}  {w}" for a, n, k, w in [head, *rows]]
         table = lines if rows else ["nothing is wrong"]
-        end = "training would start" if self.ok else "training would not start: correct what is refused"
+        end = "training would start" if self.ok else "training would not start: fix the refused entries"
         return "\n".join([f"{self.source}: {self.images} images", *table, end])
 
 
@@ -98,7 +98,7 @@ def inspect(dataset, defects, model=None, decode=True):
     names = getattr(model, "class_names", None)
     if names and list(names) != dataset.class_names:
         differing = sorted({*names} ^ {*dataset.class_names}) or ["the same in another order"]
-        defects.add(REFUSED, "class names that are not the model's", ", ".join(differing))
+        defects.add(REFUSED, "class names that differ from the model's", ", ".join(differing))
     if model is not None:
         _check_anchors(dataset, model, defects)
     return usable
@@ -168,7 +168,7 @@ def _look(record, decode):
             check_decodes(record.image, content, record.file_name)
             _check_masks(record, defects)
     except (ValueError, OSError):
-        defects.add(REFUSED, "images that cannot be decoded: damaged or cut off", record.file_name)
+        defects.add(REFUSED, "images that cannot be decoded: damaged or truncated", record.file_name)
         return defects, None
     pixels = record.image.pixels.tobytes() if content is None else content
     return defects, hashlib.sha256(pixels).digest()
@@ -181,7 +181,7 @@ def _check_masks(record, defects):
             if any(isinstance(mask, bytes) for mask in record.get(key) or ()):
                 record.read_raster(key)
     except ValueError:
-        defects.add(REFUSED, "masks that cannot be decoded: damaged or cut off", record.file_name)
+        defects.add(REFUSED, "masks that cannot be decoded: damaged or truncated", record.file_name)
 
 
 def _check_header(content, record, defects):
@@ -190,12 +190,12 @@ def _check_header(content, record, defects):
     with opened(io.BytesIO(content), name, getattr(record.image, "max_pixels", None)) as image:
         ending = pathlib.PurePosixPath(name).suffix.lower()
         if ending and ending not in _ENDINGS.get(image.format, (f".{(image.format or '').lower()}",)):
-            defects.add(KEPT, "images whose ending is not their format, read by their content", name)
+            defects.add(KEPT, "images whose suffix does not match their format, read by content", name)
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             if record.image.upright:
-                defects.add(REPAIRED, "images with an EXIF rotation, turned upright", name)
+                defects.add(REPAIRED, "images with an EXIF rotation, rotated upright", name)
             else:
-                defects.add(KEPT, "images with an EXIF rotation that their boxes do not follow, not turned", name)
+                defects.add(KEPT, "images with an EXIF rotation that their boxes do not follow, not rotated", name)
         if image.mode.startswith("I") or _bits_of_png(content) == 16:
             defects.add(REPAIRED, _DEEP, name)
         if image.mode in _MODES:
@@ -213,7 +213,7 @@ def _check_ground_truth(dataset, defects):
     """Counts empty images, boxes drawn twice, classes without or with few objects."""
     for record in dataset.records:
         if not len(record.boxes):
-            defects.add(KEPT, "images without objects, taken as background", record.file_name)
+            defects.add(KEPT, "images without objects, used as background", record.file_name)
         rows = collections.Counter(zip(record.labels.tolist(), map(tuple, record.boxes.tolist()), strict=True))
         twice = sum(count - 1 for count in rows.values())
         if twice:
@@ -230,7 +230,7 @@ def _check_ground_truth(dataset, defects):
     points = {rows.shape[1] for rows in keypoints if rows is not None and len(rows)}
     if len(points) > 1:
         listed = ", ".join(map(str, sorted(points)))
-        kind = f"objects with different numbers of keypoints, filled up with invisible ones: {listed}"
+        kind = f"objects with different numbers of keypoints, padded with invisible ones: {listed}"
         defects.add(KEPT, kind, "all images")
     if not counts.sum():
         defects.add(REFUSED, "data sets without any object", "all images")
@@ -242,7 +242,7 @@ def _check_anchors(dataset, model, defects):
     for record, overlaps in statistics.best_overlaps(dataset, model):
         missed = int((overlaps < threshold).sum())
         if missed:
-            kind = f"objects that no anchor overlaps by {threshold:g}: they get their best one, or none"
+            kind = f"objects that no anchor overlaps by {threshold:g}: they get the best anchor, or none"
             defects.add(KEPT, kind, record.file_name, missed)
 
 

@@ -94,7 +94,7 @@ def _from_json(content):
     if isinstance(content, list):
         content = {number + 1: name for number, name in enumerate(content)}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content.values()):
-        raise ValueError('wanted {"1": "cat", ...} or ["cat", ...]')
+        raise ValueError('expected {"1": "cat", ...} or ["cat", ...]')
     return _checked({int(key): name for key, name in content.items()})
 
 
@@ -109,7 +109,7 @@ def _from_node(root):
         if key is None or (name is None and display is None):
             raise item.error(None, f"an item needs an id and a name, received {shown(sorted(item.names()))}")
         if key in names:
-            raise item.error("id", f"an item's id is an integer of its own, received {shown(key)} twice")
+            raise item.error("id", f"an item's id is a unique integer, received {shown(key)} twice")
         names[key] = display if name is None else name
         if display is not None and display != names[key]:
             displayed[key] = display
@@ -127,7 +127,7 @@ def _checked(names, displayed=None, keypoints=()):
         raise ValueError("it lists no class")
     repeated = [name for name, count in collections.Counter(names.values()).items() if count > 1]
     if repeated:
-        raise ValueError(f"the name '{shown(repeated[0])}' stands for two classes")
+        raise ValueError(f"the name '{shown(repeated[0])}' is used for two classes")
     return LabelMap({key: names[key] for key in sorted(names)}, displayed or {}, keypoints)
 
 

@@ -33,7 +33,7 @@ def register_format(name: str, module: Any) -> None:
     if missing:
         raise TypeError(f"A format has the functions recognises, read, write and holds. Missing: {', '.join(missing)}")
     if FORMATS.get(name, module) is not module:
-        raise ValueError(f"The format {name!r} is taken by {FORMATS[name]}. Choose another name.")
+        raise ValueError(f"The format {name!r} is already used by {FORMATS[name]}. Choose another name.")
     FORMATS[name] = module
 
 
@@ -124,7 +124,7 @@ def reader(path, format=None):
         )
     if format is not None and format not in FORMATS:
         raise ValueError(
-            f"format is one of {', '.join(FORMATS)}, or None to find out. Received: format={shown(format)}"
+            f"format must be one of {', '.join(FORMATS)}, or None to detect it. Received: format={shown(format)}"
         )
     for name in [format] if format else list(FORMATS):
         if FORMATS[name].recognises(path):
@@ -134,7 +134,7 @@ def reader(path, format=None):
 
 def _nothing_found(path):
     wanted = (
-        "Wanted: COCO (a .json file, or a folder with instances*.json), Pascal VOC (a folder with Annotations/*.xml "
+        "Expected: COCO (a .json file, or a folder with instances*.json), Pascal VOC (a folder with Annotations/*.xml "
         "and JPEGImages/), YOLO (data.yaml or classes.txt), CSV (a .csv file with column names) or TFRecord (*.record)."
     )
     if kind_of(path) == FILE:

@@ -44,7 +44,7 @@ def from_coco(segmentation, size):
     try:
         polygons = tuple(np.asarray(polygon, np.float64) for polygon in segmentation)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError("a polygon that is no list of numbers") from None
+        raise ValueError("a polygon that is not a list of numbers") from None
     for polygon in polygons:
         if polygon.ndim != 1 or len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
             raise ValueError("a polygon that is not x, y of three corners or more")
@@ -137,7 +137,7 @@ def _runs(text):
     for letter in text:
         bits = ord(letter) - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("compressed run lengths that are none")
+            raise ValueError("invalid compressed run lengths")
         number |= (bits & 31) << shift
         shift += 5
         if not bits & 32:

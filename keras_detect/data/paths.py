@@ -38,21 +38,19 @@ def kind_of(path: str | os.PathLike, named_in: str | os.PathLike | None = None) 
         status = os.stat(path)
     except FileNotFoundError:
         if os.path.islink(path):
-            raise _refused(path, "is a link that leads nowhere", named_in) from None
+            raise _refused(path, "is a broken link", named_in) from None
         return None
     except NotADirectoryError:
         return None
     except ValueError:
         raise _refused(path, "has a zero byte in its name", named_in) from None
     except OSError as error:
-        what = (
-            "is a link that leads to itself" if error.errno == errno.ELOOP else f"cannot be opened ({error.strerror})"
-        )
+        what = "is a link to itself" if error.errno == errno.ELOOP else f"cannot be opened ({error.strerror})"
         raise _refused(path, what, named_in) from None
     mode = status.st_mode
     if stat.S_ISREG(mode):
         if status.st_dev in _system_disks():
-            raise _refused(path, "is no file on a disk", named_in)
+            raise _refused(path, "is not a regular file", named_in)
         return FILE
     if stat.S_ISDIR(mode):
         return FOLDER
@@ -102,7 +100,7 @@ def image_path(folder: pathlib.Path, name: str, root: pathlib.Path, named_in: st
     path = os.path.normpath(os.path.join(folder, name))
     if not _lies_in(path, root):
         raise DataPathError(
-            f"{shown(named_in, 400)} names the image {shown(name)}, which lies outside of the data set's folder, "
+            f"{shown(named_in, 400)} names the image {shown(name)}, which is outside the data set's folder, "
             f"{shown(root, 400)}. Move the image into it, or put a link to its folder there."
         )
     return pathlib.Path(path)
@@ -116,7 +114,7 @@ def files_below(folder: pathlib.Path, wanted) -> list[pathlib.Path]:
     """
     whole_disk = os.path.realpath(folder) == os.path.abspath(os.sep)
     if whole_disk or os.stat(folder).st_dev in _system_disks():
-        raise DataPathError(f"{shown(folder, 400)} is no folder of images. Name the folder with the images.")
+        raise DataPathError(f"{shown(folder, 400)} is not a folder of images. Name the folder with the images.")
     found, count = [], 0
     for place, folders, names in os.walk(folder):
         found += [pathlib.Path(place, name) for name in names if wanted(name)]

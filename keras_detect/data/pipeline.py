@@ -275,7 +275,7 @@ def _canvas(records, resizer, augmentations):
     if canvas[0] * canvas[1] > largest:
         raise ValueError(
             f"Batches hold images of one size, here {canvas[0]} x {canvas[1]} pixels (height x width): the largest "
-            f"sides of the data set as {type(resizer).__name__} resizes them. Leave out the longest images, or use a "
+            f"sides of the data set as {type(resizer).__name__} resizes them. Remove the longest images, or use a "
             "resizer with a fixed size."
         )
     return canvas, any(tuple(resizer.resized_size(*probe)) != canvas for probe in _PROBES)
@@ -297,7 +297,7 @@ def _as_sequence(augment):
 def _warn_of_lost_rows(records, max_boxes):
     lost = sum(max(0, len(record.boxes) - max_boxes) for record in records)
     if lost:
-        logging.warning("max_boxes=%d leaves out %d boxes of crowded images.", max_boxes, lost)
+        logging.warning("max_boxes=%d drops %d boxes of crowded images.", max_boxes, lost)
 
 
 def _fits_in_memory(records, canvas):
@@ -305,5 +305,5 @@ def _fits_in_memory(records, canvas):
     sizes = [canvas or (record.image.height, record.image.width) for record in records]
     total = sum(height * width * 3 for height, width in sizes)
     if total > CACHE_LIMIT_BYTES:
-        logging.warning("cache=True left out: the images would take %.1f GiB of memory.", total / 2**30)
+        logging.warning("cache=True is ignored: the images would need %.1f GiB of memory.", total / 2**30)
     return total <= CACHE_LIMIT_BYTES

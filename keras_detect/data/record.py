@@ -194,12 +194,12 @@ def make_record(image, file_name, image_id, boxes_abs, labels, defects=None, ent
     keep = finite & has_area & ~light
     moved = (np.abs(clipped - known) > _ROUNDING).any(axis=1) & keep
     for action, kind, where in (
-        (DROPPED, "boxes with a coordinate that is no number", ~finite),
+        (DROPPED, "boxes with a coordinate that is not a number", ~finite),
         (DROPPED, "reversed boxes", reversed_),
         (DROPPED, "boxes of zero area", flat),
         (DROPPED, "boxes outside the image", finite & ~has_area & ~reversed_ & ~flat),
-        (DROPPED, "boxes with a weight that is no number from 0", light & finite & has_area),
-        (REPAIRED, "boxes that left the image, clipped", moved),
+        (DROPPED, "boxes with a weight that is not a number >= 0", light & finite & has_area),
+        (REPAIRED, "boxes that extend beyond the image, clipped", moved),
     ):
         if where.any():
             defects.add(action, kind, file_name, int(where.sum()))
@@ -208,7 +208,9 @@ def make_record(image, file_name, image_id, boxes_abs, labels, defects=None, ent
     objects |= _kept(rows, keep)
     areas = objects.get(schema.AREAS)
     if areas is not None and (wrong := ~(np.isfinite(areas) & (areas >= 0))).any():
-        defects.add(REPAIRED, "areas that are no number from 0, replaced by the box's", file_name, int(wrong.sum()))
+        defects.add(
+            REPAIRED, "areas that are not a number >= 0, replaced by the area of the box", file_name, int(wrong.sum())
+        )
         objects[schema.AREAS] = np.where(wrong, box_areas(clipped[keep]), areas).astype(np.float32)
     return Record(image, file_name, image_id, objects, dict(entries or {}))
 

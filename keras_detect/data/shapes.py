@@ -55,7 +55,7 @@ def shapes_dataset(
             raise ValueError(unknown_name("shape", name, SHAPES))
     low, high = (image_size, image_size) if isinstance(image_size, int) else image_size
     if not 16 <= low <= high:
-        raise ValueError(f"Images of shapes have 16 pixels or more per side. Received: image_size={image_size}")
+        raise ValueError(f"image_size must be at least 16 pixels. Received: image_size={image_size}")
     if num_images < 1 or max_objects < 1:
         raise ValueError(
             "num_images and max_objects must be at least 1. "

@@ -35,7 +35,7 @@ def read_split(roots, split):
                 names = [line.strip() for line in read_text(file, _MAX_BYTES).splitlines()]
                 names = [name for name in names if name]
                 if not names:
-                    raise ValueError(f"The split file {file} is empty. Wanted: one image's name a line.")
+                    raise ValueError(f"The split file {file} is empty. Expected: one image name per line.")
                 return names, sorted(listed)
             if (root / place).is_dir():
                 listed.update(path.stem for path in (root / place).glob("*.txt"))
@@ -87,7 +87,7 @@ def random_split(dataset, fraction: float, seed: int = 0):
         ValueError: a fraction outside (0, 1), or fewer than two images.
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"fraction must lie in (0, 1). Received: fraction={fraction!r}")
+        raise ValueError(f"fraction must be in (0, 1). Received: fraction={fraction!r}")
     count = len(dataset)
     if count < 2:
         raise ValueError(

@@ -93,9 +93,9 @@ def statistics_table(statistics):
     lines += ["", f"k-means anchors, height x width in pixels: {shapes}"]
     lines.append(f"objects whose shape they match (IoU 0.5): {statistics['matched_by_proposed']:.1%}")
     if "matched_by_model" in statistics:
-        lines.append(f"... today's anchors of the model: {statistics['matched_by_model_shapes']:.1%}")
+        lines.append(f"... the model's current anchors: {statistics['matched_by_model_shapes']:.1%}")
         threshold = f"{statistics['model_threshold']:g}"
-        lines.append(f"... and where they stand (IoU {threshold}): {statistics['matched_by_model']:.1%}")
+        lines.append(f"... at their actual positions (IoU {threshold}): {statistics['matched_by_model']:.1%}")
     return "\n".join(lines)
 
 

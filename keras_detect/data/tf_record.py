@@ -53,7 +53,7 @@ def read(path, split=None, class_names=None, defects=None):
     if of_split is not None:
         parsed = _listed(parsed, of_split)
     if not parsed:
-        raise ValueError(f"No image stands in {files[0]}. Write the records again.")
+        raise ValueError(f"No images found in {files[0]}. Write the records again.")
     return dataset_of(parsed, label_map, class_names, split, defects)
 
 
@@ -207,7 +207,7 @@ def _entries(file, defects):
             serialized, damaged = None, True
         if serialized is None:
             if damaged:
-                message = f"{file} is damaged or cut off after {number} records (at byte {offset}). Copy it again."
+                message = f"{file} is damaged or truncated after {number} records (at byte {offset}). Copy it again."
                 defects.refuse("damaged record files", file.name, message)
             return
         try:

@@ -186,7 +186,7 @@ def _index_images(path, folder):
     found = index_images(places)
     if not found:
         looked = ", ".join(str(place) for place in places)
-        raise FileNotFoundError(f"No images found in {looked}. Wanted: {path / _IMAGES[0]} with the images.")
+        raise FileNotFoundError(f"No images found in {looked}. Expected: {path / _IMAGES[0]} with the images.")
     return found
 
 
@@ -195,7 +195,7 @@ def _note_unlisted(stems, parsed, images, defects):
     used = {images.get(stem) for stem in stems} - {None}
     used |= {images.get(content[0]) or images.get(stem) for stem, content in parsed.items() if content}
     for file in sorted(set(images.values()) - used):
-        defects.add(KEPT, "images without annotation, left out", file.name)
+        defects.add(KEPT, "images without annotation, skipped", file.name)
 
 
 def _record(file, parsed, images, names, label_of, defects):

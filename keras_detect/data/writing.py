@@ -83,11 +83,11 @@ class _Manifest:
         if not os.path.lexists(folder):
             return cls()
         if not folder.is_dir():
-            raise ValueError(f"A data set is written to a folder. Received a file: {folder}. Name a new folder.")
+            raise ValueError(f"A data set is written to a folder. Received a file: {folder}. Choose a new folder.")
         if folder == pathlib.Path(os.path.realpath(os.curdir)) or os.path.ismount(folder):
             raise ValueError(
                 f"A data set's folder appears as a whole, and {folder} is the current folder or a disk, which cannot "
-                "be exchanged. Name a new folder in it."
+                "be exchanged. Choose a new folder in it."
             )
         if is_file(folder / MANIFEST):
             try:
@@ -97,13 +97,13 @@ class _Manifest:
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(
                     f"{folder / MANIFEST}, which lists the files that keras_detect wrote, is damaged, so that "
-                    "nothing here can be replaced safely. Name a new folder."
+                    "nothing here can be replaced safely. Choose a new folder."
                 ) from error
         others = [name for name in os.listdir(folder) if not name.startswith(".")]
         if others:
             raise ValueError(
                 f"{folder} holds files that keras_detect has not written, such as {shown(min(others))}; a data set is "
-                "not mixed with others' files. Name a new folder."
+                "not mixed with others' files. Choose a new folder."
             )
         return cls()
 
@@ -114,7 +114,7 @@ class _Manifest:
         if going and not overwrite:
             names = ", ".join(sorted("all" if split is None else shown(split) for split in self.files))
             raise ValueError(
-                f"{folder} holds a data set already ({self.format}; splits: {names}). Name another folder, or replace "
+                f"{folder} holds a data set already ({self.format}; splits: {names}). Choose another one, or replace "
                 "it: overwrite=True (--overwrite)."
             )
         files = {split: files for split, files in self.files.items() if split not in going}
@@ -129,7 +129,7 @@ class _Manifest:
         if self.class_names is not None and self.class_names != dataset.class_names:
             raise ValueError(
                 f"The splits of a data set have the same class names. {folder} has {shown(self.class_names)}. "
-                f"Received: {shown(dataset.class_names)}. Name another folder."
+                f"Received: {shown(dataset.class_names)}. Choose another folder."
             )
         present = _files(part)
         path = write(dataset, part, split=split)

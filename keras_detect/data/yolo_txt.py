@@ -49,7 +49,9 @@ def read(path, split=None, class_names=None, defects=None):
     content = {} if yaml_file is None else places_and_names(yaml_file)
     stored = stored_names(root, content, yaml_file)
     if class_names is None and stored is None:
-        raise ValueError(f"{root} names no classes. Wanted: names in data.yaml, or classes.txt, or class_names=[...].")
+        raise ValueError(
+            f"{root} names no classes. Expected: names in data.yaml, or classes.txt, or class_names=[...]."
+        )
     names = list(class_names) if class_names is not None else stored
     positions = {name: label for label, name in enumerate(names)}
     # The numbers in the files follow the stored list; without one they are labels.
@@ -57,7 +59,7 @@ def read(path, split=None, class_names=None, defects=None):
     images = _images(root, content, split, yaml_file)
     if not images:
         raise ValueError(
-            f"No images found in {root}. Wanted: images/ and labels/, or the folders that data.yaml names."
+            f"No images found in {root}. Expected: images/ and labels/, or the folders that data.yaml names."
         )
     records = [_record(file, labels, stored or names, defects) for file in images]
     _count_orphans(images, defects)
@@ -129,7 +131,7 @@ def places_and_names(file):
         places = content.get(key)
         places = places if isinstance(places, list) else [places or ""]
         if not all(isinstance(place, str) for place in places):
-            raise ValueError(f"{key} in {file} wants a folder, a file or a list of them. Received: {shown(places)}")
+            raise ValueError(f"{key} in {file} must be a folder, a file or a list of them. Received: {shown(places)}")
     return content
 
 
@@ -138,15 +140,15 @@ def stored_names(root, content, yaml_file):
     names = content.get("names")
     texts = list(names.values()) if isinstance(names, dict) else names if isinstance(names, list) else []
     if not all(isinstance(name, str) for name in texts):
-        raise ValueError(f"names in {yaml_file} wants one text per class. Received: {shown(names)}")
+        raise ValueError(f"names in {yaml_file} must be one string per class. Received: {shown(names)}")
     if isinstance(names, dict):
         try:
             names = {int(key): name for key, name in names.items()}
         except (TypeError, ValueError):
-            raise ValueError(f"names in {yaml_file} wants numbers before the names.") from None
+            raise ValueError(f"names in {yaml_file} must have numbers before the names.") from None
         if min(names, default=0) < 0 or max(names, default=0) > _MAX_CLASS:
             raise ValueError(
-                f"names in {yaml_file} wants numbers from 0 to {_MAX_CLASS}. Received: {shown(max(names))}"
+                f"names in {yaml_file} must be numbers from 0 to {_MAX_CLASS}. Received: {shown(max(names))}"
             )
         return [names.get(number, f"class_{number}") for number in range(max(names, default=-1) + 1)]
     if isinstance(names, list):
@@ -248,7 +250,7 @@ def _record(file, labels, names, defects):
     rows = _rows(label_file, labels, names, defects)
     if rows is None:
         rows = []
-        defects.add(KEPT, "images without annotation file, taken as empty", file.name)
+        defects.add(KEPT, "images without annotation file, treated as empty", file.name)
     polygons = [polygon for _, _, polygon in rows]
     far = [polygon is not None and not np.abs(polygon).max() <= masks.FARTHEST for polygon in polygons]
     if any(far):
@@ -297,7 +299,7 @@ def _rows(file, labels, names, defects):
                 raise ValueError
         except (ValueError, OverflowError):
             message = f'{place} is not "class cx cy width height" or a polygon. Received: "{shown(line)}"'
-            defects.refuse("lines that are no box", file.name, message)
+            defects.refuse("lines that are not a box", file.name, message)
             continue
         if labels.get(key) is None:
             missing = key in labels

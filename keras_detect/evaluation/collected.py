@@ -98,7 +98,7 @@ class Collected:
         labels = rows.labels
         if len(labels) and labels.max() >= len(self.class_names):
             raise ValueError(
-                f"Labels must lie in [0, {len(self.class_names)}), one per class name. Received label "
+                f"Labels must be in [0, {len(self.class_names)}), one per class name. Received label "
                 f"{int(labels.max())} in the {what}."
             )
         _check_finite(rows.boxes, rows.image - self.count, "box", what)

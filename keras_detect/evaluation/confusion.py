@@ -28,7 +28,7 @@ class ConfusionMatrix(Evaluator):
     def __init__(self, class_names, score_threshold=0.3, iou_threshold=0.5, collected=None):
         super().__init__(class_names, collected)
         if not 0 < iou_threshold <= 1:
-            raise ValueError(f"iou_threshold must lie in (0, 1]. Received: iou_threshold={iou_threshold}")
+            raise ValueError(f"iou_threshold must be in (0, 1]. Received: iou_threshold={iou_threshold}")
         self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
 
     def matrix(self):

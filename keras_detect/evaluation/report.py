@@ -63,9 +63,9 @@ def report_folder(name):
     """
     folder = pathlib.Path(name).expanduser().absolute()
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"A report is a folder. Received a file: {name}. Name a new folder.")
+        raise ValueError(f"A report is a folder. Received a file: {name}. Choose a new folder.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / REPORT).is_file():
-        raise ValueError(f"{name} holds files that are no report, which would be lost. Name a new folder.")
+        raise ValueError(f"{name} holds files that are no report, which would be lost. Choose a new folder.")
     return folder
 
 
@@ -172,7 +172,7 @@ def _page(report, images):
         _table(("kind", "number", "cost", "a detection that is"), kinds),
         *_thresholds(report["score_thresholds"]),
         *_worst(report["worst_images"], images, score),
-        _note("A dash stands for a number that has no object to be measured on (-1 in report.json)."),
+        _note("A dash means that there were no objects to measure the number on (-1 in report.json)."),
     ]
     title = html.escape(report["title"])
     head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'

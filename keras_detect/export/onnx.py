@@ -117,13 +117,13 @@ def suppressed(found, metadata):
 def _check_raw(model):
     if getattr(model, "final_stage", None) is None or hasattr(model, "proposal_stage"):
         raise ExportError(
-            f"The signature 'raw' leaves suppression to the client, and a {type(model).__name__} suppresses between "
-            "its stages, too. Pass signature='default', which holds all suppression."
+            f"The signature 'raw' leaves NMS to the client, but a {type(model).__name__} suppresses between "
+            "its stages, too. Pass signature='default', which includes all of the NMS."
         )
     postprocessor = model.postprocessor
     if postprocessor.candidates_per_level is not None or callable(postprocessor.nms.scheme):
         raise ExportError(
-            "The signature 'raw' leaves suppression to the client, and this model chooses its candidates in another "
+            "The signature 'raw' leaves NMS to the client, but this model chooses its candidates in another "
             f"way: candidates_per_level={postprocessor.candidates_per_level}, scheme={postprocessor.nms.scheme}. Pass "
             "signature='default'."
         )

@@ -64,8 +64,8 @@ def _greedy(candidates):
 
 def _refused(candidates):
     raise ExportError(
-        "ONNX's NonMaxSuppression has no soft form. Received: "
-        f"soft_nms_sigma={candidates.settings.soft_nms_sigma}. Give the model greedy suppression (its post-processor's "
+        "ONNX's NonMaxSuppression does not support soft NMS. Received: "
+        f"soft_nms_sigma={candidates.settings.soft_nms_sigma}. Use greedy NMS (its post-processor's "
         "nms with soft_nms_sigma=0.0, through `model.with_parts`), or export it as a SavedModel."
     )
 

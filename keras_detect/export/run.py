@@ -182,7 +182,7 @@ def _check_comparison(compared, tolerance, name, path):
         raise ExportError(
             f"The {name} file does not detect what predict detects, and was not kept. Expected: the same detections, "
             f"boxes and scores within {tolerance:g}. Received: {compared.matched} of {compared.detections} equal, "
-            f"{compared.missing} of one side without a partner, {compared.swapped} with a rival of the same score in "
+            f"{compared.missing} without a counterpart, {compared.swapped} with a rival of the same score in "
             f"their place. Nothing was written to {path}."
         )
 
@@ -208,7 +208,7 @@ def _megabytes(part):
 
 def _checked_batch_size(batch_size):
     if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
-        raise ValueError(f"batch_size is a positive integer, or None for any number. Received: {batch_size!r}")
+        raise ValueError(f"batch_size must be a positive integer, or None for any number. Received: {batch_size!r}")
     return batch_size
 
 
@@ -219,6 +219,6 @@ def _representative(data, model):
 def _check_place(exporter: Exporter, path: pathlib.Path):
     """Raises `ValueError` where the file's name has another suffix, or a folder is not a SavedModel's."""
     if path.suffix != exporter.suffix and exporter.suffix:
-        raise ValueError(f"The name of this file ends in '{exporter.suffix}'. Received: {path}")
+        raise ValueError(f"The file name must end in '{exporter.suffix}'. Received: {path}")
     if not exporter.suffix and path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").exists():
-        raise ValueError(f"The folder {path} holds something else than a SavedModel, and would be replaced.")
+        raise ValueError(f"The folder {path} contains something other than a SavedModel, which would be overwritten.")

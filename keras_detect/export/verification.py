@@ -174,7 +174,7 @@ def sample_images(images: Sequence[Any] | None, image_size: tuple[int, int] | No
     else:
         pixels = [as_pixels(image) for image in images]
     if not pixels:
-        raise ValueError("images holds no image to compare the file with.")
+        raise ValueError("images contains no image to compare the file with.")
     return [_resized(image, image_size) for image in pixels]
 
 

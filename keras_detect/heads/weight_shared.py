@@ -203,7 +203,7 @@ class GroupNormBoxPredictor(WeightSharedConvolutionalBoxPredictor):
         self.norm_groups = norm_groups
         if self.hyperparams.batch_norm or self.tower_bias:
             raise ValueError(
-                "Group normalisation stands without batch norm, and without a bias before it. Received: "
+                "Group normalization cannot be combined with batch norm or a bias before it. Received: "
                 f"batch_norm={self.hyperparams.batch_norm}, tower_bias={self.tower_bias}."
             )
 

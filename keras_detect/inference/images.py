@@ -126,7 +126,7 @@ def pixels_of(image: ImageLike, max_pixels: int | None = None) -> np.ndarray:
     pixels = as_pixels(image, max_pixels)
     if pixels.dtype != np.uint8 and 0.0 < pixels.max() <= 1.0:
         logging.warning(
-            "The pixels of a floating-point image lie in 0...1, and are taken as 0...255: nearly black. Multiply them "
+            "The pixels of a floating-point image are in 0...1 but read as 0...255 (nearly black). Multiply them "
             "by 255 if they were divided."
         )
     return pixels

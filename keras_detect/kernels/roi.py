@@ -465,14 +465,14 @@ def checked(feature_maps, boxes):
 def checked_outside(outside):
     """`outside`. Raises `ValueError` unless it is one of `OUTSIDE`."""
     if outside not in OUTSIDE:
-        raise ValueError(f"outside is one of {OUTSIDE}. Received: outside={outside!r}")
+        raise ValueError(f"outside must be one of {OUTSIDE}. Received: outside={outside!r}")
     return outside
 
 
 def checked_alignment(alignment):
     """`alignment`. Raises `ValueError` unless it is one of `ALIGNMENTS`."""
     if alignment not in ALIGNMENTS:
-        raise ValueError(f"alignment is one of {ALIGNMENTS}. Received: alignment={alignment!r}")
+        raise ValueError(f"alignment must be one of {ALIGNMENTS}. Received: alignment={alignment!r}")
     return alignment
 
 
@@ -480,5 +480,5 @@ def checked_size(size):
     """`(h, w)` of a crop size. Raises `ValueError` unless it is a positive int or two of them."""
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2 or min(pair) < 1:
-        raise ValueError(f"A crop size is a positive int or two of them. Received: {size!r}")
+        raise ValueError(f"A crop size must be a positive int or a pair of them. Received: {size!r}")
     return pair

@@ -77,9 +77,9 @@ class ConvHyperparams:
 
     def __post_init__(self):
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f"The activation is one of {ACTIVATIONS}. Received: activation={self.activation!r}")
+            raise ValueError(f"The activation must be one of {ACTIVATIONS}. Received: activation={self.activation!r}")
         if not self.l2_weight >= 0:
-            raise ValueError(f"The L2 weight is 0 (none) or positive. Received: l2_weight={self.l2_weight!r}")
+            raise ValueError(f"l2_weight must be 0 (none) or positive. Received: l2_weight={self.l2_weight!r}")
 
     def regularizer(self):
         """A Keras regularizer, or `None` where `l2_weight` is 0. Keras' L2 has no factor 1/2, upstream's has."""
@@ -229,7 +229,7 @@ def upsample_nearest(x, factor=2, *, name=None):
 def _pad(x, kernel_size, strides, padding, dilation_rate, name):
     """Input and Keras padding for the three kinds of padding. At stride 1 "fixed" and "same" are the same thing."""
     if padding not in PADDINGS:
-        raise ValueError(f"The padding is one of {PADDINGS}. Received: padding={padding!r} for '{name}'")
+        raise ValueError(f"The padding must be one of {PADDINGS}. Received: padding={padding!r} for '{name}'")
     if padding != "fixed" or strides == 1:
         return x, "same" if padding == "fixed" else padding
     if kernel_size > 1:

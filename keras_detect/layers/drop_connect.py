@@ -29,7 +29,7 @@ class DropConnect(keras.layers.Layer):
     def __init__(self, rate, seed=None, **kwargs):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
-            raise ValueError(f"A drop-connect rate lies in [0, 1). Received: rate={rate!r}")
+            raise ValueError(f"A drop-connect rate must be in [0, 1). Received: rate={rate!r}")
         self.rate, self.seed = float(rate), seed
         if self.rate:
             self.seed_generator = keras.random.SeedGenerator(seed)

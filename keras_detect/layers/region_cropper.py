@@ -67,7 +67,7 @@ class RegionCropper:
 
     def __post_init__(self):
         if self.method not in METHODS:
-            raise ValueError(f"The method is one of {METHODS}. Received: method={self.method!r}")
+            raise ValueError(f"The method must be one of {METHODS}. Received: method={self.method!r}")
         roi.checked_outside(self.outside)
         roi.checked_alignment(self.alignment)
         if self.num_maps is not None and self.num_maps < 1:

@@ -40,7 +40,7 @@ class SigmoidFocalLoss:
 
     def __post_init__(self):
         if not self.gamma >= 0:
-            raise ValueError(f"`gamma` is 0 or more. Received: gamma={self.gamma!r}")
+            raise ValueError(f"`gamma` must be >= 0. Received: gamma={self.gamma!r}")
         _check_share("alpha", self.alpha)
 
     def __call__(self, logits, targets, weights):
@@ -123,7 +123,9 @@ class BootstrappedSigmoidLoss:
     def __post_init__(self):
         _check_share("alpha", self.alpha)
         if self.bootstrap_type not in ("soft", "hard"):
-            raise ValueError(f"`bootstrap_type` is 'soft' or 'hard'. Received: bootstrap_type={self.bootstrap_type!r}")
+            raise ValueError(
+                f"`bootstrap_type` must be 'soft' or 'hard'. Received: bootstrap_type={self.bootstrap_type!r}"
+            )
 
     def __call__(self, logits, targets, weights):
         logits, targets, weights = _float32(logits, targets, weights)
@@ -213,9 +215,9 @@ def _power(base, exponent):
 
 def _check_share(name, value):
     if value is not None and not 0 <= value <= 1:
-        raise ValueError(f"`{name}` is a share, in [0, 1]. Received: {name}={value!r}")
+        raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={value!r}")
 
 
 def _check_scale(value):
     if not value > 0:
-        raise ValueError(f"`logit_scale` divides the logits and is positive. Received: logit_scale={value!r}")
+        raise ValueError(f"`logit_scale` must be positive. Received: logit_scale={value!r}")

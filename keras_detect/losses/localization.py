@@ -79,7 +79,7 @@ class SmoothL1Loss:
 
     def __post_init__(self):
         if not self.delta > 0:
-            raise ValueError(f"`delta` is positive; L1Loss is its limit at 0. Received: delta={self.delta!r}")
+            raise ValueError(f"`delta` must be positive (for 0, use L1Loss). Received: delta={self.delta!r}")
 
     def __call__(self, predictions, targets, weights):
         difference, weights = _difference(predictions, targets, weights)

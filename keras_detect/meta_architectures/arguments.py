@@ -52,7 +52,7 @@ def refuse_ignored(arguments, rules):
         if arguments.get(ignored) is not None and arguments.get(by) is not None:
             raise ValueError(
                 f"'{ignored}' would be ignored, because '{by}' takes its place. Received: "
-                f"{ignored}={_short(arguments[ignored])} and {by}={_short(arguments[by])}. Leave one of them out."
+                f"{ignored}={_short(arguments[ignored])} and {by}={_short(arguments[by])}. Remove one of them."
             )
 
 

@@ -97,10 +97,10 @@ def check_ground_truth(boxes, labels, num_classes, where):
             f"{where}; pad each image's rows to the same M with label -1, and batch the data."
         )
     if labels.dtype.kind == "f" and not (labels == np.floor(labels)).all():
-        raise ValueError(f"Labels are whole numbers. Received fractions or NaN in {where}.")
+        raise ValueError(f"Labels must be integers. Received fractions or NaN in {where}.")
     if labels.size and labels.max() >= num_classes:
         raise ValueError(
-            f"Labels must lie in [0, {num_classes}), -1 for padding. Received a label {labels.max():g} in {where}. "
+            f"Labels must be in [0, {num_classes}), -1 for padding. Received a label {labels.max():g} in {where}. "
             "Labels are zero-based; build the model with the number of classes of the data, or re-head it "
             "(`from_preset(..., num_classes=n)`)."
         )
@@ -133,7 +133,7 @@ def check_weights(weights, labels, name, where):
     if labels is not None and labels.shape == weights.shape:
         weights = weights[labels >= 0]
     if not (weights >= 0).all() or not np.isfinite(weights).all():
-        raise ValueError(f"{name} holds finite numbers of at least 0. Received NaN or a negative one in {where}.")
+        raise ValueError(f"{name} must contain finite numbers >= 0. Received NaN or a negative one in {where}.")
 
 
 def fields(batch, with_ground_truth=True):
@@ -233,7 +233,7 @@ def _check_arrays(check, x, y, sample_weight, batch_size):
     if not all(len(getattr(leaf, "shape", ())) for leaf in leaves) or len({len(leaf) for leaf in leaves}) != 1:
         return  # Keras says what is no array, and what does not fit together
     if not len(leaves[0]):
-        raise ValueError("x holds no image. Received arrays of length 0.")
+        raise ValueError("x contains no images. Received arrays of length 0.")
     for index, start in enumerate(range(0, len(leaves[0]), batch_size)):
         check(index, keras.tree.map_structure(functools.partial(_rows, start=start, count=batch_size), data))
 
@@ -308,7 +308,7 @@ def warn_of_folded_weights(model):
     folded = sum(layer.trainable for layer in folded_layers(model))
     if folded:
         warnings.warn(
-            f"{folded} batch norms hold folded weights, which training-mode batch norm destroys: {UNFOLD}.",
+            f"{folded} batch norms hold folded weights, which training-mode batch norm would destroy: {UNFOLD}.",
             stacklevel=3,
         )
 

@@ -35,7 +35,7 @@ class Detection:
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1
         ):
-            raise ValueError(f"score_threshold is a number from 0 to 1, or None. Received: {value!r}")
+            raise ValueError(f"score_threshold must be a number from 0 to 1, or None. Received: {value!r}")
         self._score_threshold = None if value is None else float(value)
 
     def deployable(self, images, true_image_shapes=None, resized=False):

@@ -109,7 +109,9 @@ class FasterRCNN(DetectionModel):
             )
         if self.number_of_stages == 1 and len(missing) < len(second):
             given = [name for name in second if name not in missing]
-            raise ValueError(f"One stage has no second one. Received: number_of_stages=1 and {given}. Leave them out.")
+            raise ValueError(
+                f"A one-stage model has no second stage. Received: number_of_stages=1 and {given}. Remove them."
+            )
 
     @property
     def loss_names(self):

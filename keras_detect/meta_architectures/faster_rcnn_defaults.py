@@ -76,7 +76,9 @@ def complete(cls, given):
         given["class_names"] = schema.check_class_names(given["class_names"])
     num_classes = arguments.count_classes(own.get("num_classes"), given.get("class_names"), given.get("box_predictor"))
     if stages == 1 and num_classes != 1:
-        raise ValueError(f"One stage finds objects of one class. Received: num_classes={num_classes}. Pass 1.")
+        raise ValueError(
+            f"A region proposal network has exactly one class. Received: num_classes={num_classes}. Pass 1."
+        )
     resizer = given.get("resizer") or square_resizer(own.get("image_size", IMAGE_SIZE))
     regions = given.get("cropper") or cropper()
     extractor = given.get("feature_extractor") or feature_extractor(
@@ -100,7 +102,9 @@ def complete(cls, given):
 def _check_one_stage(given):
     received = [name for name in SECOND_STAGE if name in given]
     if received:
-        raise ValueError(f"One stage has no second one. Received: number_of_stages=1 and {received}. Leave them out.")
+        raise ValueError(
+            f"A one-stage model has no second stage. Received: number_of_stages=1 and {received}. Remove them."
+        )
 
 
 def feature_extractor(backbone, neck, split, preprocess, roi_size):

@@ -46,7 +46,7 @@ class Freezing(Serialization):
                 raise ValueError(unknown_name("weight or layer", pattern, _paths(names)))
         self.freeze_again(patterns)
         if not self.trainable_variables:
-            raise ValueError(f"Nothing is left to train. Received: freeze={', '.join(patterns)}")
+            raise ValueError(f"All weights are frozen. Received: freeze={', '.join(patterns)}")
         trained = {id(variable) for variable in self.trainable_variables}
         return len([weight for weight in self._learnt(names) if id(weight) not in trained])
 

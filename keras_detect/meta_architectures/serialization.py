@@ -100,7 +100,7 @@ class Serialization:
         if not heads:
             raise ValueError(
                 f"This {cls.__name__} has no class head: none of its parts ({', '.join(cls.parts)}) has 'num_classes' "
-                f"in its config. Received: num_classes={num_classes}. Exchange a part with `with_parts` instead."
+                f"in its config. Received: num_classes={num_classes}. Replace a part with `with_parts` instead."
             )
         changed = {
             name: {**config[name], "config": {**config[name]["config"], "num_classes": int(num_classes)}}
@@ -179,8 +179,8 @@ class Serialization:
         unfit = [name for name in kept if name not in theirs or theirs[name].shape != ours[name].shape]
         if unfit:
             raise ValueError(
-                f"Weights of the parts that stay must fit. Received {', '.join(parts)}, with which these have another "
-                f"shape: {', '.join(unfit[:5])}. Exchange their part too."
+                f"The weights of the kept parts must fit. Received {', '.join(parts)}, with which these have another "
+                f"shape: {', '.join(unfit[:5])}. Replace their part too."
             )
         for name in kept:
             ours[name].assign(theirs[name])

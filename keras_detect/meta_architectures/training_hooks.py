@@ -74,7 +74,7 @@ class TrainingHooks(compat.BuiltByConstructor):
         if loss is not None or loss_weights is not None:
             raise ValueError(
                 "A detector computes its own losses. Received: loss="
-                f"{loss!r}, loss_weights={loss_weights!r}. Leave them out; give the model another loss part instead."
+                f"{loss!r}, loss_weights={loss_weights!r}. Remove them; give the model another loss part instead."
             )
         if metrics or weighted_metrics:
             raise ValueError(

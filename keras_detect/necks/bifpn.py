@@ -213,7 +213,7 @@ class CombineLevels(keras.layers.Layer):
         _check_method(method)
         if not set(self.resampling) <= set(RESAMPLINGS) or "same" not in self.resampling:
             raise ValueError(
-                f"Each map is one of {RESAMPLINGS}, one at least is 'same'. Received: resampling={self.resampling}"
+                f"Each map must be one of {RESAMPLINGS}, one at least is 'same'. Received: resampling={self.resampling}"
             )
 
     def build(self, input_shapes):
@@ -263,6 +263,6 @@ def _resampling(source, target):
 def _check_method(method):
     if method not in COMBINE_METHODS:
         raise ValueError(
-            f"The combine method is one of {COMBINE_METHODS}. Received: {method!r}. (Upstream's 'attention' is a "
+            f"The combine method must be one of {COMBINE_METHODS}. Received: {method!r}. (Upstream's 'attention' is a "
             "plain sum with weights that have no effect: use 'sum'.)"
         )

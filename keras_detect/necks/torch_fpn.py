@@ -41,9 +41,9 @@ class TorchFeaturePyramid(FeaturePyramid):
     def __post_init__(self):
         super().__post_init__()
         if self.coarse_from not in COARSE:
-            raise ValueError(f"coarse_from is one of {COARSE}. Received: coarse_from={self.coarse_from!r}")
+            raise ValueError(f"coarse_from must be one of {COARSE}. Received: coarse_from={self.coarse_from!r}")
         if self.separable:
-            raise ValueError("TorchFeaturePyramid has full convolutions alone. Received: separable=True")
+            raise ValueError("TorchFeaturePyramid supports only full convolutions. Received: separable=True")
 
     def __call__(self, features):
         """Dict of Keras tensors -> dict of `len(levels) + coarse_levels` Keras tensors, finest first.

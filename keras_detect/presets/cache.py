@@ -49,7 +49,7 @@ def work_folder() -> Iterator[pathlib.Path]:
 def _unusable(reason):
     return CacheError(
         f"Cannot write to the cache folder {str(home())!r} ({reason}). "
-        "Set the environment variable KERAS_DETECT_HOME to a folder that can be written and has room."
+        "Set the environment variable KERAS_DETECT_HOME to a folder that is writable and has free space."
     )
 
 

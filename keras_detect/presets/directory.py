@@ -148,7 +148,7 @@ def read_json(path):
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise PresetError(f"{path}: damaged, no JSON ({reason(error)})") from error
+        raise PresetError(f"{path}: damaged, not JSON ({reason(error)})") from error
     if not isinstance(content, Mapping):
         raise PresetError(f"{path}: damaged, a JSON object was expected")
     return content

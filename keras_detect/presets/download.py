@@ -91,7 +91,7 @@ def fetch(
         digest = download.digest.hexdigest()
         if sha256 is not None and digest != sha256.lower():
             raise DownloadError(
-                f"{shown(url)}: the file has another sha256 ({digest}) than the expected one ({sha256})"
+                f"{shown(url)}: the sha256 of the file ({digest}) differs from the expected one ({sha256})"
             )
     return digest
 
@@ -124,12 +124,14 @@ class _Download:
                 reason = shown(error.reason)
                 raise DownloadError(f"{self.shown}: the server answers {error.code} {reason}") from error
         except OverdueError as error:
-            raise DownloadError(f"{self.shown}: {self.received} bytes came, then: {error}") from error
+            raise DownloadError(f"{self.shown}: {self.received} bytes received, then: {error}") from error
         except _DROPPED as error:
             reason = getattr(error, "reason", None) or error
             hopeless = isinstance(reason, _HOPELESS)
             if last or hopeless or self.url.startswith("file:"):
-                raise DownloadError(f"{self.shown}: {self.received} bytes came, then: {shown(str(reason))}") from error
+                raise DownloadError(
+                    f"{self.shown}: {self.received} bytes received, then: {shown(str(reason))}"
+                ) from error
         return False
 
     def receive(self):
@@ -170,7 +172,7 @@ class _Download:
         elif getattr(response, "status", None) == 206:
             self.restart()
             self.validator = None
-            raise http.client.HTTPException("the server sent another part than the one asked for")
+            raise http.client.HTTPException("the server sent a different byte range than requested")
         else:
             self.restart()
             etag = head.get("ETag", "")
@@ -206,7 +208,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             less = True
         fp.close()  # its body is of no use, and may have no end
         if less:
-            raise DownloadError(f"{shown(req.full_url)}: redirects to '{shown(newurl)}', which is not fetched")
+            raise DownloadError(f"{shown(req.full_url)}: redirects to '{shown(newurl)}', which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -267,12 +269,12 @@ def _from_hub(package, uri, download):
         hub = importlib.import_module(package)
     except ImportError as error:
         way_out = "pip install 'keras-detect[hub]'"
-        raise DownloadError(f"'{shown(uri)}' is fetched with {package}, which is missing: {way_out}") from error
+        raise DownloadError(f"'{shown(uri)}' needs {package}, which is not installed: {way_out}") from error
     try:
         return pathlib.Path(download(hub))
     except Exception as error:  # each of the two has errors of its own, and those of what it is built on
         reason = shown(str(error) or type(error).__name__, 300)
-        raise DownloadError(f"'{shown(uri)}' cannot be fetched with {package}: {reason}") from error
+        raise DownloadError(f"'{shown(uri)}' cannot be downloaded with {package}: {reason}") from error
 
 
 def _no_saved_model(path):
@@ -283,7 +285,7 @@ def _check_scheme(url):
     parts = urllib.parse.urlsplit(url)
     local = parts.scheme == "http" and parts.hostname in _LOOPBACK
     if not local and parts.scheme not in ("https", "file"):
-        raise ValueError(f"An archive is fetched from https:// or file://. Received: '{shown(url)}'")
+        raise ValueError(f"Archives are downloaded from https:// or file://. Received: '{shown(url)}'")
 
 
 def _local(url):

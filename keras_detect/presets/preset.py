@@ -80,10 +80,10 @@ class Preset:
 
 
 def add(*presets):
-    """Adds rows to the table. Raises `ValueError` for a name that is taken by another row."""
+    """Adds rows to the table. Raises `ValueError` for a name that is already used by another row."""
     for preset in presets:
         if _PRESETS.setdefault(preset.name, preset) != preset:
-            raise ValueError(f"The preset name '{preset.name}' is taken by {_PRESETS[preset.name].archive}.")
+            raise ValueError(f"The preset name '{preset.name}' is already used by {_PRESETS[preset.name].archive}.")
     return presets
 
 

@@ -46,7 +46,7 @@ def load_preset(name, num_classes=None, load_weights=True, progress=True):
     """
     check_num_classes(num_classes, "the preset's")
     if not isinstance(name, str | os.PathLike):
-        raise TypeError(f"A preset is a name, an address or a path. Received a {type(name).__name__}.")
+        raise TypeError(f"A preset must be a name, an address or a path. Received a {type(name).__name__}.")
     if name not in names():
         files.check_regular(name)
     return resolve("preset", name, num_classes=num_classes, load_weights=load_weights, progress=progress)
@@ -112,7 +112,7 @@ def _fetched(row, progress):
                 raise
             problems.append(f"{address}: {(str(error).splitlines() or [type(error).__name__])[0]}")
             logging.warning("%s", problems[-1])
-    raise download.DownloadError(f"No address gave the preset '{row.name}'. {'; '.join(problems)}")
+    raise download.DownloadError(f"No address provided the preset '{row.name}'. {'; '.join(problems)}")
 
 
 def _from_address(address, row, progress):

@@ -42,7 +42,7 @@ class Watch:
         """Seconds to wait for bytes; raises `OverdueError` after the deadline, `TimeoutError` if too few came."""
         now = time.monotonic()
         if now >= self.end:
-            raise OverdueError(f"{self.deadline:g} s are over, the time for the whole download")
+            raise OverdueError(f"{self.deadline:g} s exceeded, the time limit for the whole download")
         if now >= self.window_end:
             if self.in_window == 0:
                 raise TimeoutError(f"the server was silent for {self.timeout:g} s")

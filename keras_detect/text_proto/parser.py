@@ -59,7 +59,7 @@ def read(path_or_text):
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise located_error(
-            str(path), line, "", "is not text (no UTF-8); supported: the protobuf text format of a pipeline.config"
+            str(path), line, "", "is not UTF-8 text; supported: the protobuf text format of a pipeline.config"
         ) from None
     return parse(text, str(path))
 
@@ -209,7 +209,7 @@ class _Parser:
         if len(text) > _MAX_NUMBER_LENGTH:
             raise self.error(f"a value of {len(text)} characters; supported: {_MAX_NUMBER_LENGTH}", name)
         if kind == "number" and not _NUMBER.fullmatch(text):
-            raise self.error(f"{clip(text)} is no number; supported: numbers like 5, -0.5, 4e-05, 0x1F", name)
+            raise self.error(f"{clip(text)} is not a number; supported: numbers like 5, -0.5, 4e-05, 0x1F", name)
         self.advance()
         return Scalar(kind, "-" + text if minus else text, line)
 
@@ -225,7 +225,7 @@ class _Parser:
         try:
             return b"".join(pieces).decode("utf-8")
         except UnicodeDecodeError:
-            raise self.error("the string's escapes make no UTF-8 text; supported: text", name) from None
+            raise self.error("the string's escapes do not form UTF-8 text; supported: text", name) from None
 
     def separator(self):
         if self.kind == "symbol" and self.token in (",", ";"):
@@ -240,12 +240,12 @@ def _unescape(match):
     if match["octal"] or match["hex"]:
         byte = int(match["octal"], 8) if match["octal"] else int(match["hex"], 16)
         if byte > 255:
-            raise ValueError(f"the escape {match.group()} is no byte")
+            raise ValueError(f"the escape {match.group()} is not a byte")
         return bytes([byte]).decode("utf-8", "surrogateescape")
     if match["short"] or match["long"]:
         code = int(match["short"] or match["long"], 16)
         if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
-            raise ValueError(f"the escape {match.group()} is no Unicode character")
+            raise ValueError(f"the escape {match.group()} is not a Unicode character")
         return chr(code)
     if match["letter"] not in _LETTERS:
         raise ValueError(

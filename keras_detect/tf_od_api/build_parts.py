@@ -288,7 +288,9 @@ def postprocessor(node, has_background):
     # ways to compute the same detections, of which ours is another one; but none of these decays scores
     for name in ("use_static_shapes", "use_partitioned_nms", "use_hard_nms"):
         if nms.scalar(name, bool, False) and sigma:
-            raise nms.error("soft_nms_sigma", f"found {sigma} beside {name}, which has no soft form; supported: 0")
+            raise nms.error(
+                "soft_nms_sigma", f"found {sigma} beside {name}, which does not support soft NMS; supported: 0"
+            )
     nms.ignore("use_cpu_nms")
     refuse_values(nms, max_classes_per_detection=1, use_combined_nms=False)
     converter = node.scalar("score_converter", tuple(SCORE_CONVERTERS), "IDENTITY")

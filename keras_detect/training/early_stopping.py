@@ -25,7 +25,7 @@ class EarlyStopping(keras.callbacks.Callback):
     def __init__(self, patience: int, monitor: str = "val_map"):
         super().__init__()
         if patience < 1:
-            raise ValueError(f"patience is a number of epochs, at least 1. Received: patience={patience}")
+            raise ValueError(f"patience must be at least 1 epoch. Received: patience={patience}")
         self.patience, self.monitor = patience, monitor
         self.best: float | None = None
         self.best_epoch: int | None = None

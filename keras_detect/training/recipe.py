@@ -66,7 +66,7 @@ class Recipe:
         for name, least, largest in (("epochs", 1, 1_000_000), ("batch_size", 1, 65_536)):
             value = getattr(self, name)
             if not (_is_whole(value) and least <= value <= largest):
-                raise ValueError(f"{name} must be positive and whole, at most {largest:,}. Received: {name}={value!r}")
+                raise ValueError(f"{name} must be a positive integer, at most {largest:,}. Received: {name}={value!r}")
         if not (_is_whole(self.early_stopping) and self.early_stopping >= 0):
             raise ValueError(
                 "early_stopping must be a number of epochs, 0 for none. Received: "
@@ -79,7 +79,7 @@ class Recipe:
         for name in ("warmup_fraction", "ema_momentum", "weight_decay"):
             value = getattr(self, name)
             if not (_is_real(value) and 0 <= value < 1):
-                raise ValueError(f"{name} must lie in [0, 1). Received: {name}={value!r}")
+                raise ValueError(f"{name} must be in [0, 1). Received: {name}={value!r}")
         weight = self.localization_weight
         if weight is not None and not (_is_real(weight) and 0 < weight <= 1e6):
             raise ValueError(
@@ -125,7 +125,7 @@ class Recipe:
         if unknown is not None:
             raise TypeError(unknown_name("setting of a recipe", unknown, cls.__dataclass_fields__))
         if not (_is_whole(num_images) and num_images >= 1):
-            raise ValueError(f"num_images must be positive and whole. Received: num_images={num_images!r}")
+            raise ValueError(f"num_images must be a positive integer. Received: num_images={num_images!r}")
         start = start_of(model) if start is None else start
         if start not in recipe_table.STARTS:
             raise ValueError(unknown_name("start", start, recipe_table.STARTS))

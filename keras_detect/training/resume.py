@@ -169,7 +169,7 @@ class Resume(keras.callbacks.Callback):
             }
             raise ResumeError(
                 f"{self.path} belongs to another run: it was written with another {what[differing[0]]}. Call fit as in "
-                "that run, or delete the file to start anew."
+                "that run, or delete the file to start over."
             )
         groups = _groups(self.model)
         for group, variables in groups.items():
@@ -181,7 +181,7 @@ class Resume(keras.callbacks.Callback):
             if not fits:
                 raise ResumeError(
                     f"{self.path} belongs to another model: its {group} variables have other shapes. Build the model "
-                    "as in that run, or delete the file to start anew."
+                    "as in that run, or delete the file to start over."
                 )
         for group in ("model", "optimizer"):
             for number, variable in enumerate(groups[group]):
@@ -293,7 +293,7 @@ def read_checkpoint(path):
         found = state["format"]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ResumeError(f"{path}: no checkpoint of a training, or a damaged one ({first}); delete it") from error
+        raise ResumeError(f"{path}: not a training checkpoint, or damaged ({first}); delete it") from error
     if found != FORMAT:
         raise ResumeError(f"{path}: format {found}, and this version reads format {FORMAT}; delete it")
     return arrays, state

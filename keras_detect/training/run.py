@@ -230,7 +230,7 @@ def _say_stopped(callbacks, verbose):
         if isinstance(callback, EarlyStopping) and callback.stopped_epoch is not None:
             print(
                 f"stopped early, after epoch {callback.stopped_epoch + 1}: {callback.monitor} is highest after epoch "
-                f"{(callback.best_epoch or 0) + 1} and has not risen for {callback.patience} epochs"
+                f"{(callback.best_epoch or 0) + 1} and has not improved for {callback.patience} epochs"
             )
 
 
@@ -273,7 +273,7 @@ def _check_recipe(recipe, settings):
         Recipe(**settings)
     elif settings:
         raise ValueError(
-            f"A recipe holds all its settings. Received: a recipe and {', '.join(settings)}. Give them to the recipe, "
+            f"A recipe already contains all settings. Received: a recipe and {', '.join(settings)}. Set them in it, "
             "or leave the recipe out."
         )
 
@@ -283,9 +283,9 @@ def _check_options(tensorboard, evaluate_every, checkpoint_every, seed):
         require_tensorboard()
     for name, value in (("evaluate_every", evaluate_every), ("checkpoint_every", checkpoint_every)):
         if value is not None and not (isinstance(value, numbers.Integral) and value >= 1):
-            raise ValueError(f"{name} is a whole number, 1 or more. Received: {name}={value!r}")
+            raise ValueError(f"{name} must be an integer >= 1. Received: {name}={value!r}")
     if not (isinstance(seed, numbers.Integral) and 0 <= seed < 2**32):
-        raise ValueError(f"seed is a whole number, 0 to {2**32 - 1}. Received: seed={seed!r}")
+        raise ValueError(f"seed must be an integer from 0 to {2**32 - 1}. Received: seed={seed!r}")
 
 
 _ARGUMENTS = [name for name in inspect.signature(train).parameters if name != "settings"]

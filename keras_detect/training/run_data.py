@@ -46,16 +46,13 @@ class RunData:
         if fraction is None:
             return
         if not (isinstance(fraction, numbers.Real) and 0 <= fraction < 1):
-            raise ValueError(
-                "validation_fraction is a share of the training images, in [0, 1). Received: "
-                f"validation_fraction={fraction!r}"
-            )
+            raise ValueError(f"validation_fraction must be in [0, 1). Received: validation_fraction={fraction!r}")
         named = {"validation": self.validation, "validation_split": self.validation_split}
         given = [name for name, value in named.items() if value is not None]
         if given:
             raise ValueError(
-                "Images for validation are named, or held back from the training images. Received: "
-                f"validation_fraction={fraction!r} and {given[0]}. Give one of them."
+                "Validation images are either given or held out from the training images. Received: "
+                f"validation_fraction={fraction!r} and {given[0]}. Pass only one of them."
             )
 
     def read(self) -> tuple[DetectionDataset, DetectionDataset | None, str]:
@@ -85,7 +82,7 @@ class RunData:
         if len(training) < 2 and self.validation_fraction is None:
             return training, None, "none, since there is one image: the last epoch is kept"
         training, validation = random_split(training, fraction, self.seed)
-        return training, validation, f"{fraction:g} of the images, held back at random (seed {self.seed})"
+        return training, validation, f"{fraction:g} of the images, held out at random (seed {self.seed})"
 
     @functools.cached_property
     def _known(self):

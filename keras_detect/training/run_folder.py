@@ -35,7 +35,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike, resume: bool = False, overwrite: bool = False):
         if resume and overwrite:
             raise ValueError(
-                "A run goes on, or starts anew. Received: resume=True and overwrite=True. Give one of them."
+                "A run is either resumed or started over. Received: resume=True and overwrite=True. Pass only one."
             )
         self.path = pathlib.Path(path).expanduser()
         self.resume, self.overwrite = resume, overwrite
@@ -45,8 +45,8 @@ class RunFolder:
             raise FileExistsError(f"The output is a folder. {self.path} is a file.")
         if resume and self.run is None and self.model.exists():
             raise FileExistsError(
-                f"{self.model} is the model of an earlier run, which cannot go on: {self.path} has no {RUN}. Choose "
-                "another output, or start anew with overwrite (--overwrite), which replaces the model."
+                f"{self.model} belongs to an earlier run, which cannot be resumed: {self.path} has no {RUN}. Choose "
+                "another output, or start over with overwrite (--overwrite), which replaces the model."
             )
         if not (resume or overwrite):
             self._refuse_earlier()
@@ -55,7 +55,7 @@ class RunFolder:
         for file, what in ((self.checkpoint, "an interrupted run"), (self.model, "the model of an earlier run")):
             if file.exists():
                 raise FileExistsError(
-                    f"{self.path} holds {what} ({file.name}). Choose another output, let the run go on with resume "
+                    f"{self.path} holds {what} ({file.name}). Choose another output, continue the run with resume "
                     "(--resume), or replace it with overwrite (--overwrite)."
                 )
 
@@ -74,8 +74,8 @@ class RunFolder:
             if others:
                 received = ", ".join(f"{name}={settings.get(name)!r} ({before.get(name)!r} before)" for name in others)
                 raise ValueError(
-                    f"A run goes on with the settings and data it began with. Received for {self.path}: {received}. "
-                    "Give those of before, or start anew with overwrite (--overwrite)."
+                    f"A run must be resumed with its original settings and data. Received for {self.path}: {received}. "
+                    "Pass the original ones, or start over with overwrite (--overwrite)."
                 )
             if self.run.get("finished"):
                 return self.run["finished"]
@@ -109,7 +109,7 @@ class RunFolder:
         else:
             saved = "No model is saved yet."
         if self.checkpoint.exists():
-            saved += " The same command with --resume (resume=True) goes on from the last checkpoint."
+            saved += " The same command with --resume (resume=True) continues from the last checkpoint."
         return saved
 
 
@@ -130,7 +130,7 @@ def _read_run(path):
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ValueError(f"{path}: damaged, no JSON ({error}). Start anew with overwrite (--overwrite).") from None
+        raise ValueError(f"{path}: damaged, not JSON ({error}). Start over with overwrite (--overwrite).") from None
     if not isinstance(run, dict) or not isinstance(run.get("settings"), dict):
-        raise ValueError(f"{path}: not written by a training run. Start anew with overwrite (--overwrite).")
+        raise ValueError(f"{path}: not written by a training run. Start over with overwrite (--overwrite).")
     return run

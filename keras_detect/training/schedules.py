@@ -43,13 +43,13 @@ class CosineDecayWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
         _check_not_negative(self.settings)
         if warmup_steps + hold_base_rate_steps > total_steps or total_steps < 1:
             raise ValueError(
-                "Warm-up and hold fit into `total_steps`, which is 1 or more. Received: "
+                "warmup_steps and hold_base_rate_steps must fit into total_steps, which must be at least 1. Received: "
                 f"warmup_steps={warmup_steps}, hold_base_rate_steps={hold_base_rate_steps}, total_steps={total_steps}. "
                 "Shorten them or train longer."
             )
         if warmup_steps and warmup_learning_rate > learning_rate_base:
             raise ValueError(
-                "The warm-up rises to `learning_rate_base`. Received: "
+                "warmup_learning_rate must not exceed learning_rate_base. Received: "
                 f"warmup_learning_rate={warmup_learning_rate}, learning_rate_base={learning_rate_base}"
             )
 
@@ -107,7 +107,7 @@ class ExponentialDecayWithBurnIn(keras.optimizers.schedules.LearningRateSchedule
         _check_not_negative(self.settings)
         if decay_steps < 1 or not 0 < factor <= 1:
             raise ValueError(
-                "`decay_steps` is 1 or more and `factor` in (0, 1]. Received: "
+                "decay_steps must be at least 1 and factor in (0, 1]. Received: "
                 f"decay_steps={decay_steps}, factor={factor}"
             )
         self.staircase = staircase
@@ -142,14 +142,14 @@ class ManualStepping(keras.optimizers.schedules.LearningRateSchedule):
         super().__init__()
         boundaries, rates = [int(boundary) for boundary in boundaries], [float(rate) for rate in rates]
         if boundaries and (boundaries[0] < 1 or sorted(set(boundaries)) != boundaries):
-            raise ValueError(f"The boundaries are steps above 0 that rise. Received: boundaries={boundaries}")
+            raise ValueError(f"boundaries must be increasing steps above 0. Received: boundaries={boundaries}")
         if len(rates) != len(boundaries) + 1:
             raise ValueError(
-                "There is one rate more than boundaries: the first one holds from step 0. Received: "
+                "There must be one more rate than boundaries: the first rate applies from step 0. Received: "
                 f"{len(boundaries)} boundaries and {len(rates)} rates"
             )
         if any(rate < 0 for rate in rates):
-            raise ValueError(f"A learning rate is 0 or more. Received: rates={rates}")
+            raise ValueError(f"Learning rates must be >= 0. Received: rates={rates}")
         self.boundaries, self.rates, self.warmup = boundaries, rates, warmup
 
     def __call__(self, step):
@@ -168,7 +168,7 @@ class ManualStepping(keras.optimizers.schedules.LearningRateSchedule):
 def _check_not_negative(settings):
     negative = [f"{name}={value!r}" for name, value in settings.items() if not value >= 0]
     if negative:
-        raise ValueError(f"Rates and steps are 0 or more. Received: {', '.join(negative)}")
+        raise ValueError(f"Rates and steps must be >= 0. Received: {', '.join(negative)}")
 
 
 @serializable

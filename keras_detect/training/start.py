@@ -50,11 +50,11 @@ class Start:
             raise ValueError(unknown_name("architecture", self.architecture, ARCHITECTURES))
         if self.mixed_precision is not None and self.mixed_precision not in PRECISIONS:
             raise ValueError(
-                f"mixed_precision is one of {', '.join(PRECISIONS)}, or None. Received: {self.mixed_precision!r}"
+                f"mixed_precision must be one of {', '.join(PRECISIONS)}, or None. Received: {self.mixed_precision!r}"
             )
         if self.neck is not None and self.architecture is None and not self._is_backbone():
             raise ValueError(
-                "A neck goes into a new detector. Received: "
+                "A neck can only be chosen for a new detector. Received: "
                 f"neck={self.neck!r} without an architecture, for a model that has its own neck. Add architecture "
                 f"(--architecture), one of {', '.join(ARCHITECTURES)}."
             )

@@ -38,7 +38,7 @@ class TensorBoardImages(keras.callbacks.Callback):
         super().__init__()
         require_tensorboard()
         if count < 0:
-            raise ValueError(f"count is the number of images, 0 or more. Received: count={count}")
+            raise ValueError(f"count must be an integer >= 0. Received: count={count}")
         self.folder, self.score_threshold = pathlib.Path(folder), score_threshold
         self.examples = [] if dataset is None else [dataset[index] for index in range(min(count, len(dataset)))]
         self._writer = None

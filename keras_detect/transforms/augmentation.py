@@ -75,6 +75,6 @@ def move_objects(example, box, point, raster):
 
 
 def check_probability(probability):
-    """Raises `ValueError` unless `probability` lies in [0, 1]."""
+    """Raises `ValueError` unless `probability` must be in [0, 1]."""
     if not 0.0 <= probability <= 1.0:
-        raise ValueError(f"A probability lies in [0, 1]. Received: probability={probability}")
+        raise ValueError(f"A probability must be in [0, 1]. Received: probability={probability}")

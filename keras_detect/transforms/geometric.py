@@ -21,7 +21,7 @@ class RandomHorizontalFlip:
         check_probability(self.probability)
         if sorted(self.keypoint_permutation) != list(range(len(self.keypoint_permutation))):
             raise ValueError(
-                "keypoint_permutation holds each of 0...N-1 once. "
+                "keypoint_permutation must contain each of 0...N-1 once. "
                 f"Received: keypoint_permutation={self.keypoint_permutation}"
             )
 
@@ -112,7 +112,7 @@ class RandomIoUCrop:
     def __post_init__(self):
         check_probability(self.probability)
         if not 0.0 < self.min_area <= 1.0:
-            raise ValueError(f"min_area lies in (0, 1]. Received: min_area={self.min_area}")
+            raise ValueError(f"min_area must be in (0, 1]. Received: min_area={self.min_area}")
         if self.max_aspect_ratio < 1.0:
             raise ValueError(f"max_aspect_ratio must be at least 1. Received: max_aspect_ratio={self.max_aspect_ratio}")
         if self.trials < 1:

@@ -38,7 +38,7 @@ class RandomColor:
         check_probability(self.probability)
         for name, limit in (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
             if not 0.0 <= getattr(self, name) <= limit:
-                raise ValueError(f"{name} lies in [0, {limit}]. Received: {name}={getattr(self, name)}")
+                raise ValueError(f"{name} must be in [0, {limit}]. Received: {name}={getattr(self, name)}")
 
     def __call__(self, example, seed):
         """See `keras_detect.transforms.augmentation` for the arguments."""

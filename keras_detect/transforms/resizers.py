@@ -32,11 +32,13 @@ class ImageResizer(abc.ABC):
 
     def __post_init__(self):
         if self.method not in resize.METHODS:
-            raise ValueError(f"The method is one of {resize.METHODS}. Received: method={self.method!r}")
+            raise ValueError(f"The method must be one of {resize.METHODS}. Received: method={self.method!r}")
         if self.kernel not in resize.KERNELS:
-            raise ValueError(f"The kernel is one of {resize.KERNELS}. Received: kernel={self.kernel!r}")
+            raise ValueError(f"The kernel must be one of {resize.KERNELS}. Received: kernel={self.kernel!r}")
         if self.method == "area" and self.kernel == "align_corners":
-            raise ValueError("Area averaging has no corners to align. Received: method='area', kernel='align_corners'")
+            raise ValueError(
+                "method='area' does not support align_corners. Received: method='area', kernel='align_corners'"
+            )
 
     @abc.abstractmethod
     def _true_size(self, xp, height, width):
@@ -168,7 +170,7 @@ class ImageResizer(abc.ABC):
             raise ValueError(
                 "Images marked as resized ('resized_image_shapes') have a canvas that this model's resizer makes. "
                 f"Received: images {tuple(images.shape)} for {self}. Make the batches with this model's resizer, or "
-                "pass 'true_image_shapes' for images that the model shall resize."
+                "pass 'true_image_shapes' for images that the model should resize."
             )
 
     def resize_image(self, image):
@@ -294,7 +296,7 @@ class KeepAspectRatioResizer(ImageResizer):
         _check_positive(min_dimension=self.min_dimension, max_dimension=self.max_dimension)
         if self.max_dimension < self.min_dimension:
             raise ValueError(
-                "The long side's bound is at least the short side's. Received: "
+                "max_dimension must be at least min_dimension. Received: "
                 f"min_dimension={self.min_dimension}, max_dimension={self.max_dimension}"
             )
 
@@ -337,7 +339,7 @@ class TorchResizer(KeepAspectRatioResizer):
         super().__post_init__()
         _check_positive(multiple=self.multiple)
         if self.pad_to_max_dimension:
-            raise ValueError("torchvision pads to a multiple alone. Received: pad_to_max_dimension=True")
+            raise ValueError("torchvision pads only to a multiple. Received: pad_to_max_dimension=True")
 
     def _true_size(self, xp, height, width):
         short, long = xp.minimum(height, width), xp.maximum(height, width)
@@ -393,7 +395,7 @@ class ConditionalShapeResizer(ImageResizer):
         super().__post_init__()
         _check_positive(size_threshold=self.size_threshold)
         if self.condition not in ("greater", "smaller"):
-            raise ValueError(f"The condition is 'greater' or 'smaller'. Received: condition={self.condition!r}")
+            raise ValueError(f"The condition must be 'greater' or 'smaller'. Received: condition={self.condition!r}")
 
     def _true_size(self, xp, height, width):
         if self.condition == "greater":
@@ -453,14 +455,14 @@ def two_sides(image_size):
     """`(height, width)` as ints: of one integer for both, or of two. Raises `ValueError` for anything else."""
     sides = (image_size, image_size) if isinstance(image_size, numbers.Integral) else image_size
     if not isinstance(sides, tuple | list) or [isinstance(side, numbers.Integral) for side in sides] != [True, True]:
-        raise ValueError(f"image_size is an int or two of them. Received: image_size={image_size!r}")
+        raise ValueError(f"image_size must be an int or a pair of ints. Received: image_size={image_size!r}")
     return tuple(int(side) for side in sides)
 
 
 def _check_positive(**sizes):
     wrong = [f"{name}={value!r}" for name, value in sizes.items() if not value >= 1]
     if wrong:
-        raise ValueError(f"A size is 1 pixel or more. Received: {', '.join(wrong)}")
+        raise ValueError(f"Sizes must be at least 1 pixel. Received: {', '.join(wrong)}")
 
 
 def _as_dtype(image, dtype):

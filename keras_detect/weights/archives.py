@@ -219,7 +219,7 @@ class _Reader:
             elif key == b"size":
                 found["size"] = int(value) if re.fullmatch(rb"[0-9]{1,18}", value) else -1
             elif key.startswith(b"GNU.sparse."):
-                raise self._refusal("a member is no plain file or folder (a sparse file)")
+                raise self._refusal("a member is not a regular file or folder (a sparse file)")
             start = end
         raise self._refusal(f"more than {_EXTENDED_RECORDS} records in one header")
 
@@ -231,7 +231,7 @@ class _Reader:
         if not is_folder and not path.parts:
             raise self._refusal(f"member {name_shown} is a file without a name")
         if not is_folder and kind not in (_FILE, _OLD_FILE):
-            raise self._refusal(f"member {name_shown} is no plain file or folder (a link or a device)")
+            raise self._refusal(f"member {name_shown} is not a regular file or folder (a link or a device)")
         if not 0 <= size <= (0 if is_folder else self.limits.member_bytes):
             most = "a folder with a size" if is_folder else f"unpacks to more than {self.limits.member_bytes} bytes"
             raise self._refusal(f"member {name_shown}: {most}")
@@ -243,7 +243,7 @@ class _Reader:
         try:
             name = raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise self._refusal(f"member {name_shown} has a name that is no UTF-8") from error
+            raise self._refusal(f"member {name_shown} has a name that is not UTF-8") from error
         path = pathlib.PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or any(mark in name for mark in _WINDOWS):
             raise self._refusal(f"member {name_shown} would leave the folder")

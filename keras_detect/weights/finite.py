@@ -47,6 +47,6 @@ def require_finite(model: keras.Model, averages: bool = True) -> None:
     found = non_finite_weight(model, averages)
     if found is not None:
         raise NonFiniteWeightsError(
-            f"A model is saved whose weights are finite. Received: {found}. Nothing was written. The training "
+            f"Only models with finite weights can be saved. Received: {found}. Nothing was written. The training "
             "diverged: go back to the last good model and lower the learning rate."
         )

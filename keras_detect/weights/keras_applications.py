@@ -234,7 +234,7 @@ def _load_h5(application, settings, path):
     """A network of keras.applications with the weights of a file that holds no architecture."""
     # a Keras 3 file with a classifier loads into the network without one, the older format does not
     tops = ({"include_top": False, "input_shape": (None, None, 3)}, {"include_top": True})
-    problem = "no HDF5 file, or a truncated one"
+    problem = "not an HDF5 file, or truncated"
     for top in tops[:1] if _is_keras_3(path) else tops:
         if not _is_hdf5(path):
             break

@@ -118,7 +118,7 @@ def _read(path):
     except ValueError as error:
         raise ModelFileError(f"{path}: {reason(error)}") from error
     except Exception as error:  # zipfile raises a dozen kinds for a damaged archive
-        raise ModelFileError(f"{path}: damaged, no whole .keras file ({reason(error)})") from error
+        raise ModelFileError(f"{path}: damaged, not a complete .keras file ({reason(error)})") from error
     return content
 
 
@@ -157,7 +157,7 @@ def _check_directory(path):
         tail = file.read()
     end = tail.rfind(_END)
     if end < 0 or end + _END_SIZE > len(tail):
-        raise ValueError("no .keras file, or a truncated one; save it again with model.save")
+        raise ValueError("not a .keras file, or truncated; save it again with model.save")
     listed = int.from_bytes(tail[end + 12 : end + 16], "little")
     start = end - _LOCATOR_SIZE - _LARGE_END_SIZE
     if tail[max(0, end - _LOCATOR_SIZE) : end].startswith(_LOCATOR) and start >= 0:

@@ -98,13 +98,13 @@ class KerasH5File:
         item = _member(group, last)
         plain = isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub" and item.shape is not None
         if not plain or item.external or item.is_virtual:
-            raise ValueError(f"{shown(name)!r} is no plain array of numbers in this file")
+            raise ValueError(f"{shown(name)!r} is not a plain array of numbers in this file")
         if math.prod(item.shape) * item.dtype.itemsize > self._limit:
             raise ValueError(f"{shown(name)!r} of shape {item.shape} unpacks to more than a file of this size holds")
         return item.name, tuple(item.shape)
 
     def _damaged(self, error):
-        return KerasH5Error(f"{self.source}: damaged, or no file of a Keras model ({reason(error)})")
+        return KerasH5Error(f"{self.source}: damaged, or not a Keras model file ({reason(error)})")
 
 
 def is_keras_h5(path: str | os.PathLike) -> bool:

@@ -74,7 +74,7 @@ class LiteRTReader:
             raise LiteRTError(f"{self.source}: a LiteRT file is smaller than 2 GiB")
         buffer = path.read_bytes()
         if buffer[4:8] != IDENTIFIER:
-            raise LiteRTError(f"{self.source}: no LiteRT file (bytes 4 to 8 are not {IDENTIFIER.decode()!r})")
+            raise LiteRTError(f"{self.source}: not a LiteRT file (bytes 4 to 8 are not {IDENTIFIER.decode()!r})")
         self._constants: dict[str, _Constant] = {}
         self.ignored: dict[str, str] = {}
         try:

@@ -108,12 +108,12 @@ class WeightsFile:
             self._file.visititems(self._add)
         except _HDF5_ERRORS as error:
             self._file.close()
-            raise ValueError(f"{path}: damaged, or no file of weights ({reason(error)})") from error
+            raise ValueError(f"{path}: damaged, or not a weights file ({reason(error)})") from error
 
     def _add(self, name, item):
         if isinstance(item, h5py.Dataset):
             if item.external or item.is_virtual or item.dtype.kind not in "fiub" or item.shape is None:
-                raise ValueError(f"{shown(name)!r} is no plain array of numbers in this file")
+                raise ValueError(f"{shown(name)!r} is not a plain array of numbers in this file")
             self.shapes[name] = tuple(item.shape)
 
     def read(self, key):
@@ -146,7 +146,7 @@ def _opened(path):
     except FileNotFoundError:
         raise
     except _HDF5_ERRORS as error:
-        raise ValueError(f"{path}: no HDF5 file, or a truncated one ({reason(error)})") from error
+        raise ValueError(f"{path}: not an HDF5 file, or truncated ({reason(error)})") from error
     if not known:
         file.close()
         raise ValueError(f"{path}: holds no weights by name. `load_weights` reads what Keras' `save_weights` wrote.")
@@ -180,7 +180,7 @@ def _stored(name, variable, dtype):
         return value
     value = value.astype("float32")
     if defect(value) is not None:
-        raise NonFiniteWeightsError(f"Weights are written that are finite. Received: {name} is {defect(value)}.")
+        raise NonFiniteWeightsError(f"Weights must be finite. Received: {name} is {defect(value)}.")
     if dtype == "float32":
         return value
     stored = np.finfo(np.float16 if value.ndim > 1 else np.float32)

@@ -124,11 +124,11 @@ def match(model_variables, name_map, reader, skip=(), ignore=(), may_differ=()):
             else:
                 ignored[key] = reason
     complaints = (
-        ("variables of the model have no name in the checkpoint's language", unmapped),
+        ("variables of the model have no corresponding name in the checkpoint", unmapped),
         ("variables of the model are not in the checkpoint", absent),
-        ("variables of the checkpoint are claimed twice", twice),
+        ("variables of the checkpoint are used twice", twice),
         ("shapes differ", shapes),
-        ("variables of the checkpoint are claimed by nothing in the model", leftover),
+        ("variables of the checkpoint are not used by the model", leftover),
     )
     if any(entries for _, entries in complaints):
         raise RestoreError(_complaint(reader, len(model_variables), complaints))

@@ -36,7 +36,7 @@ class SafetensorsFile:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or not 2 <= length <= min(size - 8, _LONGEST_HEADER):
-                raise SafetensorsError(f"{self.source}: no safetensors file, or a truncated one")
+                raise SafetensorsError(f"{self.source}: not a safetensors file, or truncated")
             header = self._header(file.read(length))
             self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._start = 8 + length
@@ -59,9 +59,9 @@ class SafetensorsFile:
         try:
             header = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise SafetensorsError(f"{self.source}: its header is no JSON") from error
+            raise SafetensorsError(f"{self.source}: its header is not JSON") from error
         if not isinstance(header, dict):
-            raise SafetensorsError(f"{self.source}: its header is no table of tensors")
+            raise SafetensorsError(f"{self.source}: its header is not a table of tensors")
         header.pop("__metadata__", None)
         return header
 

@@ -179,7 +179,7 @@ def test_the_scaling_of_a_family_is_found_by_name():
     names |= {"mobilenetv2_1.00_224": "tf", "MobileNetV3Large": "tf", "inception_resnet_v2": "tf", "xception": "tf"}
     names |= {"densenet201": "torch", "convnext_base": "torch", "efficientnetv2-b3": "torch", "efficientnetv2-l": "tf"}
     assert {name: mode(name) for name in names} == names
-    with pytest.raises(ValueError, match="How are the pixels of 'mine' scaled"):
+    with pytest.raises(ValueError, match="The pixel scaling of 'mine' is unknown"):
         from_keras_model(small_model(scaled=False, name="mine"))
 
 

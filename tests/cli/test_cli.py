@@ -325,6 +325,6 @@ def test_unknown_settings_and_a_recipe_with_settings_are_refused(shapes, tmp_pat
     with pytest.raises(TypeError, match=r"Unknown argument of train 'epoch'\. Did you mean epochs"):
         keras_detect.training.train("tests_tiny", shapes, output=tmp_path / "run", epoch=3)
     recipe = keras_detect.training.Recipe(epochs=1)
-    with pytest.raises(ValueError, match="A recipe holds all its settings"):
+    with pytest.raises(ValueError, match="A recipe already contains all settings"):
         keras_detect.training.train("tests_tiny", shapes, None, recipe, output=tmp_path / "run", epochs=3)
     assert not (tmp_path / "run").exists()

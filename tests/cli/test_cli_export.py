@@ -35,7 +35,7 @@ def test_export_passes_its_options_on(model, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--output", "out.h5"), "suffix of the file says the format"),
+        (("--output", "out.h5"), "format is determined by the file suffix"),
         (("--output", "out", "--format", "saved"), "Unknown export format 'saved'. Did you mean saved_model"),
         (("--output", "out", "--precision", "float8"), "Unknown precision of 'saved_model'"),
         (("--output", "out", "--images", "nowhere.jpg"), "No such image or folder: nowhere.jpg"),

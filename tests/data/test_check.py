@@ -32,7 +32,7 @@ def test_real_data():
     rows = found(report)
     assert report.ok
     assert rows["grey images, repeated into three channels"] == (REPAIRED, 1, ("000000000086.jpg",))
-    assert rows["images without objects, taken as background"] == (KEPT, 1, ("000000000508.jpg",))
+    assert rows["images without objects, used as background"] == (KEPT, 1, ("000000000508.jpg",))
     assert rows["classes without objects"][1] == 11  # 69 of 80 classes, says its README
     bccd = check_dataset(goldens.require_shared("data/bccd"), decode=False)
     assert found(bccd)["boxes of zero area"][:2] == (DROPPED, 2)
@@ -71,7 +71,7 @@ def test_everything_wrong_with_a_coco_folder_in_one_table(tmp_path):
     counts = {kind: (action, count) for kind, (action, count, _) in found(report).items()}
     assert counts == {
         "unreadable images": (REFUSED, 1),
-        "images that cannot be decoded: damaged or cut off": (REFUSED, 1),
+        "images that cannot be decoded: damaged or truncated": (REFUSED, 1),
         "annotations whose image is missing": (REFUSED, 1),
         "annotated sizes that differ from the file": (REFUSED, 1),
         "duplicate ids of images": (REFUSED, 1),
@@ -82,18 +82,18 @@ def test_everything_wrong_with_a_coco_folder_in_one_table(tmp_path):
         "boxes outside the image": (DROPPED, 1),
         "boxes of zero area": (DROPPED, 1),
         "reversed boxes": (DROPPED, 1),
-        "boxes with a coordinate that is no number": (DROPPED, 1),
+        "boxes with a coordinate that is not a number": (DROPPED, 1),
         "masks that cannot be used": (DROPPED, 1),
-        "boxes that left the image, clipped": (REPAIRED, 1),
+        "boxes that extend beyond the image, clipped": (REPAIRED, 1),
         "duplicate boxes of one class": (KEPT, 1),
-        "duplicate ids of annotations, which nothing reads": (KEPT, 1),
+        "duplicate ids of annotations, which are ignored": (KEPT, 1),
         "duplicate images": (KEPT, 1),
-        "images without annotation, left out": (KEPT, 1),
-        "images without objects, taken as background": (KEPT, 2),
+        "images without annotation, skipped": (KEPT, 1),
+        "images without objects, used as background": (KEPT, 2),
         "classes without objects": (KEPT, 1),
     }
     assert (report.ok, report.images) == (False, 2)
-    assert str(report).splitlines()[-1] == "training would not start: correct what is refused"
+    assert str(report).splitlines()[-1] == "training would not start: fix the refused entries"
     with pytest.raises(ValueError, match=r"instances\.json"):
         load_dataset(tmp_path)
     written = json.loads(json.dumps(report.to_dict()))
@@ -114,7 +114,7 @@ def test_everything_wrong_with_a_voc_folder(tmp_path):
     assert rows["annotations that are not Pascal VOC"] == (REFUSED, 1, ("nobox.xml",))
     assert rows["annotations whose image is missing"] == (REFUSED, 1, ("lost.xml",))
     assert rows["unknown class names"] == (REFUSED, 1, ("other.xml",))
-    assert "found.jpg" in rows["images without annotation, left out"][2]
+    assert "found.jpg" in rows["images without annotation, skipped"][2]
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_everything_wrong_with_a_voc_folder(tmp_path):
     [
         ("L", "a.png", "grey images, repeated into three channels"),
         ("CMYK", "a.jpg", "CMYK images, converted to RGB"),
-        ("I;16", "a.png", "images of 16 bits or more, of which the high byte is taken"),
-        ("RGBA", "a.png", "images with transparency, which is left out"),
+        ("I;16", "a.png", "images of 16 bits or more, of which the high byte is used"),
+        ("RGBA", "a.png", "images with transparency, which is ignored"),
         ("P", "a.png", "palette images, converted to RGB"),
     ],
 )
@@ -145,7 +145,7 @@ def test_exif_and_endings(tmp_path):
     assert next(iter(found(check_dataset(tmp_path / "stored")).values()))[0] == KEPT
     voc(tmp_path / "ending", [("c", 0, 0, 4, 4)])
     Image.new("RGB", (40, 20)).save(tmp_path / "ending" / "JPEGImages" / "a.jpg", "PNG")
-    kind = "images whose ending is not their format, read by their content"
+    kind = "images whose suffix does not match their format, read by content"
     assert found(check_dataset(tmp_path / "ending")) == {kind: (KEPT, 1, ("a.jpg",))}
 
 
@@ -184,7 +184,7 @@ def test_objects_that_no_anchor_fits():
     boxes = [[0, 0, 1, 0.5], [0, 0, 1, 1], [0, 0.5, 1, 1], [0, 0.6, 1, 1]]
     crowd = [[False, False, False, True]]
     data = DetectionDataset.from_arrays([image], [boxes], [[0] * 4], ["a"], is_crowd=crowd, file_names=["x"])
-    kind = "objects that no anchor overlaps by 0.5: they get their best one, or none"
+    kind = "objects that no anchor overlaps by 0.5: they get the best anchor, or none"
     assert found(data.check(model=OneAnchor()))[kind] == (KEPT, 1, ("x",))
 
 
@@ -210,7 +210,7 @@ def test_sixteen_bits_of_colour(tmp_path):
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
     voc(tmp_path, [("c", 0, 0, 4, 4)], image_name="a.png")
     (tmp_path / "JPEGImages" / "a.png").write_bytes(content)
-    kind = "images of 16 bits or more, of which the high byte is taken"
+    kind = "images of 16 bits or more, of which the high byte is used"
     assert found(check_dataset(tmp_path)) == {kind: (REPAIRED, 1, ("a.png",))}
     data = load_dataset(tmp_path)
     ((x, _),) = data.batches(FixedShapeResizer(height=20, width=40), 1)
@@ -226,7 +226,7 @@ def test_class_names_that_are_not_the_models(tmp_path):
 
     data = shapes_dataset(3, image_size=16, empty_share=0.0, class_names=["circle"])
     report = data.check(model=Named())
-    assert found(report)["class names that are not the model's"] == (REFUSED, 1, ("star",))
+    assert found(report)["class names that differ from the model's"] == (REFUSED, 1, ("star",))
     assert not report.ok
     write_dataset(data, tmp_path, "coco")
     report = check_dataset(tmp_path, model=Named())
@@ -239,7 +239,7 @@ def test_different_numbers_of_keypoints():
     image = np.zeros((8, 8, 3), np.uint8)
     points = [np.full((1, count, 2), 0.5) for count in (3, 5)]
     data = DetectionDataset.from_arrays([image] * 2, [[[0, 0, 1, 1]]] * 2, [[0]] * 2, ["a"], keypoints=points)
-    kind = "objects with different numbers of keypoints, filled up with invisible ones: 3, 5"
+    kind = "objects with different numbers of keypoints, padded with invisible ones: 3, 5"
     assert found(data.check())[kind][0] == KEPT and data.check().ok
     assert kind not in found(data.subset([0]).check())
 

@@ -245,13 +245,13 @@ def test_errors_say_what_is_wanted():
         ({"keypoints": np.zeros((1, 4, 3))}, r"keypoints of an example are \[n, N, 2\].*example 0: \[1, 4, 3\]"),
         ({"keypoints": np.zeros((1, 4, 2)), "keypoint_visibility": np.zeros((1, 3))}, r"example 0: \[1, 3\]"),
         ({"keypoint_visibility": np.zeros((1, 3))}, r"beside keypoints"),
-        ({"labels": [0.7]}, r"whole numbers or class names. Received in example 0: \[0.7\]"),
+        ({"labels": [0.7]}, r"integers or class names. Received in example 0: \[0.7\]"),
         ({"labels": [float("nan")]}, r"whole numbers"),
         ({"boxes": [[0, 0, 1, 1, 1]]}, r"boxes of an example are \[n, 4\]. Received in example 0: \[1, 5\]"),
         ({"boxes": [0, 0, 1, 1]}, r"Received in example 0: \[4\]"),
         ({"boxes": [["x", 0, 1, 1]]}, r"are numbers \[n, 4\]"),
         ({"boxes": [[0, 0, 80, 40]]}, r'Received up to 80 in example 0. Give boxes in pixels as "boxes_abs"'),
-        ({"weights": 1.0}, r"The weights of an example have a row a box"),
+        ({"weights": 1.0}, r"The weights of an example have one row per box"),
     ],
 )
 def test_rows_of_an_example_that_are_none(rows, message):

@@ -71,7 +71,7 @@ def test_of_several_frames_the_first_is_used_and_named(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        ("https://example.org/a.jpg", ValueError, "URLs are not fetched.*Download"),
+        ("https://example.org/a.jpg", ValueError, "URLs are not supported.*Download"),
         ("absent.jpg", FileNotFoundError, "absent.jpg"),
         ("", FileNotFoundError, "not found"),
         (b"no image", ValueError, "Not a readable image: 8 bytes"),

@@ -230,7 +230,7 @@ def test_the_option(tmp_path, monkeypatch):
         assert as_pixels(path).shape == (30, 40, 3)
     assert data.records[0].image.max_pixels == 10**9 and data.check().ok
     for wrong in (0, -1, True, 1.5, "many", 10**400 - 10**400):
-        with pytest.raises(ValueError, match="max_pixels is a positive integer"), pixel_limit(wrong):
+        with pytest.raises(ValueError, match="max_pixels must be a positive integer"), pixel_limit(wrong):
             pass
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # Pillow raises from twice its own limit
     assert as_pixels(path).shape == load_dataset(folder)[0]["image"].shape == (30, 40, 3)

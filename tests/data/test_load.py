@@ -62,7 +62,7 @@ def test_voc_corners_are_taken_without_a_shift(tmp_path):
 @pytest.mark.parametrize("width", [-40, 0, float("nan"), float("inf"), "wide", [40], True, 10**400])
 def test_a_coco_size_that_is_none_is_counted(tmp_path, width):
     data = load_dataset(coco(tmp_path, [{"bbox": [4, 5, 36, 5], "category_id": 7}], width=width))
-    assert data.defects.counts() == {"image sizes that are none; the file's own is taken": 1}
+    assert data.defects.counts() == {"invalid image sizes; the size of the file is used": 1}
     np.testing.assert_allclose(data[0]["boxes"], [[0.25, 0.1, 0.5, 1.0]], atol=1e-7)
 
 
@@ -128,7 +128,7 @@ def test_defective_boxes_are_repaired_with_one_warning(tmp_path, warnings):
     assert "dropped boxes of zero area: 2 (a.jpg, b.jpg)" in warnings[0]
     assert "dropped boxes outside the image: 1 (a.jpg)" in warnings[0]
     assert "dropped reversed boxes: 1 (a.jpg)" in warnings[0]
-    assert "repaired boxes that left the image, clipped: 1 (a.jpg)" in warnings[0]
+    assert "repaired boxes that extend beyond the image, clipped: 1 (a.jpg)" in warnings[0]
 
 
 def test_a_coordinate_that_is_no_number_is_dropped(tmp_path, warnings):
@@ -301,13 +301,13 @@ def test_reading_does_not_import_tensorflow():
 def test_two_categories_of_one_id_are_refused(tmp_path):
     """Else every cat would silently be a dog."""
     coco(tmp_path, [{"bbox": [0, 0, 4, 4], "category_id": 1}], [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}])
-    with pytest.raises(ValueError, match=r"instances\.json needs its own id. Received id 1 twice"):
+    with pytest.raises(ValueError, match=r"instances\.json needs a unique id. Received id 1 twice"):
         load_dataset(tmp_path)
 
 
 def test_an_image_id_that_is_no_id(tmp_path):
     coco(tmp_path, [], id=1.5)
-    with pytest.raises(ValueError, match=r"whole number or text. Received: 1.5"):
+    with pytest.raises(ValueError, match=r"integer or text. Received: 1.5"):
         load_dataset(tmp_path)
 
 
@@ -316,7 +316,7 @@ def test_areas_below_zero_become_the_boxs(tmp_path, warnings):
     box = {"bbox": [1, 1, 6, 7], "category_id": 3}
     coco(tmp_path, [box | {"area": -1.0}, box | {"area": 0.0}, box | {"area": 20.0}])
     np.testing.assert_allclose(load_dataset(tmp_path)[0]["areas"], [42.0, 0.0, 20.0])
-    assert "repaired areas that are no number from 0, replaced by the box's: 1 (a.jpg)" in warnings[0]
+    assert "repaired areas that are not a number >= 0, replaced by the area of the box: 1 (a.jpg)" in warnings[0]
 
 
 @pytest.mark.parametrize(

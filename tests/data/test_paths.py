@@ -206,7 +206,7 @@ def test_kinds(tmp_path):
         None,
     ]
     wanted = {"pipe": "a named pipe", "socket": "a socket", "loop": "to itself", "link to nothing": "leads nowhere"}
-    for kind, words in {**wanted, "link to zeros": "a device", "link to a process": "no file on a disk"}.items():
+    for kind, words in {**wanted, "link to zeros": "a device", "link to a process": "not a regular file"}.items():
         make(kind, tmp_path / "odd", None)
         with pytest.raises(DataPathError, match=f"odd.* {words}.*Expected a regular file or a folder"):
             kind_of(tmp_path / "odd")
@@ -243,7 +243,7 @@ def test_where_images_may_lie(good, tmp_path):
     for name in (f"../images/{FIRST}.png", tmp_path / "in" / "images" / f"{FIRST}.png", "linked/a.png"):
         assert len(load(name)) == 1
     for name in (tmp_path / "outside" / "a.png", "../../outside/a.png", "/etc/passwd"):
-        with pytest.raises(DataPathError, match=r"outside of the data set's folder.*put a link to its folder there"):
+        with pytest.raises(DataPathError, match=r"outside the data set's folder.*put a link to its folder there"):
             load(name)
     (tmp_path / "outside" / "classes.txt").write_text("c\n")
     for place in (tmp_path / "outside", "../outside"):
@@ -256,7 +256,7 @@ def test_folders_of_images_are_bounded(tmp_path, monkeypatch):
     (tmp_path / "data.yaml").write_text("train: /\nnames: [a]\n")
     for place in ("/", "/proc", "/sys", "/proc/self/fd"):
         (tmp_path / "data.yaml").write_text(f"train: {place}\nnames: [a]\n")
-        with in_time(), pytest.raises(DataPathError, match="is no folder of images"):
+        with in_time(), pytest.raises(DataPathError, match="is not a folder of images"):
             load_dataset(tmp_path)
     monkeypatch.setattr(paths, "MOST_ENTRIES", 3)
     for number in range(4):

@@ -67,7 +67,7 @@ def test_the_seed_decides_the_part(shapes):
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
 def test_a_fraction_lies_between_nothing_and_everything(fraction, shapes):
-    with pytest.raises(ValueError, match=r"fraction must lie in \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"fraction must be in \(0, 1\)"):
         random_split(shapes, fraction)
     with pytest.raises(ValueError, match="1 image cannot be split"):
         random_split(shapes[:1], 0.5)

@@ -47,7 +47,7 @@ def test_todays_anchors():
     assert found["matched_by_model_shapes"] == pytest.approx(2 / 3)
     assert found["matched_by_model"] == pytest.approx(2 / 3)
     assert (found["model_anchor_shapes"], found["model_threshold"]) == (1, 0.5)
-    assert "today's anchors of the model: 66.7%" in statistics_table(found)
+    assert "the model's current anchors: 66.7%" in statistics_table(found)
 
 
 def test_anchors_find_clusters_and_repeat():

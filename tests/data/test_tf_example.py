@@ -113,7 +113,7 @@ def test_a_damaged_file_is_named(tmp_path):
     (path,) = write(data, tmp_path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) - 30])
-    with pytest.raises(ValueError, match=r"data.record-00000-of-00001 is damaged or cut off after 3 records"):
+    with pytest.raises(ValueError, match=r"data.record-00000-of-00001 is damaged or truncated after 3 records"):
         load_dataset(tmp_path)
     defects = Defects(collect=True)
     assert len(read(tmp_path, defects=defects)) == 3

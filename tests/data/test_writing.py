@@ -240,7 +240,7 @@ def test_a_list_of_files_by_strangers_removes_nothing_outside(tmp_path):
     assert (tmp_path / "secret").read_text() == "mine"
     for text in ("{", "[" * 100_000, "[]", '{"splits": 5}', '{"format": 1, "class_names": 2, "splits": [3]}'):
         (tmp_path / "out" / MANIFEST).write_text(text)
-        with pytest.raises(ValueError, match=f"{MANIFEST}, which lists .* is damaged.* Name a new folder"):
+        with pytest.raises(ValueError, match=f"{MANIFEST}, which lists .* is damaged.* Choose a new folder"):
             write_dataset(drawn(1), tmp_path / "out", "voc", overwrite=True)
 
 

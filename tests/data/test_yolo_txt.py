@@ -74,7 +74,7 @@ def test_files_without_a_partner(tmp_path):
     report = check_dataset(tmp_path)
     assert report.ok
     rows = {kind: (action, places) for action, kind, _, places in report.rows()}
-    assert rows["images without annotation file, taken as empty"] == (KEPT, ("empty.jpg",))
+    assert rows["images without annotation file, treated as empty"] == (KEPT, ("empty.jpg",))
     assert rows["annotations whose image is missing"] == (DROPPED, ("orphan.txt",))
 
 
@@ -101,10 +101,10 @@ def test_yaml_and_splits_that_are_wrong(tmp_path):
         ("a: b: c\n- 3 }\nnames", "line 1: mapping values are not allowed"),
         ("[" * 100_000, "is not readable as data.yaml"),
         ("- a\n- b\n", "no keys such as train"),
-        ("names: [{a: b}]\n", "one text per class"),
-        ("names: {0: [a]}\n", "one text per class"),
+        ("names: [{a: b}]\n", "one string per class"),
+        ("names: {0: [a]}\n", "one string per class"),
         ("names: {x: a}\n", "numbers before the names"),
-        ("train: {a: b}\nnames: [a]\n", "train in .* wants a folder"),
+        ("train: {a: b}\nnames: [a]\n", "train in .* must be a folder"),
         ("train: nowhere\nnames: [a]\n", "names nowhere"),
         ("train: images/train\n", "names no classes"),
     ):

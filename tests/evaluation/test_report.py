@@ -70,7 +70,7 @@ def test_an_earlier_report_is_replaced_and_other_files_are_not(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "model.keras").write_text("weights")
-    with pytest.raises(ValueError, match="Name a new folder"):
+    with pytest.raises(ValueError, match="Choose a new folder"):
         write_report(collected(2), tmp_path / "run")
     with pytest.raises(ValueError, match="Received a file"):
         write_report(collected(2), tmp_path / "run" / "model.keras")

@@ -194,15 +194,15 @@ def test_a_file_that_answers_otherwise_is_not_kept(ssd, tmp_path, monkeypatch):
 def test_what_is_refused_before_any_work(ssd, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.jpg").write_bytes(b"photo")
-    with pytest.raises(ValueError, match="holds something else than a SavedModel"):
+    with pytest.raises(ValueError, match="contains something other than a SavedModel"):
         ssd.export(tmp_path / "photos")
-    with pytest.raises(ValueError, match=r"suffix of the file says the format.*Received: .*model\.h5"):
+    with pytest.raises(ValueError, match=r"format is determined by the file suffix.*Received: .*model\.h5"):
         ssd.export(tmp_path / "model.h5")
     with pytest.raises(ValueError, match=r"Unknown export format 'saved_modle'. Did you mean saved_model"):
         ssd.export(tmp_path / "model", format="saved_modle")
     with pytest.raises(ValueError, match="Unknown precision of 'saved_model' 'int8'"):
         ssd.export(tmp_path / "model", precision="int8")
-    with pytest.raises(ValueError, match="batch_size is a positive integer"):
+    with pytest.raises(ValueError, match="batch_size must be a positive integer"):
         ssd.export(tmp_path / "model", batch_size=0)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 

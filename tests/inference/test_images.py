@@ -168,7 +168,7 @@ def test_what_is_no_image_gets_its_own_message(tmp_path):
     for source, kind, message in (
         (tmp_path / "nowhere.jpg", FileNotFoundError, "nowhere.jpg"),
         (tmp_path, IsADirectoryError, "folder"),
-        ("https://example.org/photo.jpg", ValueError, "URLs are not fetched"),
+        ("https://example.org/photo.jpg", ValueError, "URLs are not supported"),
         (tmp_path / "text.jpg", ValueError, "text.jpg"),
         (b"no image at all", ValueError, "15 bytes"),
         (np.zeros((2, 8, 8, 3)), ValueError, "as a list"),

@@ -92,5 +92,5 @@ def test_settings_round_trip():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 20])
 def test_a_rate_outside_its_range_is_refused(rate):
-    with pytest.raises(ValueError, match=r"rate lies in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"rate must be in \[0, 1\)"):
         DropConnect(rate)

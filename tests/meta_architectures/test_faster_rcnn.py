@@ -257,7 +257,7 @@ def test_stages_and_parts_must_fit():
         tiny.tiny_faster_rcnn(num_classes=2, number_of_stages=1)
     with pytest.raises(ValueError, match="number_of_stages is 1"):
         tiny.tiny_faster_rcnn(number_of_stages=3)
-    with pytest.raises(ValueError, match="One stage has no second one"):
+    with pytest.raises(ValueError, match="A one-stage model has no second stage"):
         tiny.tiny_faster_rcnn(
             num_classes=1, number_of_stages=1, box_predictor=MaskRCNNBoxPredictor(num_classes=1, name="b")
         )

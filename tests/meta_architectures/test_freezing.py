@@ -99,7 +99,7 @@ def test_a_pattern_that_matches_nothing_names_the_near_ones():
     model = tiny.tiny_ssd()
     with pytest.raises(ValueError, match=r"Unknown weight or layer 'backbone/conv1_bn'\. Did you mean .*conv_1_bn"):
         model.freeze("backbone/conv1_bn")
-    with pytest.raises(ValueError, match="Nothing is left to train"):
+    with pytest.raises(ValueError, match="All weights are frozen"):
         model.freeze("*")
 
 

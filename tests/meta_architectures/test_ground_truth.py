@@ -94,7 +94,7 @@ def spoiled(defect):
 DEFECTS = {
     "NaN pixels": "Pixels are numbers.*NaN or infinite pixels in {}",
     "infinite pixels": "Pixels are numbers.*NaN or infinite pixels in {}",
-    "label": r"Labels must lie in \[0, 3\).*Received a label 7 in {}",
+    "label": r"Labels must be in \[0, 3\).*Received a label 7 in {}",
     "pixel boxes": "normalised to 0...1. Received values up to 25.6 in {}: divide",
     "reversed": r"ymin <= ymax.*\[0.3, 0.2, 0.1, 0.4\] in {}",
     "NaN box": "Boxes are finite.*in {}",
@@ -245,7 +245,7 @@ def test_x_may_hold_what_the_table_of_images_knows():
 
 def test_no_images_are_refused(model):
     for call in (lambda x, y: model.fit(x, y, verbose=0), lambda x, y: model.predict(x, verbose=0)):
-        with pytest.raises(ValueError, match="x holds no image"):
+        with pytest.raises(ValueError, match="x contains no images"):
             call(IMAGES[:0], {key: value[:0] for key, value in TRUTH.items()})
 
 

@@ -164,10 +164,10 @@ def test_an_interrupted_write_leaves_the_older_preset(model, saved, tmp_path, mo
     ("name", "content", "message"),
     [
         ("config.json", None, "no preset (no config.json)"),
-        ("config.json", b"{", "config.json: damaged, no JSON"),
-        ("config.json", b"[" * 100_000, "config.json: damaged, no JSON"),
+        ("config.json", b"{", "config.json: damaged, not JSON"),
+        ("config.json", b"[" * 100_000, "config.json: damaged, not JSON"),
         ("config.json", b"[]", "config.json: damaged, a JSON object was expected"),
-        ("config.json", b"\xff", "config.json: damaged, no JSON"),
+        ("config.json", b"\xff", "config.json: damaged, not JSON"),
         ("config.json", b'{"class_name": "Nowhere", "config": {}, "module": "x"}', "config.json: cannot build"),
         ("weights.h5", None, "missing; pass load_weights=False"),
         ("weights.h5", b"half", "weights.h5: damaged or replaced"),

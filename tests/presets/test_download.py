@@ -141,13 +141,15 @@ def test_else_it_starts_again_from_zero(server, tmp_path, case):
 
 def test_a_connection_that_keeps_dropping_is_given_up(server, tmp_path):
     server.breaks = [1000] * 9
-    assert "4000 bytes came, then: the connection dropped, 300000 bytes were announced" in failure(server, tmp_path)
+    assert "4000 bytes received, then: the connection dropped, 300000 bytes were announced" in failure(server, tmp_path)
     assert len(server.requests) == 4
 
 
 def test_a_length_that_never_comes_true(server, tmp_path):
     server.length, server.etag = 400_000, None
-    assert "300000 bytes came, then: the connection dropped, 400000 bytes were announced" in failure(server, tmp_path)
+    assert "300000 bytes received, then: the connection dropped, 400000 bytes were announced" in failure(
+        server, tmp_path
+    )
 
 
 def test_without_a_length_the_end_of_the_connection_counts(server, tmp_path):
@@ -173,7 +175,9 @@ def test_a_range_that_the_server_does_not_have_starts_again(server, tmp_path):
 
 
 def test_another_digest_is_refused(server, tmp_path):
-    assert f"has another sha256 ({DIGEST}) than the expected one (00)" in failure(server, tmp_path, sha256="00")
+    assert f"the sha256 of the file ({DIGEST}) differs from the expected one (00)" in failure(
+        server, tmp_path, sha256="00"
+    )
 
 
 def test_too_large(server, tmp_path):
@@ -183,7 +187,7 @@ def test_too_large(server, tmp_path):
 
 
 def test_no_server(tmp_path):
-    with pytest.raises(DownloadError, match="0 bytes came, then: "):
+    with pytest.raises(DownloadError, match="0 bytes received, then: "):
         fetch("http://127.0.0.1:9/a.tar.gz", tmp_path / "a", progress=False, wait=0)
     assert not list(tmp_path.iterdir())
 
@@ -192,8 +196,8 @@ def test_no_server(tmp_path):
     ("target", "message"),
     [
         ("file:///etc/hostname", "is not allowed"),
-        ("ftp://127.0.0.1/a", "redirects to 'ftp://127.0.0.1/a', which is not fetched"),
-        ("http://example.com/a", "redirects to 'http://example.com/a', which is not fetched"),
+        ("ftp://127.0.0.1/a", "redirects to 'ftp://127.0.0.1/a', which is not followed"),
+        ("http://example.com/a", "redirects to 'http://example.com/a', which is not followed"),
     ],
 )
 def test_redirects_lead_nowhere_else(server, tmp_path, target, message):
@@ -209,7 +213,7 @@ def test_a_redirect_is_followed(server, tmp_path):
 
 @pytest.mark.parametrize("url", ["http://example.com/a.tar.gz", "ftp://x/a", "a.tar.gz", "data:,x", "HF://a/b"])
 def test_other_schemes_are_refused(url, tmp_path):
-    with pytest.raises(ValueError, match="An archive is fetched from https:// or file://"):
+    with pytest.raises(ValueError, match="Archives are downloaded from https:// or file://"):
         fetch(url, tmp_path / "a")
 
 
@@ -301,7 +305,7 @@ def test_hugging_face_and_kaggle(monkeypatch, tmp_path):
 def test_a_missing_package_is_named(monkeypatch, uri, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
-        DownloadError, match=rf"fetched with {package}, which is missing: pip install 'keras-detect\[hub\]'"
+        DownloadError, match=rf"needs {package}, which is not installed: pip install 'keras-detect\[hub\]'"
     ):
         download.remote_folder(uri)
 
@@ -315,7 +319,7 @@ def test_what_a_hub_says_is_one_line(monkeypatch, uri, package):
     with pytest.raises(DownloadError) as error:
         download.remote_folder(uri)
     assert str(error.value) == (
-        f"'{uri}' cannot be fetched with {package}: 404 Client Error. \\x1b[2JRepository not found"
+        f"'{uri}' cannot be downloaded with {package}: 404 Client Error. \\x1b[2JRepository not found"
     )
 
 

@@ -200,7 +200,7 @@ def test_a_deadline_for_everything(tmp_path):
 
     start = time.monotonic()
     said = outcome(tmp_path, steady, deadline=0.8, minimum_rate=100, max_bytes=10**9)
-    assert "0.8 s are over, the time for the whole download" in said and time.monotonic() - start < 2
+    assert "0.8 s exceeded, the time limit for the whole download" in said and time.monotonic() - start < 2
 
 
 def test_200_seeded_servers(tmp_path):

@@ -101,7 +101,9 @@ def test_another_head_is_reported_in_the_log(url, monkeypatch):
 
 @pytest.mark.parametrize("number", [0, -1, "2", 2.5])
 def test_what_is_no_number_of_classes(url, number):
-    with pytest.raises(ValueError, match=r"num_classes is a positive integer, or None for the preset's\. Received: "):
+    with pytest.raises(
+        ValueError, match=r"num_classes must be a positive integer, or None for the preset's\. Received: "
+    ):
         store.load_preset(url, num_classes=number, progress=False)
 
 
@@ -160,7 +162,7 @@ def test_addresses_are_tried_in_order(model, zoo_url, home, monkeypatch):
     shutil.rmtree(home / "zoo")
     archive.unlink()
     with pytest.raises(
-        DownloadError, match=r"No address gave the preset 'zoo'\. hf://nobody/zoo: no route; .*absent"
+        DownloadError, match=r"No address provided the preset 'zoo'\. hf://nobody/zoo: no route; .*absent"
     ) as error:
         store.load_preset("zoo", progress=False)
     assert "\n" not in str(error.value) and not os.listdir(home)
@@ -170,7 +172,7 @@ def test_a_wrong_digest_in_a_row(zoo_url, home, monkeypatch):
     row = Preset(archive="zoo.tar.gz", pipeline_config="toy", speed_ms=1.0, coco_map=2.0, sha256="0" * 64)
     monkeypatch.setattr(preset, "PUBLISHED_ADDRESS", zoo_url.rsplit("/", 1)[0] + "/")
     monkeypatch.setitem(preset._PRESETS, row.name, row)
-    with pytest.raises(DownloadError, match="has another sha256"):
+    with pytest.raises(DownloadError, match="the sha256 of the file"):
         store.load_preset("zoo", progress=False)
     assert not os.listdir(home)
 
@@ -268,7 +270,7 @@ def test_hubs(model, monkeypatch, tmp_path):
     monkeypatch.setattr("keras_detect.presets.download.remote_folder", lambda uri: folder)
     same(store.load_preset("hf://me/toy"), model)
     same(store.load_preset("kaggle://me/toy/keras/small"), model)
-    with pytest.raises(ValueError, match="An archive is fetched from"):
+    with pytest.raises(ValueError, match="Archives are downloaded from"):
         store.load_preset("gs://me/toy")
 
 

@@ -315,15 +315,15 @@ PRESETS = {
     ),
     "fewer names": ("label_map.json", {"class_names": ["a"]}, "its class_names are not those"),
     "no names": ("label_map.json", {"class_names": None}, "its class_names are not those"),
-    "a damaged map": ("label_map.json", b'{"class', "label_map.json: damaged, no JSON"),
+    "a damaged map": ("label_map.json", b'{"class', "label_map.json: damaged, not JSON"),
     "a map of another kind": ("label_map.json", b"[]", "label_map.json: damaged, a JSON object was expected"),
     "a new format": ("metadata.json", {"format": 99}, "format 99, and this version reads format 2"),
     "a format in words": ("metadata.json", {"format": "two"}, "format 'two', and this version reads format 2"),
     "another digest": ("metadata.json", {"weights_sha256": "0" * 64}, "damaged or replaced, its sha256 is not the one"),
     "a digest of no kind": ("metadata.json", {"weights_sha256": 5}, "damaged or replaced, its sha256 is not the one"),
     "infinite weights": ("weights.h5", _infinite, "holds a weight that is infinite, for norm/gamma"),
-    "weights elsewhere": ("weights.h5", _external, "'body/kernel' is no plain array of numbers"),
-    "a text of a gigabyte": ("weights.h5", _wide, "'head/bias' is no plain array of numbers"),
+    "weights elsewhere": ("weights.h5", _external, "'body/kernel' is not a plain array of numbers"),
+    "a text of a gigabyte": ("weights.h5", _wide, "'head/bias' is not a plain array of numbers"),
 }
 
 

@@ -67,7 +67,7 @@ def test_what_is_refused_has_its_place(old, new, message):
 
 @pytest.mark.parametrize("number", [0, -1, "3", 2.0])
 def test_the_number_of_classes_is_an_argument_and_not_a_place_in_the_file(number):
-    with pytest.raises(ValueError, match=r"^num_classes is a positive integer, or None .* Received: "):
+    with pytest.raises(ValueError, match=r"^num_classes must be a positive integer, or None .* Received: "):
         build("model", "model", num_classes=number)
 
 

@@ -213,7 +213,7 @@ def test_what_is_given_as_it_stands():
         (
             "train_config { optimizer { adam_optimizer { learning_rate {\n cosine_decay_learning_rate {"
             " total_steps: 5 warmup_steps: 9 } } } } }",
-            r"<text>:2: .*cosine_decay_learning_rate: cannot be built: Warm-up and hold fit",
+            r"<text>:2: .*cosine_decay_learning_rate: cannot be built: warmup_steps and hold_base_rate_steps",
         ),
         (
             "train_config { optimizer { adam_optimizer { learning_rate { manual_step_learning_rate { } } } } }",
@@ -226,7 +226,7 @@ def test_what_is_given_as_it_stands():
         ),
         (
             f"train_config {{optimizer {{ {SGD} }}\n data_augmentation_options {{random_crop_image {{min_area: 3}}}}}}",
-            r"<text>:2: .*random_crop_image: cannot be built: min_area lies in",
+            r"<text>:2: .*random_crop_image: cannot be built: min_area must be in",
         ),
     ],
 )

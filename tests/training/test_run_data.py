@@ -25,7 +25,7 @@ def test_the_splits_of_a_folder_are_used(tmp_path):
     assert read(data) == (10, 3, "the split 'val'")
     assert read(data, train_split="test") == (4, 3, "the split 'val'")
     assert read(data, validation_split="test") == (10, 4, "the split 'test'")
-    assert read(data, train_split="val") == (2, 1, "0.2 of the images, held back at random (seed 0)")
+    assert read(data, train_split="val") == (2, 1, "0.2 of the images, held out at random (seed 0)")
     assert read(data, validation_fraction=0.3)[:2] == (7, 3)
     assert read(data, validation_fraction=0) == (10, None, "none: the last epoch is kept")
     assert read(data, data)[:2] == (10, 3)
@@ -49,7 +49,7 @@ def test_images_of_trainval_do_not_choose_its_epoch(tmp_path):
     (tmp_path / "splits").mkdir()
     for split, listed in {"trainval": names[:8], "val": names[4:8], "test": names[8:]}.items():
         (tmp_path / "splits" / f"{split}.txt").write_text("\n".join(listed))
-    assert read(tmp_path) == (6, 2, "0.2 of the images, held back at random (seed 0)")
+    assert read(tmp_path) == (6, 2, "0.2 of the images, held out at random (seed 0)")
     assert read(tmp_path, validation_split="test")[:2] == (8, 2)
 
 
@@ -59,7 +59,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path):
         read(data)
     assert read(data, train_split="test")[:2] == (2, 2)
     for named in ({"validation": data}, {"validation_split": "val"}):
-        with pytest.raises(ValueError, match="Give one of them"):
+        with pytest.raises(ValueError, match="Pass only one of them"):
             RunData(data, validation_fraction=0.2, **named)
     for fraction in (1, -0.1, float("nan"), "half"):
         with pytest.raises(ValueError, match=r"in \[0, 1\)"):

@@ -94,7 +94,7 @@ def test_steps_beyond_float32_halves_stay_finite():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CosineDecayWithWarmup(0.1, 10, warmup_steps=6, hold_base_rate_steps=5), "fit into `total_steps`"),
+        (lambda: CosineDecayWithWarmup(0.1, 10, warmup_steps=6, hold_base_rate_steps=5), "fit into total_steps"),
         (lambda: CosineDecayWithWarmup(0.1, 0), "1 or more"),
         (lambda: CosineDecayWithWarmup(0.1, 10, warmup_learning_rate=0.2, warmup_steps=2), "rises to"),
         (lambda: CosineDecayWithWarmup(-0.1, 10), "learning_rate_base=-0.1"),

@@ -62,7 +62,7 @@ def test_what_cannot_be_meant_is_refused(ssd):
     with pytest.raises(ValueError, match="bfloat16, float16, or None"):
         Start(mixed_precision="int8")
     for model in (ssd, "ssd_mobilenet_v2_oidv4"):
-        with pytest.raises(ValueError, match=r"A neck goes into a new detector.*--architecture"):
+        with pytest.raises(ValueError, match=r"A neck can only be chosen for a new detector.*--architecture"):
             Start(model, neck="fpn")
     with pytest.raises(ValueError, match="Unknown weight or layer"):
         Start(ssd, freeze=["bakcbone"]).build(DATA, verbose=0)

@@ -66,7 +66,7 @@ def test_values_are_clipped_and_the_seed_decides():
 
 
 def test_settings_out_of_range():
-    with pytest.raises(ValueError, match=r"hue lies in \[0, 0.5\]. Received: hue=0.7"):
+    with pytest.raises(ValueError, match=r"hue must be in \[0, 0.5\]. Received: hue=0.7"):
         RandomColor(hue=0.7)
     with pytest.raises(ValueError, match="contrast"):
         RandomColor(contrast=-0.1)

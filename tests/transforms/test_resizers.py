@@ -314,7 +314,7 @@ def test_another_size():
     assert keep.with_size((48, 64)) == resizers.KeepAspectRatioResizer(min_dimension=48, max_dimension=64)
     for wrong in ("320", 3.5, (1, 2, 3), None, (32, 32.0)):
         for resizer in (fixed, keep):
-            with pytest.raises(ValueError, match=r"image_size is an int or two of them. Received: image_size="):
+            with pytest.raises(ValueError, match=r"image_size must be an int or a pair of ints. Received: image_size="):
                 resizer.with_size(wrong)
     with pytest.raises(ValueError, match="IdentityResizer has no size to change"):
         resizers.IdentityResizer().with_size(32)

@@ -71,7 +71,10 @@ def test_files(tmp_path):
         assert_same(body, model)
     with pytest.raises(FileNotFoundError, match=r"absent\.keras"):
         ssd().restore(tmp_path / "absent.keras", kind="classification")
-    for name, message in (("classifier.keras", "no .keras file, or a trunc"), ("body.weights.h5", "does not hold the")):
+    for name, message in (
+        ("classifier.keras", "not a .keras file, or trunc"),
+        ("body.weights.h5", "does not hold the"),
+    ):
         whole = (tmp_path / name).read_bytes()
         (tmp_path / f"half_{name}").write_bytes(whole[: len(whole) // 2])
         with pytest.raises(ValueError, match=rf"half_{name}:? {message}"):

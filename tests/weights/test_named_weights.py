@@ -106,7 +106,11 @@ def test_other_files_are_told_apart(tmp_path):
     (tmp_path / "text.h5").write_text("no")
     whole = write_weights(model, tmp_path / "whole.h5").read_bytes()
     (tmp_path / "half.h5").write_bytes(whole[: len(whole) // 2])
-    for name, message in (("keras.weights.h5", "`load_weights` reads"), ("text.h5", "no HDF5"), ("half.h5", "trunc")):
+    for name, message in (
+        ("keras.weights.h5", "`load_weights` reads"),
+        ("text.h5", "not an HDF5"),
+        ("half.h5", "trunc"),
+    ):
         assert not is_weights_file(tmp_path / name)
         with pytest.raises(ValueError, match=message):
             WeightsFile(tmp_path / name)

@@ -61,11 +61,11 @@ def test_every_complaint_stands_in_one_error_and_nothing_is_assigned():
         restore(ours, names, Reader({**VALUES, "model/left": np.zeros((5, 1))}))
     text = str(error.value)
     assert "The checkpoint ckpt-0 (3 variables) does not fit the model (5 variables); nothing was restored." in text
-    assert "1 variables of the model have no name in the checkpoint's language:\n  nameless (1,)" in text
+    assert "1 variables of the model have no corresponding name in the checkpoint:\n  nameless (1,)" in text
     assert "1 variables of the model are not in the checkpoint:\n  absent (2,): expected under 'model/c'" in text
-    assert "1 variables of the checkpoint are claimed twice:\n  'model/a' is claimed by body/kernel and again" in text
+    assert "1 variables of the checkpoint are used twice:\n  'model/a' is claimed by body/kernel and again" in text
     assert "head/bias: shape (4,) in the model, (3,) in the checkpoint ('model/b')" in text
-    assert "1 variables of the checkpoint are claimed by nothing in the model:\n  'model/left' (5, 1)" in text
+    assert "1 variables of the checkpoint are not used by the model:\n  'model/left' (5, 1)" in text
     assert not np.any(keras.ops.convert_to_numpy(ours["body/kernel"]))
 
 
@@ -101,7 +101,7 @@ def test_rules_keep_and_ignore_with_their_reasons():
         "model/b": "left out",
         "model/unused/kernel": "never used",
     }
-    with pytest.raises(RestoreError, match="claimed by nothing"):  # a rule matches a whole name, not a part
+    with pytest.raises(RestoreError, match="not used by the model"):  # a rule matches a whole name, not a part
         match({"body/kernel": (2, 3), "head/bias": (3,)}, NAMES, reader, ignore=((r"model/unused", "never used"),))
 
 
@@ -119,7 +119,7 @@ def test_a_head_may_differ_in_shape_but_is_restored_where_it_does_not():
 def test_a_long_list_is_cut():
     with pytest.raises(RestoreError) as error:
         match({}, {}, Reader({f"model/{index}": np.zeros(1) for index in range(1000)}))
-    assert "1000 variables of the checkpoint are claimed by nothing" in str(error.value)
+    assert "1000 variables of the checkpoint are not used by the model" in str(error.value)
     assert str(error.value).endswith("... and 980 more")
 
 

@@ -206,7 +206,7 @@ def test_what_is_refused_and_what_is_left_out(tmp_path, restored):
         RetinaNet.from_torchvision("fasterrcnn_resnet50_fpn")
     with pytest.raises(ValueError, match=r"retinanet_resnet50_fpn"):
         RetinaNet.from_torchvision("retinanet_resnet50")
-    with pytest.raises(RestoreError, match=r"(?s)not in the checkpoint.*claimed by nothing"):
+    with pytest.raises(RestoreError, match=r"(?s)not in the checkpoint.*not used by the model"):
         detector("fasterrcnn_resnet50_fpn").restore(path)
     classifier = {name.removeprefix("backbone.body."): value for name, value in _body(arrays).items()}
     write_safetensors(tmp_path / "resnet50.safetensors", classifier)
@@ -233,12 +233,15 @@ def test_the_config_holds_every_setting(restored):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: FasterRcnnBoxCoder(largest_log_ratio=0.0), "largest_log_ratio is positive"),
-        (lambda: Postprocessor(nms=MulticlassNonMaxSuppression(), candidates_per_level=0), "candidates_per_level is 1"),
-        (lambda: RegionCropper(method="roi_align", alignment="left"), "alignment is one of"),
+        (lambda: FasterRcnnBoxCoder(largest_log_ratio=0.0), "largest_log_ratio must be positive"),
+        (
+            lambda: Postprocessor(nms=MulticlassNonMaxSuppression(), candidates_per_level=0),
+            "candidates_per_level must be at least 1",
+        ),
+        (lambda: RegionCropper(method="roi_align", alignment="left"), "alignment must be one of"),
         (lambda: RegionCropper(num_maps=0), "num_maps must be at least 1"),
-        (lambda: TorchFeaturePyramid(coarse_from="P4"), "coarse_from is one of"),
-        (lambda: TorchFeaturePyramid(separable=True), "full convolutions alone"),
+        (lambda: TorchFeaturePyramid(coarse_from="P4"), "coarse_from must be one of"),
+        (lambda: TorchFeaturePyramid(separable=True), "only full convolutions"),
         (lambda: SharedRegionProposalPredictor(num_anchors_per_location=(3, 2)), "same number of anchors"),
         (lambda: GroupNormBoxPredictor(num_classes=1, num_anchors_per_location=(3, 3)), "without batch norm"),
     ],

@@ -105,7 +105,7 @@ def test_what_is_refused(tmp_path):
         detector("mobilenet_v2_torch").restore(
             keras.applications.MobileNetV2(include_top=False, weights=None), kind="classification"
         )
-    with pytest.raises(RestoreError, match=r"(?s)not in the checkpoint.*claimed by nothing"):
+    with pytest.raises(RestoreError, match=r"(?s)not in the checkpoint.*not used by the model"):
         detector("efficientnet_b0_torch").restore(path, kind="classification")
     with pytest.raises(FileNotFoundError):
         detector("mobilenet_v2_torch", weights=tmp_path / "nowhere.safetensors")
