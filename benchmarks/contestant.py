@@ -51,7 +51,7 @@ def reply(answers, message):
 
 
 def forget_peak_memory():
-    """Lets the peak start anew (Linux), so that it is not the building's."""
+    """Lets the peak start over (Linux), so that it is not the building's."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     pathlib.Path("/proc/self/clear_refs").write_text("5")
@@ -256,7 +256,7 @@ def torch_images(images):
 
 
 def torch_targets(ground_truth):
-    """Ground truth as TorchVision wants it: pixels, xyxy, labels from 1."""
+    """Ground truth as TorchVision expects it: pixels, xyxy, labels from 1."""
     import torch
 
     return [

@@ -4,8 +4,8 @@
         --formats saved_model litert litert:float16 litert:dynamic litert:int8 litert:float32:tf_od_api onnx openvino
 
 A format is `name[:precision[:signature]]`. The file is written to a temporary folder, opened as its users open it, and
-sees the images one by one. Where a format refuses the model, its words stand in the table. Classes of the data set and
-of the model are matched by name, whatever the case; annotations of classes that the model lacks are left out.
+sees the images one by one. Where a format refuses the model, its words are in the table. Classes of the data set and
+of the model are matched by name, whatever the case; annotations of classes that the model lacks are skipped.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Times what lies between `batches` and JAX or torch: Keras' copy of each batch, and the way to the device.
+"""Times what is between `batches` and JAX or torch: Keras' copy of each batch, and the way to the device.
 
     KERAS_BACKEND=jax python benchmarks/feeding.py
     KERAS_BACKEND=torch python benchmarks/feeding.py

@@ -186,7 +186,7 @@ def machine():
 
 
 def peer(path, image):
-    """A call of TorchVision's ONNX file on one image, scaled to 0...1 as it wants it."""
+    """A call of TorchVision's ONNX file on one image, scaled to 0...1 as it expects it."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

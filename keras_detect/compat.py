@@ -24,7 +24,7 @@ def direct_layers(layer):
 
 
 def inner_layers(layer):
-    """All layers inside `layer`, at any depth, `layer` itself left out.
+    """All layers inside `layer`, at any depth, `layer` itself excluded.
 
     Stands in for a public, recursive `layer.layers`. Private: `Layer._flatten_layers`.
     """

@@ -32,7 +32,7 @@ class Bound(NamedTuple):
     above: bool = False
 
     def holds(self, number: float) -> bool:
-        """Whether `number` lies within; NaN does not."""
+        """Whether `number` is within; NaN does not."""
         return self.least <= number <= self.most and not (self.above and number == self.least)
 
     def __str__(self):

@@ -160,7 +160,7 @@ def work_folder(parent: pathlib.Path, prefix: str) -> Iterator[pathlib.Path]:
 def check_regular(path: str | os.PathLike) -> None:
     """Raises `ValueError` for a pipe, a socket or a device, which would hang a reader or never end; links are followed.
 
-    A path where nothing lies passes, and so does a name that is no path.
+    A path where nothing lies passes, and so does a name that is not a path.
     """
     try:
         mode = os.stat(os.path.expanduser(path)).st_mode

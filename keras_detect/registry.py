@@ -41,7 +41,7 @@ def deserialize(value, custom_objects=None):
 
 
 class Registry:
-    """A table of named builders. A duplicate name raises; an unknown one lists the near names.
+    """A table of named builders. A duplicate name raises; an unknown one lists similar names.
 
     Args:
         kind: what the names stand for, used in error messages ("backbone").
@@ -118,7 +118,7 @@ class Registry:
         return _create(value, context) if isinstance(value, type | functools.partial) else value
 
     def get(self, name):
-        """The builder filed under `name`. Raises `ValueError` with the near names if there is none."""
+        """The builder filed under `name`. Raises `ValueError` with similar names if there is none."""
         if name not in self._entries:
             raise ValueError(unknown_name(self.kind, name, self._entries))
         return self._entries[name]
@@ -231,7 +231,7 @@ def resolve(role, name, **options):
         name: str or path.
         **options: for the function that loads it.
 
-    Raises `ValueError` for an unknown name, which lists the near names of all kinds, each with its kind and with its
+    Raises `ValueError` for an unknown name, which lists similar names of all kinds, each with its kind and with its
     use where it has another role, and for the path of a pipe or a device.
     """
     for resolver in _RESOLVERS.values():
@@ -247,7 +247,7 @@ def opens(role, name):
 
 
 def unknown_everywhere(role, name):
-    """Error text for a `name` that no kind of `role` knows: what it is elsewhere, else the near names of all kinds."""
+    """Error text for a `name` that no kind of `role` knows: what it is elsewhere, else similar names of all kinds."""
     name = str(name)
     for resolver in _RESOLVERS.values():
         if resolver.role != role and name in resolver.names():
@@ -271,7 +271,7 @@ def check_num_classes(num_classes, whose):
 
 
 def unknown_name(kind, name, known):
-    """Error text for an unknown `name`: the near names first, else all of them."""
+    """Error text for an unknown `name`: similar names first, else all of them."""
     near = difflib.get_close_matches(str(name)[:_LONGEST], [other[:_LONGEST] for other in known], n=5, cutoff=0.5)
     names = near or sorted(known)
     listed = ", ".join(shown(other) for other in names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")

@@ -73,7 +73,7 @@ VERIFIED_LABELS = "verified_labels"
 BOX_ENCODINGS = "box_encodings"
 CLASS_LOGITS = "class_logits"
 ANCHORS = "anchors"
-ANCHOR_LEVELS = "anchor_levels"  # [A] int32, the feature map of each anchor, where post-processing wants it
+ANCHOR_LEVELS = "anchor_levels"  # [A] int32, the feature map of each anchor, where post-processing expects it
 IMAGE_SHAPE = "image_shape"
 
 # raw predictions of a two-stage model's first stage

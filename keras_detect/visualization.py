@@ -49,7 +49,7 @@ def draw_boxes(image, boxes, labels, scores=None, class_names=None, score_thresh
     Args:
         image: see `draw_objects`.
         boxes: [n, 4] normalised yxyx.
-        labels: [n] int; rows below 0 are padding and left out.
+        labels: [n] int; rows below 0 are padding and skipped.
         scores: [n] float, or None.
         class_names, score_threshold, enlarge: see `draw_objects`.
 
@@ -57,7 +57,7 @@ def draw_boxes(image, boxes, labels, scores=None, class_names=None, score_thresh
         A new Pillow image, RGB.
 
     Raises:
-        ValueError: boxes, labels and scores of different number, or an image that is none.
+        ValueError: boxes, labels and scores of different number, or not an image.
     """
     objects = {schema.BOXES: boxes, schema.LABELS: labels}
     if scores is not None:
@@ -77,12 +77,12 @@ def draw_objects(image, objects, class_names=None, score_threshold=0.0, skeleton
         image: what `keras_detect.data.image.as_pixels` reads: an array [H, W, 3] in 0...255, a Pillow image, a path,
             bytes or an open file, turned upright as its EXIF orientation says.
         objects: dict of rows of `schema.object_fields`, of an example, of one image of y or of detections: `"boxes"`
-            [n, 4] normalised yxyx, `"labels"` [n] int (rows below 0 are padding and left out), optional `"scores"` [n],
+            [n, 4] normalised yxyx, `"labels"` [n] int (rows below 0 are padding and skipped), optional `"scores"` [n],
             `"masks"` [n, h, w] over the image, `"keypoints"` [n, N, 2] normalised yx with `"keypoint_visibility"`
             [n, N], `"track_ids"` [n]. Other fields are drawn by how they move: as boxes, points or rasters.
-            `"num_detections"` is heeded.
+            `"num_detections"` is respected.
         class_names: names by label; a label without one is written as its number.
-        score_threshold: rows with a lower score are left out.
+        score_threshold: rows with a lower score are skipped.
         skeleton: pairs `(first, last)` of keypoints that a line joins, such as a data set's `skeleton`.
         enlarge: whether a small image is enlarged.
 
@@ -90,7 +90,7 @@ def draw_objects(image, objects, class_names=None, score_threshold=0.0, skeleton
         A new Pillow image, RGB.
 
     Raises:
-        ValueError: fields of different numbers of rows, or an image that is none.
+        ValueError: fields of different numbers of rows, or not an image.
     """
     image = _to_image(image)
     factor = math.ceil(_SMALLEST_SIDE / max(image.size)) if enlarge else 1
@@ -164,7 +164,7 @@ def _with_rasters(image, rasters, rows, colours, line):
 
 
 def _points(pen, points, visibility, skeleton, colour, line, size):
-    """Dots at [N, 2] normalised yx points and the lines between them; what is not annotated is left out."""
+    """Dots at [N, 2] normalised yx points and the lines between them; what is not annotated is skipped."""
     shown = np.isfinite(points).all(axis=1)
     shown &= True if visibility is None else np.reshape(visibility, -1) > 0
     places = np.where(shown[:, None], points, 0.0)[:, ::-1] * np.array(size)
@@ -187,7 +187,7 @@ def draw_side_by_side(image, ground_truth, detections, class_names=None, score_t
         ground_truth: the objects of one image, see `draw_objects`.
         detections: what was found on it, with `"scores"`; see `draw_objects`.
         class_names: names by label.
-        score_threshold: detections below it are left out.
+        score_threshold: detections below it are skipped.
         skeleton: see `draw_objects`.
 
     Returns:

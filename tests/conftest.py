@@ -59,6 +59,7 @@ BACKEND_FREE = (
     "test_files.py",
     "test_kills.py",
     "test_public_names.py",
+    "test_words.py",
     "test_registry.py",
     "test_schema.py",
     "test_startup.py",
@@ -127,8 +128,8 @@ def pytest_report_header(config):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Counts the tests that need what lies beside the repository, so that a fork sees what it did not run."""
+    """Counts the tests that need what is beside the repository, so that a fork sees what it did not run."""
     reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())]
     count = sum(NEEDS_SHARED in reason for reason in reasons)
     if count:
-        terminalreporter.write_line(f"{count} tests skipped: they need ../shared, which lies beside the repository")
+        terminalreporter.write_line(f"{count} tests skipped: they need ../shared, which is beside the repository")

@@ -41,7 +41,7 @@ def require_shared(name):
     """Path of `../shared/name`, a folder or file that is too large for the repository; skips where it is absent."""
     path = SHARED / name
     if not path.exists():
-        pytest.skip(f"{NEEDS_SHARED}{name}, which lies beside the repository")
+        pytest.skip(f"{NEEDS_SHARED}{name}, which is beside the repository")
     return path
 
 

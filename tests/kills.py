@@ -5,7 +5,7 @@ A case is a class at module level of a test file:
     class SavePreset(kills.Case):
         def __init__(self, folder):         # once per case; `folder` is its own, for what all trials share
             self.model = Toy()
-        def prepare(self, folder):          # before every trial: what lies in the empty `folder` beforehand
+        def prepare(self, folder):          # before every trial: what is in the empty `folder` beforehand
             save_preset(older, folder / "preset")
         def act(self, folder):              # what is killed
             save_preset(self.model, folder / "preset")
@@ -73,7 +73,7 @@ class Case(abc.ABC):
 
     @abc.abstractmethod
     def check(self, folder, error=None):
-        """Says in a word what lies in `folder`; `error` is the text of what `act` raised (on a full disk alone)."""
+        """Says in a word what is in `folder`; `error` is the text of what `act` raised (on a full disk alone)."""
 
 
 def at_every_rename(case, folder, copies=False):

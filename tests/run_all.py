@@ -1,7 +1,7 @@
 """All checks of the repository: `python tests/run_all.py [--oldest] [pytest arguments]`.
 
 Lint (ruff), types (mypy), then the test suite once per installed backend: TensorFlow and JAX always, torch where it can
-be imported. Under JAX and torch the tests marked `backend_free` (`tests/conftest.py`) are left out. The closing lines
+be imported. Under JAX and torch the tests marked `backend_free` (`tests/conftest.py`) are skipped. The closing lines
 say what each step found and how long it took; the exit status is not zero if one failed.
 
 `--oldest` instead runs the contract tests with the oldest Keras that `pyproject.toml` allows, in an environment of its
@@ -73,7 +73,7 @@ def suites(arguments):
             if importlib.util.find_spec(backend) is None:
                 if backend != "torch":
                     raise SystemExit(f'{backend} is not installed. Install the test extra: pip install -e ".[test]"')
-                print("torch is not installed: its run is left out", flush=True)
+                print("torch is not installed: its run is skipped", flush=True)
                 continue
             marks = "not slow" if backend == "tensorflow" else "not slow and not backend_free"
             yield pytest(backend, sys.executable, ["-n", "2", "--dist", "worksteal", "-m", marks, *arguments], folder)

@@ -85,7 +85,7 @@ def may_import(package, target):
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_imports_point_downward(path):
     package = package_of(path)
-    assert package in LEVELS or package in BESIDE, f"{relative(path)} stands in a package that the design does not have"
+    assert package in LEVELS or package in BESIDE, f"{relative(path)} is in a package that the design does not have"
     for module, node in imports(ast.parse(path.read_text())):
         if not module.startswith("keras_detect"):
             continue

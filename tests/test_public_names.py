@@ -50,7 +50,7 @@ def test_the_namespaces_are_attributes_of_the_package():
 
 
 def resolves(dotted):
-    """Whether `keras_detect.x.y` is a module, or an attribute of what stands before its last dot."""
+    """Whether `keras_detect.x.y` is a module, or an attribute of what is before its last dot."""
     value, parts = keras_detect, dotted.split(".")[1:]
     for number, part in enumerate(parts):
         if not hasattr(value, part):
@@ -63,7 +63,7 @@ def resolves(dotted):
 
 
 def names_in(text):
-    """Every `keras_detect.x.y` of a text that is no file and no path."""
+    """Every `keras_detect.x.y` of a text that is not a file and no path."""
     found = re.findall(r"(?<![\w/.@-])(?:keras_detect|kd)((?:\.[A-Za-z_]\w*)+)(?!/)", text)
     formats = (".named_weights", ".inside_axis")  # of a file format and of an ONNX domain, not of modules
     return {f"keras_detect{name}" for name in found if not name.endswith((".py", ".git", ".md", *formats))}

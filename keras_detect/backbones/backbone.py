@@ -32,7 +32,7 @@ def backbone_names():
 def get_backbone(name):
     """The class (or row of a class) registered under `name`: call it with the constructor's arguments.
 
-    Raises `ValueError` with the near names if there is none.
+    Raises `ValueError` with similar names if there is none.
     """
     return _BACKBONES.get(name)
 
@@ -65,7 +65,7 @@ class Backbone(keras.Model):
     #: names the family in the tables of checkpoints that restore into it ("mobilenet_v2"); None: there is none
     checkpoint_family: str | None = None
 
-    #: the level at which a two-stage detector takes proposals and RoI features, unless it is told otherwise
+    #: the level at which a two-stage detector takes proposals and RoI features, by default
     split_level = "C4"
 
     def __init__(self, *, inputs, outputs, strides, **kwargs):
@@ -98,7 +98,7 @@ class Backbone(keras.Model):
     def split_points(self):
         """`{level: Keras tensor}` of one graph, in which the coarser levels are computed from the finer ones.
 
-        What lies between two of them runs alone on RoI features. The outputs, unless the subclass has better ones.
+        What is between two of them runs alone on RoI features. The outputs, unless the subclass has better ones.
         """
         return self.output
 

@@ -17,7 +17,7 @@ _STALL_SECONDS = 20
 
 
 class UnavailableWeightsError(OSError):
-    """ImageNet weights that are neither in Keras' cache nor can be fetched. One line with the way out."""
+    """ImageNet weights that are neither in Keras' cache nor can be fetched. One line that says what to do."""
 
 
 def imagenet_network(name: str, **settings) -> keras.Model:
@@ -75,7 +75,7 @@ def _is_cached(name):
 
 
 def _probe():
-    """Why the host of the weights cannot be reached, `None` if it can; proxies are heeded."""
+    """Why the host of the weights cannot be reached, `None` if it can; proxies are respected."""
     found = ["no answer"]
 
     def ask():

@@ -132,7 +132,7 @@ def chain(x, convolutions, hyperparams, *, name):
 
 
 def mixed(x, module, hyperparams):
-    """Concatenation of the branches of a `Mixed`; the pooling stands at the head of the last one."""
+    """Concatenation of the branches of a `Mixed`; the pooling is at the head of the last one."""
     pooling = {"average": keras.layers.AveragePooling2D, "max": keras.layers.MaxPooling2D}[module.pool]
     pooled = pooling(3, strides=module.strides, padding="same", name=f"{module.name}_pool")(x)
     sources = [x] * (len(module.branches) - 1) + [pooled]

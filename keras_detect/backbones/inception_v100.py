@@ -1,4 +1,4 @@
-"""InceptionV100: a compact backbone of our own, made to be trained on a few CPU cores or in Colab.
+"""InceptionV100: a compact backbone, made to be trained on a few CPU cores or in Colab.
 
 | level | stride | rows | channels |
 |-|-|-|-|
@@ -10,7 +10,7 @@
 
 A mixed block has Inception's branches (Szegedy et al. 2014, arXiv:1409.4842), a window of one, three and five pixels
 over squeezed channels, with the 5x5 as two 3x3 (Szegedy et al. 2015, arXiv:1512.00567) and an addition around it
-(Szegedy et al. 2016, arXiv:1602.07261). The wider windows go on from the result of the narrower ones, so that three
+(Szegedy et al. 2016, arXiv:1602.07261). The wider windows continue from the result of the narrower ones, so that three
 branches are three convolutions: few and large ones are what a CPU is good at. There is no depthwise convolution.
 """
 

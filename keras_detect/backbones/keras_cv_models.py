@@ -49,7 +49,7 @@ def keras_cv_model(name):
 
     Raises:
         ImportError: KerasCV is not installed.
-        ValueError: an unknown name (the near ones are listed), a class without a preset of its own, or a preset that
+        ValueError: an unknown name (similar names are listed), a class without a preset of its own, or a preset that
             could not be fetched.
     """
     name = name.removeprefix(PREFIX)

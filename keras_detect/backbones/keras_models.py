@@ -79,7 +79,7 @@ class KerasBackbone(Backbone):
         **kwargs: Keras' own `name`, `trainable`.
 
     Raises:
-        ValueError: an unknown layer, a level that is no feature map, or whose stride is not what its name says.
+        ValueError: an unknown layer, a level that is not a feature map, or whose stride is not what its name says.
     """
 
     def __init__(self, *, model, levels, scaling, **kwargs):
@@ -307,7 +307,7 @@ def measured_strides(model, tensors):
 
 
 def layer_output(model, name):
-    """Output tensor of the layer called `name`. Raises `ValueError` with the near names if there is none."""
+    """Output tensor of the layer called `name`. Raises `ValueError` with similar names if there is none."""
     for node in reversed(compat.calls(model)):
         if node.operation.name == name:
             return node.outputs[0]

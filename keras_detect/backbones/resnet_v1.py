@@ -92,7 +92,7 @@ class ResNetV1(Backbone):
         **kwargs: Keras' own `name`, `trainable`.
 
     Raises:
-        ValueError: an unknown variant; the near names are listed.
+        ValueError: an unknown variant; similar names are listed.
     """
 
     checkpoint_family = "resnet_v1"

@@ -289,7 +289,7 @@ class TorchGridAnchorGenerator(AnchorGenerator):
         return tuple(len(sides) * len(self.aspect_ratios) for sides in self.sizes)
 
     def _grid(self, xp, level, shape, image):
-        # in float32: where half a side lies between two pixels, the precision decides
+        # in float32: where half a side is between two pixels, the precision decides
         roots = np.sqrt(np.float32(1.0) / np.asarray(self.aspect_ratios, "float32"))
         sides = np.asarray(self.sizes[level], "float32")
         heights, widths = (2.0 * np.round(np.outer(ratios, sides) / 2) for ratios in (roots, np.float32(1.0) / roots))

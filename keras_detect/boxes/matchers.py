@@ -34,7 +34,7 @@ class ArgMaxMatcher:
             it is negative; `None`: equal to `matched_threshold`, so that none is ignored.
         negatives_lower_than_unmatched: False swaps the two: negative between the thresholds, ignored below.
         force_match_for_each_row: give each valid ground-truth box its most similar anchor, whatever the thresholds. If
-            ground-truth boxes want the same anchor the one with the lowest index has it, and the others keep what the
+            ground-truth boxes claim the same anchor the one with the lowest index has it, and the others keep what the
             thresholds gave.
 
     Among equal similarities the lowest index wins.
@@ -147,7 +147,7 @@ def _prepared(similarity, valid_rows):
 
 
 def _rows_of_columns(column, wanted, num_columns):
-    """The lowest row that wants each column: `[..., M]` int32 and bool to `[..., A]` int32 (0 if none) and bool.
+    """The lowest row that claims each column: `[..., M]` int32 and bool to `[..., A]` int32 (0 if none) and bool.
 
     A scatter by segments: comparing every row with every column would make another `[..., M, A]`.
     """

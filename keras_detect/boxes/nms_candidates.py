@@ -88,7 +88,7 @@ class Candidates:
     Attributes:
         settings: the `MulticlassNonMaxSuppression`.
         source: where the boxes come from; see `MulticlassNonMaxSuppression.select`.
-        scores: `[B, A, groups]` float32, -inf for what is no candidate.
+        scores: `[B, A, groups]` float32, -inf for what is not a candidate.
         flat_scores: the same as `[B, L]`.
         num_groups: int.
         cap: how many per group are kept.
@@ -259,7 +259,7 @@ def _divide(numbers, divisor):
 def native_suppression(candidates, soft_nms_sigma=0.0):
     """TensorFlow's kernel for every image and group, then the best of all groups; soft where `soft_nms_sigma` > 0."""
     boxes, scores = candidates.all_boxes()
-    # XLA's kernel wants no more than there are.
+    # XLA's kernel accepts no more than there are.
     cap = min(candidates.cap, candidates.num_anchors) if isinstance(candidates.num_anchors, int) else candidates.cap
     anchors, scores = tf_nms(
         boxes,

@@ -13,7 +13,7 @@ def check_dataset(data, split=None, class_names=None, format=None, model=None, d
     """Looks for everything that is wrong with annotated images, without stopping at the first.
 
     Per kind of defect: how often, where, and what loading does. Refused: `load_dataset` or the first epoch would raise.
-    Dropped: the box is left out. Repaired: clipped or converted. Kept: used as it is, and worth a look.
+    Dropped: the box is skipped. Repaired: clipped or converted. Kept: used as it is, and worth a look.
 
     Args:
         data: a path as for `load_dataset`, or a `DetectionDataset`.

@@ -24,7 +24,7 @@ from keras_detect.registry import unknown_name
 # COCO's other annotation files, which hold no boxes of their own.
 _OTHER_KINDS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
 
-# What is not below it is no number of pixels, and float32 may not hold it.
+# What is not below it is not a number of pixels, and float32 may not hold it.
 _LARGEST = 1e9
 
 
@@ -99,7 +99,7 @@ def holds(field):
     return True
 
 
-# COCO's own names of per-object fields; others stand under the `singular` of the table.
+# COCO's own names of per-object fields; others are under the `singular` of the table.
 _NAMES = {schema.IS_CROWD: "iscrowd", schema.MASKS: "segmentation"}
 
 
@@ -108,7 +108,7 @@ def _name(field):
 
 
 def _further_fields():
-    """The rows of the table that stand in an annotation as they are: no box, no class, no visibility of points."""
+    """The rows of the table that are in an annotation as they are: no box, no class, no visibility of points."""
     fields = schema.object_fields(schema.GROUND_TRUTH)
     companions = {schema.BOXES, schema.LABELS, *(field.visibility for field in fields)}
     return [field for field in fields if field.key not in companions]
@@ -151,7 +151,7 @@ def _candidates(folder):
 
 
 def _has_instances(file):
-    """A cheap look at a JSON file of another name; a broken one is none of ours here."""
+    """A cheap look at a JSON file of another name; unparsable files are skipped."""
     try:
         content = json.loads(file.read_text())
     except (ValueError, OSError, RecursionError):
@@ -290,7 +290,7 @@ def _by_image(content, entries, file, defects):
 
 
 def _listed_in(files):
-    """The images that the files of other splits list; a broken one is none of ours here."""
+    """The images that the files of other splits list; unparsable files are skipped."""
     for file in files:
         try:
             entries = _parse(file)["images"]
@@ -421,7 +421,7 @@ def _image_entries(entry):
 
 
 def _row(annotation, shape, file, defects):
-    """The entries of one annotation. Raises `ValueError` for a bbox that is none."""
+    """The entries of one annotation. Raises `ValueError` for an invalid bbox."""
     box = annotation.get("bbox")
     try:
         x, y, width, height = (float("nan") if value is None else float(value) for value in box)

@@ -247,7 +247,7 @@ def _rows(file, defects):
 
 
 def _value(row, field, place, defects):
-    """The value of an optional column. Raises `ValueError` where a number is none; a flag that is none is dropped."""
+    """The value of an optional column. Raises `ValueError` for an invalid number; an invalid flag is dropped."""
     try:
         return _number(row[field.key], field)
     except ValueError:

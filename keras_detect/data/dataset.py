@@ -86,7 +86,7 @@ class DetectionDataset:
 
     @classmethod
     def from_examples(cls, examples, class_names=None, keypoint_names=(), skeleton=()):
-        """A data set of dicts such as iteration over one gives: a list of one's own, or examples that were changed.
+        """A data set of dicts such as iteration over one gives: a list, or examples that were changed.
 
         Args:
             examples: sequence of dicts. `"image"`: uint8 [H, W, 3], or the path of an image. `"boxes"`: [n, 4]
@@ -190,7 +190,7 @@ class DetectionDataset:
             max_boxes: M, ground-truth rows per image; default: the largest number on one image. Rows beyond are dropped
                 with a warning, so leave it None for evaluation.
             cache: keep decoded images in memory after the first epoch (resized where nothing is augmented).
-                Left out, with a log line, when they would take more than 4 GiB.
+                Ignored, with a log message, when they would take more than 4 GiB.
             masks: put the objects' masks (and other rasters) into y, resized with the image; default: where the data
                 set has some and the model asks for them (`"masks"` in its `ground_truth_keys`). They take
                 h * w bytes per object, padding rows included.
@@ -212,7 +212,7 @@ class DetectionDataset:
             for an object without a mask.
 
         Raises:
-            ValueError: the batch size is not positive, the model has other class names, or a shard that is none.
+            ValueError: the batch size is not positive, the model has other class names, or an invalid shard.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")

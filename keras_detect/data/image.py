@@ -1,4 +1,4 @@
-"""An image before it is decoded: where it lies, its size, and who decodes it. Every way gives uint8 RGB.
+"""An image before it is decoded: where it is stored, its size, and who decodes it. Every way gives uint8 RGB.
 
 Every image enters through `opened`: by its header, which says how many pixels decoding it would make. More than the
 limit are refused before anything is decoded, wherever the image comes from. The limit is `MAX_PIXELS` unless
@@ -23,7 +23,7 @@ from keras_detect.data.paths import FILE, kind_of
 from keras_detect.messages import one_line, shown
 from keras_detect.registry import provide
 
-# The decoders, numbered as the pipeline's switch wants them.
+# The decoders, numbered as the pipeline's switch expects them.
 TF_JPEG, TF_PNG, PYTHON = 0, 1, 2
 
 #: pixels of the largest image that is decoded: 8192 x 8192, 192 MiB as uint8 RGB
@@ -40,7 +40,7 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".
 
 
 class ImageError(ValueError):
-    """Not an image, a damaged one, or one with more pixels than the limit; the message names it and the way out."""
+    """Not an image, a damaged one, or one with more pixels than the limit; the message says how to fix it."""
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ def pixel_limit(max_pixels: int | None) -> Iterator[None]:
     An image of a data set keeps the limit under which the data set was read.
 
     Raises:
-        ValueError: `max_pixels` is no positive integer.
+        ValueError: `max_pixels` is not a positive integer.
     """
     if max_pixels is None:
         yield
@@ -167,7 +167,7 @@ class FileImage:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordImage:
-    """An image inside a TFRecord file: `length` bytes from `offset`; `name` stands in errors. See `FileImage`."""
+    """An image inside a TFRecord file: `length` bytes from `offset`; `name` is shown in errors. See `FileImage`."""
 
     path: str
     offset: int
@@ -184,7 +184,7 @@ class RecordImage:
         return read_image(io.BytesIO(self.encoded()), self.upright, self.name, self.max_pixels)
 
     def encoded(self):
-        """The bytes of the image as they stand in the record. Raises `ValueError` if the file has become shorter."""
+        """The bytes of the image as they are in the record. Raises `ValueError` if the file has become shorter."""
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             content = file.read(self.length)
@@ -236,7 +236,7 @@ def find_image(path, annotated_size=None):
 
 
 def image_in_record(path, offset, encoded, name, annotated_size=None):
-    """The `RecordImage` of the bytes `encoded`, which stand at `offset` in the TFRecord `path`; see `find_image`.
+    """The `RecordImage` of the bytes `encoded`, which are at `offset` in the TFRecord `path`; see `find_image`.
 
     Raises:
         ValueError: not an image, or its size is not the annotated one.

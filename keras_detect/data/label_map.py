@@ -78,7 +78,7 @@ def write_label_map(path, class_names):
 
 
 def find_label_map(folders):
-    """The label map that lies in the first of `folders` with one, or None; several in a folder are an error."""
+    """The label map that is in the first of `folders` with one, or None; several in a folder are an error."""
     for folder in folders:
         files = sorted({*folder.glob("*.pbtxt"), *folder.glob("label_map.json")})
         if len(files) > 1:

@@ -69,7 +69,7 @@ def load_dataset(path, split=None, class_names=None, format=None, max_pixels=Non
             `images/<split>`, or the `"split"` of a COCO image; None reads everything.
         class_names: the names in label order, None to take the annotation's (COCO: by category id; YOLO and TFRecord:
             as listed; VOC and CSV: `label_map.json`, else sorted, over all splits).
-        format: "coco", "voc", "yolo", "csv" or "tfrecord", None to find out.
+        format: "coco", "voc", "yolo", "csv" or "tfrecord", None to detect it.
         max_pixels: height times width of the largest image that is accepted; None for that of `pixel_limit`, 2**26
             (8192 x 8192) unless it says otherwise.
 

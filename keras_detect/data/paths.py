@@ -2,7 +2,7 @@
 
 A path names a regular file or a folder, directly or by a link. Pipes, sockets and devices would hang or never end; a
 link that leads nowhere says that something is missing. An image that an annotation names (COCO's `file_name`, a column
-of a table) lies in the folder of the data set; links in it may lead anywhere, since whoever placed them decided so.
+of a table) is in the folder of the data set; links in it may lead anywhere, since whoever placed them decided so.
 Only YOLO's `data.yaml` and its lists name places outside of the folder, absolute or by `..`, as its users do.
 """
 
@@ -87,7 +87,7 @@ def read_bytes(path: str | os.PathLike, most: int) -> bytes:
 
 
 def read_text(path: str | os.PathLike, most: int, encoding: str = "utf-8") -> str:
-    """The text of a regular file; see `read_bytes`. Raises `UnicodeDecodeError`, too, for bytes that are no text."""
+    """The text of a regular file; see `read_bytes`. Raises `UnicodeDecodeError`, too, for bytes that are not text."""
     return read_bytes(path, most).decode(encoding)
 
 
@@ -131,9 +131,9 @@ def _system_disks():
 
 
 def _lies_in(path, root):
-    """Whether a path lies in a folder, as written or once the links above it are followed."""
+    """Whether a path is in a folder, as written or once the links above it are followed."""
     if "\0" in path or _is_below(os.path.abspath(path), os.path.abspath(root)):
-        return True  # with a zero byte it is no path at all, which `kind_of` says
+        return True  # with a zero byte it is not a path at all, which `kind_of` says
     return _is_below(os.path.realpath(os.path.dirname(path)), os.path.realpath(root))
 
 

@@ -125,8 +125,8 @@ def _options():
 def _augmented(example, number, augmentations, records, load, raster_keys):
     """The example after all augmentations.
 
-    An operation that wants several examples gets further ones, drawn at random from all records, each augmented by the
-    operations before it with randomness of its own.
+    An operation that needs several examples receives further ones, drawn at random from all records, each augmented by
+    the operations before it with randomness of its own.
 
     Args:
         example: dict of tensors with the `"index"` of its record.

@@ -41,7 +41,7 @@ def index_images(folders):
 
 
 def label_finder(class_names):
-    """A function from a class name as it stands in a file to its label, or None.
+    """A function from a class name as it is in a file to its label, or None.
 
     Spaces around a name count where they tell two classes apart and do not matter otherwise.
     """

@@ -110,8 +110,8 @@ class Defects:
     """Counts what is wrong with a data set and what was done about it.
 
     Args:
-        collect: False: the first thing that cannot be used raises, as loading wants it. True: it is counted like the
-            rest and left out, as `check` wants it.
+        collect: False: the first thing that cannot be used raises, as loading needs it. True: it is counted like the
+            rest and skipped, as `check` needs it.
     """
 
     def __init__(self, collect=False):

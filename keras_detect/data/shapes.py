@@ -16,7 +16,7 @@ from keras_detect.registry import unknown_name
 _OVERSAMPLING = 3
 # A pixel belongs to a shape if the shape covers at least half of it.
 _HALF = 128
-# An object that others cover by more than this is left out of the ground truth: nobody could see it.
+# An object that others cover by more than this is excluded from the ground truth: nobody could see it.
 _HIDDEN = 0.7
 
 
@@ -144,7 +144,7 @@ def _ground(rng, height, width):
 
 
 def _paint(rng, shape, under):
-    """float [h, w, 3]: a colour that stands out from what lies under it, shaded along one direction."""
+    """float [h, w, 3]: a colour that stands out from what is under it, shaded along one direction."""
     colour = rng.uniform(0, 255, 3)
     while np.abs(colour - under).max() < 70:
         colour = rng.uniform(0, 255, 3)

@@ -25,7 +25,7 @@ def read_split(roots, split):
         splits that do exist, sorted.
 
     Raises:
-        ValueError: the file lists nothing, or is no regular file.
+        ValueError: the file lists nothing, or is not a regular file.
     """
     listed = set()
     for root in roots:

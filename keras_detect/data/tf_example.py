@@ -17,7 +17,7 @@ from keras_detect.data import masks
 from keras_detect.data.image import TF_JPEG, TF_PNG, encode_png
 
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
-# Upstream's names of per-object fields, behind "image/object/"; others stand under the `singular` of the table.
+# Upstream's names of per-object fields, behind "image/object/"; others are under the `singular` of the table.
 _NAMES = {"mask_weights": "mask/weight"}
 _OF_IMAGE = {
     "image_classes": "image/class/label",
@@ -125,7 +125,7 @@ def _name(field):
 
 
 def _further_fields():
-    """The rows of the table that are written as they are: no box, no class, no keypoints, whose x and y stand apart."""
+    """The rows of the table that are written as they are: no box, no class, no keypoints, whose x and y are apart."""
     apart = (schema.BOXES, schema.LABELS, schema.KEYPOINTS, schema.KEYPOINT_VISIBILITY)
     return [field for field in schema.object_fields(schema.GROUND_TRUTH) if field.key not in apart]
 

@@ -87,7 +87,7 @@ def write(dataset, folder, split=None, shards=None):
     dataset, folder = as_dataset(dataset), pathlib.Path(folder)
     shards = -(-len(dataset) // IMAGES_PER_SHARD) if shards is None else shards
     if not 1 <= shards <= 99999:
-        raise ValueError(f"shards lies between 1 and 99999. Received: shards={shards}")
+        raise ValueError(f"shards must be from 1 to 99999. Received: shards={shards}")
     folder.mkdir(parents=True, exist_ok=True)
     ends = np.linspace(0, len(dataset), shards + 1).round().astype(int)
     paths = [folder / f"{split or 'data'}.record-{number:05d}-of-{shards:05d}" for number in range(shards)]
@@ -228,7 +228,7 @@ def _entries(file, defects):
 
 
 def parsed_record(file, offset, serialized, place):
-    """`(place, image, parsed example without its image)` of the record that stands at `offset` of a file.
+    """`(place, image, parsed example without its image)` of the record that is at `offset` of a file.
 
     Raises:
         ValueError: not an example, or no image in it.

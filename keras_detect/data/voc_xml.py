@@ -146,7 +146,7 @@ def _parse(file, defects):
             defects.add(DROPPED, 'values of "difficult" that are neither true nor false', file.name, odd)
         return content
     except DataPathError as error:
-        defects.refuse("annotations that are no regular files", file.name, str(error), DataPathError)
+        defects.refuse("annotations that are not regular files", file.name, str(error), DataPathError)
     except (ElementTree.ParseError, UnicodeDecodeError, LookupError) as error:
         message = f"{file} is not readable XML ({one_line(error, 200)}). Export it again or remove it."
         defects.refuse("unreadable annotations", file.name, message)

@@ -16,7 +16,7 @@ _TEXTS_ONLY = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 class YAMLFileError(ValueError):
-    """A YAML file that cannot be read as keys with texts; the message names file, cause and the way out."""
+    """A YAML file that cannot be read as keys with texts; the message names the file, the cause and the fix."""
 
 
 def read_yaml(file: pathlib.Path) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _check_costs(text):
 
     The events of the parser come one by one, so that nothing of the content is built before it is measured.
     """
-    meanings: dict[str, int] = {}  # nodes that stand behind each anchor
+    meanings: dict[str, int] = {}  # nodes that are behind each anchor
     open_nodes = [(None, 0)]
     for event in yaml.parse(text, Loader=_TEXTS_ONLY):
         anchor, nodes = getattr(event, "anchor", None), 0

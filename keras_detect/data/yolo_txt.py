@@ -280,7 +280,7 @@ def _rows(file, labels, names, defects):
     except FileNotFoundError:
         return None
     except DataPathError as error:
-        defects.refuse("annotations that are no regular files", file.name, str(error), DataPathError)
+        defects.refuse("annotations that are not regular files", file.name, str(error), DataPathError)
         return []
     except UnicodeDecodeError:
         defects.refuse("unreadable annotations", file.name, f"{file} is not text. Write it again or remove it.")

@@ -126,7 +126,7 @@ class COCOEvaluation(keras.callbacks.Callback):
             return
         if self._batches is None:
             data = self.validation_data
-            # One pipeline for all epochs: building it anew each time would keep the old graphs alive.
+            # One pipeline for all epochs: rebuilding it each time would keep the old graphs alive.
             self._batches = data.batches(self.model, self.batch_size) if hasattr(data, "batches") else data
         names = self.class_names or getattr(self.model, "class_names", None)
         names = names or getattr(self.validation_data, "class_names", None)

@@ -37,7 +37,7 @@ _MAX_DETECTIONS = (1, 10, 100)
 class COCOEvaluator(Evaluator):
     """Collects ground truth and detections image by image and computes COCO's metrics over all of them.
 
-    Boxes with `"is_crowd"` are handled as COCO does: they need not be found, and a detection that lies in one (half of
+    Boxes with `"is_crowd"` are handled as COCO does: they need not be found, and a detection that is in one (half of
     its area, at the threshold 0.5) does not count.
 
     Args:
@@ -77,7 +77,7 @@ class COCOEvaluator(Evaluator):
         """
         Returns:
             `{class name: {metric: float}}` with the twelve of `COCO_METRICS` and the class's numbers of `"objects"`
-            (crowds left out), `"crowds"` and `"detections"`.
+            (crowds excluded), `"crowds"` and `"detections"`.
         """
         tables, ground_truth, found = self._count(), self.collected.ground_truth(), self.collected.found()
         kinds = len(self.class_names)

@@ -36,7 +36,7 @@ class _Outcomes:
         labels, scores: [n] of each detection.
         target: [n] int: for classification and localisation errors the object that was meant, else -1.
         mends: [n] bool: a mended detection would be right; it is the best-scored error of a free object.
-        true_labels: [m] of each object, crowds left out.
+        true_labels: [m] of each object, crowds excluded.
         missed: [m] bool.
         target_labels: [n] int, the class of `target`.
     """

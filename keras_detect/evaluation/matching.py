@@ -36,7 +36,7 @@ def overlapping(ground_truth, found, at_least, ground_truth_rows=None, over="uni
         ground_truth, found: `Objects`, each in the order of the images.
         at_least: smallest overlap, above 0.
         truth_rows: bool mask or rising indices of the true objects that take part; default: all.
-        over: "union" (intersection over union), or "found" (over the detection's own area: how much of it lies in
+        over: "union" (intersection over union), or "found" (over the detection's own area: how much of it is in
             a crowd or group).
 
     Returns:

@@ -19,7 +19,7 @@ class PascalVOCEvaluator(Evaluator):
     Of each class, by falling score: a detection belongs to the object it overlaps most, in whole at least
     `iou_threshold`; the first of an object is right, a further one is wrong, as is one without an object. A detection
     that belongs to a difficult object counts neither way, and difficult objects need not be found; crowds are taken as
-    difficult. Boxes of detections without an area are left out.
+    difficult. Boxes of detections without an area are skipped.
 
     Args:
         class_names: the K class names.

@@ -138,7 +138,7 @@ def _figure(width, height):
 
 def _save(figure, path):
     with warnings.catch_warnings():
-        # A class name in letters that the font lacks is drawn as boxes; it stands in the page's table.
+        # A class name in letters that the font lacks is drawn as boxes; it is in the page's table.
         warnings.filterwarnings("ignore", message="Glyph")
         save_figure(figure, path, dpi=100)
 

@@ -65,7 +65,7 @@ def report_folder(name):
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"A report is a folder. Received a file: {name}. Choose a new folder.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / REPORT).is_file():
-        raise ValueError(f"{name} holds files that are no report, which would be lost. Choose a new folder.")
+        raise ValueError(f"{name} holds files that are not a report, which would be lost. Choose a new folder.")
     return folder
 
 

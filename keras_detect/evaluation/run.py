@@ -42,7 +42,7 @@ def evaluate(
 
     Raises:
         FileNotFoundError: no such data.
-        ValueError: unusable data, class names that the model does not have, or an `output` that is no report.
+        ValueError: unusable data, class names that the model does not have, or an `output` that is not a report.
     """
     check_output(output)
     dataset = data

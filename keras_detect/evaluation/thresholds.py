@@ -14,7 +14,7 @@ class ScoreThresholds(Evaluator):
     By falling score, each detection takes the free object of its class that it overlaps most, with an IoU of at least
     `iou_threshold`: right. The others are false, except those that lie with that share of their area in a crowd of
     their class, which do not count; nor do crowds. Of the detections with a score from the threshold on, F1 = 2 x right
-    / (detections + objects). The threshold lies midway between the lowest score that is kept and the highest one that
+    / (detections + objects). The threshold is midway between the lowest score that is kept and the highest one that
     is not, and is the lowest score itself where all are kept. Of several thresholds with the same F1, the highest.
 
     Args:

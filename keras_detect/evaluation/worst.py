@@ -17,7 +17,7 @@ def worst_images(errors, dataset, count=8):
         count: how many images, at most.
 
     Returns:
-        list of `{"index", "file_name", "errors", kind: number, ...}`; images without an error are left out.
+        list of `{"index", "file_name", "errors", kind: number, ...}`; images without an error are skipped.
     """
     total = sum(errors.values())
     order = np.argsort(-total, kind="stable")[:count]
@@ -40,7 +40,7 @@ def draw_worst_image(entry, dataset, found, score_threshold, path):
         entry: a row of `worst_images`.
         dataset: see `worst_images`.
         found: every detection, as `Collected.found` returns them.
-        score_threshold: detections below it are left out.
+        score_threshold: detections below it are skipped.
         path: the image to write.
     """
     example = dataset[entry["index"]]

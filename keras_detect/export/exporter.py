@@ -84,7 +84,7 @@ class Exporter(abc.ABC):
             options: `ExportOptions`.
 
         Raises:
-            ExportError: the format cannot express the model; it names the operation and the way out.
+            ExportError: the format cannot express the model; it names the operation and an alternative.
         """
 
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""A detector as TensorFlow functions without variables: weights are constants, batch norm lies in the kernels."""
+"""A detector as TensorFlow functions without variables: weights are constants, batch norm is in the kernels."""
 
 import functools
 from collections.abc import Callable

@@ -11,7 +11,7 @@ import numpy as np
 IDENTIFIER = b"TFL3"
 FLOAT32 = 0  # number of the type in the schema
 SIGNATURE = "serving_default"
-_ALIGNMENT = 16  # of the content of buffers, as the schema of LiteRT wants it
+_ALIGNMENT = 16  # of the content of buffers, as the schema of LiteRT expects it
 _MIN_RUNTIME = b"min_runtime_version"
 _SUBGRAPHS = (
     "condSubgraphIndex",

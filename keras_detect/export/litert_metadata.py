@@ -1,6 +1,6 @@
 """What a LiteRT file says about itself in the metadata that MediaPipe Tasks and LiteRT's code generators read.
 
-A FlatBuffer of the TFLite metadata schema ("M001") lies in the file as the entry `TFLITE_METADATA`; the label file is
+A FlatBuffer of the TFLite metadata schema ("M001") is in the file as the entry `TFLITE_METADATA`; the label file is
 appended as a zip archive, so that `unzip` opens it too.
 """
 
@@ -15,7 +15,7 @@ _IDENTIFIER = b"M001"
 _VERSION = "1.0.0"  # of the schema that a reader must know
 _TENSOR_VALUE_LABELS, _RGB, _BOUNDARIES = 3, 1, 1  # AssociatedFileType, ColorSpaceType, BoundingBoxType
 _NORMALIZATION, _THRESHOLD, _IMAGE, _BOX = 1, 3, 2, 3  # members of the unions ProcessUnitOptions, ContentProperties
-_CORNERS = (1, 0, 3, 2)  # where left, top, right and bottom stand in a box
+_CORNERS = (1, 0, 3, 2)  # where left, top, right and bottom are in a box
 _ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of the label file in the archive, always the same: files stay reproducible
 
 
@@ -44,7 +44,7 @@ def detector_metadata(
         mean: of the pixels 0...255: the input is `(pixel - mean) / std`.
         std: see `mean`.
         class_names: where given, the file has a label file `LABELS`.
-        score_threshold: below which clients report nothing unless they are told otherwise.
+        score_threshold: below which clients report nothing by default.
     """
     image = Table({0: ("Int8", _RGB)})
     normalization = Table({0: ("Float32", [mean]), 1: ("Float32", [std])})

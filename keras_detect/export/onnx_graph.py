@@ -15,7 +15,7 @@ from keras_detect.kernels import dispatch
 
 _MARK = "keras_detect_suppress"  # in the name of the node that stands for it in TensorFlow's graph
 _POOL_SIZE = 1024
-_LOWEST = -3.4028234663852886e38  # float32: above -inf, the score of what is no candidate
+_LOWEST = -3.4028234663852886e38  # float32: above -inf, the score of what is not a candidate
 
 
 def to_onnx(frozen, forward, spec):

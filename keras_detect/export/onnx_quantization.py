@@ -1,4 +1,4 @@
-"""int8 for ONNX Runtime: the convolutions and what lies between them.
+"""int8 for ONNX Runtime: the convolutions and what is between them.
 
 The last convolutions, whose outputs are box codes and logits, stay float: 256 steps over the range of all logits are
 too few for scores. So do pixels, decoding and suppression.

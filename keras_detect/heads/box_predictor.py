@@ -52,7 +52,7 @@ class BoxPredictor(keras.layers.Layer):
 
 
 def checked_num_classes(num_classes):
-    """`num_classes` as an int; `ValueError` if it is no integer, or less than 1."""
+    """`num_classes` as an int; `ValueError` if it is not an integer, or less than 1."""
     if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
         raise ValueError(f"A detector needs at least one class. Received: num_classes={num_classes!r}")
     return int(num_classes)

@@ -21,7 +21,7 @@ _GROUP_EPSILON = 1e-5  # torch's
 class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
     """Feature maps -> box codes and class logits for every anchor, by the same convolutions on each map.
 
-    A tower of convolutions stands before the box head and another one before the class head; only their batch norms
+    A tower of convolutions is before the box head and another one before the class head; only their batch norms
     belong to a feature map each, since the statistics of the maps differ.
 
     Args:

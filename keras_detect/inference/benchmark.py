@@ -40,7 +40,7 @@ class BenchmarkRow:
         box_difference: the largest difference of a box from that of `predict`, in shares of the image's side.
         score_difference: the largest difference of a score.
         equal: whether it detects what `predict` detects, within 1e-3.
-        note: why there are no numbers; empty where there are.
+        note: why there are no numbers; empty otherwise.
     """
 
     runtime: str

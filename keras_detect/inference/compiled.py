@@ -152,7 +152,7 @@ class CompiledDetector:
         precision: of its numbers.
         weights_digest: SHA-256 of the weights that were frozen, as `export.weights_digest` computes it of a model.
         class_names: of the model.
-        score_threshold: of the model: what `detect` leaves out unless it is told otherwise.
+        score_threshold: of the model: what `detect` leaves out by default.
         final_suppression: of the model, which merges the detections of tiles; `None` if it has none.
         report: `ExportReport` of the runtime's file; `None` for TensorFlow, which needs no file, and for one that
             `open_detector` has opened.

@@ -120,7 +120,7 @@ def detections_of(
         detector: whose `class_names` name the labels.
         batch: detections of the batch (`schema`), numpy arrays `[B, D, ...]`; boxes are normalised yxyx.
         row: which image of the batch.
-        score_threshold: detections below it are left out.
+        score_threshold: detections below it are skipped.
         image_size: `(height, width)` of the image in pixels.
     """
     count = int(batch[schema.NUM_DETECTIONS][row])

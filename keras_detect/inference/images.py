@@ -39,7 +39,7 @@ def detect(
         images: a path, the bytes of an image file, an open binary file, a Pillow image, an array `[H, W, 3]` (uint8, or
             float in 0...255) or `[H, W]` (grey), or a list or tuple of these. Files and Pillow images are turned
             upright as their EXIF orientation says; of an animated image the first frame is used, with a warning.
-        score_threshold: detections below it are left out; None for `model.score_threshold`, 0.3 if that is None.
+        score_threshold: detections below it are skipped; None for `model.score_threshold`, 0.3 if that is None.
         batch_size: how many images of a list the network sees at once, at most. Images whose canvas has another
             size after the model's resizing are not in one batch. No more images than these are in memory.
         max_pixels: height times width of the largest image that is decoded; None for that of
@@ -57,7 +57,7 @@ def detect(
 
     With `tile`, the detections of all tiles and of the whole image are merged by the model's own suppression (its
     `final_suppression`); its limits of number hold per tile. Where a tile's border cuts through an object, the part is
-    left out if a larger detection of the same class covers it. An image that fits into one tile is seen as without
+    dropped if a larger detection of the same class covers it. An image that fits into one tile is seen as without
     `tile`.
 
     Returns:

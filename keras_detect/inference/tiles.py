@@ -85,7 +85,7 @@ def detect_tiles(
         detector: has `class_names`, and `final_suppression` where it suppresses at all.
         images: arrays `[H, W, 3]`.
         tiling: `Tiling`.
-        score_threshold: detections below it are left out.
+        score_threshold: detections below it are skipped.
         detect: takes an iterable of tiles `[h, w, 3]` and yields the `Detections` of each in turn. It may read ahead;
             tiles of several images share its batches.
     """
@@ -116,7 +116,7 @@ def merged(
         parts: the detections in each window.
         windows: `[T, 4]` int: top, left, bottom, right, in pixels of the image.
         image_size: `(height, width)` of the image in pixels.
-        score_threshold: detections whose score suppression lowers below it are left out.
+        score_threshold: detections whose score suppression lowers below it are skipped.
     """
     fields = [field for field in schema.object_fields(schema.DETECTIONS) if field.key in parts[0]]
     origin = np.repeat(np.arange(len(parts)), [len(part[schema.LABELS]) for part in parts])

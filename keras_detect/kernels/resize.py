@@ -165,7 +165,7 @@ def resize_each(images, in_sizes, out_sizes, canvas, method, kernel):
         kernel: one of `KERNELS`.
 
     Returns:
-        `[B, h, w, C]` float32; what lies outside `out_sizes` is undefined.
+        `[B, h, w, C]` float32; what is outside `out_sizes` is undefined.
     """
     for axis, given, wanted, length in zip((1, 2), in_sizes, out_sizes, canvas, strict=True):
         if method == "area":

@@ -30,7 +30,7 @@ def crop_and_resize(features, boxes, crop_size, outside="fade"):
     Args:
         features: `[B, H, W, C]` float.
         boxes: `[B, P, 4]`, normalised to the extent of the features; 0 and 1 are the outermost pixels' centres.
-        crop_size: `(h, w)`; along an axis of size 1 the sample lies in the middle.
+        crop_size: `(h, w)`; along an axis of size 1 the sample is in the middle.
         outside: `"fade"`: beyond the outermost pixels the values fall to 0 over one pixel, as if zeros lay there
             (upstream's `use_matmul_crop_and_resize`). `"cut"`: a sample beyond them is 0 at once, be it by rounding,
             which hits some boxes that touch 1.0 (TensorFlow's CropAndResize).
@@ -53,7 +53,7 @@ def multilevel_crop_and_resize(feature_maps, boxes, levels, crop_size, outside="
         levels: `[B, P]` int32, the index of each box's map; `None` with one map.
         crop_size: `(h, w)`.
         outside: as in `crop_and_resize`.
-        pool: `(size, stride)` of max pooling inside the crop (Keras' "valid"), which then never lies in memory whole.
+        pool: `(size, stride)` of max pooling inside the crop (Keras' "valid"), which then never is in memory whole.
 
     Returns:
         `[B, P, h, w, C]`, h and w after pooling. Raises `ValueError` as `crop_and_resize` does.
@@ -267,7 +267,7 @@ def _tf_sampler(maps, levels, grid):
     """Samples by TensorFlow's CropAndResize, whose samples lie from edge to edge of a box and are cut outside.
 
     Any other grid is a box of its own on features with one more pixel all around: zeros to fade, copies of the border
-    where the border's value goes on.
+    where the border's value continues.
     """
     maps = [ops.cast(features, "float32") for features in maps]
     if grid.outside == "cut":

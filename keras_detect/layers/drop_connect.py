@@ -1,4 +1,4 @@
-"""Drop-connect, also called stochastic depth: whole residual branches are left out at random while training."""
+"""Drop-connect, also called stochastic depth: whole residual branches are skipped at random while training."""
 
 import keras
 from keras import ops
@@ -10,7 +10,7 @@ from keras_detect.registry import serializable
 class DropConnect(keras.layers.Layer):
     """Zeroes whole examples of a batch at random in training and scales up the others, so that the mean stays.
 
-    It stands at the end of a residual branch: where it zeroes an example, only the shortcut is left (Huang et al. 2016,
+    It is at the end of a residual branch: where it zeroes an example, only the shortcut is left (Huang et al. 2016,
     arXiv:1603.09382, section 3; the kept branches are scaled here in training instead of at inference).
 
     Args:

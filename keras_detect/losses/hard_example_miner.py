@@ -21,7 +21,7 @@ class HardExampleMiner:
     anchors remain as long as the negatives before them do. Gradients flow through the losses, not the choice.
 
     Args:
-        num_hard_examples: how many anchors an image may keep; `None` for all.
+        num_hard_examples: maximum number of anchors per image; `None`: all.
         iou_threshold: a box is dropped if its IoU with a harder kept one is greater; from 1 on nothing is dropped,
             which needs no suppression and is much faster.
         loss_type: what ranks the anchors: "cls", "loc" or "both" (weighted sum).

@@ -66,7 +66,7 @@ def with_settings(given, settings, rules):
 def count_classes(num_classes, class_names, predictor):
     """K of what was given: a number, names, or the head of a finished predictor (`None` or a name: no such head).
 
-    Raises `ValueError` for a number that is no positive integer, if nothing tells, or if the predictor was built for
+    Raises `ValueError` for a number that is not a positive integer, if nothing tells, or if the predictor was built for
     another number.
     """
     check_num_classes(num_classes, "that of class_names")

@@ -231,7 +231,7 @@ def _check_arrays(check, x, y, sample_weight, batch_size):
     fields(data)  # a list of images is refused
     leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
     if not all(len(getattr(leaf, "shape", ())) for leaf in leaves) or len({len(leaf) for leaf in leaves}) != 1:
-        return  # Keras says what is no array, and what does not fit together
+        return  # Keras says what is not an array, and what does not fit together
     if not len(leaves[0]):
         raise ValueError("x contains no images. Received arrays of length 0.")
     for index, start in enumerate(range(0, len(leaves[0]), batch_size)):

@@ -24,7 +24,7 @@ class Detection:
 
     @property
     def score_threshold(self) -> float | None:
-        """The score from which on `detect` reports a detection unless it is told otherwise; None: 0.3.
+        """The score from which on `detect` reports a detection by default; None: 0.3.
 
         `train` sets it to the one of the largest F1 on the validation data; the model's file holds it.
         """
@@ -105,7 +105,7 @@ class Detection:
         Args:
             images: a path, the bytes of an image file, an open binary file, a Pillow image, an array `[H, W, 3]`
                 (uint8, or float in 0...255) or `[H, W]` (grey), or a list or tuple of these.
-            score_threshold: detections below it are left out; None for `self.score_threshold`, 0.3 if that is None.
+            score_threshold: detections below it are skipped; None for `self.score_threshold`, 0.3 if that is None.
             batch_size: how many images of a list the network sees at once, at most.
             max_pixels: height times width of the largest image that is decoded; None for that of
                 `keras_detect.data.pixel_limit`, 2**26 (8192 x 8192) unless it says otherwise.

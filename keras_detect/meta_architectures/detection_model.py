@@ -73,7 +73,7 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Freezi
     def preprocess(self, images, true_image_shapes=None):
         """From pixels to what the network takes. Runs in training, evaluation, prediction and export.
 
-        Scales and resizes, in the order that the architecture wants. A detector on which the data pipeline resizes
+        Scales and resizes, in the order that the architecture requires. A detector on which the data pipeline resizes
         takes a third argument, `resized=False`: whether the images come resized and padded by `self.resizer`.
 
         Args:

@@ -149,7 +149,7 @@ class FasterRCNN(DetectionModel):
         Args:
             backbone: a registered name ("resnet_v1_50"), a `Backbone`, the name of a network in
                 `keras.applications` or KerasCV, or a functional Keras model, as in `SSD.from_backbone`.
-            num_classes: K; may be left out when `class_names` or a finished `box_predictor` is given.
+            num_classes: K; may be omitted when `class_names` or a finished `box_predictor` is given.
             image_size: int, the side of the square into which images are fitted, aspect ratio kept and padded; or
                 `(height, width)` to which they are stretched; default: 640.
             class_names: sequence of K strings.
@@ -164,7 +164,7 @@ class FasterRCNN(DetectionModel):
                 default `box_stage`.
 
         Raises:
-            TypeError: an unknown argument; the near names are listed.
+            TypeError: an unknown argument; similar names are listed.
             ValueError: an unknown name of a part, an argument that another one leaves without effect, neither
                 `num_classes` nor `class_names`, a backbone without the split level.
             OSError: ImageNet weights that are not cached and cannot be fetched.
@@ -304,7 +304,7 @@ class FasterRCNN(DetectionModel):
         return as_detections(self.final_stage(predictions, true_image_shapes).select())
 
     def save_own_variables(self, store):
-        """Keeps the samplers' state, which Keras leaves out, so that training goes on as if it had not stopped."""
+        """Keeps the samplers' state, which Keras leaves out, so that training continues as if it had not stopped."""
         store["sample_seed"] = ops.convert_to_numpy(self.sample_seed.state)
 
     def load_own_variables(self, store):

@@ -38,7 +38,7 @@ class Freezing(Serialization):
             How many of `named_weights` do not train now.
 
         Raises:
-            ValueError: a pattern matches nothing (the near names are listed), or nothing is left to train.
+            ValueError: a pattern matches nothing (similar names are listed), or nothing is left to train.
         """
         names = self.named_weights()
         for pattern in patterns:
@@ -51,7 +51,7 @@ class Freezing(Serialization):
         return len([weight for weight in self._learnt(names) if id(weight) not in trained])
 
     def freeze_again(self, patterns: Iterable[str]) -> None:
-        """`freeze`, for patterns of another model: those that match nothing here are left out."""
+        """`freeze`, for patterns of another model: those that match nothing here are skipped."""
         names = self.named_weights()
         for pattern in patterns:
             if found := _matching(pattern, names):

@@ -103,7 +103,7 @@ def clean_ground_truth(y, sample_weight=None):
         `y`: per-object fields with their row of padding, entries per image as they are.
 
     Raises:
-        ValueError: `y` is no dict, lacks boxes or labels, or has a field of another shape than the table says;
+        ValueError: `y` is not a dict, lacks boxes or labels, or has a field of another shape than the table says;
             `sample_weight` with more than one number per image.
     """
     if not isinstance(y, dict):
@@ -164,7 +164,7 @@ def _check_rows(y, labels):
 
 
 def _with_padding_row(values, field, valid):
-    """`[B, M, ...]` -> `[B, M + 1, ...]` in the field's dtype; `valid [B, M]` says which rows are no padding."""
+    """`[B, M, ...]` -> `[B, M + 1, ...]` in the field's dtype; `valid [B, M]` says which rows are not padding."""
     dtype = "int32" if field.dtype == "bool" else field.dtype  # XLA pads no booleans on every backend
     values = ops.cast(values, dtype)
     if valid is not None:

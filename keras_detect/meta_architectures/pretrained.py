@@ -37,7 +37,7 @@ class Pretrained:
                 `with_size` of the model's resizer. Weights fit any size; accuracy is best near the trained one.
 
         Raises:
-            ValueError: an unknown name (the near names of all kinds are listed), a resizer without a size, a preset of
+            ValueError: an unknown name (similar names of all kinds are listed), a resizer without a size, a preset of
                 another model class.
         """
         if class_names is not None:
@@ -60,7 +60,7 @@ class Pretrained:
         """A new model for other classes: the same architecture, every weight but the class head's copied.
 
         Args:
-            num_classes: K of the new model; may be left out when `class_names` is given.
+            num_classes: K of the new model; may be omitted when `class_names` is given.
             class_names: sequence of K strings.
 
         Returns:

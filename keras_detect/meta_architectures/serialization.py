@@ -164,7 +164,7 @@ class Serialization:
             The new, uncompiled model. It shares no weight with this one.
 
         Raises:
-            TypeError: no part has such a name; the near names are listed.
+            TypeError: no part has such a name; similar names are listed.
             ValueError: the new part does not fit the others, or weights of the others would have another shape.
         """
         for name in parts:

@@ -134,7 +134,7 @@ class SSD(DetectionModel):
                 ("MobileNetV3Small"), of a class or preset of KerasCV ("keras_cv/resnet50", fetched by
                 KerasCV from Kaggle), or a functional Keras model of keras.applications, KerasCV,
                 KerasHub or your own, which `backbones.keras_models.from_keras_model` wraps.
-            num_classes: K; may be left out when `class_names` or a finished `box_predictor` is given.
+            num_classes: K; may be omitted when `class_names` or a finished `box_predictor` is given.
             image_size: int or `(height, width)` to which images are resized; default: 320.
             class_names: sequence of K strings.
             neck: a registered name or a neck part; default: "ssd" (C3 to C5 and coarser maps, a head on each). "fpn"
@@ -151,7 +151,7 @@ class SSD(DetectionModel):
                 registered name each, for the default `target_assigner` and `detection_loss`.
 
         Raises:
-            TypeError: an unknown argument; the near names are listed.
+            TypeError: an unknown argument; similar names are listed.
             ValueError: an unknown name of a part, an argument that another one leaves without effect, neither
                 `num_classes` nor `class_names`, a Keras model that cannot be a backbone, weights that the
                 package does not hold or that do not fit.

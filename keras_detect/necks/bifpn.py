@@ -59,7 +59,7 @@ class BiFPN:
         max_level: the coarsest level; those above the backbone's are made by max pooling.
         num_iterations: how often the pyramid is run through.
         num_filters: channels of every map.
-        combine_method: "fast_attention" weights the inputs of a node by learnt numbers, "sum" does not.
+        combine_method: "fast_attention" weights the inputs of a node by learned numbers, "sum" does not.
         use_bias: whether convolutions have a bias beside their batch norm.
         hyperparams: `ConvHyperparams` of every convolution.
 
@@ -160,7 +160,7 @@ class BiFPN:
         )(inputs)
         if self.hyperparams.activation:
             x = keras.layers.Activation(self.hyperparams.activation, name=f"{node.name}_act")(x)
-        # The activation stands in front of the convolution, so the maps may be negative.
+        # The activation is in front of the convolution, so the maps may be negative.
         return separable_bn_act(
             x,
             self.num_filters,
@@ -173,7 +173,7 @@ class BiFPN:
         )
 
     def _project(self, x, name):
-        """A backbone level brought to `num_filters` channels, by each node that reads it anew."""
+        """A backbone level brought to `num_filters` channels, by each node that reads it again."""
         if int(x.shape[-1]) == self.num_filters:
             return x
         return conv_bn_act(

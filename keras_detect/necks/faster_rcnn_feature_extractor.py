@@ -104,7 +104,7 @@ class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
     """A feature pyramid; two dense layers run on the RoI features of one of its maps (Lin et al. 2017, section 4.2).
 
     Between the two dense layers, which end in ReLU, stands a batch norm where the paper has none. With `convolutions`,
-    that many 3x3 convolutions stand before a single dense layer, as in torchvision's second version.
+    that many 3x3 convolutions are before a single dense layer, as in torchvision's second version.
 
     Args:
         backbone: a `Backbone`.
@@ -183,7 +183,7 @@ def _check_split(backbone, split, tail):
     levels = list(backbone.strides)
     if levels.index(split) >= levels.index(tail):
         raise ValueError(
-            f"The split lies before the tail, in the order {levels}. Received: split={split!r}, tail={tail!r}."
+            f"The split must be before the tail, in the order {levels}. Received: split={split!r}, tail={tail!r}."
         )
     points = backbone.split_points()
     above = _ancestors(points[tail], points[split])

@@ -1,4 +1,4 @@
-"""The cache folder: what stands in it under its own name is whole, everything unfinished lies in `.work-*` folders."""
+"""The cache folder: what is in it under its own name is whole, everything unfinished is in `.work-*` folders."""
 
 import contextlib
 import os

@@ -102,7 +102,7 @@ def read_preset(directory, num_classes=None, load_weights=True):
     The model computes under the session's dtype policy (`keras.config.set_dtype_policy`), as a new one would.
 
     Returns `(model, report)`, a `RestoreReport` that lists what was loaded and what kept its fresh value and why.
-    Raises `PresetError` if the folder is no preset or damaged.
+    Raises `PresetError` if the folder is not a preset or is damaged.
     """
     directory = pathlib.Path(os.path.expanduser(directory))
     if not is_preset(directory):
@@ -209,7 +209,7 @@ def _build(config, path, max_bytes=MAX_WEIGHTS):
         with compat.limited_variables(max_bytes):
             model = keras.saving.deserialize_keras_object(config)
         if not callable(getattr(model, "named_weights", None)):
-            raise ValueError(f"a {type(model).__name__} is no detector")
+            raise ValueError(f"a {type(model).__name__} is not a detector")
     except Exception as error:  # whatever Keras or a part raises: the config is to blame
         raise PresetError(f"{path}: cannot build the model ({reason(error)})") from error
     return model

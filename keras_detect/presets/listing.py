@@ -19,8 +19,9 @@ def describe(name: str | os.PathLike) -> dict[str, Any]:
     `addresses` that are tried in this order, or where it comes from; `licence`; `parameters`; `outputs` of a detection;
     `published_map` (COCO 2017 val, percent) and `published_ms` (per image, on the authors' hardware), as published;
     `measured_map` (percent), as we measured on `measured_on`; `parity_heads` and `parity_scores` (see `Preset.parity`);
-    `sha256`; `bytes` on this disk; `max_archive_bytes`, above which an archive is not fetched; `folder`, where it lies.
-    None stands for what is not known. Raises `ValueError` for an unknown name, `PresetError` for a damaged folder.
+    `sha256`; `bytes` on this disk; `max_archive_bytes`, above which an archive is not fetched; `folder`, where it is
+    stored. None stands for what is not known. Raises `ValueError` for an unknown name, `PresetError` for a damaged
+    folder.
     """
     text = os.fspath(name)
     path = pathlib.Path(os.path.expanduser(text))
@@ -49,7 +50,7 @@ def clear(name: str | None = None) -> dict[str, int]:
 
     Args:
         name: a built-in name, the address of an archive, or the name of a cached one; None removes them all. Nothing
-            but what the cache itself wrote is removed, whatever else lies in its folder.
+            but what the cache itself wrote is removed, whatever else is in its folder.
 
     Returns `{name: bytes freed}`. Raises `ValueError` for a name that is not cached, `CacheError` if the cache cannot
     be written.

@@ -1,4 +1,4 @@
-"""Presets of our own that ship inside the package, weights included: they need no network and no cache."""
+"""Presets that ship inside the package, weights included: they need no network and no cache."""
 
 import pathlib
 

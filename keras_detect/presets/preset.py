@@ -88,7 +88,7 @@ def add(*presets):
 
 
 def get(name):
-    """The row of a built-in preset. Raises `ValueError` with the near names if there is none."""
+    """The row of a built-in preset. Raises `ValueError` with similar names if there is none."""
     if name not in _PRESETS:
         raise ValueError(unknown_name("preset", name, _PRESETS))
     return _PRESETS[name]

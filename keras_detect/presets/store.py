@@ -40,8 +40,8 @@ def load_preset(name, num_classes=None, load_weights=True, progress=True):
         load_weights: False builds the architecture alone; a built-in one without network.
         progress: shows a progress bar while fetching.
 
-    Raises `FileNotFoundError` for a `.keras` file that is not there, `ValueError` for an unknown name (the near ones of
-    all kinds are listed), for a `num_classes` that is no positive integer, and for a
+    Raises `FileNotFoundError` for a `.keras` file that is not there, `ValueError` for an unknown name (similar names of
+    all kinds are listed), for a `num_classes` that is not a positive integer, and for a
     damaged preset or archive; `DownloadError` or `CacheError` (both `OSError`) if it cannot be fetched or kept.
     """
     check_num_classes(num_classes, "the preset's")

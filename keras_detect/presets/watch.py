@@ -30,7 +30,7 @@ class Watch:
         self.connect()
 
     def connect(self):
-        """A connection begins: its rate is measured anew, and its head comes first."""
+        """A connection begins: its rate is measured again, and its head comes first."""
         self.window_end, self.in_window = time.monotonic() + self.timeout, 0
         self.head = 0  # bytes of the answer's head; None once the body has begun
 

@@ -1,4 +1,4 @@
-"""One message of a `pipeline.config`: its fields, where they stand, and the book of what was read of them.
+"""One message of a `pipeline.config`: its fields, where they are, and the book of what was read of them.
 
 The reader only knows syntax. What a field means, its type and its default are said by whoever builds something from
 the `Node`; the node keeps the book of what was asked for, so that nothing in a file can be overlooked in silence.
@@ -17,7 +17,7 @@ _TRUE, _FALSE = ("true", "True", "t", "1"), ("false", "False", "f", "0")
 
 
 class PipelineConfigError(ValueError):
-    """A config that cannot be read or holds what is not supported: `file:line: field: what is wrong; the way out`."""
+    """A config that cannot be read or holds what is not supported: `file:line: field: what is wrong; what to do`."""
 
 
 class Unread(NamedTuple):
@@ -37,7 +37,7 @@ class Scalar:
 
 
 class Node:
-    """One message of the text format: its fields, where they stand, and which of them have been read.
+    """One message of the text format: its fields, where they are, and which of them have been read.
 
     As in upstream's parser, the last of several values of a single field wins and several blocks of a single
     message are merged. All readers raise `PipelineConfigError` when a value is not of the kind asked for.
@@ -47,7 +47,7 @@ class Node:
         name: of the field that the message is the value of, "" at the top.
         path: the message's place ("model.ssd.box_coder"), "" at the top (a property).
         line: the line where the message opens, from 1; of an absent message, its parent's.
-        present: whether the message stands in the file; an absent one reads as all defaults.
+        present: whether the message is in the file; an absent one reads as all defaults.
     """
 
     def __init__(self, source, line, parent=None, name="", present=True):
@@ -137,7 +137,7 @@ class Node:
         values = self._fields.get(name)
         if not values:
             if required:
-                raise self.error(name, "is missing and cannot be left out")
+                raise self.error(name, "is missing and cannot be omitted")
             return Node(self.source, self.line, self, name, present=False)
         blocks = [self._message(name, value) for value in values]
         if len(blocks) > 1:
@@ -302,7 +302,7 @@ def _to_float(value):
 
 
 def _to_number(value):
-    """The number that a field of any type would be; None for a name that is no number."""
+    """The number that a field of any type would be; None for a name that is not a number."""
     number = _to_int(value) if value.kind == "number" else None
     return _to_float(value) if number is None else number
 

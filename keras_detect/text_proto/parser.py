@@ -65,7 +65,7 @@ def read(path_or_text):
 
 
 def parse(text, source="<text>"):
-    """Parses text in the protobuf text format; `source` stands in the errors. Returns the top `Node`."""
+    """Parses text in the protobuf text format; `source` is shown in errors. Returns the top `Node`."""
     if len(text) > MAX_BYTES:
         raise located_error(source, 1, "", _too_large(len(text)))
     return _Parser(text, source).parse()

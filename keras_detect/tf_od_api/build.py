@@ -1,4 +1,4 @@
-"""`from_pipeline_config`: a model of ours from a `pipeline.config` of upstream."""
+"""`from_pipeline_config`: a keras_detect model from a `pipeline.config` of upstream."""
 
 import dataclasses
 import re
@@ -65,7 +65,7 @@ def from_pipeline_config(path_or_text, num_classes=None):
     Raises:
         PipelineConfigError: a `ValueError` that says file, line, field, and what is supported.
         FileNotFoundError: no such file.
-        ValueError: `num_classes` is no positive integer.
+        ValueError: `num_classes` is not a positive integer.
     """
     check_num_classes(num_classes, "the config's")
     config = text_proto.read(path_or_text)

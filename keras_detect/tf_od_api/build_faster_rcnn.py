@@ -141,7 +141,7 @@ def _pyramid(node, row, trainable, resizer, cropper):
     if multiple > 1 and any(side is None or side % multiple for side in sides):
         raise node.error(
             "pad_to_multiple",
-            f"found {multiple} (32 if left out) with images of {sides}; supported: multiples of it, or 1",
+            f"found {multiple} (32 if omitted) with images of {sides}; supported: multiples of it, or 1",
         )
     hyperparams, _ = build_parts.conv_hyperparams(node.message("conv_hyperparams", required=True))
     hyperparams = dataclasses.replace(hyperparams, batch_norm_trainable=trainable and hyperparams.batch_norm_trainable)
@@ -217,7 +217,7 @@ def _anchor_generator(node):
         return build_parts.multiscale_anchor_generator(settings, normalized=False)
     scales, ratios = settings.repeated("scales", float), settings.repeated("aspect_ratios", float)
     if not scales or not ratios:
-        raise settings.error("scales", "scales and aspect_ratios cannot be left out; supported: at least one of each")
+        raise settings.error("scales", "scales and aspect_ratios cannot be omitted; supported: at least one of each")
     return GridAnchorGenerator(
         scales=scales,
         aspect_ratios=ratios,

@@ -24,7 +24,7 @@ def convert_checkpoint(pipeline_config, checkpoint, output):
     path = pathlib.Path(output).expanduser()
     if path.suffix != ".keras":
         raise ValueError(f"output must name a .keras file. Received: {output}")
-    if path.is_dir():  # found out before the conversion, which takes a while
+    if path.is_dir():  # checked before the conversion, which takes a while
         raise ValueError(f"output must name a file. Received a folder: {output}")
     model = from_pipeline_config(pipeline_config)
     report = model.restore(checkpoint)

@@ -56,7 +56,7 @@ def classifier_keys(model):
     Upstream's configs name such checkpoints as `fine_tune_checkpoint` of the type "classification"; there, the layers
     of the whole network are numbered below `CLASSIFIER`.
     """
-    # a detector's table has the layers in the network's order, whatever the parts that upstream numbers anew
+    # a detector's table has the layers in the network's order, whatever the parts that upstream renumbers
     return _backbone_weight_keys(model, numbered(declared(MODELS, model).backbone_table(model), CLASSIFIER))
 
 

@@ -85,7 +85,7 @@ def resnet_v1_layers(backbone):
     layers = ["stem_conv", "stem_bn"]
     for stage, blocks in enumerate(RESNET_V1_VARIANTS[backbone.variant].blocks, start=2):
         for index in range(blocks):
-            # graph order counts from the output: the shortcut stands beside the last convolution
+            # graph order counts from the output: the shortcut is beside the last convolution
             ends = ("shortcut", "expand") if index == 0 else ("expand",)
             parts = [f"{part}_{kind}" for part in ("reduce", "middle") for kind in ("conv", "bn")]
             parts += [f"{part}_{kind}" for kind in ("conv", "bn") for part in ends]

@@ -17,7 +17,7 @@ def _opens(source):
 @register_reader(
     "tf2 object checkpoint",
     what="an object checkpoint of TensorFlow 2, as the TensorFlow Object Detection API writes it: its prefix "
-    "(beside which PREFIX.index lies), its folder, or a .tar.gz",
+    "(beside which PREFIX.index is stored), its folder, or a .tar.gz",
     opens=_opens,
 )
 def object_checkpoint(model, source, kind):

@@ -88,7 +88,7 @@ def training_config(path_or_text):
         path_or_text: path of a `pipeline.config` (or of the folder that holds it), or its text.
 
     Returns:
-        `TrainingConfig`. Fields that have no counterpart stand in its `ignored`.
+        `TrainingConfig`. Fields that have no counterpart are in its `ignored`.
 
     Raises:
         PipelineConfigError: a `ValueError` that says file, line, field, and what is supported; for an optimizer, a

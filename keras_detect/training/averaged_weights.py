@@ -9,7 +9,7 @@ from keras_detect import compat
 class AveragedWeights(keras.callbacks.Callback):
     """Puts the optimizer's averaged weights into the model at the end of an epoch and takes them out at the next.
 
-    Stands in front of the callbacks that evaluate or save. After the last epoch the averages stay. Unlike Keras'
+    Goes before the callbacks that evaluate or save. After the last epoch the averages stay. Unlike Keras'
     `SwapEMAWeights` it works with copies: on JAX, swapped buffers are given away to the next compiled step.
 
     The optimizer must have `use_ema=True`.

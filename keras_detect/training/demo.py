@@ -34,8 +34,8 @@ RECIPE = Recipe(epochs=4, batch_size=8, learning_rate=2e-3, warmup_fraction=0.1)
 def run_demo(output: str | os.PathLike, seed: int = 0) -> bool:
     """Detects in a photo; then draws images, fine-tunes the detector on them, measures, draws, saves and re-loads.
 
-    The first blocks of its backbone are frozen: edges and textures learnt from photos serve drawings too, and a step is
-    shorter without their gradients.
+    The first blocks of its backbone are frozen: edges and textures learned from photos serve drawings too, and a step
+    is shorter without their gradients.
 
     Args:
         output: folder for `photo.png`, `detections.png`, `model.keras` and one image per drawn example; created if

@@ -18,7 +18,7 @@ _SHARE_OF_LOOKING = 0.01
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818 - the event, as Keras says "terminated"
-    """The loss or a weight is no number any more, or the loss has grown beyond every sound one.
+    """The loss or a weight is not a number any more, or the loss has grown beyond every sound one.
 
     Attributes:
         epoch: in which it was seen, from 0.

@@ -8,7 +8,7 @@ class EarlyStopping(keras.callbacks.Callback):
 
     Unlike Keras' own it passes over epochs without the metric (an evaluation that runs every few epochs), counts epochs
     and not evaluations, and begins to count at the first value above 0: a detector that starts from random weights
-    finds nothing for some epochs. Stands behind `COCOEvaluation`.
+    finds nothing for some epochs. Goes after `COCOEvaluation` in the list of callbacks.
 
     Args:
         patience: epochs, at least 1.

@@ -34,7 +34,7 @@ class Recipe:
         batch_size: images per step.
         learning_rate: its peak, at most 1: AdamW moves every weight by up to the learning rate in a step.
         warmup_fraction: share of all steps in which the learning rate grows linearly.
-        weight_decay: AdamW's decoupled decay; scales, offsets and biases are left out.
+        weight_decay: AdamW's decoupled decay; scales, offsets and biases are excluded.
         clip_norm: bound of the global gradient norm.
         ema_momentum: the evaluated and saved weights are an exponential moving average with this momentum, smaller in
             the first steps (`AveragingAdamW`); 0 for none.
@@ -190,7 +190,7 @@ class Recipe:
             validation: a `DetectionDataset`, or batches as its `batches` gives them, for `COCOEvaluation`.
             evaluate_every: epochs between evaluations; default: as many as make about 25 evaluations of the run.
 
-        Further callbacks that evaluate or save stand behind them.
+        Further callbacks that evaluate or save go after them.
         """
         found: list = [AveragedWeights()] if self.ema_momentum else []
         if validation is not None:

@@ -1,4 +1,4 @@
-"""Training that goes on where it was interrupted, bit for bit."""
+"""Training that continues where it was interrupted, bit for bit."""
 
 import functools
 import json
@@ -31,18 +31,18 @@ class ResumeError(ValueError):
 
 
 class Resume(keras.callbacks.Callback):
-    """Lets `fit`, called again after an interruption, go on and end with the weights of an uninterrupted run.
+    """Lets `fit`, called again after an interruption, continue and end with the weights of an uninterrupted run.
 
     A checkpoint is written when an epoch begins, and where asked for within it; it replaces the older one whole or not
     at all. It holds the weights and random streams of the model, the optimizer with its averages, the metrics, the
     epoch and step, `History`, and the state of the other callbacks: those of `keras_detect.callbacks`, Keras'
     `EarlyStopping` (without `restore_best_weights`), `ReduceLROnPlateau` and `ModelCheckpoint`, and any with
     `get_state()` (a dict that JSON can hold) and `set_state(state)`. When `fit` begins and the file exists, all that is
-    restored, and `fit` goes on at that epoch and step; the batches before it are read once more and left out.
+    restored, and `fit` continues at that epoch and step; the batches before it are read once more and skipped.
 
     The data must be what `DetectionDataset.batches` returned, whose order and augmentation depend on the seed and the
     epoch alone, or come in the same order in every run. On one device the weights are the same bit for bit (TensorFlow
-    and JAX on CPU); the model, the optimizer and the callbacks must be made as in the first run. It stands last in the
+    and JAX on CPU); the model, the optimizer and the callbacks must be made as in the first run. It is last in the
     list of callbacks.
 
     Args:
@@ -143,7 +143,7 @@ class Resume(keras.callbacks.Callback):
         self.epoch, self.step = epoch, step
 
     def _identity(self):
-        """What must be the same when a run goes on."""
+        """What must be the same when a run continues."""
         order = self._order()
         return {
             "optimizer": _lasting(keras.saving.serialize_keras_object(self.model.optimizer)),

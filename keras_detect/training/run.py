@@ -95,12 +95,12 @@ def train(
         output: folder for `model.keras` (of the best epoch), `history.csv`, `curve.png`, `run.json` (the settings)
             and, with validation data, `metrics.json`; created if absent. A running or interrupted run has its
             checkpoint there too.
-        resume: go on with an interrupted run in `output`, if there is one: it ends with the weights of an uninterrupted
-            run, bit for bit on one device (`callbacks.Resume`). A finished run is returned as it is.
+        resume: continue with an interrupted run in `output`, if there is one: it ends with the weights of an
+            uninterrupted run, bit for bit on one device (`callbacks.Resume`). A finished run is returned as it is.
         train_split: split of `train`; default: "train" where the data have such a split, else everything.
         validation_split: split of `validation`, or of `train` where that is None; default: "val" where there is one,
             and it is not part of "trainval".
-        validation_fraction: share of the training images that is held back for validation, chosen by `seed`; 0 for no
+        validation_fraction: share of the training images that is held out for validation, chosen by `seed`; 0 for no
             validation: the last epoch is kept. Default: 0.2 where nothing else is there for validation.
         architecture: "ssd", "retinanet", "efficientdet" or "faster_rcnn": a new detector around the backbone of
             `model`; default: `model` as it is, an SSD around a backbone.
@@ -112,8 +112,8 @@ def train(
         evaluate_every: epochs between evaluations; default: as many as make about 25 evaluations of the run.
         cache: whether to keep the decoded images in memory.
         check: whether to decode every image before the first epoch, so that a damaged one ends the run there.
-        seed: of weights, order, augmentation and the images that are held back. Two runs with one seed are equal.
-        overwrite: start anew in a folder that holds a model; it stays until the run has a better one than none.
+        seed: of weights, order, augmentation and the images that are held out. Two runs with one seed are equal.
+        overwrite: start over in a folder that holds a model; it stays until the run has a better one than none.
         checkpoint_every: steps between checkpoints within an epoch; None for one per epoch.
         tensorboard: also write the curves, and four validation (or training) images with ground truth and detections,
             into the folder `tensorboard` of `output` after every epoch (`callbacks.TensorBoardImages`).
@@ -121,11 +121,11 @@ def train(
         **settings: fields of `Recipe`, such as `epochs` and `batch_size`; the others are chosen.
 
     Raises:
-        TypeError: an unknown setting; the near names are listed.
+        TypeError: an unknown setting; similar names are listed.
         FileNotFoundError: no such folder, file or image.
         FileExistsError: `output` holds a model or an interrupted run, and neither `resume` nor `overwrite` is given.
         ValueError: unusable data, an unknown model, split or augmentation, a setting out of its range, a recipe and
-            settings, or other settings than the run that shall go on.
+            settings, or other settings than the run that shall continue.
         TrainingDiverged: the loss or a weight became NaN or infinite, or the loss exploded (`callbacks.BestModel`); the
             best model before that stays.
         TrainingInterrupted: a `KeyboardInterrupt` that says what is saved.

@@ -10,7 +10,7 @@ from keras_detect.data.load import dataset_splits, load_dataset
 from keras_detect.data.record import REFUSED
 from keras_detect.data.splits import random_split, split_for
 
-#: share of the training images that is held back where there are no others for validation
+#: share of the training images that is held out where there are no others for validation
 VALIDATION_FRACTION = 0.2
 
 Source = DetectionDataset | str | os.PathLike
@@ -26,9 +26,9 @@ class RunData:
         train_split: split of `train`; None: "train" where the data have such a split, else everything.
         validation_split: split of `validation`, or of `train` where that is None; None: "val" where there is one,
             and it is not part of "trainval".
-        validation_fraction: share of the training images that is held back for validation; 0: no validation; None:
+        validation_fraction: share of the training images that is held out for validation; 0: no validation; None:
             0.2 where nothing else is there for validation.
-        seed: decides which images are held back.
+        seed: decides which images are held out.
 
     Raises:
         ValueError: a fraction outside [0, 1), or one beside other data for validation.

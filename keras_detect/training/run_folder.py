@@ -23,7 +23,7 @@ class RunFolder:
 
     Args:
         path: of the folder, which need not exist.
-        resume: whether an interrupted run in it may go on.
+        resume: whether an interrupted run in it may continue.
         overwrite: whether a run may replace what an earlier one left.
 
     Raises:
@@ -92,12 +92,12 @@ class RunFolder:
         self.checkpoint.unlink(missing_ok=True)
 
     def abandon(self) -> None:
-        """Forgets a run that cannot go on, because it diverged; a model stays."""
+        """Forgets a run that cannot continue, because it diverged; a model stays."""
         for file in (self.checkpoint, self.path / RUN):
             file.unlink(missing_ok=True)
 
     def contents(self, best_epoch: int | None = None) -> str:
-        """One sentence or two: which model is saved and whether the run can go on.
+        """One sentence or two: which model is saved and whether the run can continue.
 
         Args:
             best_epoch: from 0, of the model that this run saved last; None if it has saved none.

@@ -13,7 +13,7 @@ from keras_detect.registry import opens, unknown_name
 from keras_detect.training.architectures import ARCHITECTURES
 from keras_detect.weights.folded_batch_norm import unfold_batchnorm
 
-#: the packaged preset that `train` starts from unless it is told otherwise
+#: the packaged preset that `train` starts from by default
 DEFAULT_START = "ssd_mobilenet_v2_oidv4"
 #: what `mixed_precision` may be
 PRECISIONS = ("bfloat16", "float16")

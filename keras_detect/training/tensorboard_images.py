@@ -70,7 +70,7 @@ class TensorBoardImages(keras.callbacks.Callback):
 
 
 def require_tensorboard() -> None:
-    """Raises `ValueError` with the way out where TensorBoard is not installed."""
+    """Raises `ValueError` with instructions where TensorBoard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         raise ValueError(
             'Events for TensorBoard need the package tensorboard: pip install "keras-detect[tensorboard]". '

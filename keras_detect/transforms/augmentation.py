@@ -8,7 +8,7 @@ only from that seed: the same seed gives the same image.
 
 An operation on several images (mosaic, mixup, copy-paste) says how many in an attribute `num_examples`, and is called
 as `operation(examples, seed)` with a tuple of so many. The first is the one whose turn it is; the pipeline draws the
-others at random from the data set and applies the operations that stand before this one to each. An operation whose
+others at random from the data set and applies the operations that are before this one to each. An operation whose
 images are higher or wider than any of the data set needs a resizer with a fixed output size.
 """
 
@@ -16,7 +16,7 @@ from keras_detect import schema
 
 
 def num_examples(operation):
-    """How many examples an operation takes. Raises `ValueError` where its `num_examples` is no positive int."""
+    """How many examples an operation takes. Raises `ValueError` where its `num_examples` is not a positive int."""
     count = getattr(operation, "num_examples", 1)
     if not isinstance(count, int) or count < 1:
         raise ValueError(f"num_examples of an augmentation is a positive int. Received: {count!r} of {operation!r}")

@@ -89,7 +89,7 @@ class RandomIoUCrop:
     The options are: the whole image, any patch, or a patch whose IoU with at least one object reaches one of
     `min_overlaps`. `trials` patches are drawn, with `min_area` to 1 of the image's area and its aspect ratio changed
     by at most `max_aspect_ratio`; an option is possible if one of them fits it and keeps an object. One possible
-    option is chosen, each as likely as the others, and its first patch taken. Objects whose centre lies outside are
+    option is chosen, each as likely as the others, and its first patch taken. Objects whose centre is outside are
     dropped, the others clipped. Where all objects are small, high overlaps are never reached and do not count.
 
     Args:
@@ -165,7 +165,7 @@ class RandomIoUCrop:
 def cut_out(example, patch):
     """The example cropped to `patch` [4] int32 (y0, x0, y1, x1) in pixels.
 
-    Objects whose centre lies outside are dropped, the boxes of the others clipped to the patch.
+    Objects whose centre is outside are dropped, the boxes of the others clipped to the patch.
     """
     import tensorflow as tf
 
@@ -233,7 +233,7 @@ def _quarter_turn(example):
 
 
 def _centre_inside(boxes, windows):
-    """[windows, boxes] bool: whether a box's centre lies strictly inside a window."""
+    """[windows, boxes] bool: whether a box's centre is strictly inside a window."""
     import tensorflow as tf
 
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2

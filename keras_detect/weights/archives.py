@@ -79,7 +79,7 @@ def extract(
         source: what messages call the archive: its address, where it was fetched (default: its path).
 
     Returns `folder` as a `pathlib.Path`. Raises `ArchiveError` if the archive is damaged or truncated, if a member is
-    no plain file or folder (links, devices), lies outside the folder, has a name that some disk cannot hold or that
+    not a regular file or folder (links, devices), is outside the folder, has a name that some disk cannot hold or that
     another member has, or if a limit is passed; nothing was written then. `FileNotFoundError` if there is no archive,
     `OSError` if the disk has not the room.
     """

@@ -63,7 +63,7 @@ class CheckpointFile:
     """The variables of one checkpoint: object checkpoints of TensorFlow 2 and name-based ones of TensorFlow 1.
 
     Args:
-        prefix: path without suffix (".../ckpt-0"), beside which PREFIX.index lies.
+        prefix: path without suffix (".../ckpt-0"), beside which PREFIX.index is stored.
         source: what messages call the checkpoint; default: the prefix.
 
     Attributes:
@@ -168,7 +168,7 @@ def _entry(message, shards):
     if message.shape.unknown_rank or len(shape) > _MAX_RANK or any(size < 0 for size in shape):
         raise TableError(f"a variable has the shape {str(shape)[:60]}; supported: known sizes, {_MAX_RANK} axes")
     if not 0 <= message.shard_id < shards or message.offset < 0 or message.size < 0:
-        raise TableError("a variable lies outside the data files")
+        raise TableError("a variable is outside the data files")
     place = (message.shard_id, message.offset, message.size, message.crc32c)
     return Entry(shape, None if message.slices else _DTYPES.get(message.dtype), *place)
 

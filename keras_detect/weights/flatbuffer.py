@@ -90,5 +90,5 @@ def root(buffer: bytes) -> Table:
 
 def _unpack(kind, buffer, position):
     if not 0 <= position <= len(buffer) - struct.calcsize(kind):
-        raise FlatBufferError(f"byte {position} lies outside the file of {len(buffer)} bytes")
+        raise FlatBufferError(f"byte {position} is outside the file of {len(buffer)} bytes")
     return struct.unpack_from(kind, buffer, position)[0]

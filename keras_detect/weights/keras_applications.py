@@ -282,7 +282,7 @@ def _check_leftovers(path, network):
 
 
 def _is_classifier(layer, variables):
-    """Why the weights of a layer of a file are left out: those of a dense layer; `None` for every other one."""
+    """Why the weights of a layer of a file are skipped: those of a dense layer; `None` for every other one."""
     return CLASSIFIER if is_dense(variables) else None
 
 

@@ -143,14 +143,14 @@ def _content(archive, size):
     try:
         config = json.loads(archive.read(CONFIG))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{CONFIG} is no JSON ({reason(error)})") from error
+        raise ValueError(f"{CONFIG} is not JSON ({reason(error)})") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{CONFIG} is no JSON object")
+        raise ValueError(f"{CONFIG} is not a JSON object")
     return _Content(config, weights)
 
 
 def _check_directory(path):
-    """Refuses what is no zip archive, and a list of members that would fill the memory before it can be counted."""
+    """Refuses what is not a zip archive, and a list of members that would fill the memory before it can be counted."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 65536 - _END_SIZE - _LOCATOR_SIZE - _LARGE_END_SIZE))

@@ -141,7 +141,7 @@ def _group(parent, name):
     for part in name.split("/"):
         group = _member(group, part)
     if not isinstance(group, h5py.Group):
-        raise ValueError(f"{shown(name)!r} is no group")
+        raise ValueError(f"{shown(name)!r} is not a group")
     return group
 
 

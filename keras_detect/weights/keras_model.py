@@ -21,7 +21,7 @@ class NetworkWeights:
 
     Attributes:
         rows: `{layer of the backbone, by its stable name: layer of the network}`.
-        advice: the way out, where the weights do not fit.
+        advice: what to do where the weights do not fit.
     """
 
     advice = "Pass the network that the backbone is, of the same depth and width."
@@ -33,7 +33,7 @@ class NetworkWeights:
         Args:
             path: of the file.
             wanted: names of layers that its network has.
-            around: (layer, its variables) -> why they are no part of the backbone, or `None`.
+            around: (layer, its variables) -> why they are not part of the backbone, or `None`.
 
         Raises:
             ValueError: a damaged file, or a whole model without these layers.
@@ -80,7 +80,7 @@ class OwnWeights(NetworkWeights):
 
     Attributes:
         shapes: `{"layer/variable": shape}` of the source's backbone.
-        ignored: `{"layer/variable": reason}` of what lies around it.
+        ignored: `{"layer/variable": reason}` of what is around it.
         ignore, notes: nothing, since the class and every shape are the same.
 
     Raises:

@@ -23,7 +23,7 @@ _CONV_2D, _DEPTHWISE_CONV_2D, _DEQUANTIZE = 3, 4, 6
 #: number of a tensor's type in the schema -> numpy's; what is not in it (strings, 4 bits, complex) holds no weights
 _DTYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 7: "<i2", 9: "i1", 10: "<f8", 16: "<u4"}
 _OTHER = "no kernel or bias of a convolution"
-# what stands behind the scope in the name of a filter
+# what is behind the scope in the name of a filter
 _TAIL = re.compile(
     r"/(Conv2D|depthwise|separable_conv2d|convolution|BiasAdd|BatchNorm/[^/]+|Relu6?|(depthwise_)?weights(_quant/.*)?|"
     r"(depthwise_)?kernel|FusedBatchNormV3)(/ReadVariableOp)?(/resource)?(_dequantize)?\d*$"
@@ -123,7 +123,7 @@ class LiteRTReader:
         subgraphs, buffers = model.tables(2), model.tables(4)
         if not subgraphs:
             raise FlatBufferError("no subgraph")
-        # the code of a built-in operator stands in field 3, in older files in field 0
+        # the code of a built-in operator is in field 3, in older files in field 0
         codes = [max(code.scalar(0, "<b"), code.scalar(3, "<i")) for code in model.tables(1)]
         tensors, operators = subgraphs[0].tables(0), subgraphs[0].tables(3)
         wired = [(codes[op.scalar(0, "<I")], op.numbers(1, "i"), op.numbers(2, "i"), op) for op in operators]

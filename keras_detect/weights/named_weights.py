@@ -25,7 +25,7 @@ def named_weights(groups: Mapping[str, Iterable[keras.layers.Layer]]) -> dict[st
     """`{name: variable}` of every weight below `groups` (group name -> layers): `"backbone/stem_conv/kernel"`.
 
     A name is the group, the layers on the way and the variable. Names that Keras made up and counts through a session
-    ("conv2d_7") are counted anew within their parent, so that the names depend on the model alone.
+    ("conv2d_7") are renumbered within their parent, so that the names depend on the model alone.
     """
     names: dict = {}
     for group, layers in groups.items():

@@ -79,7 +79,7 @@ def _block(data, offset, size):
     """The content of the block at `offset`, unpacked."""
     end = offset + size
     if end + _TRAILER > len(data) - _FOOTER:
-        raise TableError("a block lies outside the file")
+        raise TableError("a block is outside the file")
     (wanted,) = struct.unpack("<I", data[end + 1 : end + _TRAILER])
     if masked_crc32c(data[offset : end + 1]) != wanted:
         raise TableError("the checksum of a block does not match")

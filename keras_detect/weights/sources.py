@@ -23,7 +23,7 @@ class Plan:
     """How the weights of one model are read from one source.
 
     Attributes:
-        reader: has `shapes`, `ignored`, `source` and `read`, as `weights.restore.match` wants it.
+        reader: has `shapes`, `ignored`, `source` and `read`, as `weights.restore.match` expects it.
         name_map: our weight name -> name in the source, a dict or a function.
         skip, ignore, may_differ: rules of `weights.restore.match`.
         notes: what differs although the weights fit; logged.

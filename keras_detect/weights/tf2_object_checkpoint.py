@@ -102,7 +102,7 @@ def open_checkpoint(path):
     prefix = path if _is_checkpoint(path) else path.with_name(re.sub(_PARTS, "", path.name))
     if _is_checkpoint(prefix):
         return CheckpointReader(prefix, source=path)
-    wanted = "pass its prefix (beside which PREFIX.index lies), its folder or a .tar.gz"
+    wanted = "pass its prefix (beside which PREFIX.index is stored), its folder or a .tar.gz"
     if path.is_file():
         found = next((what for suffix, what in _OTHER_FILES.items() if path.name.endswith(suffix)), "no checkpoint")
         raise CheckpointError(f"{path}: {found}; supported: object checkpoints of TensorFlow 2, {wanted}")

@@ -35,7 +35,7 @@ def test_a_missing_level_is_named():
             lambda: FasterRCNN.from_backbone(backbone("C4"), num_classes=2),
             r"'mine' is split .* \['C1', 'C2', 'C3', 'C5'\]",
         ),
-        (lambda: FasterRCNN.from_backbone(backbone("C5"), num_classes=2), r"split lies before the tail.*split='C4'"),
+        (lambda: FasterRCNN.from_backbone(backbone("C5"), num_classes=2), r"split must be before the tail.*split='C4'"),
         (
             lambda: FasterRCNN.from_backbone(backbone("C4"), num_classes=2, neck="fpn"),
             r"needs the backbone levels .*C4",

@@ -48,7 +48,7 @@ def test_the_last_block_is_linear():
     inputs = keras.Input((None, None, 1))
     row = Residual("block", ((Conv(1, 1),),), scale=1.0, repeats=1, activation=False)
     model = with_ones(inputs, residual(inputs, row, PLAIN))
-    # ReLU stands in the branch alone: -3 + relu(-3) = -3
+    # ReLU is in the branch alone: -3 + relu(-3) = -3
     goldens.assert_close(model(keras.ops.full((1, 1, 1, 1), -3.0)), np.full((1, 1, 1, 1), -3.0))
 
 

@@ -128,7 +128,7 @@ def test_another_network_than_the_saved_one_is_refused():
 
 @pytest.fixture
 def offered(tmp_path, monkeypatch):
-    """A preset "resnet_small" of ResNetBackbone that lies in a folder instead of on Kaggle."""
+    """A preset "resnet_small" of ResNetBackbone that is in a folder instead of on Kaggle."""
     keras_cv = pytest.importorskip("keras_cv")
     folder = tmp_path / "preset"
     folder.mkdir()

@@ -150,7 +150,7 @@ RANDOM = {
     "no overlap allowed": {"iou_threshold": 0.0},
     "equal scores": {"rounded": True},
     "one class": {"num_classes": 1, "max_detections_per_class": 40},
-    "spoilt": {"spoilt": True},
+    "corrupted": {"corrupted": True},
 }
 
 
@@ -160,7 +160,7 @@ def test_every_way_equals_the_reference(name, kernel, pool):
     options = dict(RANDOM[name])
     rng = np.random.default_rng(len(name))
     num_classes, per_class = options.pop("num_classes", 12), options.pop("per_class", False)
-    rounded, spoilt = options.pop("rounded", False), options.pop("spoilt", False)
+    rounded, spoilt = options.pop("rounded", False), options.pop("corrupted", False)
     boxes = crowd(rng, 2, 60, num_classes if per_class else 1)
     scores = rng.uniform(0, 1, (2, 60, num_classes)).astype("float32")
     if rounded:
@@ -188,7 +188,7 @@ def test_every_way_equals_the_reference(name, kernel, pool):
 
 @pytest.mark.parametrize(("kernel", "pool"), WAYS)
 def test_hidden_boxes_do_not_end_the_search(kernel, pool):
-    """What clipping drops counts for its class and suppresses, yet the search goes on behind it."""
+    """What clipping drops counts for its class and suppresses, yet the search continues behind it."""
     # 300 boxes far outside the window have the best scores, one inside has the worst. A cap of 300 ends the class
     # before the one inside is reached; 301 does not.
     rng = np.random.default_rng(0)

@@ -253,7 +253,7 @@ def test_an_earlier_model_is_not_replaced(trained, shapes, capsys):
     "validation", [("--validation_split", "val"), ("--validation_fraction", 0.12), ("--validation_fraction", 0)]
 )
 def test_a_run_that_diverges_ends_with_status_1(validation, shapes, tmp_path, capsys, monkeypatch):
-    """NaN weights after the first epoch, whose model stays; `--overwrite` starts anew, and loses no model doing so."""
+    """NaN weights after the first epoch, whose model stays; `--overwrite` starts over, and loses no model doing so."""
     look, steps = BestModel.on_train_batch_begin, iter(range(10))
 
     def spoilt(self, batch, logs=None):

@@ -85,7 +85,7 @@ def test_the_order_of_the_ground_truth_changes_nothing_beyond_float_noise(build)
 
 
 def shown_as_zero(model):
-    """Scalars that are 0 where nothing is to be learnt of a box: there is one of each kind at least."""
+    """Scalars that are 0 where nothing is to be learned of a box: there is one of each kind at least."""
     names = [*model.reported_names, *(name for name in model.loss_names if "localization" in name)]
     assert len(names) >= 2
     return names

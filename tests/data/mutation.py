@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 @dataclasses.dataclass(frozen=True)
 class Mutation:
-    """One spoilt file: `spoil(path)` changes the file `file` of a copy of the good data set `base`.
+    """One corrupted file: `spoil(path)` changes the file `file` of a copy of the good data set `base`.
 
     `seen` says that a check has to say something; else the result may be good data, as after a flipped pixel.
     """

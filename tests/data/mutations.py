@@ -292,7 +292,7 @@ _CRC = [_crc_row(value) for value in range(256)]
 
 
 def spoilt(mutation, bases, folder):
-    """Copies the good data set into `folder` and spoils it; returns the spoilt file."""
+    """Copies the good data set into `folder` and spoils it; returns the corrupted file."""
     shutil.copytree(bases / mutation.base, folder)
     path = pathlib.Path(folder) / mutation.file
     mutation.spoil(path)

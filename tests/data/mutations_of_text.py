@@ -213,7 +213,7 @@ def _of_label_maps():
         "an id that is a word": "item { id: one name: 'circle' }",
         "an id twice": "item { id: 1 name: 'circle' } item { id: 1 name: 'star' }",
         "an open quote": "item { id: 1 name: 'circle }",
-        "bytes that are no text": b"item { id: 1 name: '\xff\xfe' }",
+        "bytes that are not text": b"item { id: 1 name: '\xff\xfe' }",
         "an escape of such bytes": "item { id: 1 name: '\\377\\376' }",
         "another class": "item { id: 1 name: 'square' }",
         "5 MB": "#" * (5 * 2**20),

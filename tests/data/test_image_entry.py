@@ -123,7 +123,7 @@ def test_every_good_kind_is_passed_and_decoded_alike(tmp_path):
 
 
 def test_what_check_passes_training_decodes(tmp_path):
-    """Of 270 spoilt images: each is refused with one line by the one error, or every decoder takes it."""
+    """Of 270 corrupted images: each is refused with one line by the one error, or every decoder takes it."""
     images = spoilt()
     assert len(images) >= 200
     folder = coco(tmp_path / "data", images)

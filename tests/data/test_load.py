@@ -117,7 +117,7 @@ def test_coco_free_has_crowds_grey_images_and_an_empty_one(warnings):
 
 
 def test_defective_boxes_are_repaired_with_one_warning(tmp_path, warnings):
-    """On 40 x 20: one box sticks out to the right (clipped), one has no width, one lies outside, one is reversed."""
+    """On 40 x 20: one box sticks out to the right (clipped), one has no width, one is outside, one is reversed."""
     objects = [("c", 30, 10, 50, 20), ("c", 5, 5, 5, 9), ("c", 41, 2, 45, 9), ("c", 9, 9, 5, 5), ("c", 0, 0, 4, 4)]
     voc(tmp_path, objects)
     voc(tmp_path, [("c", 7, 7, 7, 9)], name="b")

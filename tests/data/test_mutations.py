@@ -1,4 +1,4 @@
-"""Bad input: every spoilt data set ends in a repair that is counted or in a line that names file and cause.
+"""Bad input: every corrupted data set ends in a repair that is counted or in a line that names file and cause.
 
 A sample runs always; all of it is marked slow.
 """
@@ -200,7 +200,7 @@ def failure(function):
 
 
 def assert_line(err, folder, name):
-    """One line, not endless, that names the spoilt file or the folder."""
+    """One line, not endless, that names the corrupted file or the folder."""
     assert len(err.splitlines()) == 1, err
     assert len(err) < 2500, f"{len(err)} characters: {err[:300]}"
     stem = (name or "").rsplit(".", 1)[0]

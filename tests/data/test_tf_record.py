@@ -25,7 +25,7 @@ def read(file, serialized, defects):
 
 
 def spoilt(content, drawn):
-    """The bytes with one to six changes: bytes drawn anew, left out, doubled, or flipped."""
+    """The bytes with one to six changes: bytes drawn anew, skipped, doubled, or flipped."""
     changed = bytearray(content)
     for _ in range(drawn.randrange(1, 7)):
         place, length = drawn.randrange(len(changed)), drawn.randrange(1, 12)

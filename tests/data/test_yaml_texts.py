@@ -9,7 +9,7 @@ import pytest
 from keras_detect.data import load_dataset
 from keras_detect.data.yaml_texts import MAX_BYTES, MAX_DEPTH, YAMLFileError, parse_yaml, read_yaml
 
-# what once cost too much or broke, or stands at the edge of it; findings of tests/fuzz/fuzz_yaml.py belong here
+# what once cost too much or broke, or is at the edge of it; findings of tests/fuzz/fuzz_yaml.py belong here
 REGRESSIONS = ("&a [*a]", "a: *b", "{[a]: b}", "? {a: b}\n: c", "a\0b", "- a", "a: &x [*x]", "\ufeff\ufeff- [", "!<%")
 
 M = MAX_BYTES
@@ -72,7 +72,7 @@ def test_regressions(text):
 
 
 def test_texts_that_were_generated(tmp_path):
-    """400 seeded texts of YAML's own signs, and 200 spoilt good ones: a data set, or one line."""
+    """400 seeded texts of YAML's own signs, and 200 corrupted good ones: a data set, or one line."""
     drawn = random.Random(0)
     signs = ["a", "names", "train", ": ", "- ", "\n", "  ", "[", "]", "{", "}", ", ", "&x ", "*x", "!t ", "|\n", ">\n"]
     signs += ['"', "'", "#", "---\n", "...\n", "? ", "%", "\t", "0", "\\", "\0", "é", "\u2028", "<<", "@", "`"]

@@ -136,7 +136,7 @@ def test_ragged_last_batch_neither_retraces_nor_counts_twice():
 def test_memory_does_not_grow_with_epochs():
     """What one epoch collects (200 images, over 50 kB) must be gone after it: kept, 20 epochs would be over 1 MB.
 
-    Python and TensorFlow go on filling their own free lists for some hundred epochs and then level off (1200 epochs
+    Python and TensorFlow continue filling their own free lists for some hundred epochs and then level off (1200 epochs
     watched under TensorFlow: 1 kB in the last 400), hence the allowance.
     """
     model, rng = trainable(), np.random.default_rng(0)

@@ -96,7 +96,7 @@ def test_weighting_pools_the_classes():
 def test_a_group_counts_as_its_weight_says(weight, expected):
     """One object, found at 0.9; one group whose three detections lie inside it; a second group without detections.
 
-    Weight 0: the group's detections are left out: AP 1. Weight 1: three to find, of which the object (0.9) and the
+    Weight 0: the group's detections are skipped: AP 1. Weight 1: three to find, of which the object (0.9) and the
     first group (best of its three: 0.8) are found: precision 1 up to recall 2/3.
     """
     group, other = [0.5, 0.5, 1.0, 1.0], [0.5, 0.0, 1.0, 0.45]
@@ -108,7 +108,7 @@ def test_a_group_counts_as_its_weight_says(weight, expected):
 
 
 def test_unverified_classes_do_not_count():
-    """A detection of b stands before the right one of b elsewhere: wrong where b is verified, else left out.
+    """A detection of b is before the right one of b elsewhere: wrong where b is verified, else left out.
 
     wrong, right of 1 object: AP 1/2; left out: 1.
     """

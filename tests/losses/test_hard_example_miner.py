@@ -68,7 +68,7 @@ def test_golden(case, way):
 
 def test_ratio_by_hand():
     # By falling loss: 9 (negative), 8 (ignored), 7 (positive), 6 (negative), 5 (negative), 4 (ignored).
-    # One positive allows 2 negatives: 9 and 6. The ignored 8 stands before they run out, at 5, and remains; 4 does not.
+    # One positive allows 2 negatives: 9 and 6. The ignored 8 is before they run out, at 5, and remains; 4 does not.
     miner = HardExampleMiner(num_hard_examples=None, iou_threshold=1.0, loss_type="cls", max_negatives_per_positive=2.0)
     cls, codes = [4.0, 9.0, 7.0, 5.0, 8.0, 6.0], [-2, -1, 0, -1, -2, -1]
     location = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]

@@ -74,7 +74,7 @@ def test_first_stage_losses_by_hand():
 def test_anchors_across_the_border_are_clipped_or_take_no_part():
     grid = GridAnchorGenerator(scales=(1.0,), aspect_ratios=(1.0,), base_anchor_size=(32.0, 32.0))
     clipped = first_stage(anchor_generator=grid).anchors([(2, 2)], (32, 32), training=True)
-    # centres at 0 and 16 of 32 pixels, side 32: only what lies inside remains
+    # centres at 0 and 16 of 32 pixels, side 32: only what is inside remains
     np.testing.assert_allclose(clipped, [[0, 0, 0.5, 0.5], [0, 0, 0.5, 1], [0, 0, 1, 0.5], [0, 0, 1, 1]])
     pruned = first_stage(anchor_generator=grid, clip_anchors=False)
     np.testing.assert_allclose(pruned.anchors([(2, 2)], (32, 32), training=True), [[0] * 4] * 3 + [[0, 0, 1, 1]])

@@ -192,7 +192,7 @@ def test_pyramid_maps_and_names():
 
 
 def test_dense_layers_by_hand():
-    """ReLU stands before the batch norm and after the second layer."""
+    """ReLU is before the batch norm and after the second layer."""
     extractor = tiny_pyramid(hyperparams=ConvHyperparams(batch_norm_epsilon=0.0))
     dense_0, norm, dense_1 = (extractor.box_classifier.get_layer(name) for name in ("dense_0", "dense_0_bn", "dense_1"))
     # 16 numbers of a crop: unit 0 sums them, unit 1 takes minus the sum, unit 2 only its bias

@@ -79,7 +79,7 @@ BEHAVIOURS = {
     "shorter than announced": lambda send, *_: send(length(len(CONTENT)) + CONTENT[:-1]),
     "another file": lambda send, *_: send(length(len(CONTENT)) + CONTENT[::-1]),
     "a length that is too large": lambda send, *_: send(length(10**15)),
-    "a length that is no number": lambda send, *_: send(length("1e4") + CONTENT),
+    "a length that is not a number": lambda send, *_: send(length("1e4") + CONTENT),
     "a length in other digits": lambda send, *_: send(length("\xb2\xb3") + CONTENT),
     "a negative length": lambda send, *_: send(length(-1) + CONTENT),
     "two lengths": lambda send, *_: send(OK + b"Content-Length: 20000\r\nContent-Length: 3\r\n\r\n" + CONTENT),

@@ -88,7 +88,7 @@ def test_an_absent_message_reads_as_defaults_all_the_way_down():
     node = parse("").message("model").message("ssd")
     assert not node.present and node.path == "model.ssd"
     assert node.scalar("n", int, 3) == 3 and node.repeated("r", int) == () and node.repeated("m") == ()
-    with pytest.raises(PipelineConfigError, match=r"^<text>:1: model.ssd.loss: is missing and cannot be left out$"):
+    with pytest.raises(PipelineConfigError, match=r"^<text>:1: model.ssd.loss: is missing and cannot be omitted$"):
         node.message("loss", required=True)
 
 
@@ -205,8 +205,8 @@ def test_oneof():
         (r'a: "\400"', "1: a: the escape \\400 is not a byte"),
         (r'a: "\ud800"', "1: a: the escape \\ud800 is not a Unicode character"),
         (r'a: "\xff"', "1: a: the string's escapes do not form UTF-8 text"),
-        ("a: 1x", "1: a: 1x is no number"),
-        ("a: 1.2.3", "1: a: 1.2.3 is no number"),
+        ("a: 1x", "1: a: 1x is not a number"),
+        ("a: 1.2.3", "1: a: 1.2.3 is not a number"),
         ("a: -'x'", "1: a: expected a value, found ''x''"),
         ("a: @", "1: unexpected character '@'"),
         ("\x00\x01", "1: unexpected character '\\x00'"),

@@ -199,7 +199,7 @@ def test_batch_norm_stands_still_unless_the_config_trains_it():
         ("op: FC", "op: CONV", "op: found CONV; supported: FC"),
         ("op: CONV", "op: CONV batch_norm {}", "batch_norm: is not supported"),
         ("initial_crop_size: 14", "", "initial_crop_size: found 0; supported: at least 1"),
-        ("scales: [0.25, 0.5, 1.0, 2.0]", "", "scales: scales and aspect_ratios cannot be left out"),
+        ("scales: [0.25, 0.5, 1.0, 2.0]", "", "scales: scales and aspect_ratios cannot be omitted"),
         ("share_box_across_classes: true", "predict_instance_masks: true", "predict_instance_masks: found True"),
         ("mask_rcnn_box_predictor", "rfcn_box_predictor", "found: rfcn_box_predictor.*supported: mask_rcnn_box"),
         ("grid_anchor_generator", "flexible_grid_anchor_generator", "supported: grid_anchor_generator"),

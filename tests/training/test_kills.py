@@ -1,4 +1,4 @@
-"""`train` killed at every rename and at random moments: its folder holds a whole model or none, and it can go on."""
+"""`train` killed at every rename and at random moments: its folder holds a whole model or none, and it can continue."""
 
 import json
 import math
@@ -80,7 +80,7 @@ class Train(kills.Case):
 
 
 class TrainAndGoOn(Train):
-    """After the kill the same call goes on, and ends with the weights of the uninterrupted run."""
+    """After the kill the same call continues, and ends with the weights of the uninterrupted run."""
 
     whole = None
 

@@ -181,7 +181,7 @@ def averages(momentum, steps):
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 30])
 def test_the_average_follows_closely_at_first(steps):
-    """A gradient of 1 moves Adam by the learning rate. A constant momentum of 0.9 would stand at -26.9 + 9 x 0.047."""
+    """A gradient of 1 moves Adam by the learning rate. A constant momentum of 0.9 would be at -26.9 + 9 x 0.047."""
     variable = keras.Variable(np.zeros(3, "float32"))
     optimizer = AveragingAdamW(
         1.0, beta_1=0.0, beta_2=0.0, epsilon=0.0, weight_decay=0.0, use_ema=True, ema_momentum=0.9

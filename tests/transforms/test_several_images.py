@@ -85,7 +85,7 @@ def test_a_seed_makes_them_the_same_and_another_one_others():
 
 
 def test_earlier_operations_reach_the_further_images_too():
-    """Always mirrored first: every box lies in the right half of its own half."""
+    """Always mirrored first: every box is in the right half of its own half."""
     for _, y in batches(numbered(), [RandomHorizontalFlip(probability=1.0), SideBySide()]):
         np.testing.assert_allclose(y["boxes"][0], [[0, 0.25, 1, 0.5], [0, 0.75, 1, 1]])
     flips = np.array(

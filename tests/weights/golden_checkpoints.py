@@ -27,7 +27,7 @@ def write_golden_checkpoint(name, folder):
 def write_checkpoint(values, folder):
     """Writes `{key without suffix: array}` as an object checkpoint `folder`/ckpt-0; returns the prefix (a path).
 
-    Like upstream's, it holds a `save_counter`; the object graph is left out (only TensorFlow's own restoring
+    Like upstream's, it holds a `save_counter`; the object graph is skipped (only TensorFlow's own restoring
     needs it).
     """
     import tensorflow as tf

@@ -120,7 +120,7 @@ def _index(*rows, header=b"\x08\x01\x1a\x02\x08\x01"):
         ("more than the", lambda: b"x" * (sorted_table.MAX_BYTES + 1)),
         ("a number is longer than 64 bits", lambda: b"\xff" * 40 + tables.MAGIC),
         ("the checksum of a block does not match", lambda: bytes(100) + tables.MAGIC),
-        ("a block lies outside the file", lambda: b"\0\0\xff\xff\3\5".ljust(40, b"\0") + tables.MAGIC),
+        ("a block is outside the file", lambda: b"\0\0\xff\xff\3\5".ljust(40, b"\0") + tables.MAGIC),
         ("its keys are not in order", lambda: _index((b"b", _entry()), (b"a", _entry()))),
         ("its header is missing", lambda: tables.table([(b"b", tables.block([(b"a", b"")]))])),
         ("a key of 2000 bytes", lambda: _index((b"k" * 2000, b""))),

@@ -1,4 +1,4 @@
-"""The checksum against published values and against TensorFlow's own, which stands in every TFRecord."""
+"""The checksum against published values and against TensorFlow's own, which is in every TFRecord."""
 
 import struct
 

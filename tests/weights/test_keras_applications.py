@@ -186,7 +186,7 @@ def test_the_heads_keep_what_they_had():
 
 @pytest.mark.slow
 def test_the_taps_of_b0_leave_the_last_block_of_b1_unread():
-    """EfficientDet D1's backbone has B0's taps: B1's block 7b stands behind its last level."""
+    """EfficientDet D1's backbone has B0's taps: B1's block 7b is behind its last level."""
     with undrawn():
         network = keras.applications.EfficientNetB1(include_top=True, weights=None)
     model = ssd("efficientnet_b1", taps="b0")

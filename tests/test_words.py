@@ -1,0 +1,50 @@
+"""Words that must not come back: the field has others, or English has."""
+
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FILES = [ROOT / "README.md"] + [
+    file
+    for folder in ("keras_detect", "docs", "examples")
+    for suffix in ("*.py", "*.md", "*.ipynb")
+    for file in sorted((ROOT / folder).rglob(suffix))
+]
+_UNIT = "(image|picture|class|epoch|batch|box|row|object|channel|level)"
+#: pattern -> what to write instead
+FORBIDDEN = {
+    r"[Pp]ictures?": "image",
+    r"(?<![Gg]round[ _-])truths?": "ground truth, ground-truth boxes",
+    r"[Tt]he original('s)?(?= (API|code|implementation|repository|program|zoo|checkpoint)|[.,;])": "upstream",
+    rf"(anchors|boxes|detections|images|pairs|ms|objects|pixels|rows|values) an? {_UNIT}s?": "per",
+    r"(an|one) \w+ an? (image|epoch|class|box|row) and class": "per image and class",
+    r"none of (ours|yours|theirs)( here)?": "skip, ignore",
+    r"wants": "expects, requires",
+    r"taken at (its|their) word": "trusted as declared",
+    r"knows no|know no": "does not support",
+    r"found out|NONE to find out": "auto-detected",
+    r"without an up": "without a canonical orientation",
+    r"quarter to the (left|right)": "90° counter-clockwise, clockwise",
+    r"left out: (found|taken)": "default: auto-detected",
+    r"learnt|spoilt|burnt": "learned, corrupted",
+    r"heeded": "respected",
+    r"that (is|are) none": "not a ..., invalid",
+    r"the near (ones|names?)": "similar names",
+    r"unless (it is|they are) told otherwise": "by default",
+    r"(is|are) no (regular|positive|plain|integer|array|dict|detector|report|preset|number|JSON|feature map)": "not a",
+    r"start(s|ed)? anew": "start over",
+    r"by heart": "overfit",
+    r"thin covers?": "thin wrapper",
+    r"one's own": "your own",
+}
+
+
+def test_words():
+    found = []
+    for file in FILES:
+        text = re.sub(r"\s+", " ", file.read_text(encoding="utf-8").replace("None", "NONE"))
+        for pattern, instead in FORBIDDEN.items():
+            for match in re.finditer(rf"(?<![\w`])({pattern})(?!\w)", text):
+                place = text[max(0, match.start() - 30) : match.end() + 30]
+                found.append(f"{file.relative_to(ROOT)}: ... {place} ... Write: {instead}")
+    assert not found, "\n".join(found)
