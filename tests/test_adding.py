@@ -111,7 +111,7 @@ def test_a_data_format_is_a_module_with_four_functions(tmp_path, monkeypatch):
     module.write(data, tmp_path / "set.mine")
     (tmp_path / "set.mine").touch()
     assert keras_detect.load_dataset(tmp_path / "set.mine") is data
-    with pytest.raises(ValueError, match="'coco' is taken"):
+    with pytest.raises(ValueError, match="'coco' is already used"):
         keras_detect.data.register_format("coco", module)
     del module.holds
     with pytest.raises(TypeError, match="Missing: holds"):

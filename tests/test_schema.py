@@ -31,11 +31,11 @@ def test_padding_rows_are_zeros_with_label_minus_one():
 def test_a_key_has_one_row(tables):
     field = schema.ObjectField(key="heights", singular="height")
     assert schema.register_object_field(field) is schema.register_object_field(field)
-    with pytest.raises(ValueError, match="'heights' is taken"):
+    with pytest.raises(ValueError, match="'heights' is already used"):
         schema.register_object_field(schema.ObjectField(key="heights", singular="height", dtype="int32"))
     with pytest.raises(ValueError, match="singular='height' is already used by the field 'heights'"):
         schema.register_object_field(schema.ObjectField(key="statures", singular="height"))
-    with pytest.raises(ValueError, match="'image_size' is taken"):
+    with pytest.raises(ValueError, match="'image_size' is already used"):
         schema.register_object_field(schema.ObjectField(key="image_size", singular="size"))
 
 

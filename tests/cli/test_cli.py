@@ -90,7 +90,7 @@ def test_evaluate_writes_a_report(trained, shapes, tmp_path, capsys):
     assert report["coco"]["map"] == json.loads((trained / "metrics.json").read_text())["map"]
     assert report["details"]["split"] == "val"
     assert run("evaluate", *arguments[:-1], trained) == 2
-    assert "no report" in capsys.readouterr().err
+    assert "not a report" in capsys.readouterr().err
 
 
 def test_predict_draws_every_image_and_writes_the_boxes(trained, shapes, tmp_path):
@@ -110,7 +110,7 @@ def test_predict_leaves_out_what_it_cannot_read_and_says_so(trained, shapes, tmp
     assert run("predict", "--model", trained / "model.keras", "--output", output, "--images", bad, good) == 1
     found = json.loads((output / "detections.json").read_text())["images"]
     assert [entry["image"] for entry in found.values()] == [str(good)]
-    assert "left out" in (errors := capsys.readouterr().err)
+    assert "skipped" in (errors := capsys.readouterr().err)
     assert "bad.jpg" in errors
 
 

@@ -88,7 +88,7 @@ def test_a_smaller_max_boxes_warns(monkeypatch):
     monkeypatch.setattr(logging, "warning", lambda text, *args: lines.append(text % args))
     batches = numbered().batches(SMALL, 7, max_boxes=1)
     assert collect(batches)[0][1]["labels"].tolist() == [[-1], [0], [0], [-1], [0], [0], [-1]]
-    assert lines == ["max_boxes=1 leaves out 2 boxes of crowded images."]
+    assert lines == ["max_boxes=1 drops 2 boxes of crowded images."]
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -246,7 +246,7 @@ def test_errors_say_what_is_wanted():
         ({"keypoints": np.zeros((1, 4, 2)), "keypoint_visibility": np.zeros((1, 3))}, r"example 0: \[1, 3\]"),
         ({"keypoint_visibility": np.zeros((1, 3))}, r"beside keypoints"),
         ({"labels": [0.7]}, r"integers or class names. Received in example 0: \[0.7\]"),
-        ({"labels": [float("nan")]}, r"whole numbers"),
+        ({"labels": [float("nan")]}, r"integers"),
         ({"boxes": [[0, 0, 1, 1, 1]]}, r"boxes of an example are \[n, 4\]. Received in example 0: \[1, 5\]"),
         ({"boxes": [0, 0, 1, 1]}, r"Received in example 0: \[4\]"),
         ({"boxes": [["x", 0, 1, 1]]}, r"are numbers \[n, 4\]"),

@@ -48,7 +48,7 @@ def test_round_trip(tmp_path, name):
         ("a.pbtxt", "", "it lists no class"),
         ("a.pbtxt", "{" * 1000, "a.pbtxt:1: expected a field name"),
         ("a.pbtxt", "item { id: 1 name: 'a' } item { id: 2 name: 'a' }", "is used for two classes"),
-        ("a.json", "[1]", 'wanted {"1": "cat", ...}'),
+        ("a.json", "[1]", 'expected {"1": "cat", ...}'),
         ("a.json", "[" * 100_000, "is not a label map"),
         ("a.json", '{"x": "a"}', "invalid literal"),
     ],

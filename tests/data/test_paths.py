@@ -205,7 +205,7 @@ def test_kinds(tmp_path):
         None,
         None,
     ]
-    wanted = {"pipe": "a named pipe", "socket": "a socket", "loop": "to itself", "link to nothing": "leads nowhere"}
+    wanted = {"pipe": "a named pipe", "socket": "a socket", "loop": "to itself", "link to nothing": "a broken link"}
     for kind, words in {**wanted, "link to zeros": "a device", "link to a process": "not a regular file"}.items():
         make(kind, tmp_path / "odd", None)
         with pytest.raises(DataPathError, match=f"odd.* {words}.*Expected a regular file or a folder"):

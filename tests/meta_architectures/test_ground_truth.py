@@ -322,7 +322,7 @@ def test_what_only_padding_rows_hold_is_not_looked_at():
 @pytest.mark.parametrize("labels", [[[0.5]], [[np.nan]]])
 def test_labels_are_whole_numbers(labels):
     y = {schema.BOXES: np.array([[[0.0, 0, 1, 1]]]), schema.LABELS: np.array(labels)}
-    with pytest.raises(ValueError, match="whole numbers"):
+    with pytest.raises(ValueError, match="integers"):
         BatchCheck(3)(0, (IMAGES[:1], y))
 
 

@@ -294,7 +294,7 @@ def test_the_rows_are_those_of_the_published_table():
 def test_a_name_is_given_once():
     row = get("efficientdet_d0_coco17_tpu-32")
     preset.add(row)
-    with pytest.raises(ValueError, match="is taken"):
+    with pytest.raises(ValueError, match="is already used"):
         preset.add(Preset(archive="other/" + row.archive, pipeline_config="x", speed_ms=None, coco_map=None))
 
 

@@ -307,7 +307,7 @@ def test_read_refuses_what_is_no_config(tmp_path):
         read(5)
     binary, large = tmp_path / "binary.config", tmp_path / "large.config"
     binary.write_bytes(b"a: 1\n\xff\xfe\x00")
-    with pytest.raises(PipelineConfigError, match=r"binary\.config:2: is not text"):
+    with pytest.raises(PipelineConfigError, match=r"binary\.config:2: is not UTF-8 text"):
         read(binary)
     with open(large, "wb") as file:
         file.truncate(100 * 1024 * 1024)

@@ -70,14 +70,14 @@ def test_no_path_leaves_the_folder(tmp_path, bad):
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_no_links_and_no_devices(tmp_path, kind):
     write(tmp_path / "a.tar.gz", member("good"), member("bad", b"", type=kind, linkname="good"))
-    assert "no plain file or folder" in refusal(tmp_path / "a.tar.gz", tmp_path)
+    assert "not a regular file or folder" in refusal(tmp_path / "a.tar.gz", tmp_path)
 
 
 def test_no_sparse_file(tmp_path):
     info, _ = member("sparse", b"")
     info.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.size": str(10**12), "GNU.sparse.map": f"{10**12},0"}
     write(tmp_path / "a.tar.gz", (info, b""))
-    assert "no plain file or folder" in refusal(tmp_path / "a.tar.gz", tmp_path)
+    assert "not a regular file or folder" in refusal(tmp_path / "a.tar.gz", tmp_path)
 
 
 def test_limits(tmp_path):

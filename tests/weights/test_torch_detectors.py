@@ -243,7 +243,10 @@ def test_the_config_holds_every_setting(restored):
         (lambda: TorchFeaturePyramid(coarse_from="P4"), "coarse_from must be one of"),
         (lambda: TorchFeaturePyramid(separable=True), "only full convolutions"),
         (lambda: SharedRegionProposalPredictor(num_anchors_per_location=(3, 2)), "same number of anchors"),
-        (lambda: GroupNormBoxPredictor(num_classes=1, num_anchors_per_location=(3, 3)), "without batch norm"),
+        (
+            lambda: GroupNormBoxPredictor(num_classes=1, num_anchors_per_location=(3, 3)),
+            "cannot be combined with batch norm",
+        ),
     ],
 )
 def test_settings_out_of_range(build, message):
