@@ -105,7 +105,8 @@ class ObjectField:
     Attributes:
         key: name in examples, `y` and detections, a plural ("boxes").
         singular: name of one object's value in annotation files and in detections.json ("box").
-        shape: sizes behind the object axis: ints, or one of the letters "N", "H", "W" (see "Axes") or any other letter. An axis with a letter is padded to the largest of a data set; "H" and "W" are those of the image.
+        shape: sizes behind the object axis: ints, or one of the letters "N", "H", "W" (see "Axes") or any other letter.
+            An axis with a letter is padded to the largest of a data set; "H" and "W" are those of the image.
         dtype: name of the dtype.
         padding: value of a padding row.
         default: value of an object about which the annotation says nothing while it does about others; None: the

@@ -68,7 +68,7 @@ def detect_files(
         output: folder for the drawn images (JPEG), the drawn videos (MPEG-4) with a file of JSON lines each, a line per
             frame, and `detections.json`; created if absent. Files of equal names from several folders are told apart
             by a number: a.jpg, a_2.jpg.
-        score_threshold: detections below it are left out; None for `model.score_threshold`, 0.3 if that is None.
+        score_threshold: detections below it are skipped; None for `model.score_threshold`, 0.3 if that is None.
         batch_size: images per batch; a camera's frames run one by one.
         progress: whether to show progress bars.
         max_pixels: height times width of the largest image that is decoded, None for that of

@@ -45,7 +45,7 @@ def find_sources(
         names: files, folders, globs such as "shots/**/*.jpg", or the index of a camera (an int, or its digits where no
             file has that name). Folders give their images and videos. A file is a video if its suffix is a video's.
         recursive: whether folders within the folders are searched, too.
-        leave_out: a folder whose files are no input, though it lies in a folder that is: what an earlier run has drawn.
+        leave_out: a folder whose files are no input, though it is in a folder that is: what an earlier run has drawn.
 
     Raises:
         FileNotFoundError: no such file or folder, or nothing that a glob matches.
@@ -110,7 +110,7 @@ def _files(name, wanted, kind, recursive, leave_out):
 
 
 def _is_left_out(file, folder, leave_out):
-    """Whether a file lies in one of the folders to leave out, or in a hidden one, below the folder that was named."""
+    """Whether a file is in one of the folders to leave out, or in a hidden one, below the folder that was named."""
     named = None if folder is None else folder.absolute()
     below = () if folder is None else file.relative_to(folder).parent.parts
     return any(part.startswith(".") for part in below) or any(

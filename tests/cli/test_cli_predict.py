@@ -67,7 +67,7 @@ def test_folders_tiles_videos_and_coco_results(model, inputs, capsys):
         (("--images", "in/a.png", "--tile", "0"), "tile is an int or (height, width)"),
         (("--images", "in/a.png", "--tile", "1", "2", "3"), "--tile expects one side"),
         (("--images", "in/a.png", "--tile", "64", "--overlap", "1"), "from 0 to below 1"),
-        (("--images", "in/a.png", "--max_frames", "0"), "--max_frames is 1 or more"),
+        (("--images", "in/a.png", "--max_frames", "0"), "--max_frames must be at least 1"),
         (("--images", "in/a.png", "--annotations", "x.json"), "--annotations has the ids for --coco_results"),
         (("--images", "in/a.png", "--coco_results", "--annotations", "x.json"), "No such annotation file: x.json"),
         (("--images", "in/clip.mp4", "--coco_results"), "Received videos only"),
@@ -89,6 +89,6 @@ def test_what_cannot_be_read_is_left_out(model, inputs, capsys):
         (inputs / "in" / name).write_text("nothing of that kind")
     assert run("predict", "--model", model, "--images", "in", "--output", "out") == 1
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 2 and all(line.startswith("left out: ") for line in lines)
+    assert len(lines) == 2 and all(line.startswith("skipped: ") for line in lines)
     assert "bad.png" in lines[0] and "bad.mp4" in lines[1]
     assert {path.name for path in (inputs / "out").iterdir()} == {"a.jpg", "clip.mp4", "clip.jsonl", "detections.json"}
