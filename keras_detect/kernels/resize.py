@@ -142,7 +142,9 @@ def resize_batch(images, size, method, kernel):
             continue
         # Constants where the sizes are known; tensors where a TensorFlow graph learns them at run time.
         xp = NUMPY if static else ops
-        sizes = xp.cast(given, "float32"), xp.cast(length, "float32")
+        given_size = xp.cast(given, "float32")
+        # TensorFlow's graphs turn a constant divisor into a product with its reciprocal, which rounds differently.
+        sizes = given_size, given_size * 0.0 + xp.cast(length, "float32")
         if method == "area":
             images = _apply_area(images, area_matrix(xp, *sizes, given, length), axis)
             continue
