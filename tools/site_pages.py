@@ -24,7 +24,7 @@ OUTSIDE = (
     "examples/**/*.png",
 )
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!\w+:)([^)#\s]+)(#[^)\s]*)?\)")
-CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
+FENCED = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
 
 
 def outside():
@@ -44,7 +44,7 @@ def on_page_markdown(markdown, page, config, files):
     path = page.file.src_uri
     source = path if path in outside() else f"docs/{path}"
     known = {file.src_uri for file in files}
-    parts = CODE.split(markdown)
+    parts = FENCED.split(markdown)
     parts[::2] = [LINK.sub(lambda link: _relinked(link, source, path, known), part) for part in parts[::2]]
     return "".join(parts)
 

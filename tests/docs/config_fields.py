@@ -10,6 +10,8 @@ FILES = ("build.py", "build_parts.py", "build_faster_rcnn.py", "train_config.py"
 #: methods of `text_proto.Node` whose arguments are names of fields
 READ = ("scalar", "message", "repeated", "has")
 SEVERAL = ("oneof", "ignore")
+#: functions beside these that take a node and then names of fields
+HELPERS = ("_count", "_pair")
 
 
 def fields() -> set[str]:
@@ -23,6 +25,7 @@ def _of(tree: ast.Module) -> set[str]:
         if isinstance(node, ast.Call):
             function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             taken = node.args[:1] if function in READ else node.args if function in SEVERAL else []
+            taken = node.args[1:] if function in HELPERS else taken
             for argument in taken:
                 names |= _texts(argument, tree)
             if function == "refuse_values":

@@ -1,0 +1,112 @@
+"""The code blocks of the Markdown pages, and how they are run: as a reader would, in a folder of the reader's own."""
+
+import ast
+import dataclasses
+import importlib.util
+import pathlib
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+
+from keras_detect import cli, presets
+from tests.goldens import BACKEND
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+_BLOCK = re.compile(
+    r"(?:^[ ]*<!-- not run: (?P<reason>[^>]*?) -->\n+)?^(?P<indent>[ ]*)```(?P<language>\w+)\n(?P<code>.*?)^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
+)
+LANGUAGES = ("python", "bash")
+
+#: reason for not running a block -> what must be in the block that gives it
+REASONS = {
+    "install": r"pip install|apt-get",
+    "network": r"https?://|hf://|imagenet|" + "|".join(map(re.escape, presets.names())),
+    "hours": r"tests/run_all\.py|epochs=\d\d",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One block of code: its page, the number of its first line, language, text, and why it is not run ("": it is)."""
+
+    page: str
+    line: int
+    language: str
+    code: str
+    reason: str
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it can be run here; "needs NAME" runs where the module is installed."""
+        needed = re.fullmatch(r"needs (\w+)", self.reason)
+        return importlib.util.find_spec(needed[1]) is not None if needed else not self.reason
+
+
+def blocks(page: str) -> list[Block]:
+    """The Python and shell blocks of a page, a path below the repository."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = []
+    for match in _BLOCK.finditer(text):
+        if match["language"] in LANGUAGES:
+            code = re.sub(rf"^{match['indent']}", "", match["code"], flags=re.MULTILINE)
+            line = text.count("\n", 0, match.start("code")) + 1
+            found.append(Block(page, line, match["language"], code, (match["reason"] or "").strip()))
+    return found
+
+
+def pages() -> list[str]:
+    """Every page that has code to run, but for the logs of benchmarks."""
+    paths = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    return sorted(path.relative_to(ROOT).as_posix() for path in paths if blocks(path.relative_to(ROOT).as_posix()))
+
+
+def why_not(block: Block) -> str:
+    """What is wrong with the reason that a block gives for not being run; "" if it is a good one."""
+    if block.reason.startswith("tests/"):
+        path, _, name = block.reason.partition("::")
+        file = ROOT / path
+        if not file.is_file() or (name and f"def {name}(" not in file.read_text()):
+            return f"there is no {block.reason}"
+        return ""
+    if re.fullmatch(r"needs \w+", block.reason):
+        return ""
+    wanted = REASONS.get(block.reason)
+    if wanted is None:
+        return f"unknown reason {block.reason!r}"
+    return "" if re.search(wanted, block.code) else f"{block.reason!r} does not apply"
+
+
+def check_syntax(block: Block) -> None:
+    """Raises for a block that could not be run at all: no Python, or a command that `keras-detect` does not know."""
+    if block.language == "python":
+        ast.parse(block.code)
+        return
+    for words in commands(block.code):
+        if words[0] == "keras-detect":
+            cli.parse(words)
+
+
+def commands(code: str) -> Iterator[list[str]]:
+    """The words of each command of a shell block; variables in front of a command are words, too."""
+    for line in code.replace("\\\n", " ").splitlines():
+        for part in re.split(r"&&|;", line):
+            words = shlex.split(part, comments=True)
+            if words:
+                yield words
+
+
+def run(block: Block, variables: dict) -> None:
+    """Runs a block; Python in `variables`, `keras-detect` in this process, other commands in a shell."""
+    if block.language == "python":
+        code = "\n" * (block.line - 1) + block.code  # tracebacks name the line of the page
+        exec(compile(code, str(ROOT / block.page), "exec"), variables)
+        return
+    for words in commands(block.code):
+        if words[0] == f"KERAS_BACKEND={BACKEND}":
+            words = words[1:]
+        if words[0] == "keras-detect":
+            assert not cli.run(cli.parse(words)), f"{block.page}:{block.line}: {shlex.join(words)}"
+        else:
+            subprocess.run(shlex.join(words).replace("'", ""), shell=True, check=True)
