@@ -1,8 +1,9 @@
 """All checks of the repository: `python tests/run_all.py [--oldest] [pytest arguments]`.
 
-Lint (ruff), types (mypy), then the test suite once per installed backend: TensorFlow and JAX always, torch where it can
-be imported. Under JAX and torch the tests marked `backend_free` (`tests/conftest.py`) are skipped. The closing lines
-say what each step found and how long it took; the exit status is not zero if one failed.
+Lint (ruff), types (mypy), the documentation (`mkdocs build --strict`, where the extra `docs` is installed), then the
+test suite once per installed backend: TensorFlow and JAX always, torch where it can be imported. Under JAX and torch
+the tests marked `backend_free` (`tests/conftest.py`) are skipped. The closing lines say what each step found and how
+long it took; the exit status is not zero if one failed.
 
 `--oldest` instead runs the contract tests with the oldest Keras that `pyproject.toml` allows, in an environment of its
 own that it makes and removes.
@@ -48,7 +49,7 @@ def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--oldest", action="store_true", help="contract tests with the oldest Keras allowed")
     options, pytest_arguments = parser.parse_known_args(arguments)
-    steps = [oldest(pytest_arguments)] if options.oldest else [lint(), types(), *suites(pytest_arguments)]
+    steps = [oldest(pytest_arguments)] if options.oldest else [lint(), types(), *docs(), *suites(pytest_arguments)]
     print("", *steps, sep="\n", flush=True)
     if not all(step.passed for step in steps):
         raise SystemExit(1)
@@ -61,6 +62,16 @@ def lint():
 
 def types():
     return Step("types").run([sys.executable, "-m", "mypy"])
+
+
+def docs():
+    """The site, built strictly: a broken link, a page outside of the navigation or an unknown name fails."""
+    if any(importlib.util.find_spec(name) is None for name in ("mkdocs", "material", "mkdocstrings")):
+        print('the extra "docs" is not installed: the site is not built', flush=True)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
+        yield Step("docs").run(command, NO_MKDOCS_2_WARNING="1")
 
 
 def suites(arguments):

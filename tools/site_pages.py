@@ -1,8 +1,8 @@
 """Hook of `mkdocs.yml`: the site also holds pages of the repository that lie outside `docs/`.
 
-The files of `OUTSIDE` come into the site under their own paths, below its root. A link that leads from `docs/` out of it
-then loses one `..`, a link back into `docs/` its `docs`; a link to a file that is in the repository and not in the site
-(source code) becomes its text. Every other broken link fails the strict build.
+The files of `OUTSIDE` come into the site under their own paths, below its root. A link that leads out of `docs/` then
+loses one `..`, a link back into `docs/` its `docs`; a link to a file that is in the repository and not in the site (source
+code) becomes its text. Every other broken link fails the strict build.
 """
 
 import pathlib

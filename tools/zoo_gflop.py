@@ -31,7 +31,7 @@ SUMMED = {
 
 
 def operations(model):
-    """`(side of the image in pixels, number of operations)` of `call` for one square image of the model's input size."""
+    """`(side in pixels, number of operations)` of `preprocess` and `call` for one square image of the model's size."""
     side = max(model.resizer.output_shape(4096, 4096))
 
     @tf.function

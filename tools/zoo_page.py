@@ -26,7 +26,7 @@ HEAD = """# The zoo
 
 Every name here goes into `keras_detect.Model.from_preset(name)`, and `--model` of every command. The packaged ones
 need no network. The others are fetched once from their publisher, converted, checked and kept in the cache
-(`KERAS_DETECT_HOME`); `keras-detect presets show NAME` says where from, and `keras-detect presets clear NAME` removes one.
+(`KERAS_DETECT_HOME`); `keras-detect presets show NAME` says where from, `keras-detect presets clear NAME` removes one.
 
 - *Parameters*: weights of our model. *GFLOP*: 10⁹ operations of one image of the given size, a multiplication and an
   addition as two, convolutions and matrix products only, Faster R-CNN with all its proposals; counted in the graph by
@@ -50,7 +50,7 @@ def number(value, form):
 
 def row(entry, count):
     """The cells of one preset."""
-    size = "—" if count is None else f"{count['image_side']} × {count['image_side']}"
+    size = "—" if count is None else f"{count['image_side']} x {count['image_side']}"
     published = f"{number(entry['published_map'], 'g')} / {number(entry['published_ms'], 'g')}"
     heads, scores = entry["parity_heads"], entry["parity_scores"]
     return (

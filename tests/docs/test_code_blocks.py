@@ -5,6 +5,7 @@ and the trained model that some pages start from is a small one. A block that is
 tested.
 """
 
+import dataclasses
 import pathlib
 import shutil
 
@@ -29,7 +30,6 @@ CONFIG = blocks.ROOT / "tests" / "golden" / "data" / "ssd_mobilenet_v2_320x320_c
 
 #: page -> (text of the page, what is run in its place): trainings of a length that the page chooses itself
 SHORTER = {
-    "README.md": [("epochs=40", "epochs=1")],
     "docs/evaluate.md": [("epochs=30", "epochs=1")],
 }
 
@@ -107,7 +107,7 @@ def test_the_page_runs(page, folder, old, short_trainings, tmp_path, monkeypatch
         code = block.code
         for before, after in shorter:
             code = code.replace(before, after)
-        blocks.run(blocks.dataclasses.replace(block, code=code), variables)
+        blocks.run(dataclasses.replace(block, code=code), variables)
     text = "".join(block.code for block in blocks.blocks(page))
     assert all(before in text for before, _ in shorter)
 
