@@ -1,7 +1,7 @@
 """Hook of `mkdocs.yml`: the site also holds pages of the repository that lie outside `docs/`.
 
 The files of `OUTSIDE` come into the site under their own paths, below its root. A link that leads out of `docs/` then
-loses one `..`, a link back into `docs/` its `docs`; a link to a file that is in the repository and not in the site (source
+loses one `..`, a link back into `docs/` its `docs`; a link to a file of the repository that is not in the site (source
 code) becomes its text. Every other broken link fails the strict build.
 """
 
