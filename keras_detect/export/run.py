@@ -105,7 +105,9 @@ def format_of(path: pathlib.Path, format: str | None = None) -> str:
     suffixes = {EXPORTERS.get(name).suffix: name for name in EXPORTERS.names()}
     if path.suffix not in suffixes:
         known = ", ".join(f"'{suffix}' ({name})" if suffix else f"none ({name})" for suffix, name in suffixes.items())
-        raise ValueError(f"The suffix of the file says the format: {known}. Received: {path}. Give format (--format).")
+        raise ValueError(
+            f"The format is determined by the file suffix: {known}. Received: {path}. Give format (--format)."
+        )
     return suffixes[path.suffix]
 
 

@@ -96,7 +96,7 @@ def _read(file):
             int(category["id"]), str(category["name"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f'{shown(path, 400)} is no COCO annotation file. Expected JSON with "images" (id, file_name) and '
+            f'{shown(path, 400)} is not a COCO annotation file. Expected JSON with "images" (id, file_name) and '
             f'"categories" (id, name). Received: {type(error).__name__} {shown(error)}'
         ) from None
     return content

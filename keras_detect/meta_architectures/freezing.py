@@ -48,7 +48,7 @@ class Freezing(Serialization):
         if not self.trainable_variables:
             raise ValueError(f"All weights are frozen. Received: freeze={', '.join(patterns)}")
         trained = {id(variable) for variable in self.trainable_variables}
-        return len([weight for weight in self._learnt(names) if id(weight) not in trained])
+        return len([weight for weight in self._learned(names) if id(weight) not in trained])
 
     def freeze_again(self, patterns: Iterable[str]) -> None:
         """`freeze`, for patterns of another model: those that match nothing here are skipped."""
@@ -74,8 +74,8 @@ class Freezing(Serialization):
         if not self.frozen:
             return ()
         names, trained = self.named_weights(), {id(weight) for weight in self.trainable_variables}
-        learnt = {name for name, weight in names.items() if id(weight) not in self._constants}
-        matched = {pattern: learnt.intersection(_matching(pattern, names)) for pattern in self.frozen}
+        learned = {name for name, weight in names.items() if id(weight) not in self._constants}
+        matched = {pattern: learned.intersection(_matching(pattern, names)) for pattern in self.frozen}
         return tuple(
             pattern for pattern, found in matched.items() if any(id(names[name]) not in trained for name in found)
         )
@@ -129,7 +129,7 @@ class Freezing(Serialization):
             if id(weight) in weights:
                 weight.trainable = False
 
-    def _learnt(self, names):
+    def _learned(self, names):
         """The weights that can train: without statistics."""
         return [weight for name, weight in names.items() if not re.search(r"/moving_(mean|variance)$", name)]
 

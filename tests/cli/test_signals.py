@@ -85,7 +85,7 @@ def test_a_signal_ends_it_in_one_line(moment, number, data, tmp_path, capsys, mo
     assert cli.run(cli.parse(["keras-detect", "train", *map(str, line)])) == status
     assert sent == [moment.__name__]
     said = f"stopped by {name}. {output / 'model.keras'} holds the model of epoch 1. "
-    said += "The same command with --resume (resume=True) goes on from the last checkpoint."
+    said += "The same command with --resume (resume=True) continues from the last checkpoint."
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("keras-detect train: ")]
     assert errors == [f"keras-detect train: {said}"]
     assert sorted(os.listdir(output)) == ["checkpoint.npz", "history.csv", "model.keras", "run.json"]

@@ -92,8 +92,8 @@ def test_what_is_refused(folder):
     paths = [folder / "val" / "a.png"]
     for changes, names, message in (
         ({"images": []}, ("dog",), r"has no id, or several, for .*a\.png"),
-        ({"images": 3}, ("dog",), "is no COCO annotation file"),
-        ({"images": [{"id": 1}]}, ("dog",), "is no COCO annotation file.*file_name"),
+        ({"images": 3}, ("dog",), "is not a COCO annotation file"),
+        ({"images": [{"id": 1}]}, ("dog",), "is not a COCO annotation file.*file_name"),
         ({}, ("dog", "zebra"), "has no category for zebra. Received categories: dog, cat, person"),
         ({}, None, "the model has none"),
     ):
@@ -102,7 +102,7 @@ def test_what_is_refused(folder):
     with pytest.raises(FileNotFoundError, match="No such annotation file"):
         COCOIds(paths, ("dog",), folder / "nowhere.json")
     (folder / "instances.json").write_text("{")
-    with pytest.raises(ValueError, match="is no COCO annotation file"):
+    with pytest.raises(ValueError, match="is not a COCO annotation file"):
         COCOIds(paths, ("dog",), folder / "instances.json")
     with pytest.raises(ValueError, match="without coco_results"):
         detect_files(echo(), paths, folder / "out", annotations=folder / "instances.json")

@@ -15,7 +15,7 @@ IMAGES, EPOCHS = 10, 160
 
 
 @pytest.mark.slow
-def test_ten_real_images_are_learnt_by_heart():
+def test_ten_real_images_are_overfitted():
     folder = goldens.require_shared("data/bccd")
     dataset = load_dataset(folder, "train")[:IMAGES]
     keras.utils.set_random_seed(0)

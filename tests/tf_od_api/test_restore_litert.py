@@ -155,5 +155,5 @@ def test_what_does_not_fit_is_listed(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No such LiteRT file: nowhere\.tflite"):
         model.restore("nowhere.tflite")
     path.write_bytes(b"nonsense")
-    with pytest.raises(LiteRTError, match=r"detect\.tflite: no LiteRT file"):
+    with pytest.raises(LiteRTError, match=r"detect\.tflite: not a LiteRT file"):
         model.restore(path)

@@ -52,7 +52,7 @@ def test_what_is_no_such_file(tmp_path):
     path = tmp_path / "model.tflite"
     with pytest.raises(FileNotFoundError):
         LiteRTReader(path)
-    for content, message in ((b"", "no LiteRT file"), (b"x" * 100, "no LiteRT file"), (b"xxxxTFL3", "damaged")):
+    for content, message in ((b"", "not a LiteRT file"), (b"x" * 100, "not a LiteRT file"), (b"xxxxTFL3", "damaged")):
         path.write_bytes(content)
         with pytest.raises(LiteRTError, match=message):
             LiteRTReader(path)
