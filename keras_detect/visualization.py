@@ -6,6 +6,8 @@ import io
 import math
 import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -33,7 +35,7 @@ _CLASSES_SHOWN = 30
 _MASK_OPACITY = 0.45
 
 
-def class_color(label):
+def class_color(label: int) -> tuple[int, ...]:
     """The colour of a class, an RGB triple in 0...255: the same on every image, and far from its neighbours'.
 
     Hues follow the golden ratio, which keeps any first n of them apart; lightness alternates.
@@ -43,7 +45,15 @@ def class_color(label):
     return tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value))
 
 
-def draw_boxes(image, boxes, labels, scores=None, class_names=None, score_threshold=0.0, enlarge=True):
+def draw_boxes(
+    image: Any,
+    boxes: Any,
+    labels: Any,
+    scores: Any = None,
+    class_names: Sequence[str] | None = None,
+    score_threshold: float = 0.0,
+    enlarge: bool = True,
+) -> Image.Image:
     """`draw_objects` of boxes alone.
 
     Args:
@@ -65,7 +75,14 @@ def draw_boxes(image, boxes, labels, scores=None, class_names=None, score_thresh
     return draw_objects(image, objects, class_names, score_threshold, enlarge=enlarge)
 
 
-def draw_objects(image, objects, class_names=None, score_threshold=0.0, skeleton=(), enlarge=True):
+def draw_objects(
+    image: Any,
+    objects: dict[str, Any],
+    class_names: Sequence[str] | None = None,
+    score_threshold: float = 0.0,
+    skeleton: Sequence[tuple[int, int]] = (),
+    enlarge: bool = True,
+) -> Image.Image:
     """Draws objects with their class names and scores, and whatever else the tables of `schema` say of their place.
 
     Boxes are outlined, masks translucent with a contour, keypoints are dots (hollow where the annotation says hidden),
@@ -115,7 +132,7 @@ def draw_objects(image, objects, class_names=None, score_threshold=0.0, skeleton
             seen = columns[field.visibility][i] if field.visibility in columns else None
             lines = skeleton if key == schema.KEYPOINTS else ()
             _points(pen, columns[key][i].reshape(-1, 2), seen, lines, colours[i], line, image.size)
-    taken = []
+    taken: list[Any] = []
     for i in reversed(rows):
         text = _caption(int(columns[schema.LABELS][i]), None if scores is None else scores[i], class_names)
         track = columns.get(schema.TRACK_IDS)
@@ -179,7 +196,14 @@ def _points(pen, points, visibility, skeleton, colour, line, size):
         pen.ellipse(dot, fill=None if hidden else colour, outline=colour if hidden else _BLACK)
 
 
-def draw_side_by_side(image, ground_truth, detections, class_names=None, score_threshold=0.3, skeleton=()):
+def draw_side_by_side(
+    image: Any,
+    ground_truth: dict[str, Any],
+    detections: dict[str, Any],
+    class_names: Sequence[str] | None = None,
+    score_threshold: float = 0.3,
+    skeleton: Sequence[tuple[int, int]] = (),
+) -> Image.Image:
     """The annotated image with its ground truth at the left and what a model found at the right, each with a caption.
 
     Args:
@@ -202,7 +226,12 @@ def draw_side_by_side(image, ground_truth, detections, class_names=None, score_t
     return draw_gallery([left, right], captions=captions, columns=2)
 
 
-def draw_gallery(images, captions=None, columns=None, cell_size=None):
+def draw_gallery(
+    images: Sequence[Any],
+    captions: Sequence[str] | None = None,
+    columns: int | None = None,
+    cell_size: tuple[int, int] | None = None,
+) -> Image.Image:
     """Images in a grid, each scaled into its cell with its aspect ratio kept, and a caption over it.
 
     Args:
@@ -244,7 +273,9 @@ def draw_gallery(images, captions=None, columns=None, cell_size=None):
     return sheet
 
 
-def draw_dataset(dataset, count=16, seed=0, cell_size=(480, 360)):
+def draw_dataset(
+    dataset: Any, count: int = 16, seed: int = 0, cell_size: tuple[int, int] | None = (480, 360)
+) -> Image.Image:
     """A gallery of images of a data set, drawn at random, with their boxes and class names.
 
     Args:
@@ -265,7 +296,7 @@ def draw_dataset(dataset, count=16, seed=0, cell_size=(480, 360)):
     return draw_gallery(drawn, captions=captions, cell_size=cell_size)
 
 
-def draw_learning_curve(history, path):
+def draw_learning_curve(history: Any, path: str | os.PathLike[str]) -> None:
     """Plots the columns of a training history: losses at the left, validation metrics at the right.
 
     Args:
@@ -298,7 +329,7 @@ def draw_learning_curve(history, path):
     save_figure(figure, path, dpi=110)
 
 
-def draw_statistics(statistics, path):
+def draw_statistics(statistics: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Plots a data set: boxes per class, sides, aspect ratios, and the objects' shapes with the proposed anchors.
 
     Args:

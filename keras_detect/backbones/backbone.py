@@ -1,6 +1,7 @@
 """What a backbone is: a model from images to named feature levels."""
 
 import math
+from collections.abc import Callable
 
 import keras
 
@@ -9,7 +10,7 @@ from keras_detect.registry import Registry, deserialize, resolves
 _BACKBONES = Registry("backbone")
 
 
-def register_backbone(name, **settings):
+def register_backbone(name: str | None, **settings) -> Callable[[type], type]:
     """Class decorator that files a `Backbone` under `name` for `from_backbone` and Keras' own serialisation.
 
     Args:
@@ -24,7 +25,7 @@ def register_backbone(name, **settings):
     return _BACKBONES.register_class(name, **settings)
 
 
-def backbone_names():
+def backbone_names() -> list[str]:
     """Names of all registered backbones, sorted."""
     return _BACKBONES.names()
 

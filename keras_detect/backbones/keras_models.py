@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import re
+from typing import Any
 
 import keras
 from keras import ops
@@ -129,7 +130,9 @@ class KerasBackbone(Backbone):
         return super().from_config(config, custom_objects)
 
 
-def from_keras_model(model, levels=None, preprocess=None, *, weights=None, name="backbone"):
+def from_keras_model(
+    model: Any, levels: Any = None, preprocess: Any = None, *, weights: Any = None, name: str | None = "backbone"
+) -> KerasBackbone:
     """Wraps a Keras model as a `Backbone`.
 
     The wrapped model keeps its layers: training the detector trains it, and its weights are loaded before or after.

@@ -1,6 +1,8 @@
 """Everything that is wrong with a data set, in one table, before any training starts."""
 
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 from keras_detect.data.image import pixel_limit
 from keras_detect.data.inspection import CheckReport, inspect, inspection
@@ -9,7 +11,15 @@ from keras_detect.data.record import REFUSED, Defects
 from keras_detect.messages import one_line
 
 
-def check_dataset(data, split=None, class_names=None, format=None, model=None, decode=True, max_pixels=None):
+def check_dataset(
+    data: Any,
+    split: str | None = None,
+    class_names: Sequence[str] | None = None,
+    format: str | None = None,
+    model: Any = None,
+    decode: bool = True,
+    max_pixels: int | None = None,
+) -> CheckReport:
     """Looks for everything that is wrong with annotated images, without stopping at the first.
 
     Per kind of defect: how often, where, and what loading does. Refused: `load_dataset` or the first epoch would raise.

@@ -1,10 +1,14 @@
 """From one format to another, with a count of what the new one cannot hold."""
 
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from keras_detect import schema
+from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.load import FORMATS, load_dataset
 from keras_detect.data.record import box_areas
 from keras_detect.data.writing import new_data_set
@@ -20,7 +24,9 @@ _WORDS = {
 }
 
 
-def write_dataset(dataset, folder, format, split=None, overwrite=False):
+def write_dataset(
+    dataset: Any, folder: str | os.PathLike[str], format: str | None, split: str | None = None, overwrite: bool = False
+) -> pathlib.Path:
     """Writes a data set in a format and says what the format cannot hold.
 
     The whole data set appears at once, or nothing changes. A further split is added to what `write_dataset` wrote into
@@ -49,7 +55,9 @@ def write_dataset(dataset, folder, format, split=None, overwrite=False):
     return lost(dataset, format)
 
 
-def write_coco(dataset, folder, split=None, overwrite=False):
+def write_coco(
+    dataset: Any, folder: str | os.PathLike[str], split: str | None = None, overwrite: bool = False
+) -> pathlib.Path:
     """Writes a data set as a COCO folder: `images/` and `instances.json` (or `instances_<split>.json`).
 
     Everything an example holds is kept. What COCO has no key for stands under the `singular` of
@@ -101,7 +109,15 @@ def _number(record, field):
     return int((~silent).reshape(len(values), -1).any(axis=1).sum())
 
 
-def convert_dataset(data, output, to, from_format=None, splits=(), overwrite=False, max_pixels=None):
+def convert_dataset(
+    data: Any,
+    output: str | os.PathLike[str],
+    to: str,
+    from_format: str | None = None,
+    splits: Sequence[str] = (),
+    overwrite: bool = False,
+    max_pixels: int | None = None,
+) -> tuple[list[DetectionDataset], dict[str, int]]:
     """Writes a data set on disk, or some of its splits, in another format; `keras-detect convert_data`.
 
     Args:
@@ -125,10 +141,11 @@ def convert_dataset(data, output, to, from_format=None, splits=(), overwrite=Fal
         raise ValueError(f"output must differ from the folder that is read. Received twice: {output}")
     if to not in FORMATS:
         raise ValueError(f"The format to write must be one of {', '.join(FORMATS)}. Received: {shown(to)}")
-    names, datasets, counts = None, [], {}
-    splits = splits or (None,)
-    with new_data_set(output, to, FORMATS[to].write, splits, overwrite) as write:
-        for split in splits:
+    names, datasets = None, []
+    counts: dict[str, int] = {}
+    chosen = splits or (None,)
+    with new_data_set(output, to, FORMATS[to].write, chosen, overwrite) as write:
+        for split in chosen:
             # The label order of the first split holds for all: one list of classes per folder.
             dataset = load_dataset(source, split, class_names=names, format=from_format, max_pixels=max_pixels)
             names = dataset.class_names

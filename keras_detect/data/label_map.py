@@ -3,7 +3,9 @@
 import collections
 import dataclasses
 import json
+import os
 import pathlib
+from collections.abc import Sequence
 
 from keras_detect.data.paths import FILE, kind_of, read_text
 from keras_detect.files import write_file
@@ -37,7 +39,7 @@ class LabelMap:
         return {name: key for key, name in self.display_names.items()} | {name: key for key, name in self.names.items()}
 
 
-def read_label_map(path):
+def read_label_map(path: str | os.PathLike[str]) -> LabelMap:
     """Reads a label map: upstream's `.pbtxt`, `.json`, or text with a name a line (ids from 1).
 
     JSON is `{"1": "cat", ...}`, `["cat", ...]` (ids from 1), or `{"class_names": [...]}` as presets have it.
@@ -64,7 +66,7 @@ def read_label_map(path):
         raise ValueError(f"{path} is not a label map ({one_line(error, 300)}). Correct it or write it again.") from None
 
 
-def write_label_map(path, class_names):
+def write_label_map(path: str | os.PathLike[str], class_names: Sequence[str]) -> pathlib.Path:
     """Writes ids from 1 in the order of `class_names`: `.pbtxt`, `.json`, or else one name a line."""
     path = pathlib.Path(path)
     items = {number + 1: str(name) for number, name in enumerate(class_names)}

@@ -1,10 +1,13 @@
 """`load_dataset`: finds out the format of annotated images on disk and reads them."""
 
 import contextlib
+import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from keras_detect.data import coco_json, csv_table, tf_record, voc_xml, yolo_txt
+from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import ImageError, is_image_name, pixel_limit
 from keras_detect.data.paths import FILE, DataPathError, kind_of
 from keras_detect.files import settle
@@ -47,7 +50,13 @@ for _name, _module in (
     register_format(_name, _module)
 
 
-def load_dataset(path, split=None, class_names=None, format=None, max_pixels=None):
+def load_dataset(
+    path: str | os.PathLike[str],
+    split: str | None = None,
+    class_names: Sequence[str] | None = None,
+    format: str | None = None,
+    max_pixels: int | None = None,
+) -> DetectionDataset:
     """Reads annotated images from disk and finds the format out.
 
     COCO: a `.json` file, or a folder with `instances*.json` (also under `annotations/`). Pascal VOC: a folder with
@@ -89,7 +98,7 @@ def load_dataset(path, split=None, class_names=None, format=None, max_pixels=Non
     return dataset
 
 
-def dataset_splits(path, format=None) -> list[str]:
+def dataset_splits(path: str | os.PathLike[str], format: str | None = None) -> list[str]:
     """The names of the parts that `load_dataset(path, split)` knows; empty where the data are one whole.
 
     Args:

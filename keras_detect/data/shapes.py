@@ -5,6 +5,8 @@ of those that a later shape covers.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -21,14 +23,14 @@ _HIDDEN = 0.7
 
 
 def shapes_dataset(
-    num_images,
-    seed=0,
-    image_size=(160, 192),
-    class_names=None,
-    max_objects=6,
-    empty_share=0.05,
-    noise=8.0,
-):
+    num_images: int,
+    seed: int = 0,
+    image_size: Any = (160, 192),
+    class_names: Sequence[str] | None = None,
+    max_objects: int = 6,
+    empty_share: float = 0.05,
+    noise: float = 8.0,
+) -> DetectionDataset:
     """Draws a data set of shapes.
 
     Images differ in size and aspect ratio, ground (plain, gradient, stripes, checks, speckle), number, size, colour
@@ -67,9 +69,9 @@ def shapes_dataset(
         height, width = (int(side) for side in rng.integers(low, high + 1, 2)) if low < high else (low, low)
         count = 0 if rng.uniform() < empty_share else int(rng.integers(1, max_objects + 1))
         images.append(_draw_image(rng, height, width, names, count, noise))
-    images, boxes, labels = zip(*images, strict=True)
+    drawn, boxes, labels = zip(*images, strict=True)
     file_names = [f"shapes_{seed}_{i:05d}.png" for i in range(num_images)]
-    return DetectionDataset.from_arrays(images, boxes, labels, names, file_names=file_names)
+    return DetectionDataset.from_arrays(drawn, boxes, labels, names, file_names=file_names)
 
 
 def _draw_image(rng, height, width, names, count, noise):

@@ -1,6 +1,7 @@
 """Parts of a data set: what lists them (`splits/<split>.txt`, VOC's `ImageSets/Main/<split>.txt`), names, or chance."""
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def split_for(purpose: str, splits) -> str | None:
     return next((name for name in USUAL[purpose] if name in splits), None)
 
 
-def random_split(dataset, fraction: float, seed: int = 0):
+def random_split(dataset: Any, fraction: float, seed: int = 0) -> tuple[Any, Any]:
     """Two data sets: all but a random part of the images, and that part.
 
     Args:

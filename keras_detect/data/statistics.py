@@ -1,6 +1,8 @@
 """What a data set looks like in numbers: classes, sizes, aspect ratios, and anchors that would fit its objects."""
 
+import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,9 @@ _MOST = 20_000
 _PAIRS = 1_000_000
 
 
-def dataset_statistics(dataset, model=None, num_anchors=9, image_size=None, seed=0):
+def dataset_statistics(
+    dataset: Any, model: Any = None, num_anchors: int = 9, image_size: Any = None, seed: int = 0
+) -> dict[str, Any]:
     """Counts and distributions of a data set's objects.
 
     Sizes are measured in the image the network sees: resized by the model's resizer, or to `image_size`, else as
@@ -221,7 +225,9 @@ def _share(matched):
     return float(np.mean(matched)) if len(matched) else 0.0
 
 
-def write_statistics(dataset, output, model=None, num_anchors=9):
+def write_statistics(
+    dataset: Any, output: str | os.PathLike[str], model: Any = None, num_anchors: int = 9
+) -> dict[str, Any]:
     """`dataset_statistics` as files: `statistics.json`, `statistics.png` and a `gallery.png` of some images.
 
     They appear together when all are finished.

@@ -1,6 +1,8 @@
 """COCO's metrics of a model over a data set, once or at the end of every epoch."""
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +13,14 @@ from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator
 from keras_detect.evaluation.collected import to_host
 
 
-def evaluate_coco(model, data, class_names=None, progress=True, batch_size=8, evaluators=()):
+def evaluate_coco(
+    model: Any,
+    data: Any,
+    class_names: Sequence[str] | None = None,
+    progress: bool = True,
+    batch_size: int = 8,
+    evaluators: Sequence[Any] = (),
+) -> dict[str, Any]:
     """Runs a detector over annotated images and computes COCO's metrics, and others where they are wanted.
 
     Args:
@@ -39,7 +48,7 @@ def evaluate_coco(model, data, class_names=None, progress=True, batch_size=8, ev
     return result
 
 
-def collect_detections(model, data, collected, progress=True, batch_size=8):
+def collect_detections(model: Any, data: Any, collected: Any, progress: bool = True, batch_size: int = 8) -> Any:
     """Runs a detector over annotated images and adds ground truth and detections to a `Collected`.
 
     Args:

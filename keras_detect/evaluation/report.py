@@ -2,7 +2,9 @@
 
 import base64
 import html
+import os
 import pathlib
+from typing import Any
 
 from keras_detect.evaluation import plots
 from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator
@@ -16,7 +18,14 @@ from keras_detect.files import replacing_folder, write_json
 REPORT, PAGE = "report.json", "index.html"
 
 
-def write_report(collected, folder, title="Evaluation", details=None, score_threshold=0.3, dataset=None):
+def write_report(
+    collected: Any,
+    folder: str | os.PathLike[str],
+    title: str = "Evaluation",
+    details: Any = None,
+    score_threshold: float = 0.3,
+    dataset: Any = None,
+) -> dict[str, Any]:
     """Computes every metric over collected images and writes the report folder.
 
     The folder holds `report.json` (all numbers), `precision_recall.png`, `class_precision.png`,

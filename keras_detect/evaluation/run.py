@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 from keras_detect.data.inspection import damaged_images_named
 from keras_detect.data.load import load_dataset
@@ -12,8 +13,8 @@ from keras_detect.files import write_json
 
 
 def evaluate(
-    model,
-    data,
+    model: Any,
+    data: Any,
     split: str | None = None,
     *,
     output: str | os.PathLike | None = None,
@@ -48,7 +49,7 @@ def evaluate(
     dataset = data
     if not hasattr(data, "batches"):
         dataset = load_dataset(data, split, class_names=getattr(model, "class_names", None), max_pixels=max_pixels)
-    if not _is_report(output):
+    if output is None or not _is_report(output):
         with damaged_images_named(dataset):
             metrics = evaluate_coco(model, dataset, batch_size=batch_size, progress=progress)
         if output is not None:

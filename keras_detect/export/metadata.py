@@ -11,7 +11,7 @@ METADATA_NAME = "detector.json"  # of the entry or file that holds it
 RESIZER, SUPPRESSION = "resizer", "final_suppression"  # entries of it: parts, as Keras serialises them
 
 
-def weights_digest(model) -> str:
+def weights_digest(model: Any) -> str:
     """SHA-256 of all weights and their names, in hexadecimal digits; two models with equal weights have one digest."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.named_weights().items()):

@@ -30,7 +30,7 @@ def export_formats() -> list[str]:
 
 @provide("export")
 def export_model(
-    model,
+    model: Any,
     path: str | os.PathLike,
     format: str | None = None,
     *,
@@ -111,7 +111,7 @@ def format_of(path: pathlib.Path, format: str | None = None) -> str:
     return suffixes[path.suffix]
 
 
-def open_exported(path: str | os.PathLike, format: str | None = None):
+def open_exported(path: str | os.PathLike, format: str | None = None) -> Any:
     """Opens an exported file, without the model: a `Runner`, callable on `images [B, H, W, 3]` uint8.
 
     Args:

@@ -55,7 +55,7 @@ class BenchmarkRow:
 
 
 def benchmark(
-    model,
+    model: Any,
     runtimes: Sequence[str] | None = None,
     precisions: Sequence[str] = ("float32",),
     *,

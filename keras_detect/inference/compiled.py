@@ -30,7 +30,7 @@ RUNTIMES = {"tensorflow": "saved_model", "onnxruntime": "onnx", "litert": "liter
 
 
 def compile(
-    model,
+    model: Any,
     runtime: str = "tensorflow",
     *,
     precision: str = "float32",

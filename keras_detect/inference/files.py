@@ -43,7 +43,7 @@ class FilesDetected(NamedTuple):
 
 
 def detect_files(
-    model,
+    model: Any,
     images: Name | Iterable[Name] | Sources,
     output: str | os.PathLike,
     *,

@@ -22,7 +22,7 @@ ImageLike = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 
 @provide("detect")
 def detect(
-    model,
+    model: Any,
     images: ImageLike | Sequence[ImageLike],
     score_threshold: float | None = None,
     batch_size: int = 8,
@@ -80,7 +80,7 @@ def detect(
 
 
 def detect_each(
-    model,
+    model: Any,
     images: Iterable[ImageLike],
     score_threshold: float | None = None,
     batch_size: int = 8,

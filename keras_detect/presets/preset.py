@@ -87,13 +87,13 @@ def add(*presets):
     return presets
 
 
-def get(name):
+def get(name: str | None) -> Preset:
     """The row of a built-in preset. Raises `ValueError` with similar names if there is none."""
     if name not in _PRESETS:
         raise ValueError(unknown_name("preset", name, _PRESETS))
     return _PRESETS[name]
 
 
-def names():
+def names() -> list[str]:
     """Names of the zoo's presets, sorted; `descriptions` has the packaged ones, too."""
     return sorted(_PRESETS)

@@ -1,7 +1,9 @@
 """`from_pipeline_config`: a keras_detect model from a `pipeline.config` of upstream."""
 
 import dataclasses
+import os
 import re
+from typing import Any
 
 from keras_detect import compat, text_proto
 from keras_detect.backbones.backbone import get_backbone
@@ -49,7 +51,7 @@ MISSING = {
 }
 
 
-def from_pipeline_config(path_or_text, num_classes=None):
+def from_pipeline_config(path_or_text: str | os.PathLike[str], num_classes: int | None = None) -> Any:
     """Builds the model that a `pipeline.config` of the TensorFlow Object Detection API describes.
 
     The weights are new; `model.restore(checkpoint)` reads upstream's. A field that changes the result and is not

@@ -1,12 +1,16 @@
 """From a pipeline config and its checkpoint to a model file."""
 
+import os
 import pathlib
+from typing import Any
 
 from keras_detect.files import replacing_file
 from keras_detect.tf_od_api.build import from_pipeline_config
 
 
-def convert_checkpoint(pipeline_config, checkpoint, output):
+def convert_checkpoint(
+    pipeline_config: str | os.PathLike[str], checkpoint: str | os.PathLike[str], output: str | os.PathLike[str]
+) -> tuple[Any, Any]:
     """Builds the model of a `pipeline.config`, restores its checkpoint and saves it; `keras-detect convert`.
 
     Args:

@@ -1,6 +1,7 @@
 """`training_config`: how a `pipeline.config` of upstream trains, in our parts and Keras' optimizers."""
 
 import dataclasses
+import os
 from typing import NamedTuple
 
 import keras
@@ -81,7 +82,7 @@ class TrainingConfig:
         return "\n".join(lines)
 
 
-def training_config(path_or_text):
+def training_config(path_or_text: str | os.PathLike[str]) -> TrainingConfig:
     """Reads how a `pipeline.config` of the TensorFlow Object Detection API trains.
 
     Args:
@@ -99,7 +100,7 @@ def training_config(path_or_text):
     config.ignore("model")  # `from_pipeline_config` reads it
     node = config.message("train_config", required=True)
     check_numbers(node)
-    near = []
+    near: list = []
     optimizer = _optimizer(node, near)
     augmentations = train_augmentations.augmentations(node, near)
     built = {

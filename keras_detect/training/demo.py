@@ -5,6 +5,7 @@ import contextlib
 import os
 import pathlib
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -52,7 +53,7 @@ def run_demo(output: str | os.PathLike, seed: int = 0) -> bool:
     keras.utils.set_random_seed(seed)
     sizes = (128, 192)
     print(f"2/6 drawing {TRAINING_IMAGES + HELD_OUT_IMAGES} images of {', '.join(CLASS_NAMES)}")
-    settings = {"image_size": sizes, "class_names": CLASS_NAMES, "max_objects": 4}
+    settings: dict[str, Any] = {"image_size": sizes, "class_names": CLASS_NAMES, "max_objects": 4}
     training = shapes_dataset(TRAINING_IMAGES, seed=2 * seed, **settings)
     held_out = shapes_dataset(HELD_OUT_IMAGES, seed=2 * seed + 1, **settings)
 

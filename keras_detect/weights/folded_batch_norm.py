@@ -89,7 +89,7 @@ def _is_folded(layer):
     return bool(np.any(beta) and not np.any(mean) and np.all(variance == 1.0))
 
 
-def unfold_batchnorm(model, images: Iterable[Any]) -> int:
+def unfold_batchnorm(model: Any, images: Iterable[Any]) -> int:
     """Gives batch norms with folded weights the statistics of their inputs, so that the model can be fine-tuned.
 
     The moving mean and variance of each become what it sees over `images`, gamma and beta what leaves its output as it
