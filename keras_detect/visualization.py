@@ -22,6 +22,7 @@ __all__ = [
     "draw_dataset",
     "draw_gallery",
     "draw_learning_curve",
+    "draw_objects",
     "draw_side_by_side",
     "draw_statistics",
 ]

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import pathlib
 import re
 
@@ -62,6 +63,29 @@ def resolves(dotted):
     return True
 
 
+def is_public(dotted):
+    """Whether `keras_detect.x.y` is reached through what each namespace lists."""
+    value = keras_detect
+    for part in dotted.split(".")[1:]:
+        if not hasattr(value, part) or part not in getattr(value, "__all__", [part]):
+            return False
+        value = getattr(value, part)
+    return True
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_public_functions_have_type_hints(name):
+    namespace = importlib.import_module(name)
+    for entry in namespace.__all__:
+        function = getattr(namespace, entry)
+        if inspect.isfunction(function) and function.__module__.startswith("keras_detect"):
+            signature = inspect.signature(function)
+            parts = [*signature.parameters.values()]
+            bare = [part.name for part in parts if part.annotation is part.empty and part.kind is not part.VAR_KEYWORD]
+            bare += ["the result"] if signature.return_annotation is signature.empty else []
+            assert not bare, f"{name}.{entry} lacks type hints of {', '.join(bare)}"
+
+
 def names_in(text):
     """Every `keras_detect.x.y` of a text that is not a file and no path."""
     found = re.findall(r"(?<![\w/.@-])(?:keras_detect|kd)((?:\.[A-Za-z_]\w*)+)(?!/)", text)
@@ -77,8 +101,10 @@ def strings(path):
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_every_name_in_a_text_resolves(path):
-    assert not [name for name in sorted(names_in(path.read_text())) if not resolves(name)]
+def test_every_name_in_a_text_is_public(path):
+    # mkdocstrings reads the sources, where a name that is loaded on first use is in its own file
+    known = resolves if path.parent.name == "api" else is_public
+    assert not [name for name in sorted(names_in(path.read_text())) if not known(name)]
 
 
 def test_every_name_in_a_docstring_or_an_error_resolves():
