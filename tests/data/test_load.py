@@ -134,7 +134,7 @@ def test_defective_boxes_are_repaired_with_one_warning(tmp_path, warnings):
 def test_a_coordinate_that_is_no_number_is_dropped(tmp_path, warnings):
     rows = [{"bbox": [1, 1, 2, None], "category_id": 3}, {"bbox": [1, 1, 2, 2], "category_id": 3}]
     assert len(load_dataset(coco(tmp_path, rows))[0]["boxes"]) == 1
-    assert "no number: 1 (a.jpg)" in warnings[0]
+    assert "not a number: 1 (a.jpg)" in warnings[0]
 
 
 def test_an_image_without_objects_stays(tmp_path, warnings):
@@ -260,7 +260,7 @@ def broken(tmp_path, what):
     ("what", "error", "message"),
     [
         ("wrong path", FileNotFoundError, r"No such file or folder: .*nowhere"),
-        ("empty folder", ValueError, r"is empty. Wanted: COCO .*, Pascal VOC"),
+        ("empty folder", ValueError, r"is empty. Expected: COCO .*, Pascal VOC"),
         ("images only", ValueError, r"holds 1 images and no annotations"),
         ("text file", ValueError, r"a.txt is not a file of annotations"),
         ("xml", ValueError, r"a.xml is not readable XML"),
