@@ -130,7 +130,7 @@ def test_a_model_is_re_headed_for_other_classes(trained, tmp_path):
         (("train", "--data", "nowhere", "--output", "OUTPUT"), "No such file or folder: nowhere"),
         (("train", "--data", "EMPTY", "--output", "OUTPUT"), "is empty"),
         (("train", "--data", "SHAPES", "--train_split", "tain", "--output", "OUTPUT"), "tain"),
-        (("train", "--data", "SHAPES", "--output", "OUTPUT", "--epochs", "0"), "epochs must be positive"),
+        (("train", "--data", "SHAPES", "--output", "OUTPUT", "--epochs", "0"), "epochs must be a positive integer"),
         (
             ("train", "--data", "SHAPES", "--train_split", "val", "--output", "OUTPUT", "--image_size", "1", "2", "3"),
             "height",

@@ -310,7 +310,7 @@ WRONG = [
         {"num_classes": 3, "feature_extractor": two_stage_extractor},
         ValueError,
         "'backbone' would be ignored, because 'feature_extractor' takes its place. Received: backbone='nonsense' and "
-        "feature_extractor=a FPNFeatureExtractor. Leave",
+        "feature_extractor=a FPNFeatureExtractor. Remove",
     ),
     (
         FasterRCNN,
