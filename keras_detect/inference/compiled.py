@@ -18,10 +18,10 @@ from keras_detect.export.metadata import RESIZER, SUPPRESSION
 from keras_detect.export.report import ExportReport
 from keras_detect.export.run import export_model, format_of, open_exported
 from keras_detect.inference.detections import Detections, detections_of
-from keras_detect.inference.images import ImageLike, pixels_of
-from keras_detect.inference.tiles import Tiling, detect_tiles
+from keras_detect.inference.images import ImageLike
+from keras_detect.inference.images import detect as detect_images
+from keras_detect.inference.images import detect_each as detect_each_image
 from keras_detect.messages import one_line
-from keras_detect.meta_architectures.detection import threshold_of
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.registry import EXPORTERS, deserialize, unknown_name
 
@@ -214,12 +214,8 @@ class CompiledDetector:
 
         Neighbours in a list, and tiles, that have one size share a call of at most `batch_size` images.
         """
-        several = isinstance(images, list | tuple)
-        given: Iterable[Any] = images if several else [images]  # type: ignore[assignment]
-        found = self.detect_each(
-            given, score_threshold, batch_size, max_pixels, tile=tile, overlap=overlap, whole_image=whole_image
-        )
-        return list(found) if several else next(found)
+        tiling: dict[str, Any] = {"tile": tile, "overlap": overlap, "whole_image": whole_image}
+        return detect_images(self, images, score_threshold, batch_size, max_pixels, **tiling)
 
     def detect_each(
         self,
@@ -233,17 +229,13 @@ class CompiledDetector:
         whole_image: bool = True,
     ) -> Iterator[Detections]:
         """The detections of each image in turn; any iterable will do, also an endless one. See `detect`."""
-        threshold = threshold_of(self, score_threshold)
-        pixels = (as_uint8(pixels_of(image, max_pixels)) for image in images)
-        if tile is None:
-            return self._stream(pixels, threshold, batch_size)
-        tiling = Tiling.checked(tile, overlap, whole_image)
-        return detect_tiles(self, pixels, tiling, threshold, lambda parts: self._stream(parts, threshold, batch_size))
+        tiling: dict[str, Any] = {"tile": tile, "overlap": overlap, "whole_image": whole_image}
+        return detect_each_image(self, images, score_threshold, batch_size, max_pixels, **tiling)
 
-    def _stream(self, images, threshold, batch_size) -> Iterator[Detections]:
-        """The detections of each array of pixels in turn."""
+    def detect_pixels(self, images: Iterable[np.ndarray], threshold: float, batch_size: int) -> Iterator[Detections]:
+        """The detections, with scores from `threshold` on, of each array of pixels `[H, W, 3]` in turn."""
         waiting = list[np.ndarray]()
-        for pixels in images:
+        for pixels in map(as_uint8, images):
             if waiting and waiting[0].shape != pixels.shape:
                 yield from self._results(waiting, threshold)
                 waiting = []

@@ -94,20 +94,19 @@ def detect_each(
 
     `model` may be a `CompiledDetector`, too.
     """
-    if hasattr(model, "detect_each"):
-        return model.detect_each(
-            images, score_threshold, batch_size, max_pixels, tile=tile, overlap=overlap, whole_image=whole_image
-        )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
-    score_threshold = threshold_of(model, score_threshold)
+    threshold = threshold_of(model, score_threshold)
+
+    def stream(pixels):
+        if hasattr(model, "detect_pixels"):
+            return model.detect_pixels(pixels, threshold, batch_size)
+        return _detect_stream(model, pixels, threshold, batch_size)
+
     pixels = (pixels_of(image, max_pixels) for image in images)
     if tile is None:
-        return _detect_stream(model, pixels, score_threshold, batch_size)
-    tiling = Tiling.checked(tile, overlap, whole_image)
-    return detect_tiles(
-        model, pixels, tiling, score_threshold, lambda parts: _detect_stream(model, parts, score_threshold, batch_size)
-    )
+        return stream(pixels)
+    return detect_tiles(model, pixels, Tiling.checked(tile, overlap, whole_image), threshold, stream)
 
 
 def _detect_stream(model, images, score_threshold, batch_size):
