@@ -41,6 +41,9 @@ def test_detect_is_that_of_the_model(model, compiled):
     assert_same(one, expected)
     assert len(other[schema.SCORES]) == model.num_detections
     assert compiled.detect([]) == []
+    for refused in (model, compiled):
+        with pytest.raises(ValueError, match="batch_size must be at least 1"):
+            refused.detect([image()], batch_size=0)
 
 
 def test_predict_on_batch_takes_padded_batches(model, compiled):
