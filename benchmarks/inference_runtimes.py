@@ -80,7 +80,7 @@ def print_table(arguments):
 
 
 def build(network, name):
-    """`(model, image size)`; random weights with batch statistics settled on noise."""
+    """`(model, image size)`; random weights with batch statistics settled on a photo."""
     import dataclasses
 
     import keras
@@ -92,7 +92,23 @@ def build(network, name):
     model = DetectionModel.from_preset(name or preset, load_weights=name is not None, image_size=None if name else size)
     nms = dataclasses.replace(model.postprocessor.nms, score_threshold=THRESHOLD)
     model.postprocessor = dataclasses.replace(model.postprocessor, nms=nms)
-    return model, model.resizer.output_shape(480, 640)[0]
+    size = model.resizer.output_shape(480, 640)[0]
+    if name is None:
+        settle_batch_norm(model, size)
+    return model, size
+
+
+def settle_batch_norm(model, size):
+    """Statistics of one photo in every batch norm: from random weights alone activations grow too large for int8."""
+    from keras_detect.export.verification import sample_images
+
+    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "moving_variance")]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    model(model.preprocess(np.stack(sample_images(None, (size, size))[:2])), training=True)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
 
 
 def contestants(model, image, arguments):
@@ -191,7 +207,7 @@ def peer(path, image):
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda: session.run(None, {name: image.transpose(2, 0, 1)[None].astype("float32") / 255})
+    return lambda: session.run(None, {name: image.transpose(2, 0, 1).astype("float32") / 255})
 
 
 def write_peers(folder):

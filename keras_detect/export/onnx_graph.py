@@ -75,30 +75,61 @@ def _never_called(*inputs):
 
 
 def _converted(function):
-    import onnx.helper
     import onnx.inliner
-    import tf2onnx
 
-    inputs = [tensor.name for tensor in function.inputs]
     names = {tensor.name: name for name, tensor in function.structured_outputs.items()}
-    renamed = {**{name: name.split(":")[0] for name in inputs}, **names}
-    own = onnx.helper.make_opsetid(DOMAIN, 1)
+    inputs = [tensor.name for tensor in function.inputs]
     with _quiet_logging() as log:
         try:
-            model, _ = tf2onnx.convert.from_graph_def(
-                function.graph.as_graph_def(),
-                name=DOMAIN,
-                input_names=inputs,
-                output_names=list(names),
-                opset=OPSET,
-                custom_op_handlers={"PyFunc": (_call_of_suppress, []), "CropAndResize": (_call_of_crop, [])},
-                extra_opset=[own],
-                tensors_to_rename=renamed,
-            )
+            model = _converted_graph(function.graph.as_graph_def(), inputs, names)
         except Exception as error:  # tf2onnx raises what its handlers raise: ValueError, KeyError, its own
             raise ExportError(f"tf2onnx could not convert an operation: {_first_line(log, error)}") from error
     model.functions.extend(onnx_functions.functions())
     return onnx.inliner.inline_local_functions(model)
+
+
+def _converted_graph(graph_def, inputs, names):
+    """`tf2onnx.convert.from_graph_def` without its copies of the weights, two for each of some forty passes."""
+    import onnx.helper
+    import tensorflow as tf
+    from tf2onnx import optimizer, tf_loader, tfonnx
+
+    with tf.Graph().as_default():
+        frozen = tf_loader.tf_optimize(inputs, list(names), graph_def)
+    with tf.Graph().as_default() as graph, _constants_not_rebuilt():
+        tf.import_graph_def(frozen, name="")
+        converted = tfonnx.process_tf_graph(
+            graph,
+            continue_on_error=True,
+            opset=OPSET,
+            input_names=inputs,
+            output_names=list(names),
+            custom_op_handlers={"PyFunc": (_call_of_suppress, []), "CropAndResize": (_call_of_crop, [])},
+            extra_opset=[onnx.helper.make_opsetid(DOMAIN, 1)],
+            tensors_to_rename={**{name: name.split(":")[0] for name in inputs}, **names},
+        )
+        return optimizer.optimize_graph(converted, catch_errors=False).make_model(DOMAIN)
+
+
+@contextlib.contextmanager
+def _constants_not_rebuilt():
+    """tf2onnx rebuilds every node after every pass, and protobuf frees none of the old ones: 7 GB of weights.
+
+    A pass that changes a constant sets its value itself.
+    """
+    from tf2onnx.graph import Node
+
+    rebuild = Node.update_proto
+
+    def rebuild_others(node, *arguments, **options):
+        if not node.is_const():
+            rebuild(node, *arguments, **options)
+
+    Node.update_proto = rebuild_others
+    try:
+        yield
+    finally:
+        Node.update_proto = rebuild
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_detect import schema
 from keras_detect.data.image import as_uint8
+from keras_detect.export.errors import ExportError
 from keras_detect.transforms.resizers import FixedShapeResizer
 
 _CALIBRATION_IMAGES = 128
@@ -29,6 +30,11 @@ _BETWEEN = (
 )
 _QUANTISED = ("Conv", *(name for name in _BETWEEN if name != "HardSigmoid"))  # which ONNX Runtime has in float alone
 
+_TOO_LARGE = (
+    "int8 cannot hold the range of an activation: on the representative images the network's values are not finite or "
+    "too large for float32, as with untrained weights. Train the model first, or export it in float32."
+)
+
 
 def quantised(model, representative, folder: pathlib.Path):
     """A float model as one whose convolutions compute in int8, with ranges from representative images.
@@ -40,6 +46,9 @@ def quantised(model, representative, folder: pathlib.Path):
 
     Returns:
         `(onnx.ModelProto, what was quantised)`.
+
+    Raises:
+        ExportError: values of the network that are not finite, or too large.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -63,15 +72,28 @@ def quantised(model, representative, folder: pathlib.Path):
             nodes_to_quantize=names,
         )
         result = onnx.load(int8_path)
+    except AssertionError as error:  # of the step of a range that is not finite
+        raise ExportError(_TOO_LARGE) from error
     finally:
         root.removeFilter(_without_advice)
         float_path.unlink(missing_ok=True)
         int8_path.unlink(missing_ok=True)
+    if not all(np.isfinite(step).all() for step in _steps(result)):
+        raise ExportError(_TOO_LARGE)
     del result.metadata_props[:]
     result.metadata_props.extend(properties)
     chosen = set(names)
     convolutions = sum(node.op_type == "Conv" and node.name in chosen for node in model.graph.node)
     return result, f"{convolutions} convolutions, activations uint8, weights int8 per channel"
+
+
+def _steps(model):
+    """Arrays: the step of every quantised tensor."""
+    from onnx import numpy_helper
+
+    kinds = ("QuantizeLinear", "DequantizeLinear")
+    names = {node.input[1] for node in model.graph.node if node.op_type in kinds}
+    return [numpy_helper.to_array(entry) for entry in model.graph.initializer if entry.name in names]
 
 
 def _without_advice(record):
