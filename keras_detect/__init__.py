@@ -19,6 +19,7 @@ else:
         metrics,
         necks,
         presets,
+        tasks,
         tf_od_api,
         training,
         transforms,
@@ -27,6 +28,7 @@ else:
     )
     from keras_detect.backbones import Backbone, backbone_names, register_backbone
     from keras_detect.data import DetectionDataset, check_dataset, load_dataset, write_dataset
+    from keras_detect.meta_architectures.center_net import CenterNet
     from keras_detect.meta_architectures.detection_model import DetectionModel
     from keras_detect.meta_architectures.efficientdet import EfficientDet
     from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
@@ -43,6 +45,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SSD",
     "Backbone",
+    "CenterNet",
     "DetectionDataset",
     "DetectionModel",
     "EfficientDet",
@@ -66,6 +69,7 @@ __all__ = [
     "necks",
     "presets",
     "register_backbone",
+    "tasks",
     "tf_od_api",
     "training",
     "transforms",

@@ -34,7 +34,9 @@ def serializable(cls):
 
 
 def deserialize(value, custom_objects=None):
-    """The object that Keras serialised as the dict `value`; any other value is returned as it is."""
+    """The object that Keras serialised as the dict `value`, or a list of such; any other value is returned as it is."""
+    if isinstance(value, list):
+        return [deserialize(item, custom_objects) for item in value]
     if isinstance(value, dict) and "class_name" in value and "config" in value:
         return keras.saving.deserialize_keras_object(value, custom_objects)
     return value

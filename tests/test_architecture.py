@@ -23,7 +23,7 @@ LEVELS = {
     "weights": 3,
     "meta_architectures": 4,
     **{name: 5 + order / 10 for order, name in enumerate(("training", "tf_od_api", "presets", "export", "inference"))},
-    **dict.fromkeys(("cli", "__init__", "anchors", "callbacks", "metrics", "py.typed"), 6),
+    **dict.fromkeys(("cli", "__init__", "anchors", "callbacks", "metrics", "py.typed", "tasks"), 6),
 }
 # they meet models through the dicts of `schema` alone
 BESIDE = {"data", "evaluation", "visualization"}

@@ -26,7 +26,7 @@ NAMESPACES = ["keras_detect"] + [
             "losses",
             "metrics",
         ),
-        *("necks", "presets", "tf_od_api", "training", "transforms", "visualization", "weights"),
+        *("necks", "presets", "tasks", "tf_od_api", "training", "transforms", "visualization", "weights"),
     )
 ]
 TEXTS = [ROOT / "README.md", *(ROOT / "docs").glob("**/*.md"), *(ROOT / "examples").glob("**/*.md")]

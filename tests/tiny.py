@@ -5,9 +5,14 @@ import numpy as np
 
 from keras_detect import schema
 from keras_detect.backbones.backbone import Backbone, register_backbone
-from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act
+from keras_detect.heads.point_heads import PointHead
+from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act, upsample_nearest
+from keras_detect.meta_architectures.center_net import CenterNet
+from keras_detect.meta_architectures.center_net_tasks import ObjectTask
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.ssd import SSD
+from keras_detect.registry import serializable
+from keras_detect.transforms.resizers import FixedShapeResizer, two_sides
 
 IMAGE_SIZE = 64
 
@@ -39,13 +44,57 @@ def tiny_faster_rcnn(num_classes=3, **options):
     return FasterRCNN.from_backbone("tests_tiny", num_classes=num_classes, **_sized(options))
 
 
+@serializable
+class TinyPointFeatures(keras.Model):
+    """A `TinyBackbone` and maps of all its levels, enlarged to stride 4."""
+
+    def __init__(self, *, maps=("P2",), **kwargs):
+        backbone = TinyBackbone(name="backbone")
+        inputs = keras.Input((None, None, 3))
+        hyperparams = ConvHyperparams(activation="relu6", batch_norm_momentum=0.9)
+        levels, outputs = backbone(inputs), {}
+        for name in maps:
+            x = [
+                upsample_nearest(levels[level], 2**n, name=f"{name}_{level}") for n, level in enumerate(levels, start=1)
+            ]
+            x = keras.layers.Concatenate(name=f"{name}_levels")(x)
+            outputs[name] = conv_bn_act(x, 8, 3, hyperparams=hyperparams, name=name)
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        self.backbone, self.maps = backbone, tuple(maps)
+
+    def preprocess(self, images):
+        """The backbone's pixel scaling."""
+        return self.backbone.preprocess(images)
+
+    def weight_groups(self):
+        """`{group name: layers}` that together hold every weight once."""
+        neck = [layer for layer in self.layers if layer is not self.backbone]
+        return {"backbone": [self.backbone], "neck": neck}
+
+    def get_config(self):
+        return {"name": self.name, "trainable": self.trainable, "maps": list(self.maps)}
+
+
+def tiny_center_net(num_classes=3, tasks=(), maps=("P2",), class_names=None, **options):
+    """A CenterNet of some ten thousand weights for 64 x 64 images, the same weights every time."""
+    keras.utils.set_random_seed(0)
+    num_classes = num_classes if class_names is None else len(class_names)
+    objects = ObjectTask(num_classes=num_classes, heads=PointHead(filters=(16,)), max_detections=20)
+    height, width = two_sides(options.pop("image_size", IMAGE_SIZE))
+    parts = {"resizer": FixedShapeResizer(height=height, width=width), **options}
+    extractor = TinyPointFeatures(maps=maps, name="feature_extractor")
+    model = CenterNet(feature_extractor=extractor, tasks=[objects, *tasks], class_names=class_names, **parts)
+    model.started_from = "random weights"
+    return model
+
+
 def _sized(options):
     """A resizer states the size itself."""
     return options if "resizer" in options else {"image_size": IMAGE_SIZE, **options}
 
 
 #: every meta-architecture that the contract tests run over: name -> builder of a small model
-TINY_MODELS = {"ssd": tiny_ssd, "faster_rcnn": tiny_faster_rcnn}
+TINY_MODELS = {"ssd": tiny_ssd, "faster_rcnn": tiny_faster_rcnn, "center_net": tiny_center_net}
 
 
 def tiny_batch(batch_size=4, rows=4, num_classes=3, size=IMAGE_SIZE, seed=0):

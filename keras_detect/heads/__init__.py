@@ -3,6 +3,7 @@
 from keras_detect.heads.box_predictor import BoxPredictor
 from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
 from keras_detect.heads.mask_rcnn import MaskRCNNBoxPredictor
+from keras_detect.heads.point_heads import PointHead
 from keras_detect.heads.region_proposal import RegionProposalPredictor, SharedRegionProposalPredictor
 from keras_detect.heads.weight_shared import GroupNormBoxPredictor, WeightSharedConvolutionalBoxPredictor
 from keras_detect.registry import register_head, register_roi_head
@@ -12,6 +13,7 @@ __all__ = [
     "ConvolutionalBoxPredictor",
     "GroupNormBoxPredictor",
     "MaskRCNNBoxPredictor",
+    "PointHead",
     "RegionProposalPredictor",
     "SharedRegionProposalPredictor",
     "WeightSharedConvolutionalBoxPredictor",

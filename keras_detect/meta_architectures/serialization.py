@@ -19,7 +19,7 @@ class Serialization:
     """What `DetectionModel` inherits for `save`, `load_model`, presets and checkpoints.
 
     Each name in `parts` and `settings` is an argument of the constructor and an attribute of the model. Parts are
-    serialisable objects, layers or weightless; settings are numbers, strings and flags.
+    serialisable objects, layers or weightless, or lists of such; settings are numbers, strings and flags.
     """
 
     dtype_policy: keras.DTypePolicy  # Keras' own
@@ -96,16 +96,13 @@ class Serialization:
         Raises:
             ValueError: there is no such part.
         """
-        heads = [name for name in cls.parts if "num_classes" in _config_of(config.get(name))]
+        heads = [name for name in cls.parts if _has_classes(config.get(name))]
         if not heads:
             raise ValueError(
                 f"This {cls.__name__} has no class head: none of its parts ({', '.join(cls.parts)}) has 'num_classes' "
                 f"in its config. Received: num_classes={num_classes}. Replace a part with `with_parts` instead."
             )
-        changed = {
-            name: {**config[name], "config": {**config[name]["config"], "num_classes": int(num_classes)}}
-            for name in heads
-        }
+        changed = {name: _for_classes(config[name], int(num_classes)) for name in heads}
         config = {key: value for key, value in config.items() if key not in ("score_threshold", "frozen")}
         return {**config, **changed, "class_names": None}
 
@@ -217,6 +214,8 @@ def _under(config, before, policy):
 
 
 def _weight_groups_of(name, part):
+    if isinstance(part, list | tuple):
+        return {group: layers for each in part for group, layers in _weight_groups_of(each.name, each).items()}
     if hasattr(part, "weight_groups"):
         return part.weight_groups()
     return {name: [part]} if isinstance(part, keras.layers.Layer) else {}
@@ -224,6 +223,21 @@ def _weight_groups_of(name, part):
 
 def _weights_of(name, part):
     return [weight for layers in _weight_groups_of(name, part).values() for layer in layers for weight in layer.weights]
+
+
+def _has_classes(serialized):
+    if isinstance(serialized, list):
+        return any(_has_classes(each) for each in serialized)
+    return "num_classes" in _config_of(serialized)
+
+
+def _for_classes(serialized, num_classes):
+    """A serialised part, or a list of them, with the class heads of another number of classes."""
+    if isinstance(serialized, list):
+        return [_for_classes(each, num_classes) for each in serialized]
+    if not _has_classes(serialized):
+        return serialized
+    return {**serialized, "config": {**serialized["config"], "num_classes": num_classes}}
 
 
 def _config_of(serialized):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_detect
-from keras_detect import schema
+from keras_detect import registry, schema
 from tests import goldens, tiny
 
 BUILDS = list(tiny.TINY_MODELS.values())
@@ -234,13 +234,32 @@ def test_parts_are_arguments_and_attributes_and_can_be_exchanged(build):
     assert same_weights(model, other)
     assert not {id(weight) for weight in model.weights} & {id(weight) for weight in other.weights}
     assert other.class_names == model.class_names
-    head = type(model.box_predictor).from_config({**model.box_predictor.get_config(), "num_classes": 5})
-    more = model.with_parts(box_predictor=head)
-    assert (more.num_classes, more.class_names, more.box_predictor is head) == (5, None, True)
+    heads = heads_for(model, 5)
+    layers = layers_of(heads)
+    more = model.with_parts(**heads)
+    assert (more.num_classes, more.class_names) == (5, None)
+    assert [id(layer) for layer in layers] == [
+        id(layer) for layer in layers_of({name: getattr(more, name) for name in heads})
+    ]
+    new = tuple(f"{layer.name}/" for layer in layers)
     ours, theirs = tiny.weights_of(model), tiny.weights_of(more)
-    assert all(np.array_equal(ours[name], theirs[name]) for name in ours if not name.startswith("box_predictor/"))
-    with pytest.raises(TypeError, match="box_predictor"):
-        model.with_parts(box_predictr=head)
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours if not name.startswith(new))
+    assert any(name.startswith(new) for name in ours)
+    part = next(iter(heads))
+    with pytest.raises(TypeError, match=part):
+        model.with_parts(**{part[:-2] + part[-1]: heads[part]})
+
+
+def heads_for(model, num_classes):
+    """`{part: a new one}` of the parts that depend on the number of classes, with heads for another number."""
+    config = model.get_config()
+    changed = type(model).with_num_classes(config, num_classes)
+    return {name: registry.deserialize(changed[name]) for name in model.parts if changed[name] != config[name]}
+
+
+def layers_of(parts):
+    """The layers among parts, each of which is one layer or a list of them."""
+    return [layer for part in parts.values() for layer in (part if isinstance(part, list) else [part])]
 
 
 @MODELS
@@ -262,8 +281,7 @@ def test_preset_directory_re_heads_and_says_what_it_kept(build, tmp_path, caplog
     old_weights, new_weights = tiny.weights_of(model), tiny.weights_of(new)
     changed = {name for name in old_weights if old_weights[name].shape != new_weights[name].shape}
     assert changed
-    # a two-stage detector has a box for each class
-    assert all(re.match(r"box_predictor/(.*class.*|box_head/)", name) for name in changed)
+    assert all(re.fullmatch(model.class_head, name) for name in changed)
     assert all(np.array_equal(old_weights[name], new_weights[name]) for name in old_weights if name not in changed)
     assert new.num_classes == 7
     assert new.class_names is None

@@ -1,0 +1,196 @@
+"""CenterNet: objects as the peaks of a heatmap, and what tasks predict at them."""
+
+import math
+
+from keras import ops
+
+from keras_detect import schema
+from keras_detect.kernels.gather import gather_rows
+from keras_detect.meta_architectures.center_net_tasks import Frame, ObjectTask
+from keras_detect.meta_architectures.detection_model import DetectionModel
+from keras_detect.meta_architectures.ground_truth import (
+    NUM_POSITIVES,
+    in_padded_frame,
+    positives_per_image,
+    split_inputs,
+)
+from keras_detect.registry import serializable
+
+PROBE = 512  # side of the image whose map sizes tell the stride
+
+
+@serializable
+class CenterNet(DetectionModel):
+    """Objects as points (Zhou et al. 2019, arXiv:1904.07850): no anchors, and no suppression unless one is given.
+
+    `CenterNet.from_backbone` builds one with sensible parts; this constructor takes every part.
+
+    Args:
+        resizer: image resizer; runs before the pixel scaling, so padding is a scaled black pixel.
+        feature_extractor: model with `preprocess`, pixels -> dict of feature maps of one stride. All of them learn,
+            each with heads of its own, and the last one detects.
+        tasks: sequence of tasks (`keras_detect.tasks`) of different names, one of them an `ObjectTask`.
+        nms: `MulticlassNonMaxSuppression` over the detections, or `None`.
+        class_names: sequence of K strings or `None`.
+        freeze_batchnorm: batch norm runs in inference mode and does not train, for small batches: True, False, or
+            "backbone", there alone.
+        **kwargs: Keras' own `name`, `dtype`, `trainable`.
+
+    Raises:
+        ValueError: not exactly one `ObjectTask`, two tasks of one name, feature maps of several strides.
+    """
+
+    checkpoint_family = "center_net"
+    class_head = r".*/(center|mask)_\d+_out/.*"
+    parts = ("resizer", "feature_extractor", "tasks", "nms")
+    settings = ("freeze_batchnorm",)
+    reported_names = (NUM_POSITIVES,)
+
+    def __init__(
+        self,
+        *,
+        resizer,
+        feature_extractor,
+        tasks,
+        nms=None,
+        class_names=None,
+        freeze_batchnorm=False,
+        **kwargs,
+    ):
+        super().__init__(resizer=resizer, class_names=class_names, **kwargs)
+        self.feature_extractor, self.nms = feature_extractor, nms
+        self.tasks = list(tasks)
+        self._check_tasks()
+        self.stride = _stride(feature_extractor)
+        shapes = [tensor.shape for tensor in feature_extractor.output.values()]
+        for task in self.tasks:
+            if not task.built:
+                task.build(shapes)
+        self.freeze_batch_norm(freeze_batchnorm)
+        self.finish_init()
+
+    def _check_tasks(self):
+        objects = [task for task in self.tasks if isinstance(task, ObjectTask)]
+        if len(objects) != 1:
+            raise ValueError(
+                "A CenterNet has one ObjectTask, which finds the objects, and any number of other tasks. Received "
+                f"tasks: {', '.join(type(task).__name__ for task in self.tasks) or 'none'}."
+            )
+        names = [task.name for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"The tasks of a CenterNet have different names. Received: {', '.join(names)}.")
+        self.loss_names = tuple(name for task in self.tasks for name in task.loss_names)
+        for task in self.tasks:
+            task.check_classes(self.object_task.num_classes)
+
+    @property
+    def object_task(self):
+        """The task that finds the objects."""
+        return next(task for task in self.tasks if isinstance(task, ObjectTask))
+
+    @property
+    def num_classes(self):
+        return self.object_task.num_classes
+
+    @property
+    def num_detections(self):
+        return self.object_task.max_detections if self.nms is None else self.nms.max_total_detections
+
+    @property
+    def final_suppression(self):
+        """The suppression that the detections come from; `None` where there is none."""
+        return self.nms
+
+    def preprocess(self, images, true_image_shapes=None, resized=False):
+        """Resizes and pads, then scales the pixels: padding is a scaled black pixel.
+
+        Args:
+            images: `[B, H, W, 3]` uint8 or float in 0...255.
+            true_image_shapes: `[B, 3]` int32, or `None` where no image is padded.
+            resized: whether the resizer has resized them already.
+
+        Returns:
+            `{"images" [B, h, w, 3] float32, "true_image_shapes" [B, 3] int32}`.
+        """
+        images, true_image_shapes = self.resizer(images, true_image_shapes, resized=resized)
+        images = self.feature_extractor.preprocess(ops.cast(images, "float32"))
+        return {schema.IMAGES: images, schema.TRUE_IMAGE_SHAPES: true_image_shapes}
+
+    def call(self, inputs, training=None):
+        """Raw predictions: `"task/head"`, a list of `[B, h, w, c]` with one entry per feature map, and `"image_shape"`.
+
+        `inputs` is what `preprocess` returned; a bare image tensor means that nothing is padded.
+        """
+        images, _ = split_inputs(inputs)
+        feature_maps = list(self.feature_extractor(images, training=training).values())
+        predictions = {}
+        for task in self.tasks:
+            predictions |= task(feature_maps, training=training)
+        predictions[schema.IMAGE_SHAPE] = ops.cast(ops.stack(ops.shape(images)[1:3]), "float32")
+        return predictions
+
+    def compute_losses(self, y, predictions, inputs, training=True):
+        """One float32 scalar for each of `loss_names`, and `"num_positives"`, the objects per image that count."""
+        frame = self._frame(predictions, inputs[schema.TRUE_IMAGE_SHAPES])
+        y = in_padded_frame(y, frame.true_image_shapes, frame.image_shape)
+        losses = {NUM_POSITIVES: positives_per_image(y[schema.WEIGHTS])}
+        for task in self.tasks:
+            losses |= task.compute_losses(y, predictions, frame)
+        return losses
+
+    def postprocess(self, predictions, true_image_shapes):
+        """Detections (`schema`), normalised to the true image, with what the tasks say of each."""
+        frame = self._frame(predictions, true_image_shapes)
+        centers = self.object_task.find(predictions, frame)
+        detections = {}
+        for task in self.tasks:
+            for key, value in task.decode(predictions, centers, frame).items():
+                detections[key] = _together(detections[key], value) if key in detections else value
+        if self.nms is None:
+            return _padded(detections, centers.found)
+        return self._suppressed(detections, centers.found)
+
+    def _suppressed(self, detections, found):
+        scores = ops.where(found, detections[schema.SCORES], float("-inf"))
+        labels = ops.one_hot(detections[schema.LABELS], self.num_classes, dtype="bool")
+        per_class = ops.where(labels, ops.expand_dims(scores, -1), float("-inf"))
+        kept = self.nms(detections[schema.BOXES], per_class)
+        rows = {key: gather_rows(value, kept.indices) for key, value in detections.items()}
+        rows |= {schema.BOXES: kept.boxes, schema.SCORES: kept.scores, schema.LABELS: kept.labels}
+        return _padded(rows, ops.arange(kept.scores.shape[1], dtype="int32") < kept.num_detections[:, None])
+
+    def _frame(self, predictions, true_image_shapes):
+        return Frame(self.stride, predictions[schema.IMAGE_SHAPE], true_image_shapes)
+
+
+def _together(first, second):
+    """Two tasks' values of one field: each has zeros where the other one speaks. The longer axis 2 decides."""
+    length = max(first.shape[2], second.shape[2])
+    first, second = (
+        ops.pad(value, [[0, 0], [0, 0], [0, length - value.shape[2]], *([[0, 0]] * (len(value.shape) - 3))])
+        for value in (first, second)
+    )
+    return first + second
+
+
+def _padded(detections, found):
+    """`detections` with each field's padding in the rows that are not `found [B, D]`, and their number."""
+    paddings = {field.key: field.padding for field in schema.object_fields(schema.DETECTIONS)}
+    rows = {}
+    for key, value in detections.items():
+        mask = ops.reshape(found, (*ops.shape(found), *(1,) * (len(value.shape) - 2)))
+        rows[key] = ops.where(mask, value, ops.cast(paddings[key], value.dtype))
+    return {**rows, schema.NUM_DETECTIONS: ops.sum(ops.cast(found, "int32"), axis=1)}
+
+
+def _stride(extractor):
+    """The one stride of all feature maps."""
+    shapes = extractor.compute_output_shape((1, PROBE, PROBE, 3))
+    shapes = shapes.values() if isinstance(shapes, dict) else shapes
+    strides = {2 ** round(math.log2(PROBE / max(shape[1], 1))) for shape in shapes}
+    if len(strides) != 1:
+        raise ValueError(
+            "The feature maps of a CenterNet have one stride. Received a feature extractor with the strides "
+            f"{sorted(strides)}. Choose one map, or maps of one size."
+        )
+    return strides.pop()

@@ -1,0 +1,332 @@
+"""What a CenterNet predicts: tasks, each with heads of its own and the verbs targets, losses and decode."""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from keras_detect import schema
+from keras_detect.boxes import heatmaps
+from keras_detect.heads.box_predictor import checked_num_classes
+from keras_detect.heads.point_heads import PointHead
+from keras_detect.losses.classification import PenaltyReducedLogisticFocalLoss
+from keras_detect.losses.localization import CODES, L1Loss, check_compares
+from keras_detect.registry import serializable, unknown_name
+
+
+class Frame(NamedTuple):
+    """How the feature maps lie on the image.
+
+    Attributes:
+        stride: pixels per cell.
+        image_shape: `[2]` float32, height and width of the preprocessed images.
+        true_image_shapes: `[B, 3]` int32, of the true images within them.
+    """
+
+    stride: int
+    image_shape: Any
+    true_image_shapes: Any
+
+    def cells(self, coordinates):
+        """Boxes `[..., 4]` or points `[..., 2]`, normalised to the preprocessed image, in cells of the maps."""
+        sides = self.image_shape / float(self.stride)
+        return coordinates * (sides if coordinates.shape[-1] == 2 else ops.tile(sides, (2,)))
+
+    def normalized(self, coordinates):
+        """Boxes `[B, ..., 4]` or points `[B, ..., 2]` in cells, normalised to the true images."""
+        sides = ops.cast(self.true_image_shapes[:, :2], "float32")
+        sides = sides if coordinates.shape[-1] == 2 else ops.tile(sides, (1, 2))
+        shape = (-1, *(1,) * (len(coordinates.shape) - 2), coordinates.shape[-1])
+        return coordinates * float(self.stride) / ops.reshape(sides, shape)
+
+
+class Centers(NamedTuple):
+    """What was found by its centre, best first; all `[B, D]` and `[B, D, 4]`.
+
+    Attributes:
+        peaks: `boxes.heatmaps.Peaks`.
+        found: bool, False in rows behind the last one that was found.
+        boxes: float32, in cells, clipped to the map; zeros without a size head.
+    """
+
+    peaks: heatmaps.Peaks
+    found: Any
+    boxes: Any
+
+
+class Task(keras.layers.Layer):
+    """One thing that a CenterNet predicts. A subclass states its heads and defines `compute_losses` and `decode`.
+
+    Predictions are named `"task/head"`, each a list of one map per feature map; training learns all of them, inference
+    takes the last.
+
+    Args:
+        name: of the task; different from the others of a model.
+        heads: `PointHead`, how every head of the task is made, or a dict of them by head name.
+        **kwargs: Keras' own `dtype`, `trainable`.
+
+    Raises:
+        ValueError: heads by a name that the task does not have.
+    """
+
+    #: names of the constructor's arguments beside `name` and `heads`, kept as attributes of the same names
+    settings: tuple[str, ...] = ()
+
+    #: names of the losses that `compute_losses` returns
+    loss_names: tuple[str, ...] = ()
+
+    def __init__(self, *, name, heads=None, **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.heads = PointHead() if heads is None else heads
+
+    def check_classes(self, num_classes):
+        """Raises `ValueError` where the task does not fit a model of `num_classes` classes."""
+
+    def channels(self) -> dict[str, tuple[int, float]]:
+        """`{head: (channels, start of the bias)}`."""
+        raise TypeError(f"{type(self).__name__} must define `channels()`.")
+
+    def build(self, input_shapes):
+        """Makes the heads, one of each per feature map; `input_shapes` are those of the maps, `[B, h, w, c]` each."""
+        made, self._places = [], {}
+        rows = self.channels()
+        if isinstance(self.heads, dict):
+            for head in self.heads:
+                if head not in rows:
+                    raise ValueError(unknown_name(f"head of {type(self).__name__}", head, rows))
+        for head, (channels, bias) in rows.items():
+            settings = self.heads.get(head, PointHead()) if isinstance(self.heads, dict) else self.heads
+            for index, shape in enumerate(input_shapes):
+                layers = settings.layers(f"{head}_{index}", channels, bias)
+                self._places[head, index] = (len(made), len(made) + len(layers))
+                made += layers
+                for layer in layers:
+                    layer.build(shape)
+                    shape = layer.compute_output_shape(shape)
+        self.head_layers = made
+        self.built = True
+
+    def call(self, feature_maps, training=None):
+        """`{"task/head": [map, ...]}`, float32 maps `[B, h, w, channels]` in the order of `feature_maps`."""
+        predictions = {}
+        for (head, index), layers in self.towers().items():
+            x = feature_maps[index]
+            for layer in layers:
+                x = layer(x)
+            predictions.setdefault(f"{self.name}/{head}", []).append(ops.cast(x, "float32"))
+        return predictions
+
+    def towers(self):
+        """`{(head, number of the feature map): its layers}` of a built task."""
+        return {place: self.head_layers[start:end] for place, (start, end) in self._places.items()}
+
+    def maps(self, predictions, head):
+        """The predictions of one head, one per feature map."""
+        return predictions[f"{self.name}/{head}"]
+
+    def compute_losses(self, y, predictions, frame):
+        """`{loss name: float32 scalar}`.
+
+        Args:
+            y: ground truth as `DetectionModel.compute_losses` takes it, in the frame of the preprocessed image.
+            predictions: of all tasks.
+            frame: `Frame`.
+        """
+        raise TypeError(f"{type(self).__name__} must define `compute_losses(y, predictions, frame)`.")
+
+    def decode(self, predictions, centers, frame):
+        """`{key of schema: [B, D, ...]}`, what the task says of the objects that were found.
+
+        Args:
+            predictions: of all tasks.
+            centers: `Centers`.
+            frame: `Frame`.
+        """
+        raise TypeError(f"{type(self).__name__} must define `decode(predictions, centers, frame)`.")
+
+    def get_config(self):
+        values = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in (*self.settings, "heads")}
+        return {**super().get_config(), **values}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{key: keras.saving.deserialize_keras_object(value) for key, value in config.items()})
+
+
+@serializable
+class ObjectTask(Task):
+    """Centre, size and offset of objects (Zhou et al. 2019, arXiv:1904.07850, sections 3 and 4).
+
+    Args:
+        num_classes: K.
+        center_loss: part `(logits, targets, weights) -> [B, A, K]` that compares heatmaps.
+        localization_loss: part `(predictions, targets, weights) -> [B, A]` that compares codes, in cells.
+        center_weight: factor of the loss of the heatmap.
+        size_weight: factor of the loss of heights and widths.
+        offset_weight: factor of the loss of the centres' offsets from their cells.
+        min_overlap: IoU with the true box that boxes moved within the Gaussian around its centre have.
+        max_detections: D, how many peaks are looked at.
+        peak_size: side of the window, in cells, of which a peak is the maximum; 1: every cell is one.
+        name: of the task.
+        **kwargs: `heads` as in `Task`; Keras' own `dtype`, `trainable`. The heads are "center", "size" and "offset".
+
+    Raises:
+        ValueError: no class, a count below 1, or a localisation loss that compares boxes.
+    """
+
+    settings = (
+        "num_classes",
+        "center_loss",
+        "localization_loss",
+        "center_weight",
+        "size_weight",
+        "offset_weight",
+        "min_overlap",
+        "max_detections",
+        "peak_size",
+        "center_bias",
+    )
+    loss_names = ("center_loss", "size_localization_loss", "offset_localization_loss")
+
+    def __init__(
+        self,
+        *,
+        num_classes,
+        center_loss=None,
+        localization_loss=None,
+        center_weight=1.0,
+        size_weight=0.1,
+        offset_weight=1.0,
+        min_overlap=0.7,
+        max_detections=100,
+        peak_size=3,
+        center_bias=-2.19,
+        name="objects",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        self.num_classes = checked_num_classes(num_classes)
+        self.center_loss = center_loss or PenaltyReducedLogisticFocalLoss()
+        self.localization_loss = checked_codes(localization_loss or L1Loss())
+        self.center_weight, self.size_weight, self.offset_weight = center_weight, size_weight, offset_weight
+        self.min_overlap, self.max_detections = min_overlap, max_detections
+        self.peak_size, self.center_bias = peak_size, center_bias
+        for argument in ("max_detections", "peak_size"):
+            if getattr(self, argument) < 1:
+                raise ValueError(f"{argument} must be at least 1. Received: {argument}={getattr(self, argument)!r}")
+
+    def channels(self):
+        return {"center": (self.num_classes, self.center_bias), "size": (2, 0.0), "offset": (2, 0.0)}
+
+    def targets(self, y, frame, size):
+        """`ObjectTargets` of a batch; `size` is `(height, width)` of the maps in cells."""
+        boxes = frame.cells(y[schema.BOXES])
+        weights, valid = y[schema.WEIGHTS], y["valid"]
+        centers, sides = (boxes[..., :2] + boxes[..., 2:]) / 2.0, boxes[..., 2:] - boxes[..., :2]
+        cells = ops.clip(ops.floor(centers), 0.0, ops.cast(ops.stack(size), "float32") - 1.0)
+        counted = ops.logical_and(valid, weights > 0.0)
+        heat = heatmaps.gaussian_heatmap(
+            cells,
+            heatmaps.gaussian_deviations(sides[..., 0], sides[..., 1], self.min_overlap),
+            y[schema.LABELS],
+            ops.cast(counted, "float32"),
+            num_channels=self.num_classes,
+            size=size,
+        )
+        whole = heatmaps.true_cells(frame.true_image_shapes, frame.stride, size)
+        ignored = heatmaps.inside_boxes(boxes, ops.logical_and(valid, ops.logical_not(counted)), size)
+        cell_weights = ops.where(ignored, 0.0, whole)[..., None]
+        cell_weights = ops.where(heat > 0.0, whole[..., None], cell_weights)
+        return ObjectTargets(
+            heatmap=heat,
+            heatmap_weights=ops.where(heat == 1.0, cell_weights * self._weights_at(cells, y, size), cell_weights),
+            cells=ops.cast(cells, "int32"),
+            sizes=sides,
+            offsets=centers - cells,
+            weights=weights,
+        )
+
+    def _weights_at(self, cells, y, size):
+        """`[B, h, w, K]`: in the cell of each object, its weight (the largest, where several meet)."""
+        shape = ops.shape(y[schema.WEIGHTS])
+        batch, number = shape[0], shape[1]
+        count = size[0] * size[1] * self.num_classes
+        cells, labels = ops.cast(cells, "int32"), ops.clip(y[schema.LABELS], 0, self.num_classes - 1)
+        places = (cells[..., 0] * size[1] + cells[..., 1]) * self.num_classes + labels
+        places = places + ops.expand_dims(ops.arange(batch, dtype="int32"), -1) * count
+        flat = ops.reshape(y[schema.WEIGHTS], (batch * number,))
+        found = ops.segment_max(flat, ops.reshape(places, (batch * number,)), num_segments=batch * count)
+        return ops.reshape(ops.maximum(found, 0.0), (batch, size[0], size[1], self.num_classes))
+
+    def compute_losses(self, y, predictions, frame):
+        centers = self.maps(predictions, "center")
+        size = tuple(ops.shape(centers[0])[1:3])
+        targets = self.targets(y, frame, size)
+        count = ops.maximum(ops.sum(ops.cast(targets.weights > 0.0, "float32")), 1.0) * len(centers)
+        flat = (-1, size[0] * size[1], self.num_classes)
+        heat, weights = (ops.reshape(each, flat) for each in (targets.heatmap, targets.heatmap_weights))
+        center = sum(ops.sum(self.center_loss(ops.reshape(logits, flat), heat, weights)) for logits in centers)
+        sizes = self._localization(self.maps(predictions, "size"), targets.sizes, targets)
+        offsets = self._localization(self.maps(predictions, "offset"), targets.offsets, targets)
+        return {
+            "center_loss": self.center_weight * center / count,
+            "size_localization_loss": self.size_weight * sizes / count,
+            "offset_localization_loss": self.offset_weight * offsets / count,
+        }
+
+    def _localization(self, maps, values, targets):
+        rows, columns = targets.cells[..., 0], targets.cells[..., 1]
+        found = [heatmaps.values_at(feature_map, rows, columns) for feature_map in maps]
+        return sum(ops.sum(self.localization_loss(each, values, targets.weights)) for each in found)
+
+    def find(self, predictions, frame):
+        """`Centers`: the best peaks of the last heatmap, with their boxes."""
+        heat = ops.sigmoid(self.maps(predictions, "center")[-1])
+        best = heatmaps.peaks(heat, self.max_detections, self.peak_size)
+        cells = ops.cast(ops.stack([best.rows, best.columns], axis=-1), "float32")
+        sizes, offsets = (
+            heatmaps.values_at(self.maps(predictions, head)[-1], best.rows, best.columns) for head in ("size", "offset")
+        )
+        half = ops.maximum(sizes, 0.0) / 2.0
+        limits = ops.cast(ops.stack(ops.shape(heat)[1:3]), "float32")
+        corners = [ops.clip(cells + offsets + sign * half, 0.0, limits) for sign in (-1.0, 1.0)]
+        return Centers(best, best.scores > 0.0, ops.concatenate(corners, axis=-1))
+
+    def decode(self, predictions, centers, frame):
+        """Boxes clipped to the true image, scores and labels."""
+        return {
+            schema.BOXES: ops.clip(frame.normalized(centers.boxes), 0.0, 1.0),
+            schema.SCORES: centers.peaks.scores,
+            schema.LABELS: centers.peaks.labels,
+        }
+
+
+class ObjectTargets(NamedTuple):
+    """What `ObjectTask` learns; R rows of ground truth, sizes and offsets in cells.
+
+    Attributes:
+        heatmap: `[B, h, w, K]`, 1 at the centres.
+        heatmap_weights: `[B, h, w, K]`: 0 outside of the true image and, but for objects there, inside objects of
+            weight 0 such as crowds; at a centre the object's weight.
+        cells: `[B, R, 2]` int32, of the centres.
+        sizes: `[B, R, 2]`, heights and widths.
+        offsets: `[B, R, 2]`, of the centres from the corners of their cells.
+        weights: `[B, R]`.
+    """
+
+    heatmap: Any
+    heatmap_weights: Any
+    cells: Any
+    sizes: Any
+    offsets: Any
+    weights: Any
+
+
+def checked_codes(loss):
+    """Raises `ValueError` unless the localisation loss compares codes: there are no boxes to decode. Returns it."""
+    if check_compares(loss).compares != CODES:
+        raise ValueError(
+            "The tasks of a CenterNet compare sizes and offsets, not boxes. Received: "
+            f"localization_loss={type(loss).__name__}. Use one that compares codes, such as L1Loss."
+        )
+    return loss

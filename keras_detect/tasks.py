@@ -1,0 +1,11 @@
+"""What a CenterNet predicts: objects, and what else there is at their centres. Parts of `CenterNet(tasks=[...])`."""
+
+from keras_detect.boxes.heatmaps import Peaks
+from keras_detect.heads.point_heads import PointHead
+from keras_detect.meta_architectures.center_net_tasks import Centers, Frame, ObjectTask, Task
+
+__all__ = ["Centers", "Frame", "ObjectTask", "Peaks", "PointHead", "Task"]
+
+
+def __dir__():
+    return __all__
