@@ -47,7 +47,8 @@ class Backbone(keras.Model):
     """A functional Keras model from `[B, H, W, 3]` to a dict of feature levels, coarsest last.
 
     Level `"Cn"` has stride 2**n; its size is `ceil(H / 2**n)`. Other names (an inner tensor that a neck takes) carry
-    the stride that the subclass states.
+    the stride that the subclass states. A network for SSD and Faster R-CNN has C3, C4 and C5; one all of whose levels
+    have stride 4 (`Hourglass`) is for CenterNet alone.
 
     A subclass builds its graph and calls `super().__init__(inputs=..., outputs={level: tensor}, strides={...})`,
     overrides `preprocess` with its pixel scaling, and returns its constructor's arguments from `get_config`.

@@ -44,15 +44,18 @@ STAGES = (
     Stage(6, 320, 1, 1),
 )
 
-# level -> (index of the inverted residual that ends it, its stride); C5 is the head behind the last one
-LEVELS = {"C1": (0, 2), "C2": (2, 4), "C3": (5, 8), "C4": (12, 16)}
+# level -> (index of the inverted residual that ends it, its stride); C5 is the head behind the last one. Of the two
+# stages of stride 16, CenterNet takes the first.
+LEVELS = {"C1": (0, 2), "C2": (2, 4), "C3": (5, 8), "C4_first": (9, 16), "C4": (12, 16)}
 EXPANSION_LEVEL = "C4_expansion"  # the widened tensor inside residual 13, before its stride: SSD's first feature map
 EXPANSION_BLOCK = 13
 
 
 @register_backbone("mobilenet_v2")
 class MobileNetV2(Backbone):
-    """MobileNetV2 without its classifier. Levels C1...C5 and `"C4_expansion"` (stride 16, 576 channels).
+    """MobileNetV2 without its classifier.
+
+    Levels C1...C5, and of stride 16 also `"C4_first"` (64 channels) and `"C4_expansion"` (576).
 
     Args:
         width_multiplier: the paper's alpha; the head stays 1280 wide below 1.

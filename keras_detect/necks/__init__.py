@@ -1,6 +1,8 @@
 """Necks and feature extractors. Importing the package registers the necks by name."""
 
 from keras_detect.necks.bifpn import BiFPN
+from keras_detect.necks.center_net import CenterNetDeconvolution, CenterNetPyramid
+from keras_detect.necks.center_net_feature_extractor import CenterNetFeatureExtractor
 from keras_detect.necks.faster_rcnn_feature_extractor import (
     FasterRCNNFeatureExtractor,
     FPNFeatureExtractor,
@@ -14,6 +16,9 @@ from keras_detect.registry import register_neck
 
 __all__ = [
     "BiFPN",
+    "CenterNetDeconvolution",
+    "CenterNetFeatureExtractor",
+    "CenterNetPyramid",
     "FPNFeatureExtractor",
     "FasterRCNNFeatureExtractor",
     "FeaturePyramid",

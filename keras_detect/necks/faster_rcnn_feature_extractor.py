@@ -174,6 +174,12 @@ class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
 
 
 def _check_split(backbone, split, tail):
+    if len(set(backbone.strides.values())) == 1:
+        raise ValueError(
+            "A backbone is split for two stages at a level from which a coarser one is computed. Received: "
+            f"'{backbone.name}' ({type(backbone).__name__}) with the levels {list(backbone.strides)} of one stride. "
+            "Choose a backbone with the levels C3, C4 and C5."
+        )
     missing = [level for level in (split, tail) if level not in backbone.strides]
     if missing:
         raise ValueError(

@@ -3,10 +3,10 @@
 import re
 
 import keras
-from keras import ops
 
 from keras_detect import registry
 from keras_detect.layers.conv_blocks import ConvHyperparams, conv, conv_bn_act, separable_bn_act
+from keras_detect.layers.upsample_like import UpsampleLike
 
 
 @registry.register_neck("fpn")
@@ -89,27 +89,3 @@ class FeaturePyramid:
     def _conv(self, x, strides, name):
         block = separable_bn_act if self.separable else conv_bn_act
         return block(x, self.depth, 3, strides=strides, hyperparams=self.hyperparams, name=name)
-
-
-@registry.serializable
-class UpsampleLike(keras.layers.Layer):
-    """Nearest-neighbour doubling of a map, cut to the size of another.
-
-    A map of odd size `h` is halved to `(h + 1) / 2`, which doubles to `h + 1`: the last row or column goes.
-
-    Call arguments:
-        x: `[B, ceil(h / 2), ceil(w / 2), C]`.
-        like: `[B, h, w, any]`; only its size is looked at.
-
-    Returns `[B, h, w, C]`.
-    """
-
-    def call(self, x, like):
-        x = ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2)
-        if None not in like.shape[1:3] and tuple(x.shape[1:3]) == tuple(like.shape[1:3]):
-            return x
-        height, width = ops.shape(like)[1:3]
-        return x[:, :height, :width]
-
-    def compute_output_shape(self, x_shape, like_shape):
-        return (x_shape[0], *like_shape[1:3], x_shape[-1])

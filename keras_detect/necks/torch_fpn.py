@@ -4,7 +4,8 @@ import keras
 
 from keras_detect import registry
 from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act
-from keras_detect.necks.fpn import FeaturePyramid, UpsampleLike
+from keras_detect.layers.upsample_like import UpsampleLike
+from keras_detect.necks.fpn import FeaturePyramid
 
 COARSE = ("P5", "C5", "pool")
 PLAIN = ConvHyperparams(activation=None, batch_norm=False)

@@ -4,6 +4,7 @@ from keras_detect.backbones import efficientnet, inception_resnet_v2
 from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
 from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
 from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
+from keras_detect.backbones.resnet_v2 import VARIANTS as RESNET_V2_VARIANTS
 
 
 def declared(tables, part):
@@ -25,9 +26,9 @@ def declared(tables, part):
     )
 
 
-def numbered(layers, prefix):
-    """`{layer: key}` of layers that upstream numbers in graph order."""
-    return {layer: f"{prefix}/layer_with_weights-{index}" for index, layer in enumerate(layers)}
+def numbered(layers, prefix, first=0):
+    """`{layer: key}` of layers that upstream numbers in graph order, from `first` on."""
+    return {layer: f"{prefix}/layer_with_weights-{index}" for index, layer in enumerate(layers, first)}
 
 
 def feature_pyramid_rows(neck, pyramid, coarse):
@@ -91,6 +92,19 @@ def resnet_v1_layers(backbone):
             parts += [f"{part}_{kind}" for kind in ("conv", "bn") for part in ends]
             layers += [f"stage_{stage}_block_{index}_{part}" for part in parts]
     return layers
+
+
+def resnet_v2_layers(backbone):
+    variant, layers = RESNET_V2_VARIANTS[backbone.variant], ["stem_conv"]
+    convolutions = ("first", "second") if variant.basic else ("reduce", "middle")
+    for stage, blocks in enumerate(variant.blocks, start=2):
+        for index in range(blocks):
+            parts = ["preact_bn", *(f"{part}_{kind}" for part in convolutions for kind in ("conv", "bn"))]
+            # graph order counts from the output: the shortcut is beside the last layer before the sum
+            parts += ["shortcut_conv"] if index == 0 else []
+            parts += [] if variant.basic else ["expand_conv"]
+            layers += [f"stage_{stage}_block_{index}_{part}" for part in parts]
+    return [*layers, "head_bn"]
 
 
 def inception_resnet_v2_layers(backbone):

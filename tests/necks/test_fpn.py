@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_detect.layers.conv_blocks import ConvHyperparams
-from keras_detect.necks.fpn import FeaturePyramid, UpsampleLike
+from keras_detect.necks.fpn import FeaturePyramid
 from tests import goldens
 
 EPSILON = 0.001
@@ -82,17 +82,6 @@ def test_odd_sizes_double_and_lose_the_last_row_or_column():
         p3 = [np.repeat(row, 2)[:9] for row in (p4[0], p4[0], p4[1], p4[1], p4[2])]
         goldens.assert_close(maps["P3"][0, :, :, 0], p3)
         assert [tuple(maps[name].shape[1:3]) for name in ("P6", "P7")] == [(1, 2), (1, 1)]
-
-
-def test_upsample_like_by_hand():
-    x = feature([[1.0, 2.0]])
-    for size, expected in (
-        ((2, 4), [[1, 1, 2, 2], [1, 1, 2, 2]]),
-        ((1, 3), [[1, 1, 2]]),
-        ((1, 4), [[1, 1, 2, 2]]),
-    ):
-        for call in goldens.both_modes(UpsampleLike()):
-            goldens.assert_close(call(x, feature(np.zeros(size)))[0, :, :, 0], expected)
 
 
 def test_separable_convolutions_smooth_and_coarsen_but_do_not_project():

@@ -4,9 +4,9 @@ import keras
 import pytest
 
 from keras_detect import SSD
-from keras_detect.backbones import MobileNetV2
+from keras_detect.backbones import Hourglass, MobileNetV2
 from keras_detect.backbones.backbone import Backbone, backbone_names
-from keras_detect.tf_od_api import name_maps
+from keras_detect.tf_od_api import name_maps, name_maps_center_net_features
 from keras_detect.weights import keras_applications
 from tests.networks import undrawn
 
@@ -74,5 +74,7 @@ def test_a_wrong_declaration_is_refused_by_the_strict_match():
 def test_every_declared_family_has_rows():
     """Of the built-in backbones, Inception V100 alone has no checkpoint of upstream."""
     known = {*name_maps.name_maps_ssd.BACKBONES, *name_maps.name_maps_faster_rcnn.LAYERS}
-    assert known == {"efficientnet", "inception_resnet_v2", "mobilenet_v1", "mobilenet_v2", "resnet_v1"}
+    known |= {*name_maps_center_net_features.LAYERS, Hourglass.checkpoint_family}
+    one_stage = {"efficientnet", "inception_resnet_v2", "mobilenet_v1", "mobilenet_v2", "resnet_v1"}
+    assert known == one_stage | {"resnet_v1_basic", "resnet_v2", "hourglass"}
     assert {"inception_v100", "mobilenet_v2", "inception_resnet_v2"} <= set(backbone_names())

@@ -75,6 +75,7 @@ MOBILENET_V1 = {f"C{level}": f"conv_pw_{block}_relu" for level, block in enumera
 MOBILENET_V2 = {
     "C1": "expanded_conv_project_BN",
     **{f"C{level}": f"block_{block}_add" for level, block in ((2, 2), (3, 5), (4, 12))},
+    "C4_first": "block_9_add",
     "C4_expansion": "block_13_expand_relu",
     "C5": "out_relu",
 }
