@@ -38,6 +38,15 @@ def tiny_ssd(num_classes=3, **options):
     return SSD.from_backbone("tests_tiny", num_classes=num_classes, **_sized(options))
 
 
+def portable_ssd(**options):
+    """An SSD for 96 x 96 images that a process without these tests can load: its backbone is a functional model."""
+    x = inputs = keras.Input((None, None, 3))
+    for stride in (2, 4, 8, 16, 32):
+        x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name=f"to_{stride}")(x)
+    network = keras.Model(inputs, x, name="small")
+    return SSD.from_backbone(network, **{"image_size": 96, "preprocess": "unit", "neck": "fpn", **options})
+
+
 def tiny_faster_rcnn(num_classes=3, **options):
     """A Faster R-CNN of some ten thousand weights for 64 x 64 images, the same weights every time."""
     keras.utils.set_random_seed(0)

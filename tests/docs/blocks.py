@@ -1,4 +1,4 @@
-"""The code blocks of the Markdown pages, and how they are run: as a reader would, in a folder of the reader's own."""
+"""The code blocks of the Markdown pages, and what a good reason is not to run one."""
 
 import ast
 import dataclasses
@@ -6,7 +6,6 @@ import importlib.util
 import pathlib
 import re
 import shlex
-import subprocess
 from collections.abc import Iterator
 
 from keras_detect import cli, presets
@@ -58,8 +57,8 @@ def blocks(page: str) -> list[Block]:
 
 
 def pages() -> list[str]:
-    """Every page of the documentation that has code to run; `tests/test_readme.py` runs README.md."""
-    paths = [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    """Every page for users that has code to run; `tests/examples` runs that of the examples."""
+    paths = [ROOT / "README.md", ROOT / "PACKAGE.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     return sorted(path.relative_to(ROOT).as_posix() for path in paths if blocks(path.relative_to(ROOT).as_posix()))
 
 
@@ -93,24 +92,11 @@ def check_syntax(block: Block) -> None:
 
 
 def commands(code: str) -> Iterator[list[str]]:
-    """The words of each command of a shell block; variables in front of a command are words, too."""
+    """The words of each command of a shell block; another backend in front of a command is a word, too."""
     for line in code.replace("\\\n", " ").splitlines():
         for part in re.split(r"&&|;", line):
             words = shlex.split(part, comments=True)
+            if words[:1] == [f"KERAS_BACKEND={BACKEND}"]:  # the one that is running
+                words = words[1:]
             if words:
                 yield words
-
-
-def run(block: Block, variables: dict) -> None:
-    """Runs a block; Python in `variables`, `keras-detect` in this process, other commands in a shell."""
-    if block.language == "python":
-        code = "\n" * (block.line - 1) + block.code  # tracebacks name the line of the page
-        exec(compile(code, str(ROOT / block.page), "exec"), variables)
-        return
-    for words in commands(block.code):
-        if words[0] == f"KERAS_BACKEND={BACKEND}":
-            words = words[1:]
-        if words[0] == "keras-detect":
-            assert not cli.run(cli.parse(words)), f"{block.page}:{block.line}: {shlex.join(words)}"
-        else:
-            subprocess.run(shlex.join(words).replace("'", ""), shell=True, check=True)

@@ -1,25 +1,26 @@
 """Every Python and shell block of the pages, in the order of its page, in a folder with small data.
 
-What differs from a reader's session: a training ends after one epoch (`short_trainings`), images are drawn and small,
-and the trained model that some pages start from is a small one. A block that is not run says why, and the reason is
-tested.
+A page runs in another process, outside of the repository, with the package as installed from its wheel (`session.py`,
+`tests/wheel.py`); READER_PYTHON is another interpreter that has it. What differs from a reader's session: a training
+ends after one epoch, images are drawn and small, and the trained model that most pages start from is a small one. A
+block that is not run says why, and the reason is tested.
 """
 
-import dataclasses
+import json
+import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import keras
-import matplotlib.pyplot as plt
 import pytest
 
 import keras_detect
-from keras_detect import registry
-from keras_detect.data import load, shapes_dataset, write_coco, write_dataset
+from keras_detect.data import shapes_dataset, write_coco, write_dataset
 from keras_detect.tf_od_api import name_maps
-from keras_detect.training import recipe
 from keras_detect.training.demo import PHOTO
-from tests import tiny
+from tests import tiny, wheel
 from tests.docs import blocks
 from tests.weights.golden_checkpoints import write_checkpoint
 
@@ -28,14 +29,19 @@ PAGES = blocks.pages()
 CLASSES = ["circle", "square"]
 CONFIG = blocks.ROOT / "tests" / "golden" / "data" / "ssd_mobilenet_v2_320x320_coco17_tpu-8.config"
 
-#: page -> (its text, what is run in its place): the small model in the place of a packaged one, and fewer epochs
+SMALL = "small.keras"
+_TRAIN = ("keras-detect train --data", f"keras-detect train --model {SMALL} --data")
+#: page -> (its text, what is run in its place): fewer epochs, and the small model in the place of a packaged one, which
+#: `docs/quick_start.md` trains
 SHORTER = {
-    "docs/evaluate.md": [("epochs=30", "epochs=1"), ("frcnn_inception_v100", "runs/cells/model.keras")],
-    "docs/faq.md": [("frcnn_inception_v100", "runs/cells/model.keras")],
-    "docs/training.md": [("ssd_mobilenet_v2_oidv4", "runs/cells/model.keras")],
+    "README.md": [("epochs=40", "epochs=1"), ('preset("frcnn_inception_v100"', f'preset("{SMALL}"'), _TRAIN],
+    "PACKAGE.md": [_TRAIN],
+    "docs/evaluate.md": [("epochs=30", "epochs=1"), ("frcnn_inception_v100", SMALL)],
+    "docs/faq.md": [("frcnn_inception_v100", SMALL)],
+    "docs/training.md": [("ssd_mobilenet_v2_oidv4", SMALL)],
 }
-#: this page trains the model that the others start from
-TRAINS = "docs/quick_start.md"
+#: these pages train the model that the others start from
+TRAIN = ("README.md", "PACKAGE.md", "docs/quick_start.md")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +55,8 @@ def folder(tmp_path_factory):
         (place / name).parent.mkdir(exist_ok=True)
         shutil.copy(PHOTO, place / name)
     (place / "runs" / "cells").mkdir(parents=True)
-    tiny.tiny_ssd(class_names=CLASSES, num_classes=None).save(place / "runs" / "cells" / "model.keras")
+    tiny.portable_ssd(class_names=CLASSES).save(place / SMALL)
+    shutil.copy(place / SMALL, place / "runs" / "cells" / "model.keras")
     return place
 
 
@@ -78,44 +85,72 @@ def old(tmp_path_factory):
     return place
 
 
-@pytest.fixture
-def short_trainings(monkeypatch):
-    """The recipe still chooses everything, and then trains for one epoch."""
-    monkeypatch.setattr(recipe, "_epochs", lambda *args: 1)
+@pytest.fixture(scope="module")
+def reader():
+    """The process that runs pages; it ends with the tests of this file."""
+    python = os.environ.get("READER_PYTHON")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {**environment, "PYTHONSAFEPATH": "1"} if python else wheel.environment()
+    command = [python or sys.executable, str(pathlib.Path(__file__).parent / "session.py")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env={**environment, "KERAS_BACKEND": blocks.BACKEND}, **pipes) as process:
+        yield process
+        process.stdin.close()
 
 
-@pytest.fixture(autouse=True)
-def own_tables(monkeypatch):
-    """What a page registers is gone after it."""
-    tables = [value for value in vars(registry).values() if isinstance(value, registry.Registry)]
-    for table in tables:
-        monkeypatch.setattr(table, "_entries", dict(table._entries))
-    monkeypatch.setattr(load, "FORMATS", dict(load.FORMATS))
-    monkeypatch.setattr(name_maps, "MODELS", dict(name_maps.MODELS))
-    yield
-    plt.close("all")
+def run(reader, page, entries, folder):
+    """Runs blocks of a page in `folder`; fails with the traceback and the end of what was printed."""
+    log = folder.parent / "log.txt"
+    sent = {"name": page, "folder": str(folder), "log": str(log), "without": [str(blocks.ROOT)], "blocks": entries}
+    reader.stdin.write(json.dumps(sent) + "\n")
+    reader.stdin.flush()
+    line = reader.stdout.readline()
+    answer = json.loads(line or '{"error": "the process has ended"}')
+    assert not answer["error"], f"{answer['error']}\n{log.read_text(errors='replace')[-4000:]}"
+    print({entry["line"]: seconds for entry, seconds in zip(entries, answer["seconds"], strict=True)})
+
+
+def entry(block, shorter):
+    """What the session runs of a block."""
+    code = block.code
+    for before, after in shorter:
+        code = code.replace(before, after)
+    commands = list(blocks.commands(code)) if block.language == "bash" else []
+    return {"line": block.line, "language": block.language, "code": code, "commands": commands}
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_page_runs(page, folder, old, short_trainings, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    if page == TRAINS:
-        shutil.rmtree(tmp_path / "runs")
-    shutil.copytree(old, tmp_path / "old")
-    variables = {"__name__": pathlib.Path(page).stem}
+def test_the_page_runs(page, folder, old, reader, tmp_path):
+    place = tmp_path / "reader"
+    shutil.copytree(folder, place)
+    if page in TRAIN:
+        shutil.rmtree(place / "runs")
+    for name in ("old", "ssd_mobilenet_v2"):
+        shutil.copytree(old, place / name)
     shorter = SHORTER.get(page, [])
-    for block in blocks.blocks(page):
+    found = blocks.blocks(page)
+    for block in found:
         if not block.is_run:
             assert not blocks.why_not(block), f"{page}:{block.line}: {blocks.why_not(block)}"
             blocks.check_syntax(block)
-            continue
-        code = block.code
-        for before, after in shorter:
-            code = code.replace(before, after)
-        blocks.run(dataclasses.replace(block, code=code), variables)
-    text = "".join(block.code for block in blocks.blocks(page))
+    run(reader, page, [entry(block, shorter) for block in found if block.is_run], place)
+    text = "".join(block.code for block in found)
     assert all(before in text for before, _ in shorter)
+    AFTER.get(page, lambda place: None)(place)
+
+
+def _readme(place):
+    assert (place / "cells.keras").is_file() and (place / "found.png").is_file() and (place / "cells.tflite").is_file()
+
+
+AFTER = {"README.md": _readme}
+
+
+def test_a_block_that_fails_is_told_with_its_line(reader, tmp_path):
+    (tmp_path / "reader").mkdir()
+    block = {"line": 7, "language": "python", "code": "1 / 0", "commands": []}
+    with pytest.raises(AssertionError, match=r'File "page\.md", line 7'):
+        run(reader, "page.md", [block], tmp_path / "reader")
 
 
 def test_a_bad_reason_is_found():
