@@ -40,6 +40,11 @@ def shown(value: Any, length: int = _VALUE_LENGTH) -> str:
     return one_line(value if len(value) <= 2 * length else value[:length] + value[-length:], length)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 image", "2,000 images", "1 class", "2 classes"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 def one_line(text: Any, length: int = _MESSAGE_LENGTH) -> str:
     """A text as one line that can be printed, without its middle where it is too long.
 

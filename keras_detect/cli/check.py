@@ -10,7 +10,7 @@ EXAMPLE = "--data cells --model runs/cells/model.keras"
 
 def add_arguments(parser):
     add_data(parser)
-    parser.add_argument("--split", help="split to check; default: all images")
+    parser.add_argument("--split", help="split to check; default: all splits, each stated")
     parser.add_argument("--model", help=".keras file or preset to check anchors and class names against")
     parser.add_argument("--output", help="also write the report to this .json file")
 

@@ -14,7 +14,8 @@ def add_arguments(parser):
         "--splits",
         nargs="+",
         default=(),
-        help="splits to write, each under its own name; default: all images as one set",
+        help="splits to write, each under its own name; default: those of a folder with an annotation file per split, "
+        "else all images as one set",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the data set in --output; other files are kept"

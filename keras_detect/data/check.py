@@ -6,9 +6,9 @@ from typing import Any
 
 from keras_detect.data.image import pixel_limit
 from keras_detect.data.inspection import CheckReport, inspect, inspection
-from keras_detect.data.load import reader
+from keras_detect.data.load import read_splits, reader
 from keras_detect.data.record import REFUSED, Defects
-from keras_detect.messages import one_line
+from keras_detect.messages import counted, one_line
 
 
 def check_dataset(
@@ -27,7 +27,8 @@ def check_dataset(
 
     Args:
         data: a path as for `load_dataset`, or a `DetectionDataset`.
-        split: as for `load_dataset`, where `data` is a path.
+        split: as for `load_dataset`, where `data` is a path; None also reads a folder with an annotation file per
+            split: all of them, whose numbers of images the report states.
         class_names: as for `load_dataset`, where `data` is a path; default: the model's, else the annotation's.
         format: as for `load_dataset`, where `data` is a path.
         model: a model whose class names and anchors shall fit the objects, or None.
@@ -41,16 +42,26 @@ def check_dataset(
         return inspection(data, model=model, decode=decode)
     path, defects = pathlib.Path(data).expanduser(), Defects(collect=True)
     with pixel_limit(max_pixels):
-        dataset = _read(path, split, class_names or getattr(model, "class_names", None), format, defects)
+        names = class_names or getattr(model, "class_names", None)
+        dataset, counts = _read(path, split, names, format, defects)
     usable = 0 if dataset is None else inspect(dataset, defects, model, decode)
-    return CheckReport(str(data), usable, defects)
+    return CheckReport(f"{data}{splits_in_words(counts)}", usable, defects)
+
+
+def splits_in_words(counts: dict[str, int]) -> str:
+    """The splits that were read, in words: " (splits: train with 4 images, val with 1 image)", or "" for none."""
+    parts = [f"{name} with {counted(count, 'image')}" for name, count in counts.items()]
+    return f" (splits: {', '.join(parts)})" if parts else ""
 
 
 def _read(path, split, class_names, format, defects):
-    """The data set, or None where nothing of it can be read."""
+    """`(data set, {split: number of images})`; `(None, {})` where it cannot be read."""
     try:
-        return reader(path, format).read(path, split=split, class_names=class_names, defects=defects)
+        module = reader(path, format)
+        if split is None:
+            return read_splits(module, path, defects, class_names)
+        return module.read(path, split=split, class_names=class_names, defects=defects), {}
     except (ValueError, OSError) as error:
         if not any(action == REFUSED for (action, _), _ in defects):
             defects.add(REFUSED, f"data set: {one_line(error, 500)}", path.name)
-        return None
+        return None, {}

@@ -15,7 +15,14 @@ from keras_detect.data.json_values import json_value
 from keras_detect.data.paths import DataPathError, image_path, is_file
 from keras_detect.data.reading import flag, image_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, join_values, make_record
-from keras_detect.data.splits import USUAL_NAMES, is_named_after, listed_splits, read_split
+from keras_detect.data.splits import (
+    USUAL_NAMES,
+    UnnamedSplitError,
+    is_named_after,
+    listed_splits,
+    one_each,
+    read_split,
+)
 from keras_detect.data.writing import ImageFolder, as_dataset
 from keras_detect.files import write_file
 from keras_detect.messages import one_line, shown
@@ -173,9 +180,8 @@ def _choose(path, split):
         return (whole or files)[0], False
     received = "split=None" if split is None else f"split={split!r}"
     listed = ", ".join(str(file.relative_to(path)) for file in files)
-    raise ValueError(
-        f"{path} holds several annotation files: {listed}. Received {received}. Name one split or one file."
-    )
+    message = f"{path} holds several annotation files: {listed}. Received {received}. Name one split or one file."
+    raise UnnamedSplitError(message, one_each(files, _is_named_after) if split is None else ())
 
 
 def splits(path):

@@ -11,6 +11,7 @@ from keras_detect import schema
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.load import FORMATS, load_dataset
 from keras_detect.data.record import box_areas
+from keras_detect.data.splits import UnnamedSplitError
 from keras_detect.data.writing import new_data_set
 from keras_detect.messages import shown
 
@@ -125,7 +126,8 @@ def convert_dataset(
         output: folder to write; not the one that is read.
         to: format to write, as in `write_dataset`.
         from_format: format of `data`; None: auto-detected.
-        splits: names of the splits to write one by one; empty: everything.
+        splits: names of the splits to write one by one; empty: those of a folder with an annotation file per split,
+            else everything as one set.
         overwrite: whether to replace what `output` holds, see `write_dataset`.
         max_pixels: see `load_dataset`.
 
@@ -141,9 +143,18 @@ def convert_dataset(
         raise ValueError(f"output must differ from the folder that is read. Received twice: {output}")
     if to not in FORMATS:
         raise ValueError(f"The format to write must be one of {', '.join(FORMATS)}. Received: {shown(to)}")
+    try:
+        return _convert(source, output, to, from_format, tuple(splits) or (None,), overwrite, max_pixels)
+    except UnnamedSplitError as error:
+        if not error.splits:
+            raise
+        return _convert(source, output, to, from_format, error.splits, overwrite, max_pixels)
+
+
+def _convert(source, output, to, from_format, chosen, overwrite, max_pixels):
+    """Writes the splits `chosen`, None for everything as one set; see `convert_dataset`."""
     names, datasets = None, []
     counts: dict[str, int] = {}
-    chosen = splits or (None,)
     with new_data_set(output, to, FORMATS[to].write, chosen, overwrite) as write:
         for split in chosen:
             # The label order of the first split holds for all: one list of classes per folder.

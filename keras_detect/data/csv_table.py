@@ -19,7 +19,14 @@ from keras_detect.data.label_map import find_label_map, read_label_map, write_la
 from keras_detect.data.paths import DataPathError, image_path, is_file
 from keras_detect.data.reading import flag, image_or_refuse, index_images, label_finder
 from keras_detect.data.record import DROPPED, KEPT, Defects, join_values, make_record
-from keras_detect.data.splits import is_named_after, listed_splits, named_splits, read_split
+from keras_detect.data.splits import (
+    UnnamedSplitError,
+    is_named_after,
+    listed_splits,
+    named_splits,
+    one_each,
+    read_split,
+)
 from keras_detect.data.writing import ImageFolder, as_dataset
 from keras_detect.files import write_file
 from keras_detect.messages import one_line, shown
@@ -199,7 +206,9 @@ def _choose(path, split):
             return named[0], True
     if len(files) > 1:
         listed = ", ".join(file.name for file in files)
-        raise ValueError(f"{path} holds several tables: {listed}. Received split={split!r}. Name one split or file.")
+        message = f"{path} holds several tables: {listed}. Received split={split!r}. Name one split or file."
+        names = one_each([file.stem for file in files], is_named_after) if split is None else ()
+        raise UnnamedSplitError(message, names)
     if split is None:
         return files[0], None
     names, listed = read_split([files[0].parent, files[0].parent.parent], split)

@@ -15,6 +15,7 @@ from keras_detect import schema
 from keras_detect.data import statistics
 from keras_detect.data.image import check_decodes, opened
 from keras_detect.data.record import KEPT, REFUSED, REPAIRED, Defects, raster_keys
+from keras_detect.messages import counted
 
 # A class with less than this share of the most frequent one's objects is named.
 _RARE = 1 / 50
@@ -78,7 +79,7 @@ class CheckReport:
         lines = [f"{a:<{widths[0]}}  {n:>{widths[1]}}  {k:<{widths[2]}}  {w}" for a, n, k, w in [head, *rows]]
         table = lines if rows else ["nothing is wrong"]
         end = "training would start" if self.ok else "training would not start: fix the refused entries"
-        return "\n".join([f"{self.source}: {self.images} images", *table, end])
+        return "\n".join([f"{self.source}: {counted(self.images, 'image')}", *table, end])
 
 
 def inspect(dataset, defects, model=None, decode=True):

@@ -1,4 +1,4 @@
-"""`load_dataset`: finds out the format of annotated images on disk and reads them."""
+"""`load_dataset`: detects the format of annotated images on disk and reads them."""
 
 import contextlib
 import os
@@ -10,6 +10,8 @@ from keras_detect.data import coco_json, csv_table, tf_record, voc_xml, yolo_txt
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import ImageError, is_image_name, pixel_limit
 from keras_detect.data.paths import FILE, DataPathError, kind_of
+from keras_detect.data.record import Defects
+from keras_detect.data.splits import UnnamedSplitError
 from keras_detect.files import settle
 from keras_detect.messages import one_line, shown
 
@@ -57,7 +59,7 @@ def load_dataset(
     format: str | None = None,
     max_pixels: int | None = None,
 ) -> DetectionDataset:
-    """Reads annotated images from disk and finds the format out.
+    """Reads annotated images from disk; the format is auto-detected.
 
     COCO: a `.json` file, or a folder with `instances*.json` (also under `annotations/`). Pascal VOC: a folder with
     `Annotations/*.xml` (or `annotations/`) and `JPEGImages/` (or `images/`). YOLO: a `data.yaml`, or a folder with one
@@ -75,7 +77,8 @@ def load_dataset(
         path: the file or folder.
         split: name of a part ("train", "val"...), as in `splits/<split>.txt`, `ImageSets/Main/<split>.txt`,
             `instances_<split>*.json`, `<split>.csv`, `<split>.record*`, a key of `data.yaml`, a folder
-            `images/<split>`, or the `"split"` of a COCO image; None reads everything.
+            `images/<split>`, or the `"split"` of a COCO image; None reads everything, and raises for a folder with an
+            annotation file per split.
         class_names: the names in label order, None to take the annotation's (COCO: by category id; YOLO and TFRecord:
             as listed; VOC and CSV: `label_map.json`, else sorted, over all splits).
         format: "coco", "voc", "yolo", "csv" or "tfrecord", None to detect it.
@@ -96,6 +99,56 @@ def load_dataset(
         dataset = reader(path, format).read(path, split=split, class_names=class_names)
     dataset.defects.report(str(path))
     return dataset
+
+
+def load_every_split(
+    path: str | os.PathLike[str], format: str | None = None, max_pixels: int | None = None
+) -> tuple[DetectionDataset, dict[str, int]]:
+    """Reads everything: as `load_dataset` without a split, or, of an annotation file per split, one after the other.
+
+    Args:
+        path, format, max_pixels: as in `load_dataset`.
+
+    Returns:
+        `(DetectionDataset, {split: number of images})`; {} where the data are one whole. The classes of the first split
+        hold for all.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_dataset`.
+    """
+    path = pathlib.Path(path).expanduser()
+    with _errors_name(path), pixel_limit(max_pixels):
+        dataset, counts = read_splits(reader(path, format), path, defects=Defects())
+    dataset.defects.report(str(path))
+    return dataset, counts
+
+
+def read_splits(module, path, defects, class_names=None):
+    """`(DetectionDataset, {split: number of images})` of everything that a module of `FORMATS` reads in `path`.
+
+    Raises what `module.read` does, or counts it in `defects` where all are collected.
+    """
+    try:
+        return module.read(path, split=None, class_names=class_names, defects=defects), {}
+    except UnnamedSplitError as error:
+        if not error.splits:
+            raise
+        names = error.splits
+    parts: list[DetectionDataset] = []
+    for name in names:
+        found = Defects(collect=defects.collect)
+        known = parts[0].class_names if parts and class_names is None else class_names
+        parts.append(module.read(path, split=name, class_names=known, defects=found))
+        defects.merge_split(found)
+    first = parts[0]
+    whole = DetectionDataset(
+        [record for part in parts for record in part.records],
+        first.class_names,
+        defects=defects,
+        keypoint_names=first.keypoint_names,
+        skeleton=first.skeleton,
+    )
+    return whole, {name: len(part) for name, part in zip(names, parts, strict=True)}
 
 
 def dataset_splits(path: str | os.PathLike[str], format: str | None = None) -> list[str]:
@@ -120,6 +173,8 @@ def _errors_name(path):
         yield
     except (ValueError, OSError) as error:
         text = str(error) if str(path) in str(error) else f"{shown(path, 400)}: {error}"
+        if isinstance(error, UnnamedSplitError):
+            raise UnnamedSplitError(one_line(text), error.splits) from None
         known = (FileNotFoundError, OSError, ImageError, DataPathError, ValueError)
         raise next(kind for kind in known if isinstance(error, kind))(one_line(text)) from None
 

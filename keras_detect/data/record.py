@@ -133,6 +133,13 @@ class Defects:
         for (action, kind), places in other._places.items():
             self._places.setdefault((action, kind), []).extend(places)
 
+    def merge_split(self, other):
+        """Takes the counts of another split of the same folder in, but for the places that are counted already."""
+        for key, places in other._places.items():
+            known = self._places.setdefault(key, [])
+            seen = {*known}
+            known.extend(place for place in places if place not in seen)
+
     def rows(self):
         """[(action, kind, count, places)], the worst action first; places are different names in the order found."""
         rows = [(action, kind, len(places), tuple(dict.fromkeys(places))) for (action, kind), places in self]

@@ -18,6 +18,29 @@ USUAL = {
 USUAL_NAMES = tuple(name for names in USUAL.values() for name in names)
 
 
+class UnnamedSplitError(ValueError):
+    """A folder has an annotation file per split, and no split was named.
+
+    Attributes:
+        splits: their names; () where a file is named after no usual split, or two after the same.
+    """
+
+    def __init__(self, message: str, splits=()):
+        super().__init__(message)
+        self.splits = tuple(splits)
+
+
+def one_each(files, is_named) -> tuple[str, ...]:
+    """The usual splits that files are named after, one each and in their usual order; () where that is not so.
+
+    Args:
+        files: the files.
+        is_named: `(file, split) -> bool`.
+    """
+    found = [next((name for name in USUAL_NAMES if is_named(file, name)), "") for file in files]
+    return tuple(sorted(found, key=USUAL_NAMES.index)) if all(found) and len({*found}) == len(found) else ()
+
+
 def read_split(roots, split):
     """The names listed for a split under the first of `roots` that has it.
 

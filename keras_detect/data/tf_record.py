@@ -17,7 +17,14 @@ from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import ImageError, image_in_record
 from keras_detect.data.label_map import LabelMap, find_label_map, read_label_map, write_label_map
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
-from keras_detect.data.splits import is_named_after, listed_splits, named_splits, read_split
+from keras_detect.data.splits import (
+    UnnamedSplitError,
+    is_named_after,
+    listed_splits,
+    named_splits,
+    one_each,
+    read_split,
+)
 from keras_detect.data.tf_example import build_example, parse_example
 from keras_detect.data.writing import as_dataset
 from keras_detect.files import PART, replacing_file
@@ -157,7 +164,8 @@ def _choose(path, split):
             if not splits:
                 return files, None
         if len(stems) > 1 and split is None:
-            raise ValueError(f"{path} holds several data sets: {', '.join(stems)}. Name one as split, or one file.")
+            message = f"{path} holds several data sets: {', '.join(stems)}. Name one as split, or one file."
+            raise UnnamedSplitError(message, one_each(stems, is_named_after))
     if split is None:
         return files, None
     names, listed = read_split([files[0].parent, files[0].parent.parent], split)
