@@ -71,7 +71,7 @@ def moving_averages(optimizer):
 
 
 def begin_fit_at(model, epoch) -> None:
-    """Lets the running `fit`, whose `on_train_begin` calls this, begin at `epoch` (from 0); 0 takes it back.
+    """Makes the running `fit`, whose `on_train_begin` calls this, begin at `epoch` (from 0); 0 takes it back.
 
     Stands in for a public way to resume: Keras' own `BackupAndRestore` does the same. Private:
     `Trainer._initial_epoch`.
@@ -151,7 +151,7 @@ def limited_variables(max_bytes: int, max_variables: int = 20_000) -> Iterator[N
 
 @functools.cache
 def _watch_variables():
-    """Lets every variable that is made be charged to the limits in force; once per process."""
+    """Charges every variable that is made to the limits in force; once per process."""
     validate = keras.Variable._validate_shape
 
     @functools.wraps(validate)

@@ -1,9 +1,9 @@
 """Files and folders that appear whole or not at all.
 
 A file is written under the name `part_of_NAME` beside its place and renamed into it; a folder is filled in
-`.NAME.XXXXXXXX/new` beside its place and exchanged with the older one in one step of the file system. Whoever is killed
-on the way leaves such a part behind. Its owner held a lock on it, which ends with the process: the next write into the
-same place removes every part that nobody holds.
+`.NAME.XXXXXXXX/new` beside its place and exchanged with the older one in one step of the file system. A process that is
+killed on the way leaves such a part behind. Its owner held a lock on it, which ends with the process: the next write
+into the same place removes every part that no process holds.
 
 Where the file system cannot exchange two folders (`exchange` raises), the older one is renamed to
 `.NAME.XXXXXXXX/older` before the new one takes its place. That name is the journal: if the process is killed between
@@ -185,7 +185,7 @@ def settle(folder: str | os.PathLike) -> None:
 
 
 def exchange(one: str | os.PathLike, other: str | os.PathLike) -> None:
-    """Lets two paths on one disk change places, in one step. Raises `OSError` where the system cannot (`ENOSYS`)."""
+    """Exchanges two paths on one disk, in one step. Raises `OSError` where the system cannot (`ENOSYS`)."""
     library: Any = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
     paths = os.fsencode(one), os.fsencode(other)
     if sys.platform == "darwin" and hasattr(library, "renamex_np"):
@@ -285,7 +285,7 @@ def _removed_on_error(path):
 
 
 def _own_part(path):
-    """`(part, handle)` of a part of `path` that this process holds; parts that nobody holds are removed."""
+    """`(part, handle)` of a part of `path` that this process holds; parts that no process holds are removed."""
     folder, name = os.path.split(path)
     own = None
     for mark in _PART_MARKS:

@@ -24,10 +24,10 @@ _NOTES = re.compile(
 
 
 def quiet_tensorflow() -> None:
-    """Lets TensorFlow be imported without its notes, whoever imports it in this process.
+    """Keeps TensorFlow from writing its notes when any code of this process imports it.
 
     Its log level becomes 3: an error of TensorFlow is a Python exception, which its log would only say once more.
-    Whoever sets `TF_CPP_MIN_LOG_LEVEL` keeps that level, and with 0 also sees the notes of the import.
+    A level that the environment sets is kept; with 0 the notes of the import are written, too.
     """
     if os.environ.setdefault(LOG_LEVEL, "3") == "0" or "tensorflow" in sys.modules:
         return
@@ -103,7 +103,7 @@ def is_command() -> bool:
 
 
 def end_when_stopped() -> None:
-    """Lets Ctrl-C and SIGTERM end this process at once, in one line and with status 130 or 143.
+    """Makes Ctrl-C and SIGTERM end this process at once, in one line and with status 130 or 143.
 
     For a command that is still importing: it has written nothing, and an exception in the middle of an import would end
     in a traceback, or be taken for a missing library.

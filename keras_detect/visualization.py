@@ -37,7 +37,7 @@ _MASK_OPACITY = 0.45
 
 
 def class_color(label: int) -> tuple[int, ...]:
-    """The colour of a class, an RGB triple in 0...255: the same on every image, and far from its neighbours'.
+    """The color of a class, an RGB triple in 0...255: the same on every image, and far from its neighbours'.
 
     Hues follow the golden ratio, which keeps any first n of them apart; lightness alternates.
     """
@@ -84,7 +84,7 @@ def draw_objects(
     skeleton: Sequence[tuple[int, int]] = (),
     enlarge: bool = True,
 ) -> Image.Image:
-    """Draws objects with their class names and scores, and whatever else the tables of `schema` say of their place.
+    """Draws objects with their class names and scores, and with masks, keypoints and other fields that have a place.
 
     Boxes are outlined, masks translucent with a contour, keypoints are dots (hollow where the annotation says hidden),
     joined by the skeleton. Line width and letters grow with the image; a name never leaves it, and names avoid one
@@ -92,7 +92,7 @@ def draw_objects(
     read.
 
     Args:
-        image: what `keras_detect.data.image.as_pixels` reads: an array [H, W, 3] in 0...255, a Pillow image, a path,
+        image: an array [H, W, 3] in 0...255, a Pillow image, a path,
             bytes or an open file, turned upright as its EXIF orientation says.
         objects: dict of rows of `schema.object_fields`, of an example, of one image of y or of detections: `"boxes"`
             [n, 4] normalised yxyx, `"labels"` [n] int (rows below 0 are padding and skipped), optional `"scores"` [n],
@@ -118,27 +118,27 @@ def draw_objects(
     columns = _columns(objects, fields)
     rows, scores = _shown_rows(columns, score_threshold), columns.get(schema.SCORES)
     line, font = _line_width(image), _font(image)
-    colours = {i: class_color(int(columns[schema.LABELS][i])) for i in rows}
+    colors = {i: class_color(int(columns[schema.LABELS][i])) for i in rows}
     for key, field in fields.items():
         if field.moves == schema.AS_RASTER:
-            image = _with_rasters(image, columns[key], rows, colours, line)
+            image = _with_rasters(image, columns[key], rows, colors, line)
     pen = ImageDraw.Draw(image)
     corners = {i: _pixel_corners(columns[schema.BOXES][i], image.size) for i in rows}
     for key, field in fields.items():
         for i in rows if field.moves == schema.AS_BOX else ():
             if np.isfinite(columns[key][i]).all():
-                _outline(pen, _pixel_corners(columns[key][i], image.size), colours[i], line)
+                _outline(pen, _pixel_corners(columns[key][i], image.size), colors[i], line)
     for key, field in fields.items():
         for i in rows if field.moves == schema.AS_POINTS else ():
             seen = columns[field.visibility][i] if field.visibility in columns else None
             lines = skeleton if key == schema.KEYPOINTS else ()
-            _points(pen, columns[key][i].reshape(-1, 2), seen, lines, colours[i], line, image.size)
+            _points(pen, columns[key][i].reshape(-1, 2), seen, lines, colors[i], line, image.size)
     taken: list[Any] = []
     for i in reversed(rows):
         text = _caption(int(columns[schema.LABELS][i]), None if scores is None else scores[i], class_names)
         track = columns.get(schema.TRACK_IDS)
         text += f" #{int(track[i])}" if track is not None and track[i] >= 0 else ""
-        _tag(pen, corners[i], text, colours[i], font, image.size, taken)
+        _tag(pen, corners[i], text, colors[i], font, image.size, taken)
     return image
 
 
@@ -165,8 +165,8 @@ def _shown_rows(columns, score_threshold):
     return rows
 
 
-def _with_rasters(image, rasters, rows, colours, line):
-    """The image with each mask as a translucent colour within a contour of `line` pixels."""
+def _with_rasters(image, rasters, rows, colors, line):
+    """The image with each mask as a translucent color within a contour of `line` pixels."""
     pixels = np.asarray(image).astype(np.float32)
     for i in rows:
         mask = Image.fromarray((rasters[i] >= 0.5).astype(np.uint8) * 255)
@@ -175,26 +175,26 @@ def _with_rasters(image, rasters, rows, colours, line):
         for _ in range(line):
             middle = inner[1:-1, 1:-1]
             inner[1:-1, 1:-1] = middle & inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-        colour = np.array(colours[i], np.float32)
-        pixels[mask] += _MASK_OPACITY * (colour - pixels[mask])
-        pixels[mask & ~inner[1:-1, 1:-1]] = colour
+        color = np.array(colors[i], np.float32)
+        pixels[mask] += _MASK_OPACITY * (color - pixels[mask])
+        pixels[mask & ~inner[1:-1, 1:-1]] = color
     return Image.fromarray(np.rint(pixels).astype(np.uint8))
 
 
-def _points(pen, points, visibility, skeleton, colour, line, size):
+def _points(pen, points, visibility, skeleton, color, line, size):
     """Dots at [N, 2] normalised yx points and the lines between them; what is not annotated is skipped."""
     shown = np.isfinite(points).all(axis=1)
     shown &= True if visibility is None else np.reshape(visibility, -1) > 0
     places = np.where(shown[:, None], points, 0.0)[:, ::-1] * np.array(size)
     for first, last in skeleton:
         if max(first, last) < len(shown) and shown[first] and shown[last]:
-            pen.line([*places[first], *places[last]], fill=colour, width=line)
+            pen.line([*places[first], *places[last]], fill=color, width=line)
     radius = 1.5 * line
     for i in np.flatnonzero(shown):
         x, y = places[i]
         hidden = visibility is not None and np.reshape(visibility, -1)[i] == 1
         dot = (x - radius, y - radius, x + radius, y + radius)
-        pen.ellipse(dot, fill=None if hidden else colour, outline=colour if hidden else _BLACK)
+        pen.ellipse(dot, fill=None if hidden else color, outline=color if hidden else _BLACK)
 
 
 def draw_side_by_side(
@@ -334,7 +334,7 @@ def draw_statistics(statistics: dict[str, Any], path: str | os.PathLike[str]) ->
     """Plots a data set: boxes per class, sides, aspect ratios, and the objects' shapes with the proposed anchors.
 
     Args:
-        statistics: what `keras_detect.data.statistics.dataset_statistics` returns.
+        statistics: what `keras_detect.data.dataset_statistics` returns.
         path: the image to write (the suffix chooses the format).
     """
     import matplotlib.figure
@@ -435,12 +435,12 @@ def _pixel_corners(box, size):
     return left, top, max(left, math.ceil(right) - 1), max(top, math.ceil(bottom) - 1)
 
 
-def _outline(pen, corners, colour, line):
-    """The box in its colour, with a dark rim where there is room, so that it shows on any ground."""
+def _outline(pen, corners, color, line):
+    """The box in its color, with a dark rim where there is room, so that it shows on any ground."""
     left, top, right, bottom = corners
     if line > 1 and min(right - left, bottom - top) > 4 * line:
         pen.rectangle(corners, outline=_BLACK, width=line + max(1, line // 2))
-    pen.rectangle(corners, outline=colour, width=line)
+    pen.rectangle(corners, outline=color, width=line)
 
 
 def _caption(label, score, class_names):
@@ -449,7 +449,7 @@ def _caption(label, score, class_names):
     return name if score is None else f"{name} {score:.2f}"
 
 
-def _tag(pen, corners, text, colour, font, size, taken):
+def _tag(pen, corners, text, color, font, size, taken):
     """Writes `text` on a filled tag at the box: over it, else inside, else under it; never off the image."""
     margin = max(1, round(font.size / 6))
     text = _shorten(text, font, size[0] - 2 * margin)
@@ -461,13 +461,13 @@ def _tag(pen, corners, text, colour, font, size, taken):
     tags = [(x, y, x + width, y + height) for x, y in places]
     tag = next((tag for tag in tags if not any(_meet(tag, other) for other in taken)), tags[0])
     taken.append(tag)
-    pen.rectangle((tag[0], tag[1], tag[2] - 1, tag[3] - 1), fill=colour)
-    pen.text((tag[0] + margin, tag[1]), text, fill=_ink(colour), font=font, anchor="la")
+    pen.rectangle((tag[0], tag[1], tag[2] - 1, tag[3] - 1), fill=color)
+    pen.text((tag[0] + margin, tag[1]), text, fill=_ink(color), font=font, anchor="la")
 
 
-def _ink(colour):
-    """Black or white, whichever stands out more from `colour` (relative luminance, WCAG 2.1)."""
-    linear = [(c / 255 / 12.92) if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+def _ink(color):
+    """Black or white, whichever stands out more from `color` (relative luminance, WCAG 2.1)."""
+    linear = [(c / 255 / 12.92) if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     # Contrast with black is (L + 0.05) / 0.05, with white 1.05 / (L + 0.05): equal at L = 0.179.
     return _BLACK if luminance > 0.179 else _WHITE

@@ -94,10 +94,10 @@ def names_in(text):
 
 
 def strings(path):
-    """All string constants of a Python file: docstrings and errors."""
+    """The texts of a Python file: docstrings and errors, and no string without a space, which is for the program."""
     tree = ast.parse(path.read_text())
     nodes = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
-    return "\n".join(value for value in nodes if isinstance(value, str))
+    return "\n".join(value for value in nodes if isinstance(value, str) and " " in value)
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -107,9 +107,11 @@ def test_every_name_in_a_text_is_public(path):
     assert not [name for name in sorted(names_in(path.read_text())) if not known(name)]
 
 
-def test_every_name_in_a_docstring_or_an_error_resolves():
-    missing = {path.name: [name for name in names_in(strings(path)) if not resolves(name)] for path in CODE}
-    assert not {path: names for path, names in missing.items() if names}
+def test_every_name_in_a_docstring_or_an_error_is_public():
+    """But for two modules that a shell runs, and one that a benchmark measures."""
+    known = {"keras_detect.cli", "keras_detect.export.second_process", "keras_detect.meta_architectures.batch_checks"}
+    hidden = {path.name: {name for name in names_in(strings(path)) if not is_public(name)} - known for path in CODE}
+    assert not {path: names for path, names in hidden.items() if names}
 
 
 def test_the_package_says_that_it_has_types():

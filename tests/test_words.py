@@ -36,6 +36,10 @@ FORBIDDEN = {
     r"by heart": "overfit",
     r"thin covers?": "thin wrapper",
     r"one's own": "your own",
+    r"[Cc]olour\w*": "color",
+    r"[Ll]ets (?!go)": "makes, allows, or the verb itself",
+    r"([Nn]obody|[Ss]omebody|[Ww]hoever|[Aa]nybody)": "no one, the user, the process: who it is",
+    r"of ours": "of this package",
 }
 
 

@@ -32,7 +32,7 @@ need no network. The others are fetched once from their publisher, converted, ch
   addition as two, convolutions and matrix products only, Faster R-CNN with all its proposals; counted in the graph by
   `tools/zoo_gflop.py`.
 - *Published mAP and ms*: COCO 2017 val, in percent, and milliseconds per image, as the authors published them, on their
-  hardware. **We did not measure them again.** For mAP of ours see *measured*, with what it was measured on.
+  hardware. **We did not measure them again.** For mAP measured here see *measured*, with what it was measured on.
 - *Parity*: the largest relative error of the raw heads, and the largest difference of a score, between upstream's
   program and this one with the same random weights ([how, and what it does not say](parity.md)). "—": not compared.
 

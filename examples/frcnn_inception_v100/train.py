@@ -158,7 +158,7 @@ def card(result, minutes):
         "licence": "Apache-2.0",
         "data": "BCCD (blood cells), https://github.com/Shenggan/BCCD_Dataset; 205 photos trained, 87 chose the epoch",
         "data_licence": "MIT",
-        "recipe": "backbone in an SSD, then Faster R-CNN; AdamW 1e-3, cosine, batch 8, flips, turns, crops, colours",
+        "recipe": "backbone in an SSD, then Faster R-CNN; AdamW 1e-3, cosine, batch 8, flips, turns, crops, colors",
         "hardware": "two CPU cores",
         "training_minutes": round(minutes),
         "measured": {"split": "BCCD test, 72 photos", **result},

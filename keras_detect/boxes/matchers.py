@@ -33,7 +33,7 @@ class ArgMaxMatcher:
         unmatched_threshold: between this (included) and `matched_threshold` (excluded) an anchor is ignored and below
             it is negative; `None`: equal to `matched_threshold`, so that none is ignored.
         negatives_lower_than_unmatched: False swaps the two: negative between the thresholds, ignored below.
-        force_match_for_each_row: give each valid ground-truth box its most similar anchor, whatever the thresholds. If
+        force_match_for_each_row: give each valid ground-truth box its most similar anchor, at any similarity. If
             ground-truth boxes claim the same anchor the one with the lowest index has it, and the others keep what the
             thresholds gave.
 

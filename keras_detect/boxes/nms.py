@@ -23,7 +23,7 @@ class MulticlassNonMaxSuppression:
         iou_threshold: a candidate is suppressed by a better one of its class if their IoU is greater.
         max_detections_per_class: how many per class are kept before clipping.
         max_total_detections: D, the rows of the result.
-        class_agnostic: an anchor stands for its best class only, and boxes suppress one another whatever their class;
+        class_agnostic: an anchor stands for its best class only, and boxes suppress those of other classes, too;
             `max_total_detections` then limits what is kept before clipping.
         soft_nms_sigma: above 0, the scores of overlapped boxes fall by `exp(-iou^2 / (2 sigma))` instead, boxes over
             `iou_threshold` still being suppressed; scores are the lowered ones (Bodla et al. 2017, with the factor of

@@ -102,7 +102,7 @@ class Candidates:
         self.window = None if clip_window is None else ops.cast(ops.convert_to_tensor(clip_window), "float32")
         if settings.clip_first and self.window is not None:
             self.source = _ClippedBoxes(source, self.window)
-        # XLA's and TensorFlow's ways to order 0.0 and -0.0 differ; no threshold of 0 or more lets either pass.
+        # XLA's and TensorFlow's ways to order 0.0 and -0.0 differ; neither passes a threshold of 0 or more.
         if settings.score_threshold < 0.0:
             scores = ops.where(scores == 0.0, 0.0, scores)
         scores = ops.where(scores > settings.score_threshold, scores, NOT_A_CANDIDATE)

@@ -3,7 +3,7 @@
 A file whose name does not start with an underscore is a sub-command of that name. It has `HELP` (what it does, in one
 line), `EXAMPLE` (its arguments in the examples of `--help`), `add_arguments(parser)` and `run(arguments)`, which
 returns the exit status. At module level it imports nothing that loads Keras: `--help` answers at once
-(`keras_detect.startup`).
+(`startup.py`).
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""`keras-detect demo`: wraps `keras_detect.training.demo.run_demo`."""
+"""`keras-detect demo`: wraps `run_demo` of `training/demo.py`."""
 
 HELP = "detect objects in a photo, then fine-tune on synthetic shapes; offline, under three minutes"
 EXAMPLE = "--output demo"

@@ -25,7 +25,7 @@ def add_arguments(parser):
         nargs="+",
         help="pixels of a tile, one side or height and width: finds small objects in large images (default: no tiles)",
     )
-    parser.add_argument("--overlap", type=float, help="share of a tile that its neighbour covers too (default: 0.2)")
+    parser.add_argument("--overlap", type=float, help="share of a tile that adjacent ones cover, too (default: 0.2)")
     parser.add_argument("--tiles_only", action="store_true", help="with --tile: skip the pass over the whole image")
     parser.add_argument(
         "--max_frames", type=int, help="frames of each video or camera (default: all; a camera runs until Ctrl-C)"

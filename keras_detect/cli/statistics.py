@@ -25,7 +25,7 @@ def run(arguments):
     from keras_detect.meta_architectures.detection_model import DetectionModel
 
     model = DetectionModel.from_preset(arguments.model) if arguments.model else None
-    # anchors know no classes: a model of other classes is compared, too
+    # without the model's class names: its anchors are compared with the boxes of any classes
     if arguments.split is None:
         dataset, counts = load_every_split(arguments.data, format=arguments.from_format)
         print(f"{arguments.data}{splits_in_words(counts)}: {counted(len(dataset), 'image')}")

@@ -1,6 +1,6 @@
 """CSV with one box per row and the names of the columns in the first row.
 
-Columns of ours: `filename, width, height, class, xmin, ymin, xmax, ymax` in pixels, as the scripts around upstream
+Columns: `filename, width, height, class, xmin, ymin, xmax, ymax` in pixels, as the scripts around upstream
 API write them, and where the data has them `is_crowd, difficult, group_of, area, weight` and every other field of one
 number per object, and `split`. An image without
 objects is a row with an empty class. Other names that are common are understood, Open Images' normalised columns too.

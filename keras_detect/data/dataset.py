@@ -22,7 +22,7 @@ class DetectionDataset:
     and of `schema.image_fields`.
 
     Args:
-        records: list of `keras_detect.data.record.Record`.
+        records: list of `Record`, one per image, as readers make them; see `from_examples` and `from_arrays`.
         class_names: list of K names; labels index it.
         split: name of the split that was read, or None.
         defects: the `Defects` that a reader counted, or None.

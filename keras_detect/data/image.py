@@ -74,7 +74,7 @@ def opened(source: Any, name: Any, max_pixels: int | None = None) -> Iterator[Im
         max_pixels: height times width of the largest image, None for that of `pixel_limit`.
 
     Raises:
-        ImageError: no image, or more pixels than the limit; also for whatever Pillow raises in the block, where the
+        ImageError: no image, or more pixels than the limit; also for what Pillow raises in the block, where the
             image is decoded.
     """
     with _errors_name(name), _pillow_opens(source) as image:

@@ -2,7 +2,7 @@
 
 A mask is one of: a tuple of polygons, each a float64 array (x0, y0, x1, y1, ...) in pixels; a dict `{"size": [H, W],
 "counts": ...}`, COCO's run lengths (a list, or their compressed text); bytes, a PNG image, not 0 on the object;
-None, an object without a mask. It stays as it was annotated until somebody asks for its pixels.
+None, an object without a mask. It stays as it was annotated until its pixels are asked for.
 """
 
 import contextlib

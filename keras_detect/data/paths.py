@@ -2,7 +2,7 @@
 
 A path names a regular file or a folder, directly or by a link. Pipes, sockets and devices would hang or never end; a
 link that leads nowhere says that something is missing. An image that an annotation names (COCO's `file_name`, a column
-of a table) is in the folder of the data set; links in it may lead anywhere, since whoever placed them decided so.
+of a table) is in the folder of the data set; links in it may lead anywhere, since their owner placed them.
 Only YOLO's `data.yaml` and its lists name places outside of the folder, absolute or by `..`, as its users do.
 """
 

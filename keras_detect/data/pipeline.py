@@ -264,7 +264,7 @@ def _canvas(records, resizer, augmentations):
     if not hasattr(resizer, "resize_tf"):
         raise ValueError(
             "batches() sizes the images with the model's resizer. Received a model without one: "
-            f"{type(resizer).__name__}. Pass a keras_detect model, or a resizer of keras_detect.transforms.resizers."
+            f"{type(resizer).__name__}. Pass a keras_detect model, or a resizer of keras_detect.transforms."
         )
     height = max(record.image.height for record in records)
     width = max(record.image.width for record in records)

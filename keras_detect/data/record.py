@@ -30,7 +30,7 @@ class Record:
         image_id: the annotation's own id (int or str).
         objects: `{key: [n, ...]}`, arrays as the rows of `schema.object_fields` say; boxes lie inside the image and
             have an area. `"boxes"`, `"labels"` and `"is_crowd"` are always there, others where the annotation has them.
-            Rasters are a tuple of n masks as annotated (see `keras_detect.data.masks`; None for an object without).
+            Rasters are a tuple of n masks as annotated (see `data/masks.py`; None for an object without).
         entries: `{key: array}` of the annotated rows of `schema.image_fields` that the image has.
     """
 
@@ -73,7 +73,7 @@ class Record:
 
 
 def raster_keys():
-    """Keys of the per-object fields that are kept as masks until somebody asks for their pixels."""
+    """Keys of the per-object fields that are kept as masks until their pixels are asked for."""
     return [field.key for field in schema.object_fields(schema.GROUND_TRUTH) if field.moves == schema.AS_RASTER]
 
 

@@ -18,7 +18,7 @@ from keras_detect.registry import unknown_name
 _OVERSAMPLING = 3
 # A pixel belongs to a shape if the shape covers at least half of it.
 _HALF = 128
-# An object that others cover by more than this is excluded from the ground truth: nobody could see it.
+# An object that others cover by more than this is excluded from the ground truth: it could not be seen.
 _HIDDEN = 0.7
 
 
@@ -33,7 +33,7 @@ def shapes_dataset(
 ) -> DetectionDataset:
     """Draws a data set of shapes.
 
-    Images differ in size and aspect ratio, ground (plain, gradient, stripes, checks, speckle), number, size, colour
+    Images differ in size and aspect ratio, ground (plain, gradient, stripes, checks, speckle), number, size, color
     and turn of the objects; objects may overlap, and one that is mostly covered is not annotated.
 
     Args:
@@ -124,7 +124,7 @@ def _stamp(rng, height, width, outline):
 
 
 def _ground(rng, height, width):
-    """float [H, W, 3]: two colours mixed by a texture."""
+    """float [H, W, 3]: two colors mixed by a texture."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     angle, period = rng.uniform(0.0, math.pi), rng.uniform(8.0, 40.0)
     along = x * math.cos(angle) + y * math.sin(angle)
@@ -146,14 +146,14 @@ def _ground(rng, height, width):
 
 
 def _paint(rng, shape, under):
-    """float [h, w, 3]: a colour that stands out from what is under it, shaded along one direction."""
-    colour = rng.uniform(0, 255, 3)
-    while np.abs(colour - under).max() < 70:
-        colour = rng.uniform(0, 255, 3)
+    """float [h, w, 3]: a color that stands out from what is under it, shaded along one direction."""
+    color = rng.uniform(0, 255, 3)
+    while np.abs(color - under).max() < 70:
+        color = rng.uniform(0, 255, 3)
     y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
     angle = rng.uniform(0.0, 2.0 * math.pi)
     shade = 1.0 + 0.15 * (x * math.cos(angle) + y * math.sin(angle))
-    return np.clip(colour * shade[:, :, None], 0, 255)
+    return np.clip(color * shade[:, :, None], 0, 255)
 
 
 def _regular(corners, radius=1.0, inner=None):

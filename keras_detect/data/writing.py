@@ -1,7 +1,7 @@
 """What the writers share: any data as a data set, a folder that appears at once, and images copied into it.
 
 A data set is written into a folder of its own beside the target, flushed to the disk, and takes the target's place by
-renaming: whoever reads sees the older data set or the new one. This holds for every format, also for those that users
+renaming: a reader sees the older data set or the new one. This holds for every format, also for those that users
 register, since it is `new_data_set` that calls their `write`.
 
 What is overwritten: a data set that was written here lists its files in `MANIFEST`, per split. A further split is added

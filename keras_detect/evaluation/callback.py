@@ -81,7 +81,7 @@ def _names(model, data, class_names):
 class COCOEvaluation(keras.callbacks.Callback):
     """Computes COCO's metrics at the end of an epoch and puts them into `fit`'s logs.
 
-    Placed before them in `callbacks=[...]`, it lets `ModelCheckpoint(monitor="val_map", mode="max")`, `EarlyStopping`
+    Where it comes first in `callbacks=[...]`, `ModelCheckpoint(monitor="val_map", mode="max")`, `EarlyStopping`
     and `ReduceLROnPlateau` follow the metric; `History` records it. `last_result` holds the full dict of
     `COCOEvaluator.result` and of the further evaluators.
 

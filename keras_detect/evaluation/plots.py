@@ -99,8 +99,8 @@ def draw_confusion_matrix(matrix, names, path):
     axes.set_yticks(np.arange(len(rows)), labels=labels, parse_math=False)
     if len(rows) <= _NUMBERS:
         for i, j in zip(*np.nonzero(shown), strict=True):
-            colour = "white" if shares[i, j] > 0.5 else "black"
-            axes.text(j, i, str(shown[i, j]), ha="center", va="center", color=colour, fontsize=8)
+            color = "white" if shares[i, j] > 0.5 else "black"
+            axes.text(j, i, str(shown[i, j]), ha="center", va="center", color=color, fontsize=8)
     more = f" (the {_CELLS} most confused of {kinds})" if kinds > _CELLS else ""
     axes.set(title=f"confusion matrix{more}", xlabel="found", ylabel="true")
     figure.colorbar(image, ax=axes, label="share of the row", shrink=0.7)
@@ -117,11 +117,11 @@ def draw_error_breakdown(result, path):
     figure = _figure(10, 3.4)
     kinds = list(ERROR_KINDS)
     left, right = figure.subplots(1, 2, sharey=True)
-    for axes, key, title, form, colour in (
+    for axes, key, title, form, color in (
         (left, "error_counts", "number of errors", "{:,.0f}", _BLUE),
         (right, "error_costs", f"cost in AP at IoU {result['error_thresholds']['foreground']:g}", "{:.3f}", _ORANGE),
     ):
-        bars = axes.barh(kinds, [result[key][kind] for kind in kinds], color=colour)
+        bars = axes.barh(kinds, [result[key][kind] for kind in kinds], color=color)
         axes.bar_label(bars, fmt=form, padding=3)
         axes.margins(x=0.18)
         axes.set(title=title)

@@ -35,7 +35,7 @@ def write_report(
     report of that name is replaced.
 
     Args:
-        collected: `Collected`, also without a model: whatever `update(ground_truth, detections, image_sizes)` was
+        collected: `Collected`, also without a model: what `update(ground_truth, detections, image_sizes)` was
             given.
         folder: the folder to write.
         title: heading of the page.

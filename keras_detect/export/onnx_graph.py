@@ -134,7 +134,7 @@ def _constants_not_rebuilt():
 
 @contextlib.contextmanager
 def _quiet_logging():
-    """tf2onnx' errors are collected in place of being printed: they become one of ours."""
+    """tf2onnx' errors are collected in place of being printed: they become an `ExportError`."""
     log, logger = [], logging.getLogger("tf2onnx")
     handler = logging.Handler()
     handler.emit = log.append

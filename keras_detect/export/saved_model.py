@@ -10,7 +10,7 @@ from keras_detect.export.exporter import Exporter, ExportOptions, Runner
 from keras_detect.export.metadata import METADATA_NAME
 from keras_detect.registry import register_exporter
 
-_EXTRA = "assets.extra"  # where TensorFlow lets others put files into a SavedModel
+_EXTRA = "assets.extra"  # where TensorFlow expects files of others in a SavedModel
 _SERVING = "serving_default"
 _INPUT = "input_tensor"
 _NETWORK = ("images", "true_image_shapes")
@@ -39,7 +39,7 @@ class SavedModelExporter(Exporter):
         module.__call__ = default  # upstream's users call the loaded object
         signatures = {name: function.get_concrete_function() for name, function in functions.items()}
         signatures[_SERVING] = default.get_concrete_function()
-        save_options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # nobody trains it
+        save_options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # it cannot be trained
         tf.saved_model.save(module, str(path), signatures=signatures, options=save_options)
         extra = path / _EXTRA
         extra.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The first stage's heads: where is an object, whatever its class (Ren et al. 2015, arXiv:1506.01497, section 3.1)."""
+"""The heads of the first stage, which find objects of any class (Ren et al. 2015, arXiv:1506.01497, section 3.1)."""
 
 import keras
 

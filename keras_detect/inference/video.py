@@ -191,7 +191,7 @@ def detect_frames(
 
 
 def opencv() -> Any:
-    """The module `cv2`, quiet: what is wrong with a video is said in one line of ours.
+    """The module `cv2`, quiet: what is wrong with a video is said in one line.
 
     Raises:
         MissingPackageError: OpenCV is not installed.

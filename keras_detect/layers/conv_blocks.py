@@ -212,7 +212,7 @@ def separable_bn_act(x, filters, kernel_size, *, hyperparams, name, strides=1, p
 
 
 def fixed_padding(x, kernel_size, *, name=None, dilation_rate=1):
-    """Zeros around `x` `[B, H, W, C]` so that a valid convolution at stride 1 keeps the size, whatever the size is.
+    """Zeros around `x` `[B, H, W, C]` so that a valid convolution at stride 1 keeps any size.
 
     Of the `dilation_rate * (kernel_size - 1)` rows and columns, the odd one goes to the bottom and the right.
     """

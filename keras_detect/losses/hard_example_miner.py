@@ -28,7 +28,7 @@ class HardExampleMiner:
         cls_loss_weight: of the classification loss in "both".
         loc_loss_weight: of the localisation loss in "both".
         max_negatives_per_positive: negatives kept for each positive kept; `None` for all.
-        min_negatives_per_image: negatives allowed whatever the number of positives.
+        min_negatives_per_image: negatives that are kept even without positives.
     """
 
     num_hard_examples: int | None = 64

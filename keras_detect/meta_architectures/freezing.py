@@ -96,7 +96,7 @@ class Freezing(Serialization):
         return tuple(dict.fromkeys(paths))
 
     def freeze_batch_norm(self, which: bool | str = True) -> None:
-        """Lets batch norm run in inference mode, without training: for small batches. Before `compile`.
+        """Runs batch norm in inference mode, without training: for small batches. Before `compile`.
 
         Args:
             which: True for all of it, "backbone" for the backbone's, False to undo an earlier call.

@@ -80,7 +80,7 @@ class Pretrained:
         """Restores weights, strictly: of another detector, a preset, a checkpoint, or a classifier.
 
         Args:
-            checkpoint: whatever a reader of `weights.sources` opens: a detector or its `.keras` file; a preset's name,
+            checkpoint: a detector or its `.keras` file; a preset's name,
                 folder or address; a LiteRT file (`.tflite`); prefix, folder or `.tar.gz` of a checkpoint of the
                 TensorFlow Object Detection API; with `kind="classification"` also a network of keras.applications, or a
                 classifier around the same backbone, as a Keras model, or as a `.keras`, `.h5` or `.weights.h5` file.

@@ -67,7 +67,7 @@ class Preset:
 
     def published(self):
         """What the row says, as a dict that JSON can hold, for a preset's `metadata.json`."""
-        # of the file; in the label map and the config; where it did come from; added by whoever writes; of the program
+        # of the file; in the label map and the config; where it did come from; added by the writer; of the program
         elsewhere = ("sha256", "class_names", "mirrors", "parameters", "parity", "max_archive_bytes")
         fields = [field.name for field in dataclasses.fields(self) if field.name not in elsewhere]
         return {"name": self.name, **{name: getattr(self, name) for name in fields}}

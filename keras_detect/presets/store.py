@@ -169,7 +169,7 @@ def _is_preset(source):
     opens=_is_preset,
 )
 def preset_weights(model, source, kind):
-    """The weights of a preset, whatever its number of classes."""
+    """The weights of a preset with any number of classes."""
     return named_plan(model, directory.open_weights(find_preset(source)), kind)
 
 

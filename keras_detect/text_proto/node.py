@@ -1,7 +1,7 @@
 """One message of a `pipeline.config`: its fields, where they are, and the book of what was read of them.
 
-The reader only knows syntax. What a field means, its type and its default are said by whoever builds something from
-the `Node`; the node keeps the book of what was asked for, so that nothing in a file can be overlooked in silence.
+The reader only knows syntax. What a field means, its type and its default are said by the code that builds from the
+`Node`; the node keeps the book of what was asked for, so that nothing in a file can be overlooked in silence.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class PipelineConfigError(ValueError):
 
 
 class Unread(NamedTuple):
-    """A field that nobody asked for: `path` from the top of the file ("model.ssd.num_classes"), `line` from 1."""
+    """A field that no reader asked for: `path` from the top of the file ("model.ssd.num_classes"), `line` from 1."""
 
     path: str
     line: int
@@ -190,7 +190,7 @@ class Node:
         return found
 
     def unread(self):
-        """What nobody asked for in this message and below, as a list of `Unread` in the file's order."""
+        """What no reader asked for in this message and below, as a list of `Unread` in the file's order."""
         found = []
         for name, values in self._fields.items():
             for index, value in enumerate(values):

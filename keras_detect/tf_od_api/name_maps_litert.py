@@ -1,6 +1,6 @@
 """Our layers -> scopes of LiteRT files: of upstream's TensorFlow 1 graphs (`detect.tflite`), or of our own models.
 
-A row says which layers of ours make one scope: a convolution and, where it has one, the batch norm behind it.
+A row says which of our layers make one scope: a convolution and, where it has one, the batch norm behind it.
 """
 
 import re
@@ -95,7 +95,7 @@ def scopes(model) -> dict[str, tuple[str, ...]]:
 
 
 def own_scopes(model) -> dict[str, tuple[str, ...]]:
-    """`{name of a convolution: our layers}` of a model of ours that was converted under its own layers' names."""
+    """`{name of a convolution: our layers}` of a model that was converted under its own layers' names."""
     weights = model.named_weights()
     layers = dict.fromkeys(name.rpartition("/")[0] for name in weights)
     rows: dict[str, tuple[str, ...]] = {}

@@ -1,4 +1,4 @@
-"""LiteRT files of upstream's detectors, and of ours, as a source of weights."""
+"""LiteRT files of upstream's detectors and of this package's, as a source of weights."""
 
 import os
 import pathlib

@@ -44,7 +44,7 @@ def _flip(part):
     return lambda node: part(probability=node.scalar("probability", float, 0.5))
 
 
-def _colour(**settings):
+def _color(**settings):
     """A `RandomColor` that changes nothing but `settings`."""
     none = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
     return RandomColor(**(none | settings), probability=1.0)
@@ -55,15 +55,15 @@ def _factor(name):
 
     def build(node):
         low, high = node.scalar("min_delta", float, 0.8), node.scalar("max_delta", float, 1.25)
-        return _colour(**{name: min(max(abs(1.0 - low), abs(high - 1.0)), 1.0)})
+        return _color(**{name: min(max(abs(1.0 - low), abs(high - 1.0)), 1.0)})
 
     return build
 
 
-def _distort_colour(node):
+def _distort_color(node):
     if node.scalar("color_ordering", int, 0) not in (0, 1):
         raise node.error("color_ordering", "supported: 0 or 1")
-    return _colour(brightness=32.0 / 255.0, contrast=0.5, saturation=0.5, hue=0.2)
+    return _color(brightness=32.0 / 255.0, contrast=0.5, saturation=0.5, hue=0.2)
 
 
 def _crop(node):
@@ -110,11 +110,11 @@ STEPS = {
     "random_horizontal_flip": (_flip(RandomHorizontalFlip), None),
     "random_vertical_flip": (_flip(RandomVerticalFlip), None),
     "random_rotation90": (_flip(RandomRotation90), None),
-    "random_adjust_brightness": (lambda node: _colour(brightness=node.scalar("max_delta", float, 0.2)), None),
+    "random_adjust_brightness": (lambda node: _color(brightness=node.scalar("max_delta", float, 0.2)), None),
     "random_adjust_contrast": (_factor("contrast"), _FACTOR),
     "random_adjust_saturation": (_factor("saturation"), f"{_HUE}; {_FACTOR}"),
-    "random_adjust_hue": (lambda node: _colour(hue=node.scalar("max_delta", float, 0.02)), _HUE),
-    "random_distort_color": (_distort_colour, f"one order of the changes; {_HUE}"),
+    "random_adjust_hue": (lambda node: _color(hue=node.scalar("max_delta", float, 0.02)), _HUE),
+    "random_distort_color": (_distort_color, f"one order of the changes; {_HUE}"),
     "random_crop_image": (_crop, _CROP),
     "ssd_random_crop": (_ssd_crop, _CROP),
     "random_scale_crop_and_pad_to_square": (_zoom, "zooms in only; the resizer of the model gives the size"),

@@ -31,7 +31,7 @@ class ResumeError(ValueError):
 
 
 class Resume(keras.callbacks.Callback):
-    """Lets `fit`, called again after an interruption, continue and end with the weights of an uninterrupted run.
+    """Resumes `fit` after an interruption, so that it ends with the weights of an uninterrupted run.
 
     A checkpoint is written when an epoch begins, and where asked for within it; it replaces the older one whole or not
     at all. It holds the weights and random streams of the model, the optimizer with its averages, the metrics, the
@@ -267,7 +267,7 @@ def _restorable(value, variable):
 
 
 def _leave_out(model, steps):
-    """Lets the running `fit` read the next `steps` batches without training on them."""
+    """Makes the running `fit` read the next `steps` batches without training on them."""
     train, per_call = model.train_function, model.steps_per_execution
     left = steps // per_call
 

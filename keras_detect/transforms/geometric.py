@@ -26,7 +26,7 @@ class RandomHorizontalFlip:
             )
 
     def __call__(self, example, seed):
-        """See `keras_detect.transforms.augmentation` for the arguments."""
+        """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
         return _sometimes(self.probability, seed, self._mirror, example)
 
     def _mirror(self, example):
@@ -59,7 +59,7 @@ class RandomVerticalFlip:
         check_probability(self.probability)
 
     def __call__(self, example, seed):
-        """See `keras_detect.transforms.augmentation` for the arguments."""
+        """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
         return _sometimes(self.probability, seed, _mirror_rows, example)
 
 
@@ -78,7 +78,7 @@ class RandomRotation90:
         check_probability(self.probability)
 
     def __call__(self, example, seed):
-        """See `keras_detect.transforms.augmentation` for the arguments."""
+        """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
         return _sometimes(self.probability, seed, _quarter_turn, example)
 
 
@@ -119,7 +119,7 @@ class RandomIoUCrop:
             raise ValueError(f"trials must be at least 1. Received: trials={self.trials}")
 
     def __call__(self, example, seed):
-        """See `keras_detect.transforms.augmentation` for the arguments."""
+        """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
         return _sometimes(self.probability, seed, lambda example: self._crop(example, seed), example)
 
     def _crop(self, example, seed):

@@ -1,11 +1,11 @@
-"""Augmentations of colour; boxes stay where they are."""
+"""Augmentations of color; boxes stay where they are."""
 
 import math
 
 from keras_detect.registry import part
 from keras_detect.transforms.augmentation import check_probability, draw
 
-# RGB to luma and two colour differences (YIQ, NTSC 1953, rows rounded as usual): in that space a change of hue is a
+# RGB to luma and two color differences (YIQ, NTSC 1953, rows rounded as usual): in that space a change of hue is a
 # rotation and one of saturation a scaling of the last two axes.
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
@@ -15,7 +15,7 @@ class RandomColor:
     """Changes brightness, contrast, saturation and hue at random.
 
     The four changes are one 3 x 3 matrix and an offset per image, so the cost does not depend on how many are on.
-    Contrast scales about the image's mean colour. The result is rounded and clipped to 0...255.
+    Contrast scales about the image's mean color. The result is rounded and clipped to 0...255.
 
     Args:
         brightness: largest shift, as a part of 255.
@@ -41,7 +41,7 @@ class RandomColor:
                 raise ValueError(f"{name} must be in [0, {limit}]. Received: {name}={getattr(self, name)}")
 
     def __call__(self, example, seed):
-        """See `keras_detect.transforms.augmentation` for the arguments."""
+        """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
         import tensorflow as tf
 
         changed = lambda: example | {"image": self._change(example["image"], seed)}  # noqa: E731
@@ -58,9 +58,9 @@ class RandomColor:
         cos, sin = saturation * tf.cos(angle), saturation * tf.sin(angle)
         one, zero = tf.ones(()), tf.zeros(())
         turn = tf.reshape(tf.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos]), (3, 3))
-        colour = tf.linalg.inv(to_yiq) @ turn @ to_yiq
+        color = tf.linalg.inv(to_yiq) @ turn @ to_yiq
         pixels = tf.reshape(tf.cast(image, tf.float32), (-1, 3))
-        # c (M p + b - m) + m = (c M) p + c b + (1 - c) m, with m = M mean + b the mean of the changed colours
-        mean = tf.linalg.matvec(colour, tf.reduce_mean(pixels, axis=0)) + shift
-        changed = tf.matmul(pixels, contrast * colour, transpose_b=True) + contrast * shift + (1.0 - contrast) * mean
+        # c (M p + b - m) + m = (c M) p + c b + (1 - c) m, with m = M mean + b the mean of the changed colors
+        mean = tf.linalg.matvec(color, tf.reduce_mean(pixels, axis=0)) + shift
+        changed = tf.matmul(pixels, contrast * color, transpose_b=True) + contrast * shift + (1.0 - contrast) * mean
         return tf.reshape(tf.saturate_cast(tf.round(changed), tf.uint8), tf.shape(image))

@@ -3,7 +3,7 @@
 A resizer is the rule for sizes; what follows from it is a `Resizing` (`transforms.resizing`). One `ImageResizer` serves
 the model (`__call__`, Keras tensors), numpy (`resize_image`) and a `tf.data` graph (`resize_tf`).
 
-Normalised boxes need nothing: they refer to the true image (`keras_detect.schema`), which resizing does not move.
+Normalised boxes need nothing: they refer to the true image (`schema.py`), which resizing does not move.
 """
 
 import abc
@@ -228,14 +228,14 @@ class ImageResizer(abc.ABC):
 
 @part
 class FixedShapeResizer(ImageResizer):
-    """Every image becomes `height` x `width`, whatever its aspect ratio.
+    """Resizes every image to `height` x `width`; the aspect ratio is not kept.
 
     Args:
         height: int.
         width: int.
         method: `"bilinear"`, `"nearest"`, `"bicubic"` or `"area"`.
         kernel: `"half_pixel"`, or `"legacy"` for models trained by upstream (see `kernels.resize`).
-        convert_to_grayscale: whether three colour channels become one.
+        convert_to_grayscale: whether three color channels become one.
 
     Raises:
         ValueError: for a size below 1, an unknown method or kernel.
@@ -423,7 +423,7 @@ class PadToMultipleResizer(ImageResizer):
 
     Args:
         multiple: pixels.
-        convert_to_grayscale: whether three colour channels become one.
+        convert_to_grayscale: whether three color channels become one.
 
     Raises:
         ValueError: for a multiple below 1.

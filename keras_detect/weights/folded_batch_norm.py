@@ -99,7 +99,7 @@ def unfold_batchnorm(model: Any, images: Iterable[Any]) -> int:
     Args:
         model: a `DetectionModel`.
         images: images of the kind that the model will be trained on, some 48 or more: a `DetectionDataset`, an array
-            `[N, H, W, 3]` (uint8, or float in 0...255), or an iterable of whatever `detect` takes: paths, Pillow
+            `[N, H, W, 3]` (uint8, or float in 0...255), or an iterable of what `detect` takes: paths, Pillow
             images, arrays `[H, W, 3]` of any size.
 
     Returns:

@@ -26,7 +26,7 @@ _END, _END_SIZE = b"PK\x05\x06", 22  # the record that ends a zip archive
 _LOCATOR, _LOCATOR_SIZE = b"PK\x06\x07", 20  # of a large one, before it
 _LARGE_END_SIZE = 56
 _CAUSE = "Exception encountered: "  # what Keras writes before the cause of an error
-_MESSAGE = 300  # characters of somebody else's message
+_MESSAGE = 300  # characters of the message of another library
 
 #: bytes that the weights of a model may take: so many times those of its file, and so many for any file
 TIMES_FILE, ANY_FILE = 4, 256 * 1024**2

@@ -86,7 +86,7 @@ def match(model_variables, name_map, reader, skip=(), ignore=(), may_differ=()):
 
     Regexes match the whole name. Returns a `Match`. Raises `RestoreError` that lists, all at once: variables without
     a key, keys that the checkpoint lacks, keys claimed twice, shapes that differ, and variables of the checkpoint
-    that nobody claimed and no rule ignores.
+    that is not claimed and that no rule ignores.
     """
     find = name_map.get if isinstance(name_map, Mapping) else name_map
     assignments, kept, ignored = {}, {}, {}

@@ -79,7 +79,7 @@ def restore_model(model, source: Any, kind: str = "detection", calibration_image
 
     Args:
         model: a `DetectionModel`.
-        source: whatever a reader opens: `restorable()` lists them.
+        source: what a reader opens; `restorable()` lists the kinds.
         kind: "detection" restores everything, or everything but the class head where the number of classes differs;
             "classification" restores the backbone alone.
         calibration_images: images for `unfold_batchnorm`, which runs where the source's batch norm is folded.
