@@ -27,12 +27,17 @@ class SSDFeatureExtractor(keras.Model):
         self.backbone, self.neck = backbone, neck
         self.level_names = tuple(feature_maps)
 
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        maps = super().call(inputs, training=training, mask=mask, **kwargs)
+        return maps if isinstance(maps, list) else [maps]  # Keras gives the one map of a list of one
+
     @property
     def strides(self):
         """One int per feature map: 2**n for a map called C*n* or P*n*, else as its size tells."""
         if all(re.fullmatch(r"[CP]\d+", name) for name in self.level_names):
             return tuple(2 ** int(name[1:]) for name in self.level_names)
         shapes = self.compute_output_shape((1, PROBE, PROBE, 3))
+        shapes = shapes if isinstance(shapes, list) else [shapes]
         return tuple(2 ** round(math.log2(PROBE / max(shape[1], 1))) for shape in shapes)
 
     def preprocess(self, images):

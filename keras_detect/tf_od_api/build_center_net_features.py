@@ -60,7 +60,7 @@ def center_net_feature_extractor(node):
         raise node.error("type", unknown_name("CenterNet feature extractor", kind, EXTRACTORS))
     row = EXTRACTORS[kind]
     build_parts.refuse_values(node, use_depthwise=False)
-    scaling, settings = _scaling(node), {"name": "backbone"}
+    neck, scaling, settings = _neck(node, row), _scaling(node), {"name": "backbone"}
     if row.backbone == "mobilenet_v2":
         settings |= {"hyperparams": MOBILENET, "width_multiplier": _width(node)}
     else:
@@ -69,7 +69,7 @@ def center_net_feature_extractor(node):
         settings, scaling = settings | {"scaling": scaling or PixelScaling()}, None
     return CenterNetFeatureExtractor(
         backbone=get_backbone(row.backbone)(**settings),
-        neck=_neck(node, row),
+        neck=neck,
         scaling=scaling,
         name="feature_extractor",
     )

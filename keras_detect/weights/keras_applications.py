@@ -1,8 +1,8 @@
 """ImageNet weights of keras.applications into our backbones: which network fits which row, as tables of layer names.
 
-Equal to keras.applications are the `resnet_v1_*_keras` rows at any size, and MobileNetV1, MobileNetV2 and EfficientNet
-for images whose sides are multiples of 32: a network of keras.applications that was built without a size pads maps of
-odd sides another way. The zoo's `resnet_v1_*` rows have another arithmetic and are refused.
+Equal to keras.applications are the `resnet_v1_*_keras` and `resnet_v2_*` rows at any size, and MobileNetV1, MobileNetV2
+and EfficientNet for images whose sides are multiples of 32: a network of keras.applications that was built without a
+size pads maps of odd sides another way. The zoo's `resnet_v1_*` rows have another arithmetic and are refused.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from keras_detect.backbones.mobilenet_v1 import BLOCKS as MOBILENET_V1_BLOCKS
 from keras_detect.backbones.mobilenet_v2 import STAGES as MOBILENET_V2_STAGES
 from keras_detect.backbones.resnet_v1 import KERAS_APPLICATIONS
 from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
+from keras_detect.backbones.resnet_v2 import VARIANTS as RESNET_V2_VARIANTS
 from keras_detect.weights.keras_file import existing_file, reason
 from keras_detect.weights.keras_model import NetworkWeights, is_dense, network_with, source_name
 
@@ -64,6 +65,28 @@ def _resnet_v1(backbone):
                 for kind in ("conv", "bn"):
                     ours = f"stage_{stage}_block_{index}_{part}_{kind}"
                     rows[ours] = f"conv{stage}_block{index + 1}_{number}_{kind}"
+    return rows
+
+
+#: the shortcut and the last convolution have no batch norm of their own, which is the next block's first
+RESNET_V2_PARTS = {
+    "preact_bn": "preact_bn",
+    "shortcut_conv": "0_conv",
+    "reduce_conv": "1_conv",
+    "reduce_bn": "1_bn",
+    "middle_conv": "2_conv",
+    "middle_bn": "2_bn",
+    "expand_conv": "3_conv",
+}
+
+
+def _resnet_v2(backbone):
+    rows = {"stem_conv": "conv1_conv", "head_bn": "post_bn"}
+    for stage, blocks in enumerate(RESNET_V2_VARIANTS[backbone.variant].blocks, start=2):
+        for index in range(blocks):
+            ours, theirs = f"stage_{stage}_block_{index}", f"conv{stage}_block{index + 1}"
+            parts = {part: name for part, name in RESNET_V2_PARTS.items() if index == 0 or part != "shortcut_conv"}
+            rows |= {f"{ours}_{part}": f"{theirs}_{name}" for part, name in parts.items()}
     return rows
 
 
@@ -129,6 +152,13 @@ FAMILIES = {
         application=lambda backbone: (f"ResNet{backbone.variant.split('_')[2]}", {}),
         layers=_resnet_v1,
         stem_bn="conv1_bn",
+        ignore=TOP,
+        note=lambda backbone: None,
+    ),
+    "resnet_v2": Family(
+        application=lambda backbone: (f"ResNet{backbone.variant.split('_')[2]}V2", {}),
+        layers=_resnet_v2,
+        stem_bn="conv2_block1_preact_bn",
         ignore=TOP,
         note=lambda backbone: None,
     ),
@@ -302,7 +332,8 @@ def _told_by_file(file, stem_bn, layers):
 def _notes(backbone, family, epsilon, scalings):
     if family.note(backbone):
         yield family.note(backbone)
-    ours = backbone.get_layer("stem_bn").epsilon
+    first = next(ours for ours, theirs in family.layers(backbone).items() if theirs == family.stem_bn)
+    ours = backbone.get_layer(first).epsilon
     if epsilon not in (None, ours):
         yield f"batch norm's epsilon is {epsilon:g} in the source and {ours:g} here, so features differ a little"
     if not all(_is_imagenet_scaling(*values) for values in scalings):

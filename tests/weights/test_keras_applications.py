@@ -85,6 +85,12 @@ def resnet(*blocks):
     return {"C1": "conv1_relu", **{f"C{n}": f"conv{n}_block{last}_out" for n, last in enumerate(blocks, start=2)}}
 
 
+def resnet_v2(*blocks):
+    """Levels before the blocks with a stride, and both ends."""
+    levels = {f"C{n}": f"conv{n}_block{last - 1}_out" for n, last in enumerate(blocks[:3], start=2)}
+    return {"C1": "conv1_conv", **levels, "C5_sum": f"conv5_block{blocks[3]}_out", "C5": "post_relu"}
+
+
 def efficient(network):
     """The last shortcut's sum of a stage, or the norm of a block without one."""
     names = [layer.name for layer in network.layers if layer.name.endswith(("_add", "_project_bn"))]
@@ -104,6 +110,8 @@ def efficient(network):
             for row in (
                 ("resnet_v1_101_keras", "ResNet101", resnet(3, 4, 23, 3), keras.applications.resnet),
                 ("resnet_v1_152_keras", "ResNet152", resnet(3, 8, 36, 3), keras.applications.resnet),
+                ("resnet_v2_50", "ResNet50V2", resnet_v2(3, 4, 6, 3), keras.applications.resnet_v2),
+                ("resnet_v2_101", "ResNet101V2", resnet_v2(3, 4, 23, 3), keras.applications.resnet_v2),
                 *(
                     (f"efficientnet_b{n}", f"EfficientNetB{n}", None, keras.applications.efficientnet)
                     for n in range(1, 8)
