@@ -16,6 +16,7 @@ else:
         heads,
         inference,  # provides `DetectionModel.detect`
         losses,
+        masks,
         metrics,
         necks,
         presets,
@@ -32,6 +33,7 @@ else:
     from keras_detect.meta_architectures.detection_model import DetectionModel
     from keras_detect.meta_architectures.efficientdet import EfficientDet
     from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
+    from keras_detect.meta_architectures.mask_rcnn import MaskRCNN
     from keras_detect.meta_architectures.retinanet import RetinaNet
     from keras_detect.meta_architectures.ssd import SSD
     from keras_detect.presets import store  # noqa: F401 - provides `load_preset` and `save_preset`
@@ -50,6 +52,7 @@ __all__ = [
     "DetectionModel",
     "EfficientDet",
     "FasterRCNN",
+    "MaskRCNN",
     "Model",
     "RetinaNet",
     "anchors",
@@ -65,6 +68,7 @@ __all__ = [
     "inference",
     "load_dataset",
     "losses",
+    "masks",
     "metrics",
     "necks",
     "presets",

@@ -30,7 +30,9 @@ as ``"weights" [B, M]``, ``"is_crowd" [B, M]``, ``"masks" [B, M, H, W]``. ``"cla
 Detections
 ----------
 A dict of rows of the same table: ``{"boxes" [B, D, 4], "scores" [B, D], "labels" [B, D] int32}`` and any of the others,
-with ``"num_detections" [B] int32``; rows past it hold each field's padding: zeros, and label `PADDING_LABEL`.
+with ``"num_detections" [B] int32``; rows past it hold each field's padding: zeros, and label `PADDING_LABEL`. A raster
+of a detection lies over its box and not over the image: ``"masks" [B, D, h, w]`` float32 in 0...1, whose outermost
+cells' centres are on the edges of the box; from 0.5 on a pixel belongs to the object (`keras_detect.masks.paste`).
 
 Proposals
 ---------
@@ -82,6 +84,8 @@ RPN_OBJECTNESS = "rpn_objectness"
 PROPOSALS = "proposals"
 NUM_PROPOSALS = "num_proposals"
 FEATURES_TO_CROP = "features_to_crop"
+ROI_FEATURES = "roi_features"  # [B, P, h, w, D], what the box classifier sees of each proposal
+RASTER_WINDOWS = "raster_windows"  # [B, 4], the true image in the rasters of y, where those have another frame
 
 # where a field occurs
 GROUND_TRUTH = "ground truth"

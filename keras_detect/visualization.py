@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from keras_detect import schema
 from keras_detect.data.image import as_pixels, as_uint8
+from keras_detect.data.pasting import paste
 from keras_detect.files import write_file
 
 __all__ = [
@@ -96,9 +97,9 @@ def draw_objects(
             bytes or an open file, turned upright as its EXIF orientation says.
         objects: dict of rows of `schema.object_fields`, of an example, of one image of y or of detections: `"boxes"`
             [n, 4] normalised yxyx, `"labels"` [n] int (rows below 0 are padding and skipped), optional `"scores"` [n],
-            `"masks"` [n, h, w] over the image, `"keypoints"` [n, N, 2] normalised yx with `"keypoint_visibility"`
-            [n, N], `"track_ids"` [n]. Other fields are drawn by how they move: as boxes, points or rasters.
-            `"num_detections"` is respected.
+            `"masks"` [n, h, w] over the image or, of objects with scores (detections), over the boxes, `"keypoints"`
+            [n, N, 2] normalised yx with `"keypoint_visibility"` [n, N], `"track_ids"` [n].
+            Other fields are drawn by how they move: as boxes, points or rasters. `"num_detections"` is respected.
         class_names: names by label; a label without one is written as its number.
         score_threshold: rows with a lower score are skipped.
         skeleton: pairs `(first, last)` of keypoints that a line joins, such as a data set's `skeleton`.
@@ -121,7 +122,8 @@ def draw_objects(
     colors = {i: class_color(int(columns[schema.LABELS][i])) for i in rows}
     for key, field in fields.items():
         if field.moves == schema.AS_RASTER:
-            image = _with_rasters(image, columns[key], rows, colors, line)
+            boxes = None if scores is None else columns[schema.BOXES]
+            image = _with_rasters(image, columns[key], boxes, rows, colors, line)
     pen = ImageDraw.Draw(image)
     corners = {i: _pixel_corners(columns[schema.BOXES][i], image.size) for i in rows}
     for key, field in fields.items():
@@ -165,12 +167,15 @@ def _shown_rows(columns, score_threshold):
     return rows
 
 
-def _with_rasters(image, rasters, rows, colors, line):
-    """The image with each mask as a translucent color within a contour of `line` pixels."""
+def _with_rasters(image, rasters, boxes, rows, colors, line):
+    """The image with each mask, over it or over its box, as a translucent color within a contour of `line` pixels."""
     pixels = np.asarray(image).astype(np.float32)
     for i in rows:
-        mask = Image.fromarray((rasters[i] >= 0.5).astype(np.uint8) * 255)
-        mask = np.asarray(mask.resize(image.size, Image.Resampling.NEAREST)) > 0
+        if boxes is not None:
+            mask = paste(rasters[i : i + 1], boxes[i : i + 1], image.size[::-1])[0] > 0
+        else:
+            mask = Image.fromarray((rasters[i] >= 0.5).astype(np.uint8) * 255)
+            mask = np.asarray(mask.resize(image.size, Image.Resampling.NEAREST)) > 0
         inner = np.pad(mask, 1)
         for _ in range(line):
             middle = inner[1:-1, 1:-1]

@@ -23,7 +23,7 @@ LEVELS = {
     "weights": 3,
     "meta_architectures": 4,
     **{name: 5 + order / 10 for order, name in enumerate(("training", "tf_od_api", "presets", "export", "inference"))},
-    **dict.fromkeys(("cli", "__init__", "anchors", "callbacks", "metrics", "py.typed", "tasks"), 6),
+    **dict.fromkeys(("cli", "__init__", "anchors", "callbacks", "masks", "metrics", "py.typed", "tasks"), 6),
 }
 # they meet models through the dicts of `schema` alone
 BESIDE = {"data", "evaluation", "visualization"}
@@ -39,7 +39,7 @@ BESIDE_MAY_IMPORT = {
     "transforms",
 }
 BESIDE_MAY_IMPORT |= BESIDE
-MAY_IMPORT_BESIDE = {"training", "export", "inference", "cli", "__init__", "callbacks", "metrics"}
+MAY_IMPORT_BESIDE = {"training", "export", "inference", "cli", "__init__", "callbacks", "masks", "metrics"}
 
 # TensorFlow, and what imports it, may be imported in these packages only, and never when the package is imported
 TENSORFLOW_PACKAGES = {"data", "transforms", "kernels", "tf_od_api", "weights", "export", "training", "inference"}

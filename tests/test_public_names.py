@@ -24,6 +24,7 @@ NAMESPACES = ["keras_detect"] + [
             "heads",
             "inference",
             "losses",
+            "masks",
             "metrics",
         ),
         *("necks", "presets", "tasks", "tf_od_api", "training", "transforms", "visualization", "weights"),

@@ -123,6 +123,19 @@ def test_masks_are_translucent_within_a_contour():
     assert np.all(np.asarray(below) == GREY)
 
 
+def test_masks_of_detections_lie_over_their_boxes():
+    """A box over rows 100 to 300 and columns 100 to 200 of 401 x 401, its lower half without the object."""
+    mask = np.ones((1, 5, 3), np.float32)
+    mask[0, 3:] = 0.0
+    objects = {"boxes": [[0.25, 0.25, 0.75, 0.5]], "labels": [0], "scores": [0.9], "masks": mask}
+    drawn = np.asarray(draw_objects(grey(401, 401), objects, [""]))
+    colour = np.array(class_color(0))
+    np.testing.assert_allclose(drawn[200, 150], GREY + 0.45 * (colour - GREY), atol=0.51)
+    np.testing.assert_array_equal(drawn[224, 150], colour)  # the contour, half way between the cells
+    for y, x in ((228, 150), (280, 150), (200, 90)):
+        np.testing.assert_array_equal(drawn[y, x], GREY)
+
+
 def test_keypoints_are_joined_by_the_skeleton():
     """Points at (100, 100), (100, 300), (300, 300): visible, hidden and not annotated; the lines 0-1 and 1-2."""
     objects = {

@@ -5,11 +5,14 @@ import numpy as np
 
 from keras_detect import schema
 from keras_detect.backbones.backbone import Backbone, register_backbone
+from keras_detect.heads.mask_predictor import MaskPredictor
 from keras_detect.heads.point_heads import PointHead
 from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act, upsample_nearest
+from keras_detect.layers.region_cropper import RegionCropper
 from keras_detect.meta_architectures.center_net import CenterNet
 from keras_detect.meta_architectures.center_net_tasks import ObjectTask
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
+from keras_detect.meta_architectures.mask_rcnn import MaskRCNN, MaskStage
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.registry import serializable
 from keras_detect.transforms.resizers import FixedShapeResizer, two_sides
@@ -51,6 +54,25 @@ def tiny_faster_rcnn(num_classes=3, **options):
     """A Faster R-CNN of some ten thousand weights for 64 x 64 images, the same weights every time."""
     keras.utils.set_random_seed(0)
     return FasterRCNN.from_backbone("tests_tiny", num_classes=num_classes, **_sized(options))
+
+
+def tiny_mask_rcnn(num_classes=3, **options):
+    """`tiny_faster_rcnn` with masks of 8 x 8 cells for each class."""
+    keras.utils.set_random_seed(0)
+    given = {"mask_predictor", "mask_stage"} & set(options)
+    masks = {} if given else mask_parts(num_classes or len(options["class_names"]))
+    return MaskRCNN.from_backbone("tests_tiny", num_classes=num_classes, **_sized({**masks, **options}))
+
+
+def mask_parts(num_classes=3, **options):
+    """A small third stage: `{"mask_predictor", "mask_stage"}`."""
+    head = MaskPredictor(
+        num_classes=num_classes, mask_size=8, num_convolutions=1, depth=8, name="mask_predictor", **options
+    )
+    return {
+        "mask_predictor": head,
+        "mask_stage": MaskStage(cropper=RegionCropper(crop_size=4, pool_size=1, pool_stride=1)),
+    }
 
 
 @serializable
@@ -103,7 +125,12 @@ def _sized(options):
 
 
 #: every meta-architecture that the contract tests run over: name -> builder of a small model
-TINY_MODELS = {"ssd": tiny_ssd, "faster_rcnn": tiny_faster_rcnn, "center_net": tiny_center_net}
+TINY_MODELS = {
+    "ssd": tiny_ssd,
+    "faster_rcnn": tiny_faster_rcnn,
+    "mask_rcnn": tiny_mask_rcnn,
+    "center_net": tiny_center_net,
+}
 
 
 def tiny_batch(batch_size=4, rows=4, num_classes=3, size=IMAGE_SIZE, seed=0):
@@ -117,15 +144,30 @@ def tiny_batch(batch_size=4, rows=4, num_classes=3, size=IMAGE_SIZE, seed=0):
             corner = rng.uniform(0.05, 0.5, 2)
             boxes[image, row] = [*corner, *(corner + rng.uniform(0.2, 0.45, 2))]
             labels[image, row] = rng.integers(num_classes)
-    return images, {schema.BOXES: boxes, schema.LABELS: labels}
+    return images, {schema.BOXES: boxes, schema.LABELS: labels, schema.MASKS: filled(boxes, size)}
+
+
+def filled(boxes, size=IMAGE_SIZE):
+    """`[B, M, size, size]` uint8: masks that fill the boxes `[B, M, 4]` but for their lower right quarter."""
+    pixels = (np.arange(size) + 0.5) / size
+    low, high, middle = boxes[..., :2], boxes[..., 2:], (boxes[..., :2] + boxes[..., 2:]) / 2
+
+    def inside(start, end):
+        rows, columns = ((pixels >= start[..., axis, None]) & (pixels < end[..., axis, None]) for axis in (0, 1))
+        return rows[..., :, None] & columns[..., None, :]
+
+    return (inside(low, high) & ~inside(middle, high)).astype(np.uint8)
 
 
 def padded(y, rows):
-    """The same ground truth with `rows` rows per image; the added ones are padding that holds nonsense boxes."""
-    extra = rows - y[schema.BOXES].shape[1]
-    boxes = np.pad(y[schema.BOXES], ((0, 0), (0, extra), (0, 0)), constant_values=0.37)
-    labels = np.pad(y[schema.LABELS], ((0, 0), (0, extra)), constant_values=schema.PADDING_LABEL)
-    return {schema.BOXES: boxes, schema.LABELS: labels}
+    """The same ground truth with `rows` rows per image; the added ones are padding that holds nonsense."""
+    nonsense = {schema.BOXES: 0.37, schema.LABELS: schema.PADDING_LABEL, schema.MASKS: 1}
+
+    def longer(key, value):
+        widths = [(0, 0), (0, rows - value.shape[1]), *[(0, 0)] * (value.ndim - 2)]
+        return np.pad(value, widths, constant_values=nonsense[key])
+
+    return {key: longer(key, value) for key, value in y.items()}
 
 
 def weights_of(model):

@@ -128,6 +128,8 @@ class FinalStage(NamedTuple):
     Attributes:
         raw_boxes_clipped: whether upstream reports the boxes before suppression (`raw_detection_boxes`) clipped and
             normalised to the true image; else they are in the frame of the anchors.
+        further: function, `nms.Detections` -> dict of further per-object fields of the detections; `None`: there are
+            none.
     """
 
     postprocessor: Postprocessor
@@ -139,6 +141,11 @@ class FinalStage(NamedTuple):
     num_valid: Any = None
     levels: Any = None
     raw_boxes_clipped: bool = False
+    further: Any = None
+
+    def detections(self, found):
+        """The detections dict of `schema` of what `select` returned, with all further fields."""
+        return as_detections(found) | ({} if self.further is None else self.further(found))
 
     def select(self):
         """`nms.Detections`, with the index of each one's anchor."""

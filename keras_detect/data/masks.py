@@ -7,6 +7,7 @@ None, an object without a mask. It stays as it was annotated until its pixels ar
 
 import contextlib
 import io
+from typing import Any
 
 import numpy as np
 
@@ -73,23 +74,30 @@ def _opened(encoded, size):
 def to_coco(mask, size):
     """A mask as COCO's "segmentation", ready for JSON."""
     if isinstance(mask, bytes):
-        mask = encode(pixels(mask, size))
+        mask = encode(decode(mask, size))
     if isinstance(mask, dict):
         counts = mask["counts"]
         return {"size": list(mask["size"]), "counts": counts.decode() if isinstance(counts, bytes) else counts}
     return [] if mask is None else [polygon.tolist() for polygon in mask]
 
 
-def encode(mask):
-    """[H, W] pixels as a mask of compressed run lengths."""
+def encode(mask: Any) -> dict[str, Any]:
+    """[H, W] pixels, not 0 on the object, as COCO's compressed run lengths `{"size": [H, W], "counts": text}`."""
     from faster_coco_eval.core import mask as coco_mask
 
     runs = coco_mask.encode(np.asfortranarray(np.asarray(mask) != 0, np.uint8))
     return {"size": [int(side) for side in runs["size"]], "counts": _text(runs["counts"])}
 
 
-def pixels(mask, size):
-    """uint8 [H, W]: 1 on the object, 0 elsewhere; all 0 for an object without a mask.
+def decode(mask: Any, size: Any) -> np.ndarray:
+    """A mask as annotations and detections.json hold it, as pixels.
+
+    Args:
+        mask: COCO's run lengths, a sequence of polygons, the bytes of a PNG image, or None.
+        size: `(height, width)` of the image.
+
+    Returns:
+        uint8 [height, width]: 1 on the object, 0 elsewhere; all 0 for None.
 
     Raises:
         ValueError: a PNG of another size or that cannot be read.
@@ -105,22 +113,36 @@ def pixels(mask, size):
     if isinstance(mask, dict):
         runs = mask if not isinstance(mask["counts"], list) else coco_mask.frPyObjects(mask, height, width)
         return coco_mask.decode(runs)
-    runs = coco_mask.frPyObjects([polygon.tolist() for polygon in mask], height, width)
+    runs = coco_mask.frPyObjects([np.asarray(polygon).tolist() for polygon in mask], height, width)
     return coco_mask.decode(coco_mask.merge(runs))
+
+
+def run_lengths(mask: Any, size: Any) -> dict[str, Any] | None:
+    """A mask of any kind (see `decode`) as compressed run lengths, as COCO's tools make them; None for none."""
+    from faster_coco_eval.core import mask as coco_mask
+
+    if mask is None or isinstance(mask, bytes):
+        return None if mask is None else encode(decode(mask, size))
+    height, width = (int(side) for side in size)
+    if isinstance(mask, dict):
+        runs = mask if not isinstance(mask["counts"], list) else coco_mask.frPyObjects(mask, height, width)
+    else:
+        runs = coco_mask.merge(coco_mask.frPyObjects([np.asarray(polygon).tolist() for polygon in mask], height, width))
+    return {"size": [int(side) for side in runs["size"]], "counts": _text(runs["counts"])}
 
 
 def stack(masks, size):
     """uint8 [n, H, W] of a sequence of masks."""
     if not len(masks):
         return np.zeros((0, *size), np.uint8)
-    return np.stack([pixels(mask, size) for mask in masks])
+    return np.stack([decode(mask, size) for mask in masks])
 
 
 def to_png(mask, size):
     """A mask as the bytes of a grey PNG image, 1 on the object, as upstream's tools write it."""
     if isinstance(mask, bytes):
         return mask
-    return encode_png(pixels(mask, size))
+    return encode_png(decode(mask, size))
 
 
 def _text(counts):

@@ -81,7 +81,7 @@ def _sampled(record, key, rows, columns, max_boxes):
     for number, mask in enumerate(objects):
         if mask is not None:
             try:
-                plane[inside] = masks.pixels(mask, record.size)[source]
+                plane[inside] = masks.decode(mask, record.size)[source]
             except ValueError as error:
                 raise ValueError(f"{record.file_name}: {error}") from None
             packed[number] = _packed(plane)

@@ -9,7 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_detect import schema
-from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator
+from keras_detect.evaluation.annotated import evaluation_batches, without_padding
+from keras_detect.evaluation.coco import COCO_METRICS, MASK_PREFIX, COCOEvaluator, has_masks
 from keras_detect.evaluation.collected import to_host
 
 
@@ -25,16 +26,19 @@ def evaluate_coco(
 
     Args:
         model: its `predict_on_batch(x)` returns detections `{"boxes" [B, D, 4], "scores" [B, D], "labels" [B, D],
-            "num_detections" [B]}`, boxes normalised to the true image.
+            "num_detections" [B]}`, boxes normalised to the true image, and `"masks"` [B, D, h, w] over the boxes
+            where it finds masks.
         data: a `DetectionDataset`, or an iterable of batches `(x, y)` as its `batches` gives them. Where y has no
-            `"image_size"`, objects are sorted into small, medium and large by their size in the network's input.
+            `"image_size"`, objects are sorted into small, medium and large by their size in the network's input. Masks
+            are compared as a `DetectionDataset` has them annotated; in batches, at the size of the network's input.
         class_names: the K names; default: the model's, else the data set's.
         progress: whether to show a progress bar.
         batch_size: images in a batch where `data` is a `DetectionDataset`.
         evaluators: further `Evaluator`s of the same class names; they forget what they held and look at these images.
 
     Returns:
-        dict, see `COCOEvaluator.result`, with what the `result` of each further evaluator holds.
+        dict, see `COCOEvaluator.result`, with the same of masks ("mask_map" and so on) where the model finds some and
+        the data have some, and what the `result` of each further evaluator holds.
 
     Raises:
         ValueError: no class names are known, or an evaluator has others.
@@ -42,6 +46,8 @@ def evaluate_coco(
     evaluator = COCOEvaluator(_names(model, data, class_names))
     collect_detections(model, data, evaluator.collected, progress, batch_size)
     result = evaluator.result()
+    if has_masks(evaluator.collected):
+        result |= COCOEvaluator(evaluator.class_names, evaluator.collected, compare="masks").result()
     for other in evaluators:
         other.share(evaluator.collected)
         result.update(other.result())
@@ -55,7 +61,7 @@ def collect_detections(model: Any, data: Any, collected: Any, progress: bool = T
         model, data, progress, batch_size: see `evaluate_coco`.
         collected: the `Collected`; the images' sizes are the network's input's where y has no `"image_size"`.
     """
-    batches = data.batches(model, batch_size) if hasattr(data, "batches") else data
+    batches = evaluation_batches(model, data, batch_size)
     largest = 0
     hidden = None if progress else True  # None: tqdm draws in a terminal only
     for x, y in tqdm(batches, desc="evaluate", unit="batch", disable=hidden, total=_length(batches)):
@@ -66,6 +72,7 @@ def collect_detections(model: Any, data: Any, collected: Any, progress: bool = T
         filled = keras.tree.map_structure(functools.partial(_fill, count=largest), x)
         detections = model.predict_on_batch(filled)
         detections = {key: to_host(rows)[:count] for key, rows in detections.items()}
+        y = without_padding(x, y) if schema.MASKS in detections else y
         collected.update(y, detections, image_sizes=None if schema.IMAGE_SIZE in y else _sizes(x))
 
 
@@ -89,7 +96,8 @@ class COCOEvaluation(keras.callbacks.Callback):
         validation_data: a `DetectionDataset`, or batches `(x, y)` as its `batches` gives them.
         prefix: put before each name in the logs.
         every_n_epochs: evaluate after every n-th epoch and after the last one; other epochs get no entry.
-        metrics: names out of `COCO_METRICS` that enter the logs, or "all".
+        metrics: names out of `COCO_METRICS` that enter the logs, or "all"; of masks too, where the model finds some
+            (`val_mask_map`).
         class_names: the K names; default: the model's, else the data set's.
         batch_size: images in a batch where `validation_data` is a `DetectionDataset`.
         progress: whether to show a progress bar.
@@ -134,17 +142,18 @@ class COCOEvaluation(keras.callbacks.Callback):
         if (epoch + 1) % self.every_n_epochs and not last:
             return
         if self._batches is None:
-            data = self.validation_data
             # One pipeline for all epochs: rebuilding it each time would keep the old graphs alive.
-            self._batches = data.batches(self.model, self.batch_size) if hasattr(data, "batches") else data
+            self._batches = evaluation_batches(self.model, self.validation_data, self.batch_size)
         names = self.class_names or getattr(self.model, "class_names", None)
         names = names or getattr(self.validation_data, "class_names", None)
         result = evaluate_coco(
             self.model, self._batches, class_names=names, progress=self.progress, evaluators=self.evaluators
         )
         if logs is not None:
-            others = [name for name, value in result.items() if isinstance(value, float) and name not in COCO_METRICS]
-            logs.update({self.prefix + name: result[name] for name in (*self.metrics, *others)})
+            masks = [MASK_PREFIX + name for name in self.metrics if MASK_PREFIX + name in result]
+            known = {*COCO_METRICS, *(MASK_PREFIX + name for name in COCO_METRICS)}
+            others = [name for name, value in result.items() if isinstance(value, float) and name not in known]
+            logs.update({self.prefix + name: result[name] for name in (*self.metrics, *masks, *others)})
         self.last_result = result
 
 

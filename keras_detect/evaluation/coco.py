@@ -6,8 +6,10 @@ The counting is faster-coco-eval's; here the house's boxes become COCO's and the
 import numpy as np
 
 from keras_detect import schema
+from keras_detect.data.masks import run_lengths
 from keras_detect.evaluation.average_precision import UNDEFINED, mean_of_defined
 from keras_detect.evaluation.collected import Evaluator
+from keras_detect.evaluation.objects import Objects
 
 # name -> (which table, IoU threshold or None for the mean over 0.50...0.95, area range, detections per image and
 # class), in the order of COCO's printed summary
@@ -30,6 +32,9 @@ _NO_SIZES = (
     "COCO's metrics by object size need the images' sizes in pixels. Received y without \"image_size\" and no "
     "image_sizes. Pass image_sizes [B, 2] (height, width)."
 )
+#: what is compared -> faster-coco-eval's name of it
+_COMPARED = {"boxes": "bbox", "masks": "segm"}
+MASK_PREFIX = "mask_"  # of the names of the metrics of masks
 _AREAS = ("all", "small", "medium", "large")
 _MAX_DETECTIONS = (1, 10, 100)
 
@@ -40,13 +45,22 @@ class COCOEvaluator(Evaluator):
     Boxes with `"is_crowd"` are handled as COCO does: they need not be found, and a detection that is in one (half of
     its area, at the threshold 0.5) does not count.
 
+    With `compare="masks"`, the overlap is that of masks, and the names of the results begin with "mask_". An object
+    without a mask is treated as a crowd that fills its box: it need not be found as a mask, and detections in it do not
+    count. Areas that are not annotated are those of the masks.
+
     Args:
         class_names: the K class names.
         collected: see `Evaluator`.
+        compare: "boxes" or "masks".
+
+    Raises:
+        ValueError: see `Evaluator`; an unknown `compare`.
     """
 
-    def __init__(self, class_names, collected=None):
+    def __init__(self, class_names, collected=None, compare="boxes"):
         super().__init__(class_names, collected)
+        self.compare = checked_comparison(compare)
         self._tables, self._counted = None, None
 
     def update(self, ground_truth, detections, image_sizes=None):
@@ -63,7 +77,8 @@ class COCOEvaluator(Evaluator):
         """The metrics over every image added.
 
         Returns:
-            dict of the twelve floats named in `COCO_METRICS` and `"map_per_class"`: `{class name: AP}`. As COCO does
+            dict of the twelve floats named in `COCO_METRICS` and `"map_per_class"`: `{class name: AP}` ("mask_map" and
+            so on where masks are compared). As COCO does
             it, a number without any true object to find is -1: a class that is absent does not enter the means, an
             area range without objects is -1, and everything is -1 without images or without ground truth. With ground
             truth and no detections the numbers are 0.
@@ -71,7 +86,9 @@ class COCOEvaluator(Evaluator):
         per_class = self.result_per_class()
         tables = self._count()
         results = {name: mean_of_defined(_select(tables, *spec)) for name, spec in COCO_METRICS.items()}
-        return results | {"map_per_class": {name: values["map"] for name, values in per_class.items()}}
+        results["map_per_class"] = {name: values["map"] for name, values in per_class.items()}
+        prefix = MASK_PREFIX if self.compare == "masks" else ""
+        return {prefix + name: value for name, value in results.items()}
 
     def result_per_class(self):
         """
@@ -132,13 +149,13 @@ class COCOEvaluator(Evaluator):
         ground_truth.dataset = {
             "images": [{"id": i + 1, "height": h, "width": w} for i, (h, w) in enumerate(sizes.tolist())],
             "categories": [{"id": k + 1, "name": name} for k, name in enumerate(self.class_names)],
-            "annotations": _true_annotations(true_rows, sizes),
+            "annotations": _true_annotations(true_rows, sizes, self.compare),
         }
         ground_truth.createIndex()
         found = COCO(print_function=_silent)
-        found.dataset = ground_truth.dataset | {"annotations": _found_annotations(found_rows, sizes)}
+        found.dataset = ground_truth.dataset | {"annotations": _found_annotations(found_rows, sizes, self.compare)}
         found.createIndex()
-        evaluation = COCOeval_faster(ground_truth, found, iouType="bbox", print_function=_silent)
+        evaluation = COCOeval_faster(ground_truth, found, iouType=_COMPARED[self.compare], print_function=_silent)
         evaluation.params.maxDets = list(_MAX_DETECTIONS)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -161,24 +178,73 @@ def _empty_tables(kinds):
     }
 
 
-def _true_annotations(ground_truth, sizes):
+def checked_comparison(compare):
+    """`compare`. Raises `ValueError` unless it is "boxes" or "masks"."""
+    if compare not in _COMPARED:
+        raise ValueError(f"compare must be one of {', '.join(_COMPARED)}. Received: compare={compare!r}")
+    return compare
+
+
+def has_masks(collected):
+    """Whether both ground truth and detections have masks to compare."""
+    return all(schema.MASKS in rows for rows in (collected.ground_truth(), collected.found()))
+
+
+def _true_annotations(ground_truth, sizes, compare):
     """COCO's annotation dicts of the true objects."""
-    boxes, box_areas = _coco_boxes(ground_truth, sizes)
-    areas = np.where(np.isnan(ground_truth.areas), box_areas, ground_truth.areas)
-    columns = (ground_truth.image, ground_truth.labels, boxes, areas, ground_truth.is_crowd)
+    boxes, areas = _coco_boxes(ground_truth, sizes)
+    masks = [None] * len(ground_truth)
+    if compare == "masks":
+        ground_truth = with_every_mask(ground_truth, sizes)
+        masks = list(ground_truth[schema.MASKS])
+        areas = _mask_areas(masks)
+    crowds = ground_truth.is_crowd
+    areas = np.where(np.isnan(ground_truth.areas), areas, ground_truth.areas)
+    columns = (ground_truth.image, ground_truth.labels, boxes, areas, crowds)
     return [
         {"id": i, "image_id": image + 1, "category_id": label + 1, "bbox": box, "area": area, "iscrowd": int(crowd)}
-        for i, (image, label, box, area, crowd) in enumerate(_lists(columns), start=1)
+        | ({} if mask is None else {"segmentation": mask})
+        for i, ((image, label, box, area, crowd), mask) in enumerate(zip(_lists(columns), masks, strict=True), start=1)
     ]
 
 
-def _found_annotations(found, sizes):
+def with_every_mask(ground_truth, sizes):
+    """The true `Objects`, of which those without a mask are crowds that fill their boxes.
+
+    Args:
+        ground_truth: `Objects`.
+        sizes: [N, 2] int, height and width of the images in pixels.
+    """
+    runs, crowds = ground_truth[schema.MASKS].copy(), ground_truth.is_crowd.copy()
+    boxes, _ = _coco_boxes(ground_truth, sizes)
+    of_image = {int(image): mask["size"] for image, mask in zip(ground_truth.image, runs, strict=True) if mask}
+    for row in (row for row, mask in enumerate(runs) if mask is None):
+        image = int(ground_truth.image[row])
+        size = of_image.get(image, sizes[image].tolist())
+        left, top, width, height = boxes[row] * np.tile(np.divide(size, sizes[image])[::-1], 2)
+        corners = [left, top, left + width, top, left + width, top + height, left, top + height]
+        runs[row], crowds[row] = run_lengths([corners], size), True
+    return Objects(ground_truth.image, {**ground_truth.columns, schema.MASKS: runs, schema.IS_CROWD: crowds})
+
+
+def _mask_areas(runs):
+    from faster_coco_eval.core import mask as coco_mask
+
+    return np.asarray(coco_mask.area(runs), np.float64) if len(runs) else np.zeros(0)
+
+
+def _found_annotations(found, sizes, compare):
     """COCO's annotation dicts of the detections."""
     boxes, areas = _coco_boxes(found, sizes)
+    masks = [None] * len(found)
+    if compare == "masks":
+        masks = list(found[schema.MASKS])
+        areas = _mask_areas(masks)
     columns = (found.image, found.labels, boxes, areas, found.scores)
     return [
         {"id": i, "image_id": image + 1, "category_id": label + 1, "bbox": box, "area": area, "score": score}
-        for i, (image, label, box, area, score) in enumerate(_lists(columns), start=1)
+        | ({} if mask is None else {"segmentation": mask})
+        for i, ((image, label, box, area, score), mask) in enumerate(zip(_lists(columns), masks, strict=True), start=1)
     ]
 
 

@@ -43,10 +43,13 @@ class Collected:
         Args:
             ground_truth: `y`: `"boxes"` [B, M, 4] normalised yxyx, `"labels"` [B, M] (rows below 0 are padding);
                 optional every other row of `schema.object_fields` [B, M, ...], such as `"is_crowd"`, `"masks"` and
-                `"areas"` in pixels (COCO: the mask's area; default: the box's); `"image_size"` [B, 2];
+                `"areas"` in pixels (COCO: the mask's area; default: the box's); `"image_size"` [B, 2]. `"masks"` are
+                pixels [B, M, H, W] of whole images, or [B, M] masks as annotated (`keras_detect.masks.decode`), of an
+                object without one None or empty.
                 `"verified_labels"` [B, V] int, padded with -1: classes checked for in the whole image (Open Images).
             detections: `"boxes"` [B, D, 4] normalised yxyx, `"scores"` [B, D], `"labels"` [B, D], optional every other
                 row of the table and `"num_detections"` [B]. Rows past it or with a label below 0 do not count.
+                `"masks"` [B, D, h, w] over the boxes are compared at the size of the true masks, else of the image.
             image_sizes: [B, 2] height and width in pixels; default: `ground_truth["image_size"]`.
 
         Raises:
@@ -63,8 +66,9 @@ class Collected:
                 f"{count} of ground truth, {len(detections[schema.SCORES])} of detections, "
                 f"{'no' if sizes is None else len(sizes)} sizes"
             )
-        true_rows = self._ground_truth_of(ground_truth, labels)
-        found_rows = self._found_of(detections)
+        rasters = _raster_sizes(ground_truth, sizes)
+        true_rows = self._ground_truth_of(ground_truth, labels, rasters)
+        found_rows = self._found_of(detections, rasters)
         self._ground_truth.append(true_rows)
         self._found.append(found_rows)
         sizes = np.zeros((count, 2)) if sizes is None else np.asarray(sizes).reshape(count, -1)[:, :2]
@@ -74,14 +78,15 @@ class Collected:
         self.count += count
         self.version = object()
 
-    def _ground_truth_of(self, ground_truth, labels):
+    def _ground_truth_of(self, ground_truth, labels, raster_sizes):
         """The rows of a batch that are objects."""
         _check_rows("ground truth", ground_truth[schema.BOXES], labels)
-        rows = objects_of(ground_truth | {schema.LABELS: labels}, schema.GROUND_TRUTH, labels >= 0, self.count)
+        entries = ground_truth | {schema.LABELS: labels}
+        rows = objects_of(entries, schema.GROUND_TRUTH, labels >= 0, self.count, raster_sizes)
         self._check(rows, "ground truth")
         return rows
 
-    def _found_of(self, detections):
+    def _found_of(self, detections, raster_sizes):
         """The rows of a batch that are detections."""
         scores, labels = detections[schema.SCORES], detections[schema.LABELS]
         _check_rows("detections", detections[schema.BOXES], labels)
@@ -89,7 +94,7 @@ class Collected:
         keep = labels >= 0
         if schema.NUM_DETECTIONS in detections:
             keep &= np.arange(labels.shape[1]) < np.reshape(detections[schema.NUM_DETECTIONS], (-1, 1))
-        rows = objects_of(detections, schema.DETECTIONS, keep, self.count)
+        rows = objects_of(detections, schema.DETECTIONS, keep, self.count, raster_sizes)
         self._check(rows, "detections")
         _check_finite(rows.scores, rows.image - self.count, "score", "detections")
         return rows
@@ -179,6 +184,19 @@ def _arrays(tensors):
     """The entries that the tables know, on the host."""
     known = {field.key for field in (*schema.object_fields(), *schema.image_fields())} | {schema.CLASSES}
     return {key: to_host(value) for key, value in tensors.items() if key in known and value is not None}
+
+
+def _raster_sizes(ground_truth, sizes):
+    """[B, 2] height and width of each image's masks: their own where they have one, else the image's; or None."""
+    masks = ground_truth.get(schema.MASKS)
+    if masks is not None and masks.ndim == 4:
+        return np.tile(np.asarray(masks.shape[2:]), (len(masks), 1))
+    if sizes is None:
+        return None
+    sizes = np.array(sizes).reshape(len(sizes), -1)[:, :2]
+    for image, row in enumerate(masks) if masks is not None else ():
+        sizes[image] = next((mask["size"] for mask in row if isinstance(mask, dict)), sizes[image])
+    return sizes
 
 
 def _check_rows(what, boxes, rows, name="labels"):

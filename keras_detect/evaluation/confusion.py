@@ -89,9 +89,9 @@ class ConfusionMatrix(Evaluator):
         }
 
 
-def in_crowds(ground_truth, found, at_least):
+def in_crowds(ground_truth, found, at_least, compare="boxes"):
     """[n] bool: the detections that lie in a crowd of their own class with that share of their area."""
-    pairs = overlapping(ground_truth, found, at_least, ground_truth.is_crowd, over="found")
+    pairs = overlapping(ground_truth, found, at_least, ground_truth.is_crowd, over="found", compare=compare)
     pairs = pairs.where(ground_truth.labels[pairs.ground_truth] == found.labels[pairs.found])
     return best_pair(pairs, len(found))[0] >= 0
 

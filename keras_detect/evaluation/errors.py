@@ -11,6 +11,7 @@ from keras_detect.evaluation.average_precision import (
     mean_of_defined,
     precision_recall,
 )
+from keras_detect.evaluation.coco import MASK_PREFIX, checked_comparison, with_every_mask
 from keras_detect.evaluation.collected import Evaluator
 from keras_detect.evaluation.confusion import in_crowds
 from keras_detect.evaluation.matching import assign, best_pair, first_claims, overlapping, score_ranks
@@ -68,19 +69,26 @@ class ErrorBreakdown(Evaluator):
     objects does not enter the mean (as in COCO) and a class whose every object was missed counts 1 without them, if
     nothing false is left in it.
 
+    With `compare="masks"`, overlaps are those of masks, and the names of the results begin with "mask_"; an object
+    without a mask is treated as a crowd that fills its box.
+
     Args:
         class_names: the K class names.
         foreground: IoU from which an object is found.
         background: IoU below which a detection has to do with no object.
         max_detections: detections of an image that take part, by falling score.
         collected: see `Evaluator`.
+        compare: "boxes" or "masks".
 
     Raises:
-        ValueError: thresholds other than 0 < background < foreground <= 1.
+        ValueError: an unknown `compare`; thresholds other than 0 < background < foreground <= 1.
     """
 
-    def __init__(self, class_names, foreground=0.5, background=0.1, max_detections=100, collected=None):
+    def __init__(
+        self, class_names, foreground=0.5, background=0.1, max_detections=100, collected=None, compare="boxes"
+    ):
         super().__init__(class_names, collected)
+        self.compare = checked_comparison(compare)
         if not 0 < background < foreground <= 1:
             raise ValueError(
                 "The thresholds need 0 < background < foreground <= 1. "
@@ -94,14 +102,14 @@ class ErrorBreakdown(Evaluator):
             dict: `"error_ap"` (the AP50 the costs are measured from; -1 without objects), `"error_counts"` and
             `"error_costs"` `{kind: number}`, `"error_counts_per_class"` `{class name: {kind: count}}` (a detection
             counts for the class it was given, a missed object for its own), `"right_detections"`, and
-            `"error_thresholds"`.
+            `"error_thresholds"`. Of masks, the names begin with "mask_".
         """
         outcomes = self._outcomes()
         ap = self._ap(outcomes.labels, outcomes.scores, outcomes.kind, outcomes, np.zeros(len(outcomes.missed), bool))
         rows = {kind: outcomes.labels[outcomes.kind == kind] for kind in ERROR_KINDS}
         rows["missed"] = outcomes.true_labels[outcomes.missed]
         by_kind = {kind: np.bincount(labels, minlength=len(self.class_names)) for kind, labels in rows.items()}
-        return {
+        result = {
             "error_ap": ap,
             "error_counts": {kind: int(counts.sum()) for kind, counts in by_kind.items()},
             # Without any object both are -1; a tiny negative difference comes from reading 101 points.
@@ -113,11 +121,15 @@ class ErrorBreakdown(Evaluator):
             "right_detections": int(np.sum(outcomes.kind == _RIGHT)),
             "error_thresholds": {"foreground": self.foreground, "background": self.background},
         }
+        prefix = MASK_PREFIX if self.compare == "masks" else ""
+        return {prefix + name: value for name, value in result.items()}
 
     def _outcomes(self):
         ground_truth, found = self.collected.ground_truth(), self._strongest()
+        if self.compare == "masks":
+            ground_truth = with_every_mask(ground_truth, self.collected.image_sizes())
         objects, ranks = ~ground_truth.is_crowd, score_ranks(found.scores)
-        pairs = overlapping(ground_truth, found, self.background, objects)
+        pairs = overlapping(ground_truth, found, self.background, objects, compare=self.compare)
         same = ground_truth.labels[pairs.ground_truth] == found.labels[pairs.found]
         match = assign(pairs.where(same & (pairs.overlap >= self.foreground)), ranks)
         own_object, own = best_pair(pairs.where(same), len(found))
@@ -125,7 +137,7 @@ class ErrorBreakdown(Evaluator):
         kind = np.select(
             [
                 match >= 0,
-                in_crowds(ground_truth, found, self.foreground),
+                in_crowds(ground_truth, found, self.foreground, self.compare),
                 (own >= self.background) & (own < self.foreground),
                 other >= self.foreground,
                 own >= self.foreground,

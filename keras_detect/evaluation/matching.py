@@ -7,6 +7,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_detect import schema
+
 _PAIRS_AT_ONCE = 1 << 20
 
 
@@ -29,7 +31,7 @@ class Pairs:
         return Pairs(self.found[keep], self.ground_truth[keep], self.overlap[keep])
 
 
-def overlapping(ground_truth, found, at_least, ground_truth_rows=None, over="union"):
+def overlapping(ground_truth, found, at_least, ground_truth_rows=None, over="union", compare="boxes"):
     """The pairs of one image whose overlap reaches a positive `at_least`, ordered by detection, then by true object.
 
     Args:
@@ -38,6 +40,7 @@ def overlapping(ground_truth, found, at_least, ground_truth_rows=None, over="uni
         truth_rows: bool mask or rising indices of the true objects that take part; default: all.
         over: "union" (intersection over union), or "found" (over the detection's own area: how much of it is in
             a crowd or group).
+        compare: "boxes", or "masks" where both tables have one for every row.
 
     Returns:
         `Pairs`; rows count in the whole tables.
@@ -61,7 +64,10 @@ def overlapping(ground_truth, found, at_least, ground_truth_rows=None, over="uni
             ends[start:stop] - partners[start:stop] - before, partners[start:stop]
         )
         objects = rows[first[found.image[detections]] + within]
-        overlap = _overlap(ground_truth.boxes[objects], found.boxes[detections], over)
+        if compare == "masks":
+            overlap = _mask_overlap(ground_truth, found, objects, detections, over)
+        else:
+            overlap = _overlap(ground_truth.boxes[objects], found.boxes[detections], over)
         keep = overlap >= at_least
         parts.append(Pairs(detections[keep], objects[keep], overlap[keep]))
         start = stop
@@ -77,6 +83,20 @@ def _overlap(true_boxes, found_boxes, over):
     intersection = sides[:, 0] * sides[:, 1]
     whole = _area(b) if over == "found" else _area(a) + _area(b) - intersection
     return np.divide(intersection, whole, out=np.zeros_like(whole), where=whole > 0)
+
+
+def _mask_overlap(ground_truth, found, objects, detections, over):
+    """As `_overlap`, of the masks of pairs of rows."""
+    from faster_coco_eval.core import mask as coco_mask
+
+    overlap, image = np.zeros(len(objects)), found.image[detections]
+    for number in np.unique(image):
+        pairs = np.flatnonzero(image == number)
+        mine, mine_of = np.unique(detections[pairs], return_inverse=True)
+        theirs, theirs_of = np.unique(objects[pairs], return_inverse=True)
+        rows = found[schema.MASKS][mine].tolist(), ground_truth[schema.MASKS][theirs].tolist()
+        overlap[pairs] = np.asarray(coco_mask.iou(*rows, [over == "found"] * len(theirs)))[mine_of, theirs_of]
+    return overlap
 
 
 def _area(boxes):

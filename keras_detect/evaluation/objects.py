@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_detect import schema
-from keras_detect.data import masks
+from keras_detect.data import masks, pasting
 
 
 class Objects:
@@ -49,7 +49,7 @@ class Objects:
         return Objects(self.image[keep], {key: column[keep] for key, column in self.columns.items()})
 
 
-def objects_of(entries, occurs, keep, first_image):
+def objects_of(entries, occurs, keep, first_image, raster_sizes=None):
     """The `Objects` of a batch.
 
     Args:
@@ -57,9 +57,11 @@ def objects_of(entries, occurs, keep, first_image):
         occurs: `schema.GROUND_TRUTH` or `schema.DETECTIONS`.
         keep: [B, n] bool, the rows that are objects.
         first_image: number of the batch's first image.
+        raster_sizes: [B, 2] int, height and width of each image's rasters, where detections or annotated masks have
+            some; None where they are not known.
 
     Raises:
-        ValueError: a field whose rows are not those of `keep`.
+        ValueError: a field whose rows are not those of `keep`, or rasters without known sizes.
     """
     columns = {}
     for field in schema.object_fields(occurs):
@@ -72,7 +74,7 @@ def objects_of(entries, occurs, keep, first_image):
                 f"Received: {list(values.shape)}"
             )
         if field.moves == schema.AS_RASTER:
-            columns[field.key] = _run_lengths(values, keep)
+            columns[field.key] = _run_lengths(field, values, keep, entries[schema.BOXES], occurs, raster_sizes)
         else:
             # numpy counts with int64; in a batch labels are int32
             dtype = np.int64 if field.key == schema.LABELS else field.dtype
@@ -114,8 +116,29 @@ def _empty_rows(field, count, shape):
     return np.full((count, *(side if isinstance(side, int) else 0 for side in shape)), default, field.dtype)
 
 
-def _run_lengths(values, keep):
+def _run_lengths(field, values, keep, boxes, occurs, sizes):
+    """[n] objects: the rasters of the rows that are objects, as run lengths; None for an object without one.
+
+    `values` are pixels of the image [B, n, H, W] (ground truth), pixels of the boxes [B, n, h, w] (detections), or
+    masks as annotated [B, n] (ground truth, objects).
+    """
     found = np.full(int(keep.sum()), None, object)
-    for number, (image, row) in enumerate(zip(*np.nonzero(keep), strict=True)):
-        found[number] = masks.encode(values[image, row] >= 0.5)
+    annotated, placed = values.dtype == object, occurs == schema.DETECTIONS
+    if (annotated or placed) and not (sizes is not None and np.all(sizes)) and len(found):
+        raise ValueError(
+            f"The {field.key} of detections need the images' sizes in pixels. Received y without "
+            f'"{schema.IMAGE_SIZE}" and no image_sizes. Pass image_sizes [B, 2] (height, width).'
+        )
+    first = 0
+    for image in range(len(values)):
+        rows = np.flatnonzero(keep[image])
+        if placed:
+            own = pasting.to_rle(values[image, rows], boxes[image, rows], sizes[image]) if len(rows) else []
+        elif annotated:
+            own = [masks.run_lengths(values[image, row], sizes[image]) for row in rows]
+        else:
+            own = [masks.encode(plane) if plane.any() else None for plane in values[image, rows] >= 0.5]
+        for number, runs in enumerate(own, start=first):
+            found[number] = runs
+        first += len(rows)
     return found

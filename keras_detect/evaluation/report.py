@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from keras_detect.evaluation import plots
-from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator
+from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator, has_masks
 from keras_detect.evaluation.confusion import ConfusionMatrix
 from keras_detect.evaluation.errors import ERROR_KINDS, ErrorBreakdown
 from keras_detect.evaluation.pascal_voc import OpenImagesEvaluator, PascalVOCEvaluator
@@ -86,6 +86,11 @@ def _measure(collected, score_threshold, dataset):
     confusion, found = matcher.result(), collected.found()
     worst = [] if dataset is None else worst_images(matcher.errors_per_image(), dataset)
     errors = ErrorBreakdown(names, collected=collected).result()
+    masks = {}
+    if has_masks(collected):
+        of_masks = COCOEvaluator(names, collected, compare="masks").result()
+        masks["coco_masks"] = {key: value for key, value in of_masks.items() if not isinstance(value, dict)}
+        masks["errors_of_masks"] = ErrorBreakdown(names, collected=collected, compare="masks").result()
     per_class = coco.result_per_class()
     report = {
         "images": collected.count,
@@ -98,6 +103,7 @@ def _measure(collected, score_threshold, dataset):
         "open_images": OpenImagesEvaluator(names, collected=collected).result(),
         "confusion": confusion,
         "errors": errors,
+        **masks,
         "score_thresholds": ScoreThresholds(names, collected=collected).result(),
         "worst_images": worst,
     }
@@ -157,7 +163,7 @@ def _page(report, images):
     parts = [
         _table(("", ""), details, head=False),
         "<h2>COCO</h2>",
-        _table(("metric", "value"), report["coco"].items()),
+        _table(("metric", "value"), [*report["coco"].items(), *report.get("coco_masks", {}).items()]),
         "<h2>Other metrics</h2>",
         _table(("metric", "value"), others.items()),
         "<h2>Precision and recall</h2>",
@@ -179,6 +185,7 @@ def _page(report, images):
         ),
         _image(images, "errors.png"),
         _table(("kind", "number", "cost", "a detection that is"), kinds),
+        *_errors_of_masks(report.get("errors_of_masks")),
         *_thresholds(report["score_thresholds"]),
         *_worst(report["worst_images"], images, score),
         _note("A dash means that there were no objects to measure the number on (-1 in report.json)."),
@@ -186,6 +193,16 @@ def _page(report, images):
     title = html.escape(report["title"])
     head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{title}</h1>{"".join(parts)}</body></html>\n'
+
+
+def _errors_of_masks(errors):
+    """The part of the page about the errors by the overlap of masks; nothing without masks."""
+    if errors is None:
+        return []
+    numbers, costs = errors["mask_error_counts"], errors["mask_error_costs"]
+    kinds = [(kind, numbers[kind], costs[kind]) for kind in ERROR_KINDS]
+    note = f"The same by the overlap of masks; costs are measured from {_number(errors['mask_error_ap'])}."
+    return [_note(note), _table(("kind", "number", "cost"), kinds)]
 
 
 def _thresholds(result):

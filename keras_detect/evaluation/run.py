@@ -39,7 +39,8 @@ def evaluate(
         max_pixels: as for `load_dataset`, where `data` is a path.
 
     Returns:
-        `{name: float}` of COCO's metrics and `"map_per_class"` `{class name: float}`, as `COCOEvaluator.result`.
+        `{name: float}` of COCO's metrics and `"map_per_class"` `{class name: float}`, as `COCOEvaluator.result`; of
+        masks too ("mask_map" and so on) where the data and the detections have some.
 
     Raises:
         FileNotFoundError: no such data.
@@ -64,7 +65,7 @@ def evaluate(
     score_threshold = 0.3 if score_threshold is None else score_threshold
     report = write_report(collected, output, "Evaluation", details, score_threshold, dataset)
     per_class = {name: values["map"] for name, values in report["coco_per_class"].items()}
-    return {**report["coco"], "map_per_class": per_class}
+    return {**report["coco"], **report.get("coco_masks", {}), "map_per_class": per_class}
 
 
 def check_output(output):

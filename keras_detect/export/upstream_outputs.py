@@ -5,7 +5,6 @@ from keras import ops
 
 from keras_detect import schema
 from keras_detect.boxes import box_ops
-from keras_detect.boxes.postprocessing import as_detections
 from keras_detect.kernels.gather import gather_class, gather_rows
 
 _CLASSES, _NUMBER = "detection_classes", "num_detections"
@@ -41,7 +40,7 @@ def detect(model, images, true_image_shapes):
     scores = stage.postprocessor.all_scores(stage.class_logits)
     filled = ops.arange(found.scores.shape[1], dtype="int32") < found.num_detections[:, None]
     return {
-        **_named(as_detections(found)),
+        **_named(stage.detections(found)),
         "detection_anchor_indices": ops.cast(found.indices, "float32"),
         "detection_multiclass_scores": ops.where(filled[..., None], gather_rows(scores, found.indices), 0.0),
         "raw_detection_boxes": _raw_boxes(stage),

@@ -29,7 +29,7 @@ class Comparison:
 
     Attributes:
         detections: how many `predict` reports.
-        matched: how many of them the file reports too: the same class, box and score within the tolerance.
+        matched: how many of them the file reports too: the same class, box, score and mask within the tolerance.
         missing: how many one side reports and the other does not, those near the score cut and swapped ones left out.
         box_difference: the largest of the matched ones, in shares of the image's side.
         score_difference: the largest of the matched ones.
@@ -82,9 +82,10 @@ def compare(
 
     Args:
         expected: of `predict` (`schema`): `"boxes" [B, D, 4]` normalised yxyx, `"scores" [B, D]`, `"labels" [B, D]`,
-            `"num_detections" [B]`.
+            `"num_detections" [B]`, optional `"masks" [B, D, h, w]`.
         found: of the file, with as many images.
-        tolerance: of boxes (shares of the side) and of scores.
+        tolerance: of boxes (shares of the side) and of scores; ten times that of the mean difference of a mask's cells,
+            which move with its box.
         score_threshold: below which the model reports nothing.
         iou_threshold: of the model's greedy suppression: of two boxes of one class that overlap more, the one with the
             better score is reported, so that the least difference swaps two of equal score. `None`: nothing is swapped.
@@ -104,6 +105,7 @@ class _Rows:
     scores: np.ndarray
     labels: np.ndarray
     cut: float
+    masks: np.ndarray | None = None
 
     @classmethod
     def of(cls, detections, image, score_threshold):
@@ -111,7 +113,9 @@ class _Rows:
         keys = (schema.BOXES, schema.SCORES, schema.LABELS)
         boxes, scores, labels = (np.asarray(detections[key])[image] for key in keys)
         full = count == len(scores) and count > 0
-        return cls(boxes[:count], scores[:count], labels[:count], float(scores.min()) if full else score_threshold)
+        masks = np.asarray(detections[schema.MASKS])[image, :count] if schema.MASKS in detections else None
+        cut = float(scores.min()) if full else score_threshold
+        return cls(boxes[:count], scores[:count], labels[:count], cut, masks)
 
 
 def _compare_image(expected, found, tolerance, iou_threshold):
@@ -119,6 +123,8 @@ def _compare_image(expected, found, tolerance, iou_threshold):
     score_gap = np.abs(expected.scores[:, None] - found.scores[None])
     same_label = expected.labels[:, None] == found.labels[None]
     rows, columns = np.nonzero(same_label & (box_gap <= tolerance) & (score_gap <= tolerance))
+    alike = _same_masks(expected.masks, found.masks, rows, columns, 10.0 * tolerance)
+    rows, columns = rows[alike], columns[alike]
     row_of: dict[int, int] = {}  # found -> expected
     for index in np.argsort(box_gap[rows, columns] + score_gap[rows, columns], kind="stable"):
         row, column = int(rows[index]), int(columns[index])
@@ -140,6 +146,16 @@ def _compare_image(expected, found, tolerance, iou_threshold):
         score_difference=float(score_gap[matched].max(initial=0.0)),
         swapped=len(swapped),
     )
+
+
+def _same_masks(masks, others, rows, columns, tolerance):
+    """`[n]` bool: whether the masks of `rows` differ by at most the tolerance from the others' of `columns`."""
+    if masks is None:
+        return np.ones(len(rows), bool)
+    if others is None or masks.shape[1:] != others.shape[1:]:
+        return np.zeros(len(rows), bool)
+    gap = np.abs(masks[rows] - others[columns]).reshape(len(rows), -1)
+    return gap.mean(axis=1) <= tolerance if len(rows) else np.ones(0, bool)
 
 
 def _paired(allowed, rows, columns):

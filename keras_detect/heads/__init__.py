@@ -2,6 +2,7 @@
 
 from keras_detect.heads.box_predictor import BoxPredictor
 from keras_detect.heads.convolutional import ConvolutionalBoxPredictor
+from keras_detect.heads.mask_predictor import MaskPredictor
 from keras_detect.heads.mask_rcnn import MaskRCNNBoxPredictor
 from keras_detect.heads.point_heads import PointHead
 from keras_detect.heads.region_proposal import RegionProposalPredictor, SharedRegionProposalPredictor
@@ -12,6 +13,7 @@ __all__ = [
     "BoxPredictor",
     "ConvolutionalBoxPredictor",
     "GroupNormBoxPredictor",
+    "MaskPredictor",
     "MaskRCNNBoxPredictor",
     "PointHead",
     "RegionProposalPredictor",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_detect import schema
-from keras_detect.data.json_values import json_value
+from keras_detect.data.pasting import to_rle
 from keras_detect.inference.detections import Detections
 from keras_detect.messages import shown
 
@@ -68,7 +68,8 @@ def coco_results(found: Detections, image_id: Any, category_id: Callable[[int], 
     """
     height, width = found.image_size
     corners = found[schema.BOXES].astype(np.float64) * [height, width, height, width]
-    masks = next(field for field in schema.object_fields() if field.key == schema.MASKS)
+    masks = found.get(schema.MASKS)
+    runs = None if masks is None else to_rle(masks, found[schema.BOXES], found.image_size)
     entries = []
     for row, (ymin, xmin, ymax, xmax) in enumerate(corners.tolist()):
         box = [round(value, 2) for value in (xmin, ymin, xmax - xmin, ymax - ymin)]
@@ -78,8 +79,8 @@ def coco_results(found: Detections, image_id: Any, category_id: Callable[[int], 
             "bbox": box,
             "score": round(float(found[schema.SCORES][row]), 5),
         }
-        if schema.MASKS in found:
-            entry["segmentation"] = json_value(masks, found[schema.MASKS][row])
+        if runs is not None:
+            entry["segmentation"] = runs[row]
         entries.append(entry)
     return entries
 

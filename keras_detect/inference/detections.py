@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from keras_detect import schema
+from keras_detect.data.pasting import THRESHOLD, paste
 from keras_detect.export.errors import MissingPackageError
-from keras_detect.kernels import resize
 
 CLASS_NAMES = "class_names"
 _PLACED = (schema.BOXES, schema.SCORES, schema.LABELS, schema.MASKS, schema.TRACK_IDS)
@@ -18,7 +18,7 @@ class Detections(dict):
 
     Its entries are `"boxes" [n, 4]` float32 (normalised yxyx), `"scores" [n]` float32, `"labels" [n]` int32,
     `"class_names"` (a list of n strings, `None` if the model has no class names) and every further per-object field of
-    `schema` that the model outputs.
+    `schema` that the model outputs, such as `"masks" [n, h, w]` over the boxes (`keras_detect.masks.paste`).
 
     Attributes:
         image_size: `(height, width)` of the image in pixels.
@@ -49,7 +49,7 @@ class Detections(dict):
             xyxy=self._corners(),
             confidence=self[schema.SCORES].astype(np.float32),
             class_id=self[schema.LABELS].astype(int),
-            mask=None if mask is None else np.stack([self._raster(m) for m in mask]) if len(mask) else None,
+            mask=paste(mask, self[schema.BOXES], self.image_size) > 0 if mask is not None and len(mask) else None,
             tracker_id=None if tracks is None else tracks.astype(int),
             data={"class_name": np.asarray(self._names(), dtype=str), **data},
         )
@@ -76,7 +76,7 @@ class Detections(dict):
         if schema.TRACK_IDS in self:
             more["index"] = int(self[schema.TRACK_IDS][row])
         if schema.MASKS in self:
-            more["mask"] = self._mask_of_box(row)
+            more["mask"] = self[schema.MASKS][row] >= THRESHOLD
         return fiftyone.Detection(
             label=self._names()[row],
             bounding_box=[xmin, ymin, xmax - xmin, ymax - ymin],
@@ -92,15 +92,6 @@ class Detections(dict):
         """`[n, 4]` float32: x and y of the box's corners, in pixels."""
         height, width = self.image_size
         return self[schema.BOXES][:, [1, 0, 3, 2]].astype(np.float32) * np.float32([width, height, width, height])
-
-    def _raster(self, mask):
-        """A mask as `[H, W]` bool, H and W of the image."""
-        return resize.resize_array(mask[..., None], self.image_size, "nearest", "half_pixel")[..., 0] >= 0.5
-
-    def _mask_of_box(self, row):
-        left, top, right, bottom = np.rint(self._corners()[row]).astype(int)
-        raster = self._raster(self[schema.MASKS][row])
-        return raster[top : max(bottom, top + 1), left : max(right, left + 1)]
 
     def _further_fields(self):
         """Keys of the fields that the other packages have no place of their own for."""

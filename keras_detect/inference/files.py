@@ -14,6 +14,7 @@ from tqdm import tqdm
 from keras_detect import schema
 from keras_detect.data.image import ImageError, as_pixels
 from keras_detect.data.json_values import json_value
+from keras_detect.data.pasting import to_rle
 from keras_detect.files import replacing_file, replacing_files, write_json
 from keras_detect.inference.coco_results import COCOIds, coco_results
 from keras_detect.inference.detections import CLASS_NAMES
@@ -232,5 +233,10 @@ def _ctrl_c_ends(video):
 def _plain(result):
     """The detections of one image as JSON holds them, five digits of a float; masks as COCO's run lengths."""
     fields = [field for field in schema.object_fields(schema.DETECTIONS) if field.key in result]
-    plain = {field.key: [json_value(field, value, digits=5) for value in result[field.key]] for field in fields}
+    plain = {}
+    for field in fields:
+        if field.moves == schema.AS_RASTER:
+            plain[field.key] = to_rle(result[field.key], result[schema.BOXES], result.image_size)
+        else:
+            plain[field.key] = [json_value(field, value, digits=5) for value in result[field.key]]
     return {**plain, CLASS_NAMES: result[CLASS_NAMES]}

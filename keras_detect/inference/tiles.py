@@ -13,7 +13,6 @@ from keras import ops
 from keras_detect import schema
 from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.inference.detections import Detections, named
-from keras_detect.kernels import resize
 
 _AT_BORDER = 0.02  # share of a tile's side: a box that ends nearer to an inner border is taken as cut there
 _COVERED = 0.7  # share of a cut box that a larger detection covers where both are one object
@@ -146,14 +145,7 @@ def _in_image(field, values, window, image_size):
         return values * np.tile(scale, 2) + np.tile(shift, 2)
     if field.moves == schema.AS_POINTS:
         return values * scale + shift
-    if field.moves == schema.AS_RASTER:
-        height, width = (int(side) for side in far - corner)
-        rasters = np.zeros((len(values), *image_size), values.dtype)
-        for raster, value in zip(rasters, values, strict=True):
-            fitted = resize.resize_array(value[..., None], (height, width), "nearest", "half_pixel")[..., 0]
-            raster[corner[0] : far[0], corner[1] : far[1]] = fitted
-        return rasters
-    return values
+    return values  # a raster lies over its box, which moves
 
 
 def _is_cut(boxes, window, image_size):

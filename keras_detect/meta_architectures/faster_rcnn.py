@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_detect import schema
-from keras_detect.boxes.postprocessing import FinalStage, as_detections
+from keras_detect.boxes.postprocessing import FinalStage
 from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
 from keras_detect.meta_architectures import starting_weights
 from keras_detect.meta_architectures.class_prior import set_class_prior
@@ -58,6 +58,7 @@ class FasterRCNN(DetectionModel):
     )
     settings = ("number_of_stages", "freeze_batchnorm", "seed")
     reported_names = (NUM_POSITIVES,)
+    crops_detections = False  # whether a third stage needs the feature maps at inference
 
     def __init__(
         self,
@@ -76,21 +77,36 @@ class FasterRCNN(DetectionModel):
         **kwargs,
     ):
         super().__init__(resizer=resizer, class_names=class_names, **kwargs)
-        self.feature_extractor, self.region_predictor = feature_extractor, region_predictor
-        self.proposal_stage, self.cropper = proposal_stage, cropper
-        self.box_predictor, self.box_stage = box_predictor, box_stage
-        self.number_of_stages = number_of_stages
-        self.seed = seed
-        self.sample_seed = keras.random.SeedGenerator(seed)
-        self._check_parts()
-        maps = feature_extractor.extract_proposal_features(keras.Input((None, None, 3)))
-        if not region_predictor.built:
-            region_predictor.build([tensor.shape for tensor in maps])
-        if number_of_stages == 2 and not box_predictor.built:
-            crops = keras.Input((*cropper.output_size, maps[0].shape[-1]))
-            box_predictor.build(feature_extractor.extract_box_classifier_features(crops).shape)
+        self.set_parts(
+            feature_extractor=feature_extractor,
+            region_predictor=region_predictor,
+            proposal_stage=proposal_stage,
+            cropper=cropper,
+            box_predictor=box_predictor,
+            box_stage=box_stage,
+            number_of_stages=number_of_stages,
+            seed=seed,
+        )
         self.freeze_batch_norm(freeze_batchnorm)
         self.finish_init()
+
+    def set_parts(self, *, number_of_stages, seed, **parts):
+        """Takes the parts of both stages, checks that they fit and builds the predictors."""
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.number_of_stages, self.seed = number_of_stages, seed
+        self.sample_seed = keras.random.SeedGenerator(seed)
+        self._check_parts()
+        maps = self.feature_extractor.extract_proposal_features(keras.Input((None, None, 3)))
+        if not self.region_predictor.built:
+            self.region_predictor.build([tensor.shape for tensor in maps])
+        if number_of_stages == 2 and not self.box_predictor.built:
+            self.box_predictor.build(self._box_classifier_shape(maps))
+
+    def _box_classifier_shape(self, maps):
+        """Shape of the box classifier's features of proposals on such maps."""
+        crops = keras.Input((*self.cropper.output_size, maps[0].shape[-1]))
+        return self.feature_extractor.extract_box_classifier_features(crops).shape
 
     def _check_parts(self):
         anchors = tuple(self.proposal_stage.anchor_generator.num_anchors_per_location())
@@ -172,10 +188,15 @@ class FasterRCNN(DetectionModel):
         starting_weights.check_imagenet(weights)
         built = starting_weights.prepared(backbone, weights)
         own = {"backbone": built, "num_classes": num_classes, "image_size": image_size, "neck": neck}
-        model = cls(**defaults.complete(cls, {**own, "class_names": class_names, **parts}))
+        model = cls(**cls.with_defaults({**own, "class_names": class_names, **parts}))
         if not isinstance(parts.get("box_predictor"), keras.layers.Layer):
             set_class_prior(model)
         return starting_weights.load(model, backbone, weights)
+
+    @classmethod
+    def with_defaults(cls, given):
+        """The constructor's arguments of what `from_backbone` was given."""
+        return defaults.complete(cls, given)
 
     @classmethod
     def from_torchvision(
@@ -240,20 +261,23 @@ class FasterRCNN(DetectionModel):
         proposals, number = self.proposal_stage.propose(predictions, window)
         predictions[schema.PROPOSALS], predictions[schema.NUM_PROPOSALS] = proposals, number
         if self.number_of_stages == 2:
-            if training:
+            if training or self.crops_detections:
                 predictions[schema.FEATURES_TO_CROP] = maps
-            else:
+            if not training:
                 predictions.update(self.classify(maps, proposals, image_shape, training=False))
         return predictions
 
     def classify(self, feature_maps, proposals, image_shape, training=None):
         """The second stage on `proposals [B, P, 4]`: `{"box_encodings", "class_logits"}` as in `call`."""
-        crops = self.cropper(feature_maps, proposals, image_shape)
+        return self.box_predictor(self.roi_features(feature_maps, proposals, image_shape, training), training=training)
+
+    def roi_features(self, feature_maps, boxes, image_shape, training=None):
+        """`[B, P, h, w, D]`, what the box classifier sees of each of `boxes [B, P, 4]`."""
+        crops = self.cropper(feature_maps, boxes, image_shape)
         batch, number = ops.shape(crops)[:2]
         flat = ops.reshape(crops, (-1, *crops.shape[2:]))
         features = self.feature_extractor.extract_box_classifier_features(flat, training=training)
-        features = ops.reshape(features, (batch, number, *ops.shape(features)[1:]))
-        return self.box_predictor(features, training=training)
+        return ops.reshape(features, (batch, number, *ops.shape(features)[1:]))
 
     def compute_losses(self, y, predictions, inputs, training=True):
         """One float32 scalar for each of `loss_names`, and `"num_positives"`; `y` comes from `clean_ground_truth`.
@@ -270,10 +294,22 @@ class FasterRCNN(DetectionModel):
                 proposals, number = self.box_stage.sample(proposals, number, ground_truth, seed)
                 proposals = ops.stop_gradient(proposals)
                 image_shape = tuple(ops.shape(inputs[schema.IMAGES])[1:3])
-                predictions = self.classify(predictions[schema.FEATURES_TO_CROP], proposals, image_shape, training)
+                maps = predictions[schema.FEATURES_TO_CROP]
+                predictions = predictions | self.classify(maps, proposals, image_shape, training)
+                predictions |= {schema.PROPOSALS: proposals, schema.NUM_PROPOSALS: number}
             *second, positives = self.box_stage.losses(predictions, proposals, number, ground_truth)
-            losses += second
+            losses += [*second, *self.further_losses(y, predictions, inputs, ground_truth, training)]
         return {**dict(zip(self.loss_names, losses, strict=True)), NUM_POSITIVES: positives}
+
+    def further_losses(self, y, predictions, inputs, ground_truth, training):
+        """Losses of a third stage, in the order of `loss_names`.
+
+        Args:
+            y, inputs, training: as in `compute_losses`.
+            predictions: what `call` returned; in training with the sampled proposals, and the second stage on them.
+            ground_truth: `GroundTruth`, in the frame of the preprocessed image.
+        """
+        return []
 
     def _ground_truth(self, y, predictions, inputs):
         """Ground truth in the frame of the preprocessed image."""
@@ -301,7 +337,8 @@ class FasterRCNN(DetectionModel):
 
     def postprocess(self, predictions, true_image_shapes):
         """Detections (`schema`), normalised to the true image. One stage finds objects of class 0."""
-        return as_detections(self.final_stage(predictions, true_image_shapes).select())
+        stage = self.final_stage(predictions, true_image_shapes)
+        return stage.detections(stage.select())
 
     def save_own_variables(self, store):
         """Keeps the samplers' state, which Keras leaves out, so that training continues as if it had not stopped."""

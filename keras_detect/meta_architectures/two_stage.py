@@ -206,15 +206,21 @@ class BoxStage:
         weights = targets.class_weights[..., 0]
         # where every proposal is ignored, all may be chosen
         weights = weights + ops.cast(ops.sum(weights, axis=1, keepdims=True) == 0.0, "float32")
-        existing = _leading(num_proposals, proposals.shape[1])
+        existing = leading(num_proposals, proposals.shape[1])
         positive = ops.argmax(targets.class_targets, axis=-1) > 0
         chosen = self.sampler(ops.logical_and(existing, weights > 0), positive, self.batch_size, seed)
         chosen = ops.cast(chosen, "float32")
         # ties fall to the lower index, so the chosen come first and in order
         _, rows = top_k(chosen, min(self.batch_size, proposals.shape[1]))
         number = ops.cast(ops.sum(chosen, axis=1), "int32")
-        boxes = ops.where(_leading(number, rows.shape[1])[..., None], gather_rows(proposals, rows), 0.0)
+        boxes = ops.where(leading(number, rows.shape[1])[..., None], gather_rows(proposals, rows), 0.0)
         return boxes, number
+
+    @property
+    def most_positives(self):
+        """How many positives of an image a sample has at most."""
+        fraction = getattr(self.sampler, "positive_fraction", 1.0)
+        return self.batch_size if self.hard_example_miner else max(1, int(fraction * self.batch_size))
 
     def losses(self, predictions, proposals, num_proposals, ground_truth):
         """`(localisation loss, classification loss, positives)`, float32 scalars.
@@ -228,7 +234,7 @@ class BoxStage:
             ground_truth: `GroundTruth`.
         """
         targets = self.assign(proposals, ground_truth)
-        existing = ops.cast(_leading(num_proposals, proposals.shape[1]), "float32")
+        existing = ops.cast(leading(num_proposals, proposals.shape[1]), "float32")
         number = ops.cast(ops.maximum(num_proposals, 1), "float32")[:, None]
         share = existing / (number * ops.cast(ops.shape(proposals)[0], "float32"))
         encodings = _of_class(predictions[schema.BOX_ENCODINGS], targets.class_targets)
@@ -257,7 +263,7 @@ def _takes_part(anchors):
     return box_ops.area(anchors) > 0.0
 
 
-def _leading(number, length):
+def leading(number, length):
     """`[B, length]` bool: the first `number [B]` of each row."""
     return ops.arange(length, dtype="int32")[None] < ops.cast(number, "int32")[:, None]
 

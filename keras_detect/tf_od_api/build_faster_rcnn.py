@@ -1,4 +1,4 @@
-"""The `faster_rcnn` message of a `pipeline.config` -> `FasterRCNN`. Defaults are those of upstream's protos."""
+"""The `faster_rcnn` message of a `pipeline.config` -> `FasterRCNN` or `MaskRCNN`, with upstream's defaults."""
 
 import dataclasses
 
@@ -11,12 +11,14 @@ from keras_detect.boxes.postprocessing import Postprocessor
 from keras_detect.boxes.samplers import BalancedPositiveNegativeSampler
 from keras_detect.boxes.similarity import IouSimilarity
 from keras_detect.boxes.target_assigner import TargetAssigner
+from keras_detect.heads.mask_predictor import MaskPredictor
 from keras_detect.heads.mask_rcnn import MaskRCNNBoxPredictor
 from keras_detect.heads.region_proposal import RegionProposalPredictor
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.layers.region_cropper import RegionCropper
 from keras_detect.losses.classification import SoftmaxCrossEntropyLoss
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
+from keras_detect.meta_architectures.mask_rcnn import MaskRCNN, MaskStage
 from keras_detect.meta_architectures.two_stage import BoxStage, ProposalStage
 from keras_detect.necks.faster_rcnn_feature_extractor import FPNFeatureExtractor, SplitFeatureExtractor
 from keras_detect.necks.fpn import FeaturePyramid
@@ -60,7 +62,7 @@ MEANS = (
     "use_static_shapes",
     "use_static_shapes_for_eval",
     "use_partitioned_nms_in_first_stage",
-    "resize_masks",  # and this one concerns masks only
+    "resize_masks",  # the size in which masks are reported
 )
 
 SECOND_STAGE = (
@@ -77,6 +79,17 @@ SECOND_STAGE = (
     "hard_example_miner",
 )
 
+#: of the box predictor's message, read where it predicts masks
+MASK_FIELDS = (
+    "conv_hyperparams",
+    "mask_height",
+    "mask_width",
+    "mask_prediction_num_conv_layers",
+    "mask_prediction_conv_depth",
+    "masks_are_class_agnostic",
+    "convolve_then_upsample_masks",
+)
+
 
 @located
 def faster_rcnn(node, num_classes):
@@ -91,24 +104,28 @@ def faster_rcnn(node, num_classes):
         return_raw_detections_during_predict=False,
     )
     stages = node.scalar("number_of_stages", int, 2)
-    if stages not in (1, 2):
-        raise node.error("number_of_stages", f"found {stages}; supported: 1 and 2, masks (3) are not built yet")
+    if stages not in (1, 2, 3):
+        raise node.error("number_of_stages", f"found {stages}; supported: 1, 2, and 3 (masks)")
     resizer = build_parts.resizer(node.message("image_resizer", required=True))
-    second = {}
+    second, further = {}, {"number_of_stages": stages}
     if stages == 1:
         node.ignore(*SECOND_STAGE, "num_classes")
     else:
         second = _second_stage(node, build_parts.class_count(node, num_classes))
+    if stages == 3:
+        further = _third_stage(node, second["box_predictor"].num_classes)
+    else:
+        node.ignore("second_stage_mask_prediction_loss_weight")
     first = _proposal_stage(node)
-    return FasterRCNN(
+    return (MaskRCNN if stages == 3 else FasterRCNN)(
         resizer=resizer,
         feature_extractor=_feature_extractor(
             node.message("feature_extractor", required=True), resizer, second.get("cropper")
         ),
         region_predictor=_region_predictor(node, first.anchor_generator),
         proposal_stage=first,
-        number_of_stages=stages,
         **second,
+        **further,
     )
 
 
@@ -263,7 +280,11 @@ def _second_stage(node, num_classes):
     loss = node.message("second_stage_classification_loss")
     return {
         "cropper": cropper,
-        "box_predictor": _box_predictor(node.message("second_stage_box_predictor", required=True), num_classes),
+        "box_predictor": _box_predictor(
+            node.message("second_stage_box_predictor", required=True),
+            num_classes,
+            masks=node.scalar("number_of_stages", int, 2) == 3,
+        ),
         "box_stage": BoxStage(
             target_assigner=_assigner(matched_threshold=0.5),
             postprocessor=build_parts.postprocessor(
@@ -284,9 +305,14 @@ def _second_stage(node, num_classes):
 
 
 @located
-def _box_predictor(node, num_classes):
+def _box_predictor(node, num_classes, masks):
     _, settings = node.oneof("mask_rcnn_box_predictor")
-    build_parts.refuse_values(settings, predict_instance_masks=False, predict_keypoints=False, box_code_size=4)
+    if settings.scalar("predict_instance_masks", bool, False) != masks:
+        wanted = "true with number_of_stages 3" if masks else "false with number_of_stages 2; masks need 3"
+        raise settings.error("predict_instance_masks", f"found {str(not masks).lower()}; supported: {wanted}")
+    if not masks:
+        settings.ignore(*MASK_FIELDS)
+    build_parts.refuse_values(settings, predict_keypoints=False, box_code_size=4)
     hyperparams, _ = build_parts.conv_hyperparams(settings.message("fc_hyperparams", required=True), op="FC")
     keep = settings.scalar("dropout_keep_probability", float, 0.5)
     return MaskRCNNBoxPredictor(
@@ -295,4 +321,37 @@ def _box_predictor(node, num_classes):
         dropout=1.0 - keep if settings.scalar("use_dropout", bool, False) else 0.0,
         hyperparams=hyperparams,
         name="box_predictor",
+    )
+
+
+# --- third stage -------------------------------------------------------------------------------------------------
+
+
+def _third_stage(node, num_classes):
+    """`{"mask_predictor", "mask_stage"}`. Upstream predicts masks from what the box classifier sees."""
+    _, settings = node.message("second_stage_box_predictor").oneof("mask_rcnn_box_predictor")
+    return {
+        "mask_predictor": _mask_predictor(settings, num_classes),
+        "mask_stage": MaskStage(loss_weight=node.scalar("second_stage_mask_prediction_loss_weight", float, 1.0)),
+    }
+
+
+@located
+def _mask_predictor(settings, num_classes):
+    layers = settings.scalar("mask_prediction_num_conv_layers", int, 2)
+    if layers < 1:
+        raise settings.error("mask_prediction_num_conv_layers", f"found {layers}; supported: 1 or more")
+    depth = settings.scalar("mask_prediction_conv_depth", int, 256)
+    if depth < 0:
+        raise settings.error("mask_prediction_conv_depth", f"found {depth}; supported: 0 (chosen) or more")
+    hyperparams, _ = build_parts.conv_hyperparams(settings.message("conv_hyperparams", required=True))
+    return MaskPredictor(
+        num_classes=num_classes,
+        mask_size=tuple(settings.scalar(f"mask_{side}", int, 15) for side in ("height", "width")),
+        num_convolutions=layers - 1,
+        depth=depth,
+        class_agnostic=settings.scalar("masks_are_class_agnostic", bool, False),
+        upsampling="nearest" if settings.scalar("convolve_then_upsample_masks", bool, False) else "resize",
+        hyperparams=hyperparams,
+        name="mask_predictor",
     )

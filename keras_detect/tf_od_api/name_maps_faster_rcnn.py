@@ -64,6 +64,24 @@ def _box_heads(predictor):
     }
 
 
+def _mask_head(predictor):
+    layers = f"{SECOND_STAGE}/_third_stage_heads/mask_predictions/_mask_predictor_layers"
+    if predictor.upsampling == "transposed":
+        raise ValueError(
+            "Upstream's mask head has no transposed convolution. Received a MaskPredictor with "
+            "upsampling='transposed'. Use 'resize' or 'nearest'."
+        )
+    # a convolution, its batch norm (or nothing) and its activation take three places in upstream's list
+    numbers = {f"conv_{index}": 3 * index for index in range(predictor.num_convolutions)}
+    last = 3 * predictor.num_convolutions
+    if predictor.upsampling == "nearest":  # the upsampling itself takes a place
+        numbers["upsample_conv"], last = last + 1, last + 4
+    rows = {layer: f"{layers}/{number}" for layer, number in numbers.items()}
+    norms = {f"{layer}_bn": f"{layers}/{number + 1}" for layer, number in numbers.items()}
+    rows |= norms if predictor.hyperparams.batch_norm else {}
+    return rows | {"mask_head": f"{layers}/{last}"}
+
+
 def _region_predictor(predictor):
     rows = {"shared_conv": f"{FIRST_STAGE}_first_conv/layer_with_weights-0"}
     for level in range(len(predictor.num_anchors_per_location)):
@@ -79,6 +97,7 @@ def _region_predictor(predictor):
 
 #: `checkpoint_family` of a predictor -> its rows
 PREDICTORS = {"mask_rcnn": _box_heads}
+MASK_PREDICTORS = {"mask_rcnn_masks": _mask_head}
 REGION_PREDICTORS = {"region_proposal": _region_predictor}
 
 
@@ -90,6 +109,8 @@ def tables(model):
     groups = {"region_predictor": region_predictor, "backbone": backbone_table(model), **other_groups(extractor)}
     if model.number_of_stages > 1:
         groups["box_predictor"] = declared(PREDICTORS, model.box_predictor)(model.box_predictor)
+    if "mask_predictor" in model.parts:
+        groups["mask_predictor"] = declared(MASK_PREDICTORS, model.mask_predictor)(model.mask_predictor)
     return groups
 
 

@@ -3,11 +3,18 @@
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.efficientdet import EfficientDet
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
+from keras_detect.meta_architectures.mask_rcnn import MaskRCNN
 from keras_detect.meta_architectures.retinanet import RetinaNet
 from keras_detect.meta_architectures.ssd import SSD
 
 #: name -> class with `from_backbone`
-ARCHITECTURES = {"ssd": SSD, "retinanet": RetinaNet, "efficientdet": EfficientDet, "faster_rcnn": FasterRCNN}
+ARCHITECTURES = {
+    "ssd": SSD,
+    "retinanet": RetinaNet,
+    "efficientdet": EfficientDet,
+    "faster_rcnn": FasterRCNN,
+    "mask_rcnn": MaskRCNN,
+}
 
 
 def architecture_of(model: DetectionModel) -> str:

@@ -35,6 +35,7 @@ ROWS = {
     "retinanet": Row(learning_rate=(2e-4, 2e-4, 5e-4)),
     "efficientdet": Row(learning_rate=(5e-4, 5e-4, 1e-3)),
     "faster_rcnn": Row(batch_size=4, learning_rate=(2e-4, 2e-4, 5e-4)),
+    "mask_rcnn": Row(batch_size=4, learning_rate=(2e-4, 2e-4, 5e-4)),
 }
 
 #: images per step at which the learning rates above hold

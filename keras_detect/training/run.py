@@ -102,8 +102,8 @@ def train(
             and it is not part of "trainval".
         validation_fraction: share of the training images that is held out for validation, chosen by `seed`; 0 for no
             validation: the last epoch is kept. Default: 0.2 where nothing else is there for validation.
-        architecture: "ssd", "retinanet", "efficientdet" or "faster_rcnn": a new detector around the backbone of
-            `model`; default: `model` as it is, an SSD around a backbone.
+        architecture: "ssd", "retinanet", "efficientdet", "faster_rcnn" or "mask_rcnn" (data with masks): a new detector
+            around the backbone of `model`; default: `model` as it is, an SSD around a backbone.
         neck: of the new detector, a registered name or a part; default: the architecture's.
         image_size: side, or `(height, width)`, to which images are resized; default: the model's own, or the
             architecture's.
@@ -143,6 +143,7 @@ def train(
         if check:
             check_data({"training": training, "validation": validated}, verbose)
         detector, trained = start.build(training, verbose)
+        _check_fields(detector, training)
         recipe = recipe or Recipe.for_model(detector, len(training), start=trained, **settings)
         if verbose:
             print(_plan(detector, training, validated, said, recipe, trained))
@@ -158,6 +159,17 @@ def train(
             callbacks.append(Resume(folder.checkpoint, every_n_steps=checkpoint_every, keep=True))
             finished = _fit(detector, recipe, batches, callbacks, validated, folder, verbose)
         return _result(folder, finished)
+
+
+def _check_fields(detector, training):
+    """Raises `ValueError` where the detector learns something that no training image has."""
+    for key in getattr(detector, "ground_truth_keys", ()):
+        if all(record.get(key) is None for record in training.records):
+            raise ValueError(
+                f"A {type(detector).__name__} learns {key}, and none of the {len(training)} training images has any. "
+                f"Annotate {key} (in COCO's files under 'segmentation', in YOLO's as polygons), or choose another "
+                "architecture."
+            )
 
 
 def _batches(training, detector, recipe, seed, cache):

@@ -45,18 +45,20 @@ def test_masks_keypoints_and_further_fields_are_collected():
     ground_truth["keypoint_visibility"] = np.array([[[2], [0]]])
     ground_truth["track_ids"] = np.array([[7, 8]])
     ground_truth["pixels"] = np.zeros((1, 4, 6, 3))  # no row of the table
-    found["masks"] = np.full((1, 1, 4, 6), 0.6, np.float32)
+    found["masks"] = np.full((1, 1, 3, 3), 0.6, np.float32)  # over its box, up to 0.4 of either side
     found["keypoint_scores"] = np.array([[[0.75]]])
     collected = Collected(["a"])
     collected.update(ground_truth, found)
     more = image([FAR], [0]) | {"keypoints": np.array([[[[0.1, 0.2], [0.3, 0.4]]]])}
     collected.update(more, image([], [], []))
     rows, detections = collected.ground_truth(), collected.found()
-    planes = [np.zeros((4, 6), np.uint8) if runs is None else masks.pixels(runs, (4, 6)) for runs in rows["masks"]]
+    planes = [np.zeros((4, 6), np.uint8) if runs is None else masks.decode(runs, (4, 6)) for runs in rows["masks"]]
     np.testing.assert_array_equal(planes[:2], ground_truth["masks"][0])
-    assert [runs is None for runs in rows["masks"]] == [False, False, True]
+    assert [runs is None for runs in rows["masks"]] == [False, True, True]
     assert [plane.sum() for plane in planes] == [6, 0, 0]
-    assert masks.pixels(detections["masks"][0], (4, 6)).sum() == 24
+    np.testing.assert_array_equal(
+        masks.decode(detections["masks"][0], (4, 6)), [[1, 1, 1, 0, 0, 0]] * 2 + [[0] * 6] * 2
+    )
     nan = np.nan
     expected = np.array([[[0.25, 0.5], [nan, nan]], [[0, 0], [nan, nan]], [[0.1, 0.2], [0.3, 0.4]]], np.float32)
     np.testing.assert_array_equal(rows["keypoints"], expected)

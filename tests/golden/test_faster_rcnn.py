@@ -75,14 +75,27 @@ def test_detections(run):
     )
 
 
+def test_masks(run):
+    """Those of our detections, each beside the detection of upstream with the nearest box."""
+    if schema.MASKS not in run.detections:
+        pytest.skip("a model without masks")
+    boxes, theirs = run.detections[schema.BOXES][0], run.golden["post/detection_boxes"][0]
+    rows = [int(np.abs(theirs - box).max(axis=1).argmin()) for box in boxes]
+    assert len(set(rows)) >= 0.95 * len(rows)
+    ours, expected = run.detections[schema.MASKS][0], run.golden["post/detection_masks"][0][rows]
+    assert goldens.relative_error(ours, expected) <= TOLERANCE
+    np.testing.assert_allclose(ours, expected, atol=10 * TOLERANCE)
+
+
 def test_losses(run):
     names = {
         "rpn_localization_loss": "RPNLoss/localization_loss",
         "rpn_objectness_loss": "RPNLoss/objectness_loss",
         "localization_loss": "BoxClassifierLoss/localization_loss",
         "classification_loss": "BoxClassifierLoss/classification_loss",
+        "mask_loss": "BoxClassifierLoss/mask_loss",  # 0: no detection of the golden matches an object
     }
-    for ours, theirs in names.items():
+    for ours, theirs in ((name, names[name]) for name in run.model.loss_names):
         np.testing.assert_allclose(run.losses[ours], run.golden[f"loss/Loss/{theirs}"], rtol=TOLERANCE, err_msg=ours)
 
 

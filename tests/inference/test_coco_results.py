@@ -7,6 +7,7 @@ import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 from PIL import Image
 
+from keras_detect.data import masks
 from keras_detect.inference import detect_files
 from keras_detect.inference.coco_results import COCOIds, coco_results
 from keras_detect.inference.detections import Detections
@@ -78,14 +79,16 @@ def test_ids_of_the_order_of_files(folder):
 
 def test_masks_are_written_as_run_lengths():
     fields = {
-        "boxes": np.float32([[0, 0, 1, 1]]),
+        "boxes": np.float32([[0, 0, 0.5, 1]]),
         "scores": np.float32([0.5]),
         "labels": np.int32([0]),
-        "masks": np.ones((1, 4, 6), np.uint8),
+        "masks": np.ones((1, 3, 3), np.float32),
     }
     (entry,) = coco_results(Detections(fields, (4, 6)), "x", lambda label: label + 1)
-    assert entry["image_id"] == "x" and entry["bbox"] == [0, 0, 6, 4]
+    assert entry["image_id"] == "x" and entry["bbox"] == [0, 0, 6, 2]
     assert entry["segmentation"]["size"] == [4, 6]
+    # the four rows are at 0, 1/3, 2/3 and 1: two of them in the box
+    np.testing.assert_array_equal(masks.decode(entry["segmentation"], (4, 6)), [[1] * 6] * 2 + [[0] * 6] * 2)
 
 
 def test_what_is_refused(folder):

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from keras_detect.data.pasting import paste
 from keras_detect.export.errors import MissingPackageError
 from keras_detect.inference import detect, detections
 from keras_detect.inference.detections import Detections
@@ -23,10 +24,10 @@ def found(**more):
 
 
 def masks():
-    rasters = np.zeros((2, 50, 80), np.uint8)
-    rasters[0, 5:15, 16:24] = 1  # the left half of the first box
-    rasters[1, 25:, :] = 1
-    return rasters
+    """Over the boxes: the left half of the first, all of the second."""
+    over_boxes = np.ones((2, 10, 16), np.float32)
+    over_boxes[0, :, 8:] = 0.0
+    return over_boxes
 
 
 def test_detect_returns_them_with_the_size_of_the_image():
@@ -49,7 +50,10 @@ def test_supervision():
     assert handed.class_id.tolist() == [1, 0] and handed.tracker_id.tolist() == [3, 4]
     assert handed.data["class_name"].tolist() == ["dog", "cat"]
     np.testing.assert_array_equal(handed.data["keypoints"], keypoints)
-    np.testing.assert_array_equal(handed.mask, masks().astype(bool))
+    assert handed.mask.dtype == bool and handed.mask.shape == (2, 50, 80)
+    np.testing.assert_array_equal(handed.mask, paste(masks(), found()["boxes"], (50, 80)) > 0)
+    assert handed.mask[0, 6:14, 17:23].all() and not handed.mask[0, :, 25:].any()  # 16 to 32 is the box
+    assert handed.mask[1, 26:].all() and not handed.mask[1, :24].any()
     assert len(handed[handed.confidence > 0.8]) == 1
     drawn = supervision.BoxAnnotator().annotate(np.zeros((50, 80, 3), np.uint8), handed)
     assert drawn.any()

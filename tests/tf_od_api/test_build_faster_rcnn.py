@@ -10,7 +10,7 @@ import pytest
 import keras_detect
 from keras_detect.text_proto.node import PipelineConfigError
 from keras_detect.tf_od_api import name_maps
-from tests import goldens
+from tests import goldens, tiny
 from tests.golden.test_raw_heads import golden_settings, settings
 from tests.networks import undrawn
 from tests.weights.golden_checkpoints import golden_weights, write_checkpoint
@@ -22,6 +22,7 @@ BIG = (
     "faster_rcnn_resnet101_v1_1024x1024_coco17_tpu-8",
     "faster_rcnn_resnet152_v1_640x640_coco17_tpu-8",
     "faster_rcnn_resnet152_v1_1024x1024_coco17_tpu-8",
+    "mask_rcnn_inception_resnet_v2_1024x1024_coco17_gpu-8",
 )
 GOLDENS = (
     NAME,
@@ -191,7 +192,8 @@ def test_batch_norm_stands_still_unless_the_config_trains_it():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("num_classes: 90", "number_of_stages: 3", "number_of_stages: found 3; supported: 1 and 2"),
+        ("num_classes: 90", "num_classes: 90 number_of_stages: 4", "number_of_stages: found 4; supported: 1, 2"),
+        ("num_classes: 90", "num_classes: 90 number_of_stages: 3", "predict_instance_masks: found false; .* true with"),
         ("'faster_rcnn_resnet50_keras'", "'faster_rcnn_nas'", "Unknown feature extractor 'faster_rcnn_nas'"),
         ("batch_norm_trainable: true", "first_stage_features_stride: 8", "first_stage_features_stride: found 8"),
         ("num_classes: 90", "first_stage_atrous_rate: 2", "first_stage_atrous_rate: found 2; supported: 1"),
@@ -200,7 +202,11 @@ def test_batch_norm_stands_still_unless_the_config_trains_it():
         ("op: CONV", "op: CONV batch_norm {}", "batch_norm: is not supported"),
         ("initial_crop_size: 14", "", "initial_crop_size: found 0; supported: at least 1"),
         ("scales: [0.25, 0.5, 1.0, 2.0]", "", "scales: scales and aspect_ratios cannot be omitted"),
-        ("share_box_across_classes: true", "predict_instance_masks: true", "predict_instance_masks: found True"),
+        (
+            "share_box_across_classes: true",
+            "predict_instance_masks: true",
+            "predict_instance_masks: found true.*need 3",
+        ),
         ("mask_rcnn_box_predictor", "rfcn_box_predictor", "found: rfcn_box_predictor.*supported: mask_rcnn_box"),
         ("grid_anchor_generator", "flexible_grid_anchor_generator", "supported: grid_anchor_generator"),
         ("clip_anchors_to_image: true", "context_config {}", "context_config: is not supported"),
@@ -228,7 +234,53 @@ def test_a_pyramid_is_refused_where_it_would_differ(old, new, message):
         build(text.replace(old, new))
 
 
-def test_mask_rcnn_is_refused():
-    path = goldens.golden("mask_rcnn_inception_resnet_v2_1024x1024_coco17_gpu-8.config")
-    with pytest.raises(PipelineConfigError, match="number_of_stages: found 3"):
-        build(path)
+def mask_config(settings):
+    """Text of the ResNet-50 config with masks."""
+    return config(
+        **{
+            "num_classes: 90": "num_classes: 90 number_of_stages: 3 second_stage_mask_prediction_loss_weight: 4.0",
+            "share_box_across_classes: true": f"predict_instance_masks: true {settings}",
+        }
+    )
+
+
+CONVOLUTIONS = """conv_hyperparams {
+    regularizer { l2_regularizer { weight: 0.0 } } initializer { truncated_normal_initializer { stddev: 0.01 } }"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected", "layers"),
+    [
+        (f"{CONVOLUTIONS} }}", ((15, 15), 1, 256, False, "resize"), {"conv_0": 0, "mask_head": 3}),
+        (
+            f"""{CONVOLUTIONS} batch_norm {{}} }} mask_height: 14 mask_width: 28 mask_prediction_num_conv_layers: 3
+            mask_prediction_conv_depth: 0 masks_are_class_agnostic: true""",
+            ((14, 28), 2, 256, True, "resize"),
+            {"conv_0": 0, "conv_0_bn": 1, "conv_1": 3, "conv_1_bn": 4, "mask_head": 6},
+        ),
+        (
+            f"{CONVOLUTIONS} }} mask_height: 8 mask_width: 8 convolve_then_upsample_masks: true",
+            ((8, 8), 1, 256, False, "nearest"),
+            {"conv_0": 0, "upsample_conv": 4, "mask_head": 7},  # the upsampling itself is upstream's layer 3
+        ),
+    ],
+)
+def test_masks(settings, expected, layers):
+    model = build(mask_config(settings))
+    head = model.mask_predictor
+    found = (head.mask_size, head.num_convolutions, head.depth, head.class_agnostic, head.upsampling)
+    assert found == expected
+    assert (model.mask_stage.cropper, model.mask_stage.loss_weight) == (None, 4.0)
+    place = "model/_mask_rcnn_box_predictor/_third_stage_heads/mask_predictions/_mask_predictor_layers"
+    keys = {key.rsplit("/", 1)[0] for key in name_maps.checkpoint_keys(model).values() if "_third_stage" in key}
+    assert keys == {f"{place}/{number}" for number in layers.values()}
+    assert type(model).__name__ == "MaskRCNN" and "mask_loss" in model.loss_names
+
+
+def test_masks_are_refused_where_they_would_differ():
+    with pytest.raises(PipelineConfigError, match="conv_hyperparams: "):
+        build(mask_config(""))
+    with pytest.raises(PipelineConfigError, match="mask_prediction_num_conv_layers: found 0"):
+        build(mask_config(f"{CONVOLUTIONS} }} mask_prediction_num_conv_layers: 0"))
+    with undrawn(), pytest.raises(ValueError, match="no transposed convolution"):
+        name_maps.checkpoint_keys(tiny.tiny_mask_rcnn())

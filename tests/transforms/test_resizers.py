@@ -49,6 +49,19 @@ def test_upstream_other(case):
     check_golden(case)
 
 
+@golden_cases("resizer/*/keep_pad_masks")
+def test_upstream_masks(case):
+    """The case names no config: its image is resized as in keep_pad."""
+    resizer = resizers.KeepAspectRatioResizer(
+        min_dimension=60, max_dimension=70, pad_to_max_dimension=True, kernel="legacy"
+    )
+    image, masks = case.inputs["image"], case.inputs["masks"]
+    resized, shape = resizer.resize_image(image)
+    assert_close(resized, case.outputs["image"])
+    assert shape == tuple(case.outputs["true_shape"])
+    np.testing.assert_array_equal(resizer.resizing(*image.shape[:2]).rasters(masks), case.outputs["masks"])
+
+
 def check_golden(case):
     resizer = from_config(case.info["config"])
     image, expected, shape = case.inputs["image"], case.outputs["image"], case.outputs["true_shape"]

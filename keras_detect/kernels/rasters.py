@@ -1,0 +1,54 @@
+"""Crops of masks: each box of one raster, on a grid of one size."""
+
+from keras import ops
+
+from keras_detect.kernels.gather import gather_rows
+
+
+def crop_rasters(rasters, rows, boxes, crop_size):
+    """Crops one raster for each box and resizes it bilinearly, the outermost samples on the box's edges.
+
+    The samples lie as in `roi.crop_and_resize`, which upstream crops the targets of its mask head with. No raster is
+    copied: of each, the lines that the samples lie on are read.
+
+    Args:
+        rasters: `[B, M, H, W]` of any dtype; what is above 0 is 1.
+        rows: `[B, P]` int32, which raster of its image belongs to each box.
+        boxes: `[B, P, 4]`, normalised to the extent of the rasters; 0 and 1 are the outermost pixels' centres.
+        crop_size: `(h, w)`.
+
+    Returns:
+        `[B, P, h, w]` float32 in 0...1; beyond the outermost pixels the values fall to 0 over one pixel.
+    """
+    rasters, boxes = ops.convert_to_tensor(rasters), ops.cast(boxes, "float32")
+    batch, count, height, width = ops.shape(rasters)
+    number = ops.shape(rows)[1]
+    lines = ops.reshape(rasters, (batch, count * height, width))
+    total = 0.0
+    for index, weight in _neighbours(boxes[..., 0], boxes[..., 2], crop_size[0], height):
+        index = ops.reshape(rows[..., None] * height + index, (batch, number * crop_size[0]))
+        found = ops.reshape(gather_rows(lines, index) > 0, (batch, number, crop_size[0], width))
+        total = total + ops.cast(found, "float32") * weight[..., None]
+    crops = 0.0
+    for index, weight in _neighbours(boxes[..., 1], boxes[..., 3], crop_size[1], width):
+        index = ops.broadcast_to(index[:, :, None], (batch, number, *crop_size))
+        crops = crops + ops.take_along_axis(total, index, axis=-1) * weight[:, :, None]
+    return crops
+
+
+def _neighbours(low, high, count, size):
+    """The two pixels around each of `count` positions from `low` to `high`: `[(index int32, weight), ...]`."""
+    last = ops.cast(size, "float32") - 1.0
+    if count > 1:
+        steps = ops.arange(count, dtype="float32") / float(count - 1)
+        position = (low[..., None] + (high - low)[..., None] * steps) * last
+    else:
+        position = 0.5 * (low + high)[..., None] * last
+    position = ops.clip(position, -1.0, last + 1.0)
+    before = ops.floor(position)
+    share = position - before
+    neighbours = []
+    for index, weight in ((before, 1.0 - share), (before + 1.0, share)):
+        exists = ops.logical_and(index >= 0.0, index <= last)
+        neighbours.append((ops.cast(ops.clip(index, 0.0, last), "int32"), ops.where(exists, weight, 0.0)))
+    return neighbours
