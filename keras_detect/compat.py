@@ -94,6 +94,29 @@ class BuiltByConstructor:
         self._post_build()
 
 
+class KeepsValuesOnJax:
+    """Mixin of a `keras.Model` that has its values back when the first step of `fit` is interrupted under JAX.
+
+    There `fit` takes the values out of the variables before its first step, and puts back what the last complete step
+    returned. An interruption before that (Ctrl-C while the step is compiled, a refused batch) would leave variables
+    without values, and an optimizer that averages weights would end in "'NoneType' object is not callable". Private:
+    `JAXTrainer._purge_model_variables` (overridden), `_jax_state`, `_jax_state_synced`.
+    """
+
+    def _purge_model_variables(self, **which):
+        variables = {
+            "trainable_variables": self.trainable_variables,
+            "non_trainable_variables": self.non_trainable_variables,
+            "optimizer_variables": self.optimizer.variables if self.optimizer is not None else [],
+            "metrics_variables": self.metrics_variables,
+        }
+        self._jax_state = {
+            name: [variable.value for variable in variables[name]] for name, purged in which.items() if purged
+        }
+        self._jax_state_synced = False
+        super()._purge_model_variables(**which)
+
+
 class VariableLimitError(ValueError):
     """The variables of a model take more memory, or are more in number, than what was allowed. One line."""
 

@@ -12,7 +12,7 @@ from keras_detect.meta_architectures.ground_truth import clean_ground_truth, spl
 REGULARIZATION_LOSS = "regularization_loss"
 
 
-class TrainingHooks(compat.BuiltByConstructor):
+class TrainingHooks(compat.KeepsValuesOnJax, compat.BuiltByConstructor):
     """What `DetectionModel` inherits for training, on TensorFlow, JAX and PyTorch alike.
 
     The data are the last positional argument of a step; JAX passes its state first.

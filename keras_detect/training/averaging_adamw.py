@@ -32,6 +32,11 @@ class AveragingAdamW(keras.optimizers.AdamW):
     def ema_momentum(self, value: float) -> None:
         self._largest_momentum = value
 
+    def finalize_variable_values(self, var_list: list[keras.Variable]) -> None:
+        """Replaces the weights by their average at the end of `fit`; before the first step there is none."""
+        if ops.convert_to_numpy(self.iterations) > 0:
+            super().finalize_variable_values(var_list)
+
     def get_config(self) -> dict:
         return {**super().get_config(), "ema_momentum": self._largest_momentum}
 

@@ -2,8 +2,10 @@
 
 import keras
 import numpy as np
+import pytest
 
 from keras_detect.training.averaged_weights import AveragedWeights
+from keras_detect.training.averaging_adamw import AveragingAdamW
 from tests import tiny
 
 
@@ -38,3 +40,19 @@ def test_averages_are_evaluated_and_training_goes_on_from_the_trained_weights():
     np.testing.assert_allclose(averaged.begins, plain.begins, rtol=1e-6)
     np.testing.assert_allclose(averaged.ends, plain.averages, rtol=1e-6)
     assert np.abs(np.subtract(averaged.ends, plain.ends)).max() > 1e-6
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_first_step_leaves_the_weights(error, monkeypatch):
+    model = tiny.tiny_ssd()
+    model.compile(optimizer=AveragingAdamW(use_ema=True, ema_momentum=0.9))
+    before = model.get_weights()
+
+    def interrupted(*args, **kwargs):
+        raise error("while the step is traced")
+
+    monkeypatch.setattr(model, "compute_losses", interrupted)
+    with pytest.raises(error, match="while the step is traced"):
+        model.fit(*tiny.tiny_batch(), batch_size=4, verbose=0)
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
