@@ -38,6 +38,7 @@ def main(argv=None):
     parser.add_argument("--split", default=None)
     parser.add_argument("--representative", default=None, help="data that sets the ranges of int8; default: --data")
     parser.add_argument("--representative-split", default=None, help="of --representative, or of --data")
+    parser.add_argument("--image-size", type=int, nargs=2, default=None, help="height and width of the files' input")
     parser.add_argument("--formats", nargs="+", default=FORMATS, metavar="NAME[:PRECISION[:SIGNATURE]]")
     arguments = parser.parse_args(argv)
     model = keras_detect.DetectionModel.from_preset(arguments.model)
@@ -49,7 +50,7 @@ def main(argv=None):
     print("| file | AP | difference | boxes, scores differ by | MB | ms per call (predict) |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name in arguments.formats:
-        print(row(model, name, data, representative, before), flush=True)
+        print(row(model, name, data, representative, before, arguments.image_size), flush=True)
 
 
 def in_classes_of(model, dataset):
@@ -65,11 +66,11 @@ def in_classes_of(model, dataset):
     return DetectionDataset.from_examples(examples, class_names=model.class_names)
 
 
-def row(model, name, data, representative, before):
+def row(model, name, data, representative, before, image_size):
     """One row of the table: `name` is `format[:precision[:signature]]`."""
     given = name.split(":")
     format, precision, signature = (*given, *("", "float32", "default")[len(given) :])
-    options = {"precision": precision, "signature": signature, "verbose": 0}
+    options = {"precision": precision, "signature": signature, "image_size": image_size, "verbose": 0}
     if precision == "int8":
         options["representative_data"] = representative
     with tempfile.TemporaryDirectory() as folder:

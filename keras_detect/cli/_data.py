@@ -28,6 +28,26 @@ def add_max_pixels(parser):
     parser.add_argument("--max_pixels", type=int, help=help)
 
 
+def add_calibration(parser):
+    """Adds `--data` and `--split`, the images that set the ranges of an int8 file."""
+    parser.add_argument(
+        "--data",
+        help="calibration images for int8: a folder of images, or annotated images, on which AP is measured too",
+    )
+    parser.add_argument("--split", help="split of --data for calibration; default: all images")
+
+
+def calibration_data(arguments, class_names):
+    """What `representative_data` is for `--data` and `--split`; `class_names` of the model."""
+    if arguments.split is None:
+        return arguments.data
+    if arguments.data is None:
+        raise ValueError(f"--split names a part of --data. Received: --split {arguments.split} without --data.")
+    from keras_detect.data import load_dataset
+
+    return load_dataset(arguments.data, arguments.split, class_names=class_names)
+
+
 def format_option():
     """The keywords of an option whose value is the name of a format."""
     load = sys.modules.get("keras_detect.data.load")  # a process that has registered a format has loaded it

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_detect.cli._data import add_max_pixels
+from keras_detect.cli._data import add_calibration, add_max_pixels, calibration_data
 from keras_detect.cli._parser import image_size
 
 _RUNTIMES = (
@@ -25,7 +25,7 @@ def add_arguments(parser):
         "--image_size", type=int, nargs="+", help="height and width of the input, or one number for a square"
     )
     parser.add_argument("--images", nargs="+", help="images or folders to run on; default: a photo in the package")
-    parser.add_argument("--data", help="calibration images for int8: annotated images or a folder of images")
+    add_calibration(parser)
     add_max_pixels(parser)
     parser.add_argument("--output", help="also write the results to this .json file")
 
@@ -36,15 +36,16 @@ def run(arguments):
     from keras_detect.meta_architectures.detection_model import DetectionModel
 
     images = None if arguments.images is None else image_files(arguments.images)  # refused before the model is loaded
+    model = DetectionModel.from_preset(arguments.model)
     rows = benchmark(
-        DetectionModel.from_preset(arguments.model),
+        model,
         arguments.runtimes,
         arguments.precisions,
         batch_size=arguments.batch_size,
         repeats=arguments.repeats,
         images=images,
         image_size=image_size(arguments.image_size),
-        representative_data=arguments.data,
+        representative_data=calibration_data(arguments, model.class_names),
     )
     print(benchmark_table(rows))
     if arguments.output is not None:

@@ -1,6 +1,6 @@
 """`keras-detect export`: wraps `keras_detect.export.export_model`."""
 
-from keras_detect.cli._data import add_max_pixels
+from keras_detect.cli._data import add_calibration, add_max_pixels, calibration_data
 from keras_detect.cli._parser import image_size
 
 HELP = "export to SavedModel, LiteRT, ONNX or OpenVINO and compare the file with predict()"
@@ -35,7 +35,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--image_size", type=int, nargs="+", help="height and width of the exported input, or one number for a square"
     )
-    parser.add_argument("--data", help="calibration images for int8: annotated images or a folder of images")
+    add_calibration(parser)
     parser.add_argument(
         "--images", nargs="+", help="images or folders for the comparison; default: a photo in the package"
     )
@@ -53,15 +53,16 @@ def run(arguments):
     from keras_detect.meta_architectures.detection_model import DetectionModel
 
     images = None if arguments.images is None else image_files(arguments.images)  # refused before the model is loaded
+    model = DetectionModel.from_preset(arguments.model)
     export_model(
-        DetectionModel.from_preset(arguments.model),
+        model,
         arguments.output,
         arguments.format,
         batch_size=arguments.batch_size,
         image_size=image_size(arguments.image_size),
         precision=arguments.precision,
         signature=arguments.signature,
-        representative_data=arguments.data,
+        representative_data=calibration_data(arguments, model.class_names),
         images=images,
     )
     return 0

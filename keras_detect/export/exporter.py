@@ -57,7 +57,8 @@ class Runner(abc.ABC):
 
 
 class Exporter(abc.ABC):
-    """A format. A subclass is registered by `register_exporter(name)` and defines `write` and `open`.
+    """A format. A subclass is registered by `register_exporter(name)` and defines `write` and `open`; it may extend
+    `check` and `check_model`.
 
     Attributes:
         suffix: of the file's name; "" for a folder.
@@ -98,6 +99,9 @@ class Exporter(abc.ABC):
     def has_static_size(self, model, options: ExportOptions) -> bool:
         """Whether the file of this model has an input of a fixed height and width though `options` name none."""
         return self.static_image_size
+
+    def check_model(self, model: Any, options: ExportOptions) -> None:  # noqa: B027 - not every format refuses one
+        """Raises `ExportError` before any work is done for a model that the format cannot express with `options`."""
 
     def check(self, name: str, options: ExportOptions) -> None:
         """Raises `MissingPackageError` or `ValueError` before any work is done."""

@@ -92,6 +92,11 @@ def input_size(model, options, static_image_size):
     return canvas_of(model)
 
 
+def is_one_stage(model) -> bool:
+    """Whether the model decodes anchors and suppresses once, as an SSD does: a final stage and none before it."""
+    return hasattr(model, "final_stage") and not hasattr(model, "proposal_stage")
+
+
 def has_one_canvas(model) -> bool:
     """Whether the model's resizer brings every image to one size."""
     return len(_canvases(model)) == 1

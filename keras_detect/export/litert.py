@@ -11,6 +11,7 @@ from keras_detect.export import litert_metadata, litert_postprocess
 from keras_detect.export import litert_pieces as pieces
 from keras_detect.export.errors import ExportError
 from keras_detect.export.exporter import Exporter, ExportOptions, Runner
+from keras_detect.export.frozen import is_one_stage
 from keras_detect.export.metadata import METADATA_NAME
 from keras_detect.meta_architectures.detection import threshold_of
 from keras_detect.registry import register_exporter
@@ -53,11 +54,20 @@ class LiteRTExporter(Exporter):
                 f"precision={options.precision!r}. Pass precision='int8', or signature='{_UPSTREAMS}'."
             )
 
+    def check_model(self, model: Any, options: ExportOptions) -> None:
+        if options.precision == "int8" and hasattr(model, "proposal_stage"):
+            raise ExportError(
+                "int8 quantises what `call` computes, and here that includes the suppression of proposals, which must "
+                f"not be rounded. Received: precision='int8' for a {type(model).__name__}. Pass precision='dynamic', "
+                "whose kernels are int8, or 'float16'."
+            )
+        if options.signature != "default" and not is_one_stage(model):
+            raise litert_postprocess.needs_one_stage(model)
+
     def has_static_size(self, model, options: ExportOptions) -> bool:
         return options.signature != "default" or not pieces.resizes_any_size(model.resizer)
 
     def write(self, frozen, path: pathlib.Path, options: ExportOptions) -> dict[str, Any]:
-        _check_stages(frozen.model, options)
         network = pieces.network_of(frozen)
         quantized, facts = pieces.network_graph(
             network,
@@ -81,8 +91,8 @@ class LiteRTRunner(Runner):
 
     def __init__(self, path):
         self.metadata = json.loads(_entry(path, METADATA_NAME))
-        # with two threads, the kernel of upstream's operator forgets classes (LiteRT 2.3, TensorFlow 2.21)
         self.takes_float = self.metadata["signature"] != "default"
+        # with two threads, the kernel of upstream's operator forgets classes (LiteRT 2.3, TensorFlow 2.21)
         threads = 1 if self.takes_float else os.cpu_count()
         self._interpreter = interpreter_class()(model_path=os.fspath(path), num_threads=threads)
         self._interpreter.allocate_tensors()
@@ -128,20 +138,6 @@ def interpreter_class() -> Any:
 
 def _input_type(options):
     return _INTEGER_INPUTS.get(options.signature, "float32")
-
-
-def _check_stages(model, options):
-    """Refuses, before any work, what cannot be written of a model that suppresses between its stages."""
-    if not hasattr(model, "proposal_stage"):
-        return
-    if options.precision == "int8":
-        raise ExportError(
-            "int8 quantises what `call` computes, and here that includes the suppression of proposals, which must not "
-            f"be rounded. Received: precision='int8' for a {type(model).__name__}. Pass precision='dynamic', whose "
-            "kernels are int8, or 'float16'."
-        )
-    if options.signature != "default":
-        raise litert_postprocess.needs_one_stage(model)
 
 
 def _default_file(frozen, network, quantized):

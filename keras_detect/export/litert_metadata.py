@@ -16,6 +16,7 @@ _VERSION = "1.0.0"  # of the schema that a reader must know
 _TENSOR_VALUE_LABELS, _RGB, _BOUNDARIES = 3, 1, 1  # AssociatedFileType, ColorSpaceType, BoundingBoxType
 _NORMALIZATION, _THRESHOLD, _IMAGE, _BOX = 1, 3, 2, 3  # members of the unions ProcessUnitOptions, ContentProperties
 _CORNERS = (1, 0, 3, 2)  # where left, top, right and bottom are in a box
+_ITEM_BYTES = 4  # of a vector's items: Float32, Uint32 or offsets
 _ENTRY_TIME = (1980, 1, 1, 0, 0, 0)  # of the label file in the archive, always the same: files stay reproducible
 
 
@@ -140,11 +141,11 @@ def _offset(builder, value):
         return _written(builder, value)
     if isinstance(value, tuple):
         kind, numbers = value
-        prepend, size = getattr(builder, f"Prepend{kind}"), 4
+        prepend = getattr(builder, f"Prepend{kind}")
     else:
         numbers = [_offset(builder, item) for item in value]
-        prepend, size = builder.PrependUOffsetTRelative, 4
-    builder.StartVector(size, len(numbers), size)
+        prepend = builder.PrependUOffsetTRelative
+    builder.StartVector(_ITEM_BYTES, len(numbers), _ITEM_BYTES)
     for number in reversed(numbers):
         prepend(number)
     return builder.EndVector()

@@ -17,11 +17,11 @@ from keras_detect.export.fitted import fitting_resizer
 from keras_detect.export.frozen import canvas_of
 from keras_detect.export.litert_graph import FLOAT32, SIGNATURE, LiteRTGraph
 from keras_detect.export.litert_heads import split_before_heads
+from keras_detect.export.representative import CALIBRATION_IMAGES
 from keras_detect.kernels import dispatch
 from keras_detect.messages import one_line
 from keras_detect.transforms.resizers import FixedShapeResizer
 
-CALIBRATION_IMAGES = 128
 _PIXELS = np.linspace(0.0, 255.0, 48, dtype=np.float32).reshape(1, 4, 4, 3)
 _UNSUPPORTED = re.compile(r"(?:Flex|Select|TF|Custom|custom)[ \w-]*ops: *([^\n]+)")
 

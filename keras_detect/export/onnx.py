@@ -13,6 +13,7 @@ from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.export import onnx_quantization
 from keras_detect.export.errors import ExportError
 from keras_detect.export.exporter import Exporter, ExportOptions, Runner
+from keras_detect.export.frozen import is_one_stage
 from keras_detect.export.onnx_functions import DOMAIN, OPSET
 from keras_detect.export.onnx_graph import to_onnx
 from keras_detect.registry import register_exporter
@@ -46,13 +47,18 @@ class ONNXExporter(Exporter):
     signatures = ("default", RAW)
     static_image_size = False
 
+    def check_model(self, model: Any, options: ExportOptions) -> None:
+        check_signature(model, options)
+
     def write(self, frozen, path: pathlib.Path, options: ExportOptions) -> dict[str, Any]:
         import onnx
 
         model = detector_as_onnx(frozen, options)
         facts = {"opset": OPSET}
         if options.precision == "int8":
-            model, facts["quantised"] = onnx_quantization.quantised(model, options.representative, path.parent)
+            model, facts["quantised"] = onnx_quantization.quantised(
+                model, options.representative, path.parent, frozen.model.resizer
+            )
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, path)
         return facts
@@ -88,7 +94,6 @@ def detector_as_onnx(frozen, options):
     """The detector as an `onnx.ModelProto` with its metadata; raises `ExportError` for what ONNX cannot express."""
     forward = frozen.deployable
     if options.signature == RAW:
-        _check_raw(frozen.model)
         forward = _raw_forward(frozen)
     model = to_onnx(frozen, forward, frozen.images_spec("uint8"))
     _name_sides(model, frozen.batch_size)
@@ -114,8 +119,11 @@ def suppressed(found, metadata):
     return {key: ops.convert_to_numpy(value) for key, value in zip(keys, kept[:4], strict=True)}
 
 
-def _check_raw(model):
-    if getattr(model, "final_stage", None) is None or hasattr(model, "proposal_stage"):
+def check_signature(model, options) -> None:
+    """Raises `ExportError` for a model whose suppression cannot be left to the client, where `options` ask for it."""
+    if options.signature != RAW:
+        return
+    if not is_one_stage(model):
         raise ExportError(
             f"The signature 'raw' leaves NMS to the client, but a {type(model).__name__} suppresses between "
             "its stages, too. Pass signature='default', which includes all of the NMS."

@@ -12,9 +12,9 @@ import numpy as np
 from keras_detect import schema
 from keras_detect.data.image import as_uint8
 from keras_detect.export.errors import ExportError
-from keras_detect.transforms.resizers import FixedShapeResizer
+from keras_detect.export.fitted import fitting_resizer
+from keras_detect.export.representative import CALIBRATION_IMAGES
 
-_CALIBRATION_IMAGES = 128
 _BETWEEN = (
     "Add",
     "AveragePool",
@@ -36,13 +36,14 @@ _TOO_LARGE = (
 )
 
 
-def quantised(model, representative, folder: pathlib.Path):
+def quantised(model, representative, folder: pathlib.Path, resizer=None):
     """A float model as one whose convolutions compute in int8, with ranges from representative images.
 
     Args:
         model: `onnx.ModelProto`.
         representative: `RepresentativeImages`.
         folder: for temporary files.
+        resizer: of the detector, which fits images to its canvas if that is the size of the input.
 
     Returns:
         `(onnx.ModelProto, what was quantised)`.
@@ -63,7 +64,7 @@ def quantised(model, representative, folder: pathlib.Path):
         quantize_static(
             str(float_path),
             str(int8_path),
-            _Calibration(model, representative),
+            _Calibration(model, representative, resizer),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -121,18 +122,18 @@ def _network(model):
 class _Calibration:
     """Images for ONNX Runtime's calibration: `get_next` returns the inputs of one call, then `None`."""
 
-    def __init__(self, model, representative):
+    def __init__(self, model, representative, resizer):
         sides = model.graph.input[0].type.tensor_type.shape.dim
         batch, height, width = (side.dim_value or None for side in sides[:3])
         self._batch = batch or 1
-        self._resizer = None if height is None else FixedShapeResizer(height=height, width=width)
-        self._pixels = representative.pixels(_CALIBRATION_IMAGES)
+        self._resizer, self._size = resizer, None if height is None else (height, width)
+        self._pixels = representative.pixels(CALIBRATION_IMAGES)
 
     def get_next(self):
         image = next(self._pixels, None)
         if image is None:
             return None
-        if self._resizer is not None:
-            resized, _ = self._resizer.resize_image(image)
-            image = as_uint8(resized)
+        if self._size is not None:
+            resizer = fitting_resizer(self._resizer, image.shape[:2], self._size)
+            image = as_uint8(resizer.resize_image(image)[0])
         return {schema.IMAGES: np.repeat(image[None], self._batch, axis=0)}

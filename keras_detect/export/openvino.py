@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from keras_detect.export.exporter import Exporter, ExportOptions, Runner
-from keras_detect.export.onnx import RAW, detector_as_onnx, metadata_of, suppressed
+from keras_detect.export.onnx import RAW, check_signature, detector_as_onnx, metadata_of, suppressed
 from keras_detect.export.onnx_functions import DOMAIN, OPSET
 from keras_detect.registry import register_exporter
 
@@ -22,6 +22,9 @@ class OpenVINOExporter(Exporter):
     precisions = ("float32", "float16")
     signatures = ("default", RAW)
     static_image_size = False
+
+    def check_model(self, model: Any, options: ExportOptions) -> None:
+        check_signature(model, options)
 
     def write(self, frozen, path: pathlib.Path, options: ExportOptions) -> dict[str, Any]:
         import onnx

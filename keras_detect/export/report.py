@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from keras_detect.export.verification import matching_tolerance
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportReport:
@@ -16,11 +18,13 @@ class ExportReport:
         route: how it was made: "tensorflow", or "jax -> .keras -> tensorflow" for a model that lives elsewhere.
         images: how many it was compared on.
         detections: how many `predict` reports on them.
-        matched: how many of those the file reports too, within the tolerance.
+        matched: how many of those the file reports too, within the tolerance; where there is none, within 0.05.
         missing: how many one side reports and the other does not.
         box_difference: the largest of the matched ones, in shares of the image's side.
         score_difference: the largest of the matched ones.
         swapped: how many have an overlapping rival of the same class and score in their place.
+        tied: how many have another candidate of the lowest reported score in their place, as in a model that is not
+            trained.
         tolerance: of both; `None` where differences are reported only (int8).
         megabytes: size of all its files.
         milliseconds: median of a call with `batch_size` images.
@@ -45,6 +49,7 @@ class ExportReport:
     box_difference: float
     score_difference: float
     swapped: int
+    tied: int
     tolerance: float | None
     megabytes: float
     milliseconds: float
@@ -63,9 +68,7 @@ class ExportReport:
             "format": f"{self.format}, {self.precision}, signature {self.signature}",
             "input": f"{'any number of' if self.batch_size is None else self.batch_size} images, size {size}",
             "route": self.route,
-            "compared": f"{self.matched} of {self.detections} detections in {self.images} images equal those of "
-            f"predict, {self.missing} missing"
-            + (f", {self.swapped} swapped with a rival of the same score" if self.swapped else ""),
+            "compared": self._compared(),
             "boxes": f"differ by at most {self.box_difference:.1e} of the image's side{allowed}",
             "scores": f"differ by at most {self.score_difference:.1e}{allowed}",
             "size": f"{self.megabytes:.1f} MB",
@@ -78,3 +81,13 @@ class ExportReport:
             rows["AP"] = f"{after:.4f} (predict: {before:.4f}, difference {after - before:+.4f})"
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+    def _compared(self):
+        if not self.detections:
+            return f"nothing: predict detects nothing in these {self.images} images; give some with objects (images)"
+        equal = "equal" if self.tolerance is not None else f"lie within {matching_tolerance(self.precision):g} of"
+        parts = [f"{self.matched} of {self.detections} detections in {self.images} images {equal} those of predict"]
+        parts.append(f"{self.missing} missing")
+        parts += [f"{self.swapped} swapped with a rival of the same score"] if self.swapped else []
+        parts += [f"{self.tied} tied at the lowest score, where others are reported"] if self.tied else []
+        return ", ".join(parts)

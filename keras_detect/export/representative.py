@@ -10,6 +10,8 @@ import numpy as np
 from keras_detect.data.image import as_pixels, as_uint8, is_image_name
 from keras_detect.data.load import load_dataset
 
+CALIBRATION_IMAGES = 128  # at most so many set the ranges of a file
+
 
 class RepresentativeImages:
     """Images like those the detector will see.
@@ -55,9 +57,8 @@ class RepresentativeImages:
 
 
 def _bare_images(folder):
-    """The images of a folder that holds nothing else."""
+    """The images of a folder that holds nothing else but hidden files."""
     if not folder.is_dir():
         return []
-    entries = sorted(folder.iterdir())
-    images = [entry for entry in entries if is_image_name(entry.name)]
-    return images if len(images) == len(entries) else []
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return entries if all(is_image_name(entry.name) for entry in entries) else []

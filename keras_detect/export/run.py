@@ -84,6 +84,7 @@ def export_model(
         representative=_representative(representative_data, model),
     )
     exporter.check(name, options)
+    exporter.check_model(model, options)
     _check_place(exporter, path)
     require_finite(model)
     size = input_size(model, options, exporter.has_static_size(model, options))
@@ -147,8 +148,10 @@ def write_and_compare(exporter, name, model, path, options, reference) -> Export
         facts = exporter.write(frozen, part, options)
         runner = exporter.open(part)
         tolerance = verification.TOLERANCES.get(options.precision)
-        compared = verification.compare_runner(runner, reference, 1e-3 if tolerance is None else tolerance)
-        _check_comparison(compared, tolerance, name, path)
+        near = verification.matching_tolerance(options.precision)
+        compared = verification.compare_batches(runner, reference.batches, reference.expected, model, near)
+        if tolerance is not None and not compared.equal:
+            raise _differs(compared, reference, model, tolerance, name, path)
         return ExportReport(
             path=str(path),
             format=name,
@@ -179,14 +182,22 @@ def _average_precision(model, runner, options):
     }
 
 
-def _check_comparison(compared, tolerance, name, path):
-    if tolerance is not None and not compared.equal:
-        raise ExportError(
-            f"The {name} file does not detect what predict detects, and was not kept. Expected: the same detections, "
-            f"boxes and scores within {tolerance:g}. Received: {compared.matched} of {compared.detections} equal, "
-            f"{compared.missing} without a counterpart, {compared.swapped} with a rival of the same score in "
-            f"their place. Nothing was written to {path}."
+def _differs(compared, reference, model, tolerance, name, path) -> ExportError:
+    """The error for a file whose detections are not those of `predict`."""
+    threshold = verification.score_threshold_of(model)
+    hint = ""
+    if verification.share_at_cut(reference.expected, tolerance, threshold) > 0.5:
+        hint = (
+            f" Most scores of predict lie within {tolerance:g} of the lowest one reported, so that rounding decides "
+            "which detections are reported; a model that is not trained scores everything alike. Train it or restore "
+            "weights, or compare on images in which it detects something (images, --images)."
         )
+    return ExportError(
+        f"The {name} file does not detect what predict detects, and was not kept. Expected: the same detections, "
+        f"boxes and scores within {tolerance:g}. Received: {compared.matched} of {compared.detections} equal, "
+        f"{compared.missing} without a counterpart, {compared.swapped} with a rival of the same score in "
+        f"their place, {compared.tied} tied at the lowest score.{hint} Nothing was written to {path}."
+    )
 
 
 def _replacing(exporter, path):

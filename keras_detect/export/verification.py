@@ -1,6 +1,7 @@
 """Whether an exported file detects what `predict` detects: the same comparison for every format."""
 
 import dataclasses
+import functools
 import pathlib
 import statistics
 import time
@@ -11,12 +12,15 @@ import keras
 import numpy as np
 
 from keras_detect import schema
+from keras_detect.boxes import box_ops
 from keras_detect.data.image import as_pixels, as_uint8
+from keras_detect.export.frozen import is_one_stage
 from keras_detect.transforms.resizers import FixedShapeResizer
 
 PHOTOS = pathlib.Path(__file__).parents[1] / "photos"
 #: by how much boxes (in shares of the image's side) and scores may differ; `None`: a difference is reported only
 TOLERANCES: dict[str, float | None] = {"float32": 1e-3, "float16": 1e-2, "dynamic": None, "int8": None}
+_QUANTISED = 5e-2  # within which detections of a file without a tolerance are matched, for the report
 _LARGEST_SHARE_CUT = 0.1  # of the detections, that may differ because their scores lie at a cut
 _LARGEST_SHARE_SWAPPED = 0.01  # of the detections, whose place a rival of the same score may take
 _TIMED_RUNS = 5
@@ -35,6 +39,8 @@ class Comparison:
         score_difference: the largest of the matched ones.
         swapped: how many have a rival in their place: of the same class, the same score within the tolerance, and with
             an overlap for which the better of the two suppresses the other.
+        tied: how many score as the last one reported, within the tolerance, and have another candidate of that score
+            in their place. A detector that is not trained scores everything alike.
     """
 
     detections: int
@@ -43,6 +49,7 @@ class Comparison:
     box_difference: float
     score_difference: float
     swapped: int = 0
+    tied: int = 0
 
     def __add__(self, other):
         return Comparison(
@@ -52,6 +59,7 @@ class Comparison:
             max(self.box_difference, other.box_difference),
             max(self.score_difference, other.score_difference),
             self.swapped + other.swapped,
+            self.tied + other.tied,
         )
 
     @property
@@ -60,11 +68,41 @@ class Comparison:
 
         Of a hundred detections, one may be swapped.
         """
-        compared = self.matched >= (1.0 - _LARGEST_SHARE_CUT) * self.detections - 1
+        compared = self.matched + self.tied >= (1.0 - _LARGEST_SHARE_CUT) * self.detections - 1
         return not self.missing and compared and self.swapped <= _LARGEST_SHARE_SWAPPED * self.detections
 
 
 NOTHING = Comparison(0, 0, 0, 0.0, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+    """What a one-stage detector may report: every anchor with every class, before suppression.
+
+    Attributes:
+        boxes: `[B, A, 1 or K, 4]` normalised yxyx, clipped to the image.
+        scores: `[B, A, K]`.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+
+    def hold(self, image: int, box: np.ndarray, score: float, label: int, tolerance: float) -> bool:
+        """Whether one of an image has this label, and this box and score within the tolerance."""
+        boxes = self.boxes[image, :, min(label, self.boxes.shape[2] - 1)]
+        is_box = np.abs(boxes - box).max(-1) <= tolerance
+        return bool(np.any(is_box & (np.abs(self.scores[image, :, label] - score) <= tolerance)))
+
+
+def candidates_of(model, batch: np.ndarray) -> Candidates:
+    """The `Candidates` of a one-stage detector in `[B, H, W, 3]` images."""
+    inputs = model.preprocess(batch)
+    stage = model.final_stage(model(inputs, training=False), inputs[schema.TRUE_IMAGE_SHAPES])
+    boxes = stage.boxes()
+    flat = keras.ops.reshape(boxes, (len(batch), -1, 4))
+    flat = keras.ops.clip(box_ops.change_coordinate_frame(flat, stage.window), 0.0, 1.0)
+    scores = stage.postprocessor.scores(stage.class_logits)
+    return Candidates(keras.ops.convert_to_numpy(flat).reshape(boxes.shape), keras.ops.convert_to_numpy(scores))
 
 
 def compare(
@@ -73,6 +111,7 @@ def compare(
     tolerance: float,
     score_threshold: float = 0.0,
     iou_threshold: float | None = None,
+    candidates: Candidates | None = None,
 ) -> Comparison:
     """Matches the detections of two batches image by image and class by class, as sets.
 
@@ -89,11 +128,16 @@ def compare(
         score_threshold: below which the model reports nothing.
         iou_threshold: of the model's greedy suppression: of two boxes of one class that overlap more, the one with the
             better score is reported, so that the least difference swaps two of equal score. `None`: nothing is swapped.
+        candidates: of the model; of those that score as the last one reported, either side may report any that do not
+            suppress each other. `None`: nothing is tied.
     """
     total = NOTHING
     for image in range(len(expected[schema.NUM_DETECTIONS])):
         sides = _Rows.of(expected, image, score_threshold), _Rows.of(found, image, score_threshold)
-        total += _compare_image(*sides, tolerance, iou_threshold)
+        matching = _Matching(*sides, tolerance, np.inf if iou_threshold is None else iou_threshold)
+        if candidates is not None:
+            matching.set_ties_aside(functools.partial(candidates.hold, image))
+        total += matching.comparison()
     return total
 
 
@@ -118,34 +162,68 @@ class _Rows:
         return cls(boxes[:count], scores[:count], labels[:count], cut, masks)
 
 
-def _compare_image(expected, found, tolerance, iou_threshold):
-    box_gap = np.abs(expected.boxes[:, None] - found.boxes[None]).max(-1, initial=0.0)
-    score_gap = np.abs(expected.scores[:, None] - found.scores[None])
-    same_label = expected.labels[:, None] == found.labels[None]
-    rows, columns = np.nonzero(same_label & (box_gap <= tolerance) & (score_gap <= tolerance))
-    alike = _same_masks(expected.masks, found.masks, rows, columns, 10.0 * tolerance)
-    rows, columns = rows[alike], columns[alike]
-    row_of: dict[int, int] = {}  # found -> expected
-    for index in np.argsort(box_gap[rows, columns] + score_gap[rows, columns], kind="stable"):
-        row, column = int(rows[index]), int(columns[index])
-        if column not in row_of and row not in row_of.values():
-            row_of[column] = row
-    lost = [row for row in range(len(expected.scores)) if row not in row_of.values()]
-    added = [column for column in range(len(found.scores)) if column not in row_of]
-    rivals = same_label & (score_gap <= tolerance)
-    rivals &= _overlaps(expected.boxes, found.boxes) > (np.inf if iou_threshold is None else iou_threshold)
-    swapped = _paired(rivals, lost, added)
-    missing = sum(expected.scores[row] > found.cut + tolerance for row in lost if row not in swapped)
-    missing += sum(found.scores[row] > expected.cut + tolerance for row in added if row not in swapped.values())
-    matched = list(row_of.values()), list(row_of)
-    return Comparison(
-        detections=len(expected.scores),
-        matched=len(row_of),
-        missing=int(missing),
-        box_difference=float(box_gap[matched].max(initial=0.0)),
-        score_difference=float(score_gap[matched].max(initial=0.0)),
-        swapped=len(swapped),
-    )
+class _Matching:
+    """Pairs of one detection of `predict` and one of the file, and what is left on either side."""
+
+    def __init__(self, expected: _Rows, found: _Rows, tolerance: float, iou_threshold: float):
+        self.expected, self.found, self.tolerance, self.iou_threshold = expected, found, tolerance, iou_threshold
+        self.box_gap = np.abs(expected.boxes[:, None] - found.boxes[None]).max(-1, initial=0.0)
+        self.score_gap = np.abs(expected.scores[:, None] - found.scores[None])
+        self.same_label = expected.labels[:, None] == found.labels[None]
+        is_near = (self.box_gap <= tolerance) & (self.score_gap <= tolerance)
+        rows, columns = np.nonzero(self.same_label & is_near)
+        alike = _same_masks(expected.masks, found.masks, rows, columns, 10.0 * tolerance)
+        rows, columns = rows[alike], columns[alike]
+        self.row_of: dict[int, int] = {}  # found -> expected
+        for index in np.argsort(self.box_gap[rows, columns] + self.score_gap[rows, columns], kind="stable"):
+            row, column = int(rows[index]), int(columns[index])
+            if column not in self.row_of and row not in self.row_of.values():
+                self.row_of[column] = row
+        self.lost = [row for row in range(len(expected.scores)) if row not in self.row_of.values()]
+        self.added = [column for column in range(len(found.scores)) if column not in self.row_of]
+        self.tied = 0
+
+    def set_ties_aside(self, is_candidate: Callable[..., bool]) -> None:
+        """Counts what has another candidate of the lowest score in its place as tied, and no longer as left."""
+        rows = [row for row in self.lost if not self._is_clear(self.expected, row, self.found)]
+        columns = [column for column in self.added if self._may_be_reported(column, is_candidate)]
+        self.tied = min(len(rows), len(columns))
+        self.lost = [row for row in self.lost if row not in rows[: self.tied]]
+        self.added = [column for column in self.added if column not in columns[: self.tied]]
+
+    def _may_be_reported(self, column, is_candidate):
+        """Whether a detection of the file has the lowest score, is a candidate, and is not suppressed by another."""
+        found = self.found
+        if self._is_clear(found, column, self.expected):
+            return False
+        same_label = found.labels == found.labels[column]
+        same_label[column] = False
+        overlaps = _overlaps(found.boxes[column : column + 1], found.boxes[same_label])
+        if overlaps.max(initial=0.0) > self.iou_threshold + self.tolerance:
+            return False
+        return is_candidate(found.boxes[column], found.scores[column], found.labels[column], self.tolerance)
+
+    def _is_clear(self, side, row, other):
+        """Whether the score of a detection lies so far above the other side's cut that the cut cannot have taken it."""
+        return side.scores[row] > other.cut + self.tolerance
+
+    def comparison(self) -> Comparison:
+        rivals = self.same_label & (self.score_gap <= self.tolerance)
+        rivals &= _overlaps(self.expected.boxes, self.found.boxes) > self.iou_threshold
+        swapped = _paired(rivals, self.lost, self.added)
+        missing = sum(self._is_clear(self.expected, row, self.found) for row in self.lost if row not in swapped)
+        left = [column for column in self.added if column not in swapped.values()]
+        missing += sum(self._is_clear(self.found, column, self.expected) for column in left)
+        matched = list(self.row_of.values()), list(self.row_of)
+        return Comparison(
+            detections=len(self.expected.scores),
+            matched=len(self.row_of),
+            missing=int(missing),
+            box_difference=float(self.box_gap[matched].max(initial=0.0)),
+            score_difference=float(self.score_gap[matched].max(initial=0.0)),
+            swapped=len(swapped),
+            tied=self.tied,
+        )
 
 
 def _same_masks(masks, others, rows, columns, tolerance):
@@ -176,6 +254,11 @@ def _overlaps(boxes, others):
     areas = [np.prod(np.maximum(some[:, 2:] - some[:, :2], 0.0), axis=-1) for some in (boxes, others)]
     union = areas[0][:, None] + areas[1][None] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0.0)
+
+
+def matching_tolerance(precision: str) -> float:
+    """Within which boxes and scores are matched: the tolerance of a precision, or where it has none, 0.05."""
+    return TOLERANCES.get(precision) or _QUANTISED
 
 
 def sample_images(images: Sequence[Any] | None, image_size: tuple[int, int] | None) -> list[np.ndarray]:
@@ -238,8 +321,6 @@ class Reference:
         batches: `[B, H, W, 3]` uint8 each.
         expected: the detections of each batch.
         milliseconds: of `predict_on_batch` on the first batch.
-        score_threshold: below which the model reports nothing.
-        iou_threshold: of its greedy suppression, `None` where it has none.
     """
 
     route: str
@@ -247,8 +328,6 @@ class Reference:
     batches: list[np.ndarray]
     expected: list[dict[str, np.ndarray]]
     milliseconds: float
-    score_threshold: float
-    iou_threshold: float | None = None
 
 
 def reference_of(model, images, image_size, batch_size) -> Reference:
@@ -262,8 +341,6 @@ def reference_of(model, images, image_size, batch_size) -> Reference:
         batches=batches,
         expected=[predicted(model, batch) for batch in batches],
         milliseconds=milliseconds(model.predict_on_batch, batches[0]),
-        score_threshold=score_threshold_of(model),
-        iou_threshold=iou_threshold_of(model),
     )
 
 
@@ -272,13 +349,39 @@ def predicted(model, batch: np.ndarray) -> dict[str, np.ndarray]:
     return keras.tree.map_structure(keras.ops.convert_to_numpy, model.predict_on_batch(batch))
 
 
+def compare_batches(
+    run: Callable[[np.ndarray], dict[str, np.ndarray]],
+    batches: Sequence[np.ndarray],
+    expected: Sequence[dict[str, np.ndarray]],
+    model: Any,
+    tolerance: float,
+) -> Comparison:
+    """The `Comparison` of an opened file, or of a compiled detector, with `predict` over all batches.
+
+    Args:
+        run: the file: `images [B, H, W, 3]` uint8 -> detections.
+        batches: the images of each call.
+        expected: what `predict` answers for each batch.
+        model: the detector, on any backend.
+        tolerance: of boxes (shares of the side) and of scores.
+    """
+    found = [run(batch) for batch in batches]
+    settings = tolerance, score_threshold_of(model), _iou_threshold_of(model)
+    pairs = list(zip(expected, found, strict=True))
+    total = sum((compare(*pair, *settings) for pair in pairs), NOTHING)
+    if total.equal or not is_one_stage(model):
+        return total
+    with_ties = zip(pairs, batches, strict=True)
+    return sum((compare(*pair, *settings, candidates_of(model, batch)) for pair, batch in with_ties), NOTHING)
+
+
 def score_threshold_of(model) -> float:
     """The score below which the model reports nothing, 0 where it does not say."""
     final = getattr(model, "final_suppression", None)
     return 0.0 if final is None else final.score_threshold
 
 
-def iou_threshold_of(model) -> float | None:
+def _iou_threshold_of(model) -> float | None:
     """The overlap above which the model's greedy suppression drops the weaker of two boxes; `None` without it."""
     final = getattr(model, "final_suppression", None)
     if final is None or final.scheme not in (None, "greedy") or final.soft_nms_sigma > 0.0:
@@ -286,12 +389,15 @@ def iou_threshold_of(model) -> float | None:
     return final.iou_threshold
 
 
-def compare_runner(runner, reference: Reference, tolerance: float) -> Comparison:
-    """The `Comparison` of an opened file over all batches."""
-    total = NOTHING
-    for batch, wanted in zip(reference.batches, reference.expected, strict=True):
-        total += compare(wanted, runner(batch), tolerance, reference.score_threshold, reference.iou_threshold)
-    return total
+def share_at_cut(expected: Sequence[dict[str, np.ndarray]], tolerance: float, score_threshold: float) -> float:
+    """The share of detections whose score lies within the tolerance of the lowest that their image may report."""
+    rows = [
+        _Rows.of(batch, image, score_threshold)
+        for batch in expected
+        for image in range(len(batch[schema.NUM_DETECTIONS]))
+    ]
+    count = sum(len(image.scores) for image in rows)
+    return sum(int((image.scores <= image.cut + tolerance).sum()) for image in rows) / max(count, 1)
 
 
 def milliseconds(function: Callable[[np.ndarray], Any], batch: np.ndarray) -> float:

@@ -37,9 +37,10 @@ class BenchmarkRow:
         latency: median time of a call with one image, from pixels to detections, in milliseconds.
         throughput: images per second in calls of `batch_size` images.
         megabytes: how much the process has grown by building it and running it; `None` where the system does not say.
-        box_difference: the largest difference of a box from that of `predict`, in shares of the image's side.
-        score_difference: the largest difference of a score.
-        equal: whether it detects what `predict` detects, within 1e-3.
+        box_difference: the largest difference of a matched box from that of `predict`, in shares of the image's side.
+        score_difference: the largest difference of a score, likewise.
+        equal: whether it detects what `predict` detects: boxes and scores within 1e-3 (float16: 1e-2; dynamic and
+            int8: 5e-2).
         note: why there are no numbers; empty otherwise.
     """
 
@@ -119,15 +120,8 @@ def _row(model, runtime, precision, measure, reference, representative_data, ima
         numbers = measure(build)
     except (ExportError, ImportError, ValueError) as error:
         return BenchmarkRow(runtime=runtime, precision=precision, note=str(error))
-    compared = verification.NOTHING
-    for single, expected in zip(measure.singles, reference, strict=True):
-        compared += verification.compare(
-            expected,
-            built[0].predict_on_batch(single),
-            1e-3,
-            verification.score_threshold_of(model),
-            verification.iou_threshold_of(model),
-        )
+    tolerance = verification.matching_tolerance(precision)
+    compared = verification.compare_batches(built[0].predict_on_batch, measure.singles, reference, model, tolerance)
     return BenchmarkRow(
         runtime=runtime,
         precision=precision,

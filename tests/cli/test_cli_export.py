@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from keras_detect import cli, export, inference
+from keras_detect import cli, data, export, inference
 from keras_detect.inference import BenchmarkRow
 from tests import tiny
 
@@ -30,6 +30,21 @@ def test_export_passes_its_options_on(model, tmp_path, monkeypatch):
     assert (first, defaults["batch_size"], defaults["image_size"], defaults["images"]) == ("saved_model", 1, None, None)
     assert (second, options["batch_size"], options["image_size"]) == (None, None, (48, 64))
     assert (options["precision"], options["representative_data"]) == ("int8", "cells")
+
+
+@pytest.mark.parametrize("command", ["export", "benchmark"])
+def test_a_split_of_the_calibration_images_can_be_named(command, model, tmp_path, monkeypatch, capsys):
+    calls, loaded = [], []
+    monkeypatch.setattr(export, "export_model", lambda *_, **options: calls.append(options["representative_data"]))
+    monkeypatch.setattr(
+        inference, "benchmark", lambda *_, **options: calls.append(options["representative_data"]) or []
+    )
+    monkeypatch.setattr(data, "load_dataset", lambda *given, **options: loaded.append((given, options)) or "photos")
+    where = ("--model", model, *(("--output", tmp_path / "out.onnx") if command == "export" else ()))
+    assert run(command, *where, "--data", "cells", "--split", "test") == 0
+    assert calls == ["photos"] and loaded[0][0] == ("cells", "test")
+    assert run(command, *where, "--split", "test") == 2
+    assert "--split names a part of --data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

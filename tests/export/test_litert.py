@@ -14,6 +14,7 @@ from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.export import frozen, litert_graph, litert_heads, litert_pieces, litert_postprocess, verification
 from keras_detect.export.litert import interpreter_class
+from keras_detect.transforms.resizers import KeepAspectRatioResizer
 from tests import goldens, tiny
 
 pytestmark = pytest.mark.skipif(goldens.BACKEND != "tensorflow", reason="files are written under TensorFlow")
@@ -256,6 +257,33 @@ def test_pyramids(neck, signature, folder):
     assert max(report.box_difference, report.score_difference) < 1e-4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ssd_resnet50_v1_fpn_640x640_coco17_tpu-8", "efficientdet_d0_coco17_tpu-32"])
+@pytest.mark.parametrize("trained", [True, False])
+def test_upstreams_signature_of_large_pyramids(name, trained, folder):
+    large = DetectionModel.from_preset(name, load_weights=False)
+    if trained:
+        spread(large)
+    report = export.export_model(large, folder / "large.tflite", signature="tf_od_api", verbose=0)
+    assert report.missing == 0 and report.detections == 400
+    assert report.matched + report.tied >= 0.95 * report.detections
+    if trained:
+        assert report.matched >= 0.95 * report.detections
+
+
+def test_a_detector_that_is_not_trained_is_exported_too(folder):
+    untrained = tiny.tiny_ssd(class_names=NAMES)
+    for name, weight in untrained.named_weights().items():
+        if "_class" in name:
+            weight.assign(0.0 * weight)  # every score is 0.5
+    report = export.export_model(
+        untrained, folder / "untrained.tflite", signature="tf_od_api", images=photos(2), verbose=0
+    )
+    assert report.detections == 200 and report.missing == 0
+    assert report.tied > 50 and report.matched + report.tied >= 180
+    assert "tied at the lowest score" in str(report)
+
+
 def test_any_image_size_and_several_images(model, folder):
     path = folder / "wide.tflite"
     report = export.export_model(model, path, batch_size=2, image_size=(48, 80), images=photos(2), verbose=0)
@@ -279,7 +307,10 @@ def test_what_cannot_go_says_why(model, folder):
     refused(r"TFLite_Detection_PostProcess.*soft_nms_sigma=0\.5.*signature='default'", soft, signature="tf_od_api")
     two_stages = tiny.tiny_faster_rcnn()
     refused("TFLite_Detection_PostProcess takes.*FasterRCNN", two_stages, signature="tf_od_api")
+    # before the size of the input, which would be asked for in vain
+    two_stages = two_stages.with_parts(resizer=KeepAspectRatioResizer(min_dimension=64, max_dimension=96))
     refused("int8 quantises.*precision='dynamic'", two_stages, precision="int8", representative_data=photos(1))
+    refused("images of one size.*Pass image_size", two_stages)
 
 
 def test_an_operation_without_an_operator_is_named(folder):

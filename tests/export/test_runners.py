@@ -93,6 +93,7 @@ def test_average_precision_of_a_runner():
 def test_representative_images(tmp_path):
     for index in range(3):
         Image.fromarray(square(20, 30)).save(tmp_path / f"{index}.png")
+    (tmp_path / ".DS_Store").write_bytes(b"")
     bare = RepresentativeImages(tmp_path)
     assert bare.dataset is None and len(bare) == 3
     assert [pixels.shape for pixels in bare.pixels(2)] == [(20, 30, 3)] * 2

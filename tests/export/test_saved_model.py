@@ -1,5 +1,6 @@
 """SavedModel: upstream's signatures, outputs and numbers, for clients that know nothing of this package."""
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -57,6 +58,11 @@ def test_the_report(ssd, exported):
     assert report.megabytes == pytest.approx(sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6)
     assert report.weights_digest == export.weights_digest(ssd)
     assert "0 missing" in str(report)
+    assert "in 2 images equal those of predict" in str(report)
+    nothing = dataclasses.replace(report, detections=0, matched=0)
+    assert "nothing: predict detects nothing in these 2 images" in str(nothing)
+    quantised = dataclasses.replace(report, precision="int8", tolerance=None)
+    assert "lie within 0.05 of those of predict" in str(quantised)
     assert report.route == (
         "tensorflow" if goldens.BACKEND == "tensorflow" else f"{goldens.BACKEND} -> .keras -> tensorflow"
     )
