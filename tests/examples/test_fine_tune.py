@@ -1,6 +1,5 @@
 """The notebook and the script that fine-tune, run whole on a few drawn images."""
 
-import json
 import os
 import pathlib
 import subprocess
@@ -10,6 +9,7 @@ import keras
 import pytest
 
 from tests import tiny
+from tests.examples.notebooks import outputs_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -23,16 +23,7 @@ def environment(**settings):
 
 @pytest.mark.backend_free  # the script below takes the same steps
 def test_the_notebook_runs_from_the_first_cell_to_the_last(tmp_path, monkeypatch):
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    settings = {"KERAS_DETECT_SMALL": "1", "KERAS_DETECT_WORK": str(tmp_path / "work")}
-    monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebook's own draws into the notebook
-    for name, value in environment(**settings).items():
-        monkeypatch.setenv(name, value)
-    notebook = nbformat.read(EXAMPLES / "fine_tune_in_colab.ipynb", as_version=4)
-    nbformat.validate(notebook)
-    assert not any(cell.get("outputs") for cell in notebook.cells)  # committed without anybody's outputs
-    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=tmp_path)
-    text = json.dumps([cell.get("outputs", []) for cell in notebook.cells])
+    text = outputs_of("fine_tune_in_colab", tmp_path, monkeypatch)
     assert "val_map" in text
     assert "('circle', 'square', 'triangle')" in text
     assert text.count("image/png") >= 4  # data, curves, detections, the last image
