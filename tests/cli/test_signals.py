@@ -1,7 +1,10 @@
 """SIGINT and SIGTERM at chosen moments of `train`: one line, status 130 or 143, and the saved model stays whole."""
 
+import gc
 import os
 import signal
+import sys
+import time
 
 import keras
 import numpy as np
@@ -10,6 +13,7 @@ import tensorflow as tf
 
 from keras_detect import cli
 from keras_detect.callbacks import BestModel
+from keras_detect.cli._signals import interrupting
 from keras_detect.data import shapes_dataset, write_coco
 from keras_detect.evaluation import callback as evaluation
 from keras_detect.meta_architectures.detection_model import DetectionModel
@@ -33,6 +37,59 @@ def eagerly():
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+def wait(seconds):
+    """Python code that runs for so long; a signal arrives between two of its lines."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def compiling(action):
+    """`action()`, called from a file that is named as JAX's compiler is."""
+    code = compile("def run(action):\n    action()\n", os.path.join("jax", "_src", "compiler.py"), "exec")
+    names = {}
+    exec(code, names)
+    names["run"](action)
+
+
+@pytest.mark.backend_free
+def test_a_signal_waits_for_the_compiler_unless_it_is_the_second():
+    done = []
+
+    def signalled_once():
+        signal.raise_signal(signal.SIGTERM)
+        wait(0.5)  # the signal is sent again meanwhile
+        done.append("compiled")
+
+    with interrupting() as received, pytest.raises(KeyboardInterrupt):
+        compiling(signalled_once)
+        wait(30)
+    assert (done, received.status) == (["compiled"], 143)
+
+    def signalled_twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        done.append("compiled")
+
+    with interrupting(), pytest.raises(KeyboardInterrupt):
+        compiling(signalled_twice)
+    assert done == ["compiled"]
+
+
+@pytest.mark.backend_free
+def test_a_signal_in_a_finalizer_is_not_lost(capsys):
+    class Signalled:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    hook = sys.unraisablehook
+    with interrupting() as received, pytest.raises(KeyboardInterrupt):
+        Signalled()
+        gc.collect()
+        wait(30)
+    assert (received.status, sys.unraisablehook is hook, capsys.readouterr().err) == (130, True, "")
 
 
 def while_it_validates(after, monkeypatch):
