@@ -58,7 +58,8 @@ class MobileNetV2(Backbone):
     Levels C1...C5, and of stride 16 also `"C4_first"` (64 channels) and `"C4_expansion"` (576).
 
     Args:
-        width_multiplier: the paper's alpha; the head stays 1280 wide below 1.
+        width_multiplier: the paper's alpha.
+        head_filters: channels of C5; `None` for keras.applications' 1280, or more where `width_multiplier` is above 1.
         min_depth: no layer gets fewer channels.
         hyperparams: `ConvHyperparams` of every convolution.
         arithmetic: "tensorflow", or "torch" for the padding, batch norm and pixel scaling of torchvision and timm.
@@ -67,7 +68,16 @@ class MobileNetV2(Backbone):
 
     checkpoint_family = "mobilenet_v2"
 
-    def __init__(self, *, width_multiplier=1.0, min_depth=8, hyperparams=None, arithmetic=TENSORFLOW, **kwargs):
+    def __init__(
+        self,
+        *,
+        width_multiplier=1.0,
+        min_depth=8,
+        hyperparams=None,
+        arithmetic=TENSORFLOW,
+        head_filters=None,
+        **kwargs,
+    ):
         padding = PADDINGS[checked_arithmetic(arithmetic)]
         batch_norm = BATCH_NORM if arithmetic == TORCH else {}
         hyperparams = hyperparams or ConvHyperparams(activation="relu6", **batch_norm)
@@ -88,12 +98,12 @@ class MobileNetV2(Backbone):
                 x = block.output
                 outputs.update({level: x for level, (last, _) in LEVELS.items() if last == index})
                 index += 1
-        head = max(HEAD_FILTERS, divisible(HEAD_FILTERS * width_multiplier, min_depth))
+        head = head_filters or max(HEAD_FILTERS, divisible(HEAD_FILTERS * width_multiplier, min_depth))
         outputs["C5"] = conv_bn_act(x, head, 1, hyperparams=hyperparams, name="head")
         strides = {level: stride for level, (_, stride) in LEVELS.items()} | {EXPANSION_LEVEL: 16, "C5": 32}
         super().__init__(inputs=inputs, outputs=outputs, strides=strides, **kwargs)
         self.width_multiplier, self.min_depth, self.hyperparams = width_multiplier, min_depth, hyperparams
-        self.arithmetic = arithmetic
+        self.arithmetic, self.head_filters = arithmetic, head_filters
         if arithmetic == TORCH:
             self.checkpoint_family = "mobilenet_v2_torch"
 
@@ -103,6 +113,7 @@ class MobileNetV2(Backbone):
 
     def get_config(self):
         other = {} if self.arithmetic == TENSORFLOW else {"arithmetic": self.arithmetic}
+        other |= {} if self.head_filters is None else {"head_filters": self.head_filters}
         return {
             **super().get_config(),
             **other,

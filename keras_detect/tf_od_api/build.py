@@ -138,7 +138,9 @@ def _feature_extractor(node, ssd, anchors):
         mobile = re.match("mobilenet", row.backbone)
         if not mobile and scaling["width_multiplier"] != 1.0:
             raise node.error("depth_multiplier", f"found {scaling['width_multiplier']}; supported: 1.0")
-        backbone = get_backbone(row.backbone)(**settings, **(scaling if mobile else {}))
+        if row.backbone == "mobilenet_v2":
+            settings |= build_parts.mobilenet_v2_width(scaling["width_multiplier"])
+        backbone = get_backbone(row.backbone)(**((scaling if mobile else {}) | settings))
         if row.neck == "fpn":
             neck = _fpn(node, row, hyperparams, scaling, lite)
         elif lite:

@@ -62,7 +62,8 @@ def center_net_feature_extractor(node):
     build_parts.refuse_values(node, use_depthwise=False)
     neck, scaling, settings = _neck(node, row), _scaling(node), {"name": "backbone"}
     if row.backbone == "mobilenet_v2":
-        settings |= {"hyperparams": MOBILENET, "width_multiplier": _width(node)}
+        width = build_parts.mobilenet_v2_width(node.scalar("depth_multiplier", float, 1.0))
+        settings |= {"hyperparams": MOBILENET, **width}
     else:
         build_parts.refuse_values(node, depth_multiplier=1.0)
     if row.neck is None:  # the backbone itself scales as the config says
@@ -73,13 +74,6 @@ def center_net_feature_extractor(node):
         scaling=scaling,
         name="feature_extractor",
     )
-
-
-def _width(node):
-    width = node.scalar("depth_multiplier", float, 1.0)
-    if width < 1.0:  # upstream makes the last layer narrower as well
-        raise node.error("depth_multiplier", f"found {width}; supported: 1.0 or more")
-    return width
 
 
 def _neck(node, row):

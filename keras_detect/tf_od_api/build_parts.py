@@ -1,5 +1,6 @@
 """Messages of a `pipeline.config` -> our parts. Defaults are those of upstream's protos."""
 
+from keras_detect.backbones.mobilenet_v2 import HEAD_FILTERS, divisible
 from keras_detect.boxes import anchor_generators, box_coders, matchers, similarity
 from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.boxes.postprocessing import Postprocessor
@@ -22,6 +23,15 @@ def refuse_values(node, **supported):
         found = node.scalar(name, type(value), value)
         if found != value:
             raise node.error(name, f"found {found}; supported: {value}")
+
+
+def mobilenet_v2_width(multiplier):
+    """Settings of `MobileNetV2` for upstream's `depth_multiplier`: there the last layer is narrower below 1, too, and
+    not wider above it, unlike in keras.applications.
+    """
+    if multiplier == 1.0:
+        return {"width_multiplier": multiplier}
+    return {"width_multiplier": multiplier, "head_filters": divisible(HEAD_FILTERS * min(multiplier, 1.0))}
 
 
 def class_count(node, chosen=None):

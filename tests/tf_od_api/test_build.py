@@ -85,6 +85,13 @@ def test_the_number_of_classes_goes_before_the_configs():
     assert tuple(model.named_weights()["box_predictor/level_5/level_5_class/bias"].shape) == (6 * (3 + 1),)
 
 
+@pytest.mark.parametrize(("multiplier", "channels"), [(0.5, 640), (1.4, 1280)])
+def test_the_last_layer_of_mobilenet_v2_is_as_wide_as_upstreams(multiplier, channels):
+    """Narrower below 1 and not wider above, where keras.applications does the opposite."""
+    model = build("depth_multiplier: 1.0", f"depth_multiplier: {multiplier}")
+    assert model.feature_extractor.backbone.channels["C5"] == channels
+
+
 def test_a_field_is_named_only_for_the_value_that_was_refused():
     node = parse("stage { threshold: 0.5 }\nsize: 3\n")
     assert str(node.refusal(ValueError("Received: size=3"))).startswith("<text>:2: size: cannot be built: ")
