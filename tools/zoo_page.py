@@ -19,6 +19,7 @@ FAMILIES = (
     ("RetinaNet: SSD with a feature pyramid", ("ssd_", "retinanet_"), "models/retinanet.md"),
     ("EfficientDet", ("efficientdet_",), "models/efficientdet.md"),
     ("Faster R-CNN", ("faster_rcnn_", "frcnn_"), "models/faster_rcnn.md"),
+    ("Mask R-CNN", ("mask_rcnn_",), "models/mask_rcnn.md"),
 )
 HEAD = """# The zoo
 

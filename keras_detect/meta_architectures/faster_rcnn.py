@@ -47,7 +47,7 @@ class FasterRCNN(DetectionModel):
     """
 
     checkpoint_family = "faster_rcnn"
-    parts = (
+    parts: tuple[str, ...] = (
         "resizer",
         "feature_extractor",
         "region_predictor",
@@ -56,7 +56,7 @@ class FasterRCNN(DetectionModel):
         "box_predictor",
         "box_stage",
     )
-    settings = ("number_of_stages", "freeze_batchnorm", "seed")
+    settings: tuple[str, ...] = ("number_of_stages", "freeze_batchnorm", "seed")
     reported_names = (NUM_POSITIVES,)
     crops_detections = False  # whether a third stage needs the feature maps at inference
 
@@ -261,9 +261,11 @@ class FasterRCNN(DetectionModel):
         proposals, number = self.proposal_stage.propose(predictions, window)
         predictions[schema.PROPOSALS], predictions[schema.NUM_PROPOSALS] = proposals, number
         if self.number_of_stages == 2:
-            if training or self.crops_detections:
+            if training:
                 predictions[schema.FEATURES_TO_CROP] = maps
-            if not training:
+            else:
+                if self.crops_detections:  # tensors by name, as exporters take them
+                    predictions.update({f"{schema.FEATURES_TO_CROP}_{level}": map_ for level, map_ in enumerate(maps)})
                 predictions.update(self.classify(maps, proposals, image_shape, training=False))
         return predictions
 

@@ -202,9 +202,15 @@ class MaskRCNN(FasterRCNN):
         stage = super().final_stage(predictions, true_image_shapes)
         return stage._replace(further=functools.partial(self._masks, predictions, stage.window))
 
+    def _feature_maps(self, predictions):
+        """The feature maps that `call` returned, in training as a list, else each by its level."""
+        levels = range(len(self.feature_extractor.strides))
+        inference = (predictions[f"{schema.FEATURES_TO_CROP}_{level}"] for level in levels)
+        return predictions.get(schema.FEATURES_TO_CROP) or list(inference)
+
     def _masks(self, predictions, window, found):
         """`{"masks" [B, D, h, w]}` of detections; zeros in padding rows."""
-        maps, image_shape = predictions[schema.FEATURES_TO_CROP], predictions[schema.IMAGE_SHAPE]
+        maps, image_shape = self._feature_maps(predictions), predictions[schema.IMAGE_SHAPE]
         labels = ops.maximum(found.labels, 0)
         logits = self.mask_logits(maps, _on_canvas(found.boxes, window), labels, image_shape, training=False)
         exists = leading(found.num_detections, found.boxes.shape[1])
@@ -235,7 +241,7 @@ class MaskRCNN(FasterRCNN):
         if schema.ROI_FEATURES in predictions:
             logits = self._logits(gather_rows(predictions[schema.ROI_FEATURES], chosen), labels, training)
         else:
-            maps, image_shape = predictions[schema.FEATURES_TO_CROP], predictions[schema.IMAGE_SHAPE]
+            maps, image_shape = self._feature_maps(predictions), predictions[schema.IMAGE_SHAPE]
             logits = self.mask_logits(maps, boxes, labels, image_shape, training)
         frames = _in_rasters(boxes, window, inputs.get(schema.RASTER_WINDOWS))
         wanted = crop_rasters(y[schema.MASKS], rows, frames, self.mask_predictor.mask_size)

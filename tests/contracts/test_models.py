@@ -11,7 +11,11 @@ from keras_detect import registry, schema
 from tests import goldens, tiny
 
 BUILDS = list(tiny.TINY_MODELS.values())
-MODELS = pytest.mark.parametrize("build", BUILDS, ids=tiny.TINY_MODELS)
+#: with TensorFlow alone unless slow tests run: tests/meta_architectures/test_mask_rcnn.py says on every backend what a
+#: third stage adds to the two of a Faster R-CNN
+ONCE = () if goldens.BACKEND == "tensorflow" else (tiny.tiny_mask_rcnn,)
+ROWS = [pytest.param(build, marks=pytest.mark.slow if build in ONCE else ()) for build in BUILDS]
+MODELS = pytest.mark.parametrize("build", ROWS, ids=tiny.TINY_MODELS)
 
 
 def sgd(model, **options):

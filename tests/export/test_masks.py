@@ -54,3 +54,9 @@ def test_another_mask_is_another_detection():
     assert (compare(found, other, 1e-3).matched, compare(found, other, 1e-3).missing) == (3, 2)
     del other[schema.MASKS]
     assert compare(found, other, 1e-3).matched == 0
+
+
+def test_litert_has_masks(model, images, tmp_path):
+    report = model.export(tmp_path / "model.tflite", images=images, verbose=0)
+    assert report.missing == 0 and report.matched == report.detections > 0
+    assert open_exported(tmp_path / "model.tflite")(images[0][None])[schema.MASKS].shape[2:] == (8, 8)

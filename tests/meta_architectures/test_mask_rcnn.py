@@ -11,7 +11,7 @@ from keras_detect import schema
 from keras_detect.meta_architectures.ground_truth import clean_ground_truth
 from keras_detect.meta_architectures.mask_rcnn import MaskRCNN, MaskStage
 from keras_detect.transforms.resizers import KeepAspectRatioResizer
-from tests import tiny
+from tests import goldens, tiny
 from tests.goldens import assert_close, compiled, jitted
 
 # the mask of `tiny.filled` in a box, sampled from edge to edge: its lower right quarter is not the object
@@ -126,7 +126,7 @@ def test_detections_are_cropped_again_in_the_frame_of_the_padded_image():
         predictions = model(inputs, training=False)
         found = model.postprocess(predictions, inputs[schema.TRUE_IMAGE_SHAPES])
         boxes = found[schema.BOXES] * ops.array([0.5, 1.0, 0.5, 1.0])
-        maps = predictions[schema.FEATURES_TO_CROP]
+        maps = [predictions[f"{schema.FEATURES_TO_CROP}_0"]]
         features = model.mask_stage.cropper(maps, boxes, (64, 64))
         every = ops.sigmoid(model.mask_predictor(ops.reshape(features, (-1, *features.shape[2:]))))
         return found, every
@@ -143,7 +143,18 @@ def test_detections_are_cropped_again_in_the_frame_of_the_padded_image():
                 assert not mask.any()
 
 
-@pytest.mark.parametrize("kind", ["agnostic", "from the box classifier's features", "pyramid", "pyramid, box features"])
+ONCE = () if goldens.BACKEND == "tensorflow" else pytest.mark.slow  # JAX compiles each for ten seconds
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("agnostic", marks=ONCE),
+        "from the box classifier's features",
+        "pyramid",
+        pytest.param("pyramid, box features", marks=ONCE),
+    ],
+)
 def test_every_kind_of_third_stage_trains_and_detects(kind):
     options = tiny.mask_parts(class_agnostic=kind == "agnostic")
     if "features" in kind:
