@@ -49,10 +49,10 @@ class Variant:
     checkpoint_family: str = "resnet_v2"
 
 
-_BASIC = {"strides": (1, 2, 2, 2), "basic": True, "caffe": True, "checkpoint_family": "resnet_v1_basic"}
+_BASIC = Variant((), strides=(1, 2, 2, 2), basic=True, caffe=True, checkpoint_family="resnet_v1_basic")
 VARIANTS = {
-    "resnet_v1_18": Variant((2, 2, 2, 2), **_BASIC),
-    "resnet_v1_34": Variant((3, 4, 6, 3), **_BASIC),
+    "resnet_v1_18": dataclasses.replace(_BASIC, blocks=(2, 2, 2, 2)),
+    "resnet_v1_34": dataclasses.replace(_BASIC, blocks=(3, 4, 6, 3)),
     "resnet_v2_50": Variant((3, 4, 6, 3)),
     "resnet_v2_101": Variant((3, 4, 23, 3)),
     "resnet_v2_152": Variant((3, 8, 36, 3)),

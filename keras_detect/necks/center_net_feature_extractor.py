@@ -9,9 +9,10 @@ from keras_detect.registry import deserialize, serializable
 
 STRIDE = 4
 PROBE = 256  # side of the image whose map sizes tell the strides
-#: `checkpoint_family` of a backbone -> settings of its default neck, where it is upstream's own
-PYRAMIDS = {"mobilenet_v2": {"levels": ("C2", "C3", "C4_first", "C5"), "filters": (64, 32, 24)}}
-PYRAMIDS["mobilenet_v2_torch"] = PYRAMIDS["mobilenet_v2"]
+#: upstream's neck of MobileNetV2
+MOBILENET_PYRAMID = CenterNetPyramid(levels=("C2", "C3", "C4_first", "C5"), filters=(64, 32, 24))
+#: `checkpoint_family` of a backbone -> its default neck, where it is one of its own
+PYRAMIDS = {"mobilenet_v2": MOBILENET_PYRAMID, "mobilenet_v2_torch": MOBILENET_PYRAMID}
 
 
 @serializable
@@ -98,7 +99,7 @@ def default_neck(backbone):
     if set(backbone.strides.values()) == {STRIDE}:
         return None
     if backbone.checkpoint_family in PYRAMIDS:
-        return CenterNetPyramid(**PYRAMIDS[backbone.checkpoint_family])
+        return PYRAMIDS[backbone.checkpoint_family]
     return CenterNetPyramid.for_context(pyramid_levels(backbone), last_level=2)
 
 

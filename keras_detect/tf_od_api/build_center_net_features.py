@@ -9,7 +9,7 @@ from keras_detect.backbones.keras_models import PixelScaling
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.messages import shown
 from keras_detect.necks.center_net import INTERPOLATIONS, CenterNetDeconvolution, CenterNetPyramid
-from keras_detect.necks.center_net_feature_extractor import PYRAMIDS, CenterNetFeatureExtractor
+from keras_detect.necks.center_net_feature_extractor import MOBILENET_PYRAMID, CenterNetFeatureExtractor
 from keras_detect.registry import unknown_name
 from keras_detect.text_proto.node import located
 from keras_detect.tf_od_api import build_parts
@@ -33,7 +33,6 @@ class Extractor:
     neck: Any = None
 
 
-MOBILENET_PYRAMID = CenterNetPyramid(**PYRAMIDS["mobilenet_v2"])
 EXTRACTORS = {
     **{name: Extractor(name) for name in HOURGLASS_VARIANTS},
     "mobilenet_v2": Extractor("mobilenet_v2", CenterNetDeconvolution(kernel_size=1)),

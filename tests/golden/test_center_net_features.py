@@ -105,7 +105,11 @@ def checked_layers(extractor, layers, rows, images):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if number == 0 else pytest.mark.slow) for number, name in enumerate(MODELS)]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if number else pytest.mark.backend_free)  # whole models run on all
+        for number, name in enumerate(MODELS)
+    ],
 )
 def test_every_layer_of_upstream(name):
     total, heads, maps = MODELS[name]
