@@ -1,4 +1,4 @@
-"""CenterNet: tasks learn and find the same points, several of them beside each other; `tests/contracts` has the rest."""
+"""CenterNet: tasks learn and find the same points, several beside each other; `tests/contracts` has the rest."""
 
 import keras
 import numpy as np
