@@ -10,6 +10,7 @@ from keras_detect.heads.point_heads import PointHead
 from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act, upsample_nearest
 from keras_detect.layers.region_cropper import RegionCropper
 from keras_detect.meta_architectures.center_net import CenterNet
+from keras_detect.meta_architectures.center_net_keypoints import KeypointCandidates, KeypointTask
 from keras_detect.meta_architectures.center_net_tasks import ObjectTask
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.mask_rcnn import MaskRCNN, MaskStage
@@ -18,6 +19,7 @@ from keras_detect.registry import serializable
 from keras_detect.transforms.resizers import FixedShapeResizer, two_sides
 
 IMAGE_SIZE = 64
+NUM_KEYPOINTS = 3
 
 
 @register_backbone("tests_tiny")
@@ -119,6 +121,14 @@ def tiny_center_net(num_classes=3, tasks=(), maps=("P2",), class_names=None, **o
     return model
 
 
+def tiny_center_net_with_keypoints(num_classes=3, **options):
+    """A `tiny_center_net` that finds the keypoints of the first class, too, as `with_keypoints` makes them."""
+    keypoints = KeypointTask(
+        class_id=0, indices=range(NUM_KEYPOINTS), candidates=KeypointCandidates(), heads=PointHead(filters=(16,))
+    )
+    return tiny_center_net(num_classes, tasks=[keypoints], **options)
+
+
 def _sized(options):
     """A resizer states the size itself."""
     return options if "resizer" in options else {"image_size": IMAGE_SIZE, **options}
@@ -129,7 +139,7 @@ TINY_MODELS = {
     "ssd": tiny_ssd,
     "faster_rcnn": tiny_faster_rcnn,
     "mask_rcnn": tiny_mask_rcnn,
-    "center_net": tiny_center_net,
+    "center_net": tiny_center_net_with_keypoints,
 }
 
 
@@ -159,9 +169,22 @@ def filled(boxes, size=IMAGE_SIZE):
     return (inside(low, high) & ~inside(middle, high)).astype(np.uint8)
 
 
+def full_batch(*args, **options):
+    """`tiny_batch` with everything that any of the `TINY_MODELS` learns."""
+    images, y = tiny_batch(*args, **options)
+    return images, with_keypoints(y)
+
+
+def with_keypoints(y):
+    """The same ground truth with three keypoints on the diagonal of every box; most models do not look at them."""
+    share = np.linspace(0.25, 0.75, NUM_KEYPOINTS)[:, None]
+    low, high = y[schema.BOXES][..., None, :2], y[schema.BOXES][..., None, 2:]
+    return {**y, schema.KEYPOINTS: (low + share * (high - low)).astype("float32")}
+
+
 def padded(y, rows):
     """The same ground truth with `rows` rows per image; the added ones are padding that holds nonsense."""
-    nonsense = {schema.BOXES: 0.37, schema.LABELS: schema.PADDING_LABEL, schema.MASKS: 1}
+    nonsense = {schema.BOXES: 0.37, schema.LABELS: schema.PADDING_LABEL, schema.MASKS: 1, schema.KEYPOINTS: 0.37}
 
     def longer(key, value):
         widths = [(0, 0), (0, rows - value.shape[1]), *[(0, 0)] * (value.ndim - 2)]

@@ -144,7 +144,19 @@ def _map_shapes(golden):
     return shapes
 
 
-class Run:
+class Compared:
+    """What has a `golden` to be compared with."""
+
+    def error(self, key, ours):
+        """Relative error against the golden array `key`, whole or sampled."""
+        shape = self.golden.get(f"{key}#shape")
+        assert shape is None or tuple(shape) == ours.shape, f"{key}: {ours.shape}, upstream has {tuple(shape)}"
+        if key in self.golden:
+            return goldens.relative_error(ours, self.golden[key])
+        return goldens.relative_error(ours.ravel()[self.golden[f"{key}#idx"]], self.golden[f"{key}#val"])
+
+
+class Run(Compared):
     """A restored model and, as numpy arrays, everything it computes on its golden's image.
 
     `inputs`, `feature_maps`, `predictions`, `raw_boxes`, `detections`, `targets`, `match` and `losses` come from one
@@ -187,14 +199,6 @@ class Run:
             "losses": model.compute_losses(ground_truth, matched, inputs, training=False)
             | {REGULARIZATION_LOSS: sum(ops.sum(loss) for loss in model.losses)},
         }
-
-    def error(self, key, ours):
-        """Relative error against the golden array `key`, whole or sampled."""
-        shape = self.golden.get(f"{key}#shape")
-        assert shape is None or tuple(shape) == ours.shape, f"{key}: {ours.shape}, upstream has {tuple(shape)}"
-        if key in self.golden:
-            return goldens.relative_error(ours, self.golden[key])
-        return goldens.relative_error(ours.ravel()[self.golden[f"{key}#idx"]], self.golden[f"{key}#val"])
 
     def heads(self):
         """`{golden key: our array}` of the raw heads."""

@@ -20,6 +20,7 @@ FAMILIES = (
     ("EfficientDet", ("efficientdet_",), "models/efficientdet.md"),
     ("Faster R-CNN", ("faster_rcnn_", "frcnn_"), "models/faster_rcnn.md"),
     ("Mask R-CNN", ("mask_rcnn_",), "models/mask_rcnn.md"),
+    ("CenterNet", ("centernet_",), "models/center_net.md"),
 )
 HEAD = """# The zoo
 

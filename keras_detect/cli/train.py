@@ -9,7 +9,7 @@ from keras_detect.cli._parser import choice, image_size
 # of `training.augmentations`, `training.start` and `training.architectures`, which load Keras
 AUGMENTATIONS = ("none", "flip", "crop", "microscopy")
 DEFAULT_START = "ssd_mobilenet_v2_oidv4"
-ARCHITECTURES = ("ssd", "retinanet", "efficientdet", "faster_rcnn", "mask_rcnn")
+ARCHITECTURES = ("ssd", "retinanet", "efficientdet", "faster_rcnn", "mask_rcnn", "centernet")
 PRECISIONS = ("bfloat16", "float16")
 
 HELP = "train a detector on a folder of annotated images"
@@ -53,9 +53,9 @@ def _add_model(parser):
         type=choice(*ARCHITECTURES),
         metavar="|".join(ARCHITECTURES),
         help="build a new detector on the backbone of --model: ssd (fast, a head per feature map), retinanet (feature "
-        "pyramid), efficientdet (BiFPN, small heads), faster_rcnn (two stages, slower, precise boxes) or mask_rcnn "
-        "(masks too, from annotations with polygons or masks); default: fine-tune --model itself, or ssd if --model is "
-        "a backbone",
+        "pyramid), efficientdet (BiFPN, small heads), faster_rcnn (two stages, slower, precise boxes), mask_rcnn "
+        "(masks too, from annotations with polygons or masks) or centernet (no anchors, objects by their centers); "
+        "default: fine-tune --model itself, or ssd if --model is a backbone",
     )
     group.add_argument("--neck", help=_NECK)
     group.add_argument(
@@ -64,7 +64,7 @@ def _add_model(parser):
         nargs="+",
         metavar="PIXELS",
         help="input size: one side, or height and width; default: the model's own; for a new detector 320 (ssd), 512 "
-        "(efficientdet) or 640 (retinanet, faster_rcnn, mask_rcnn)",
+        "(efficientdet, centernet) or 640 (retinanet, faster_rcnn, mask_rcnn)",
     )
     group.add_argument(
         "--freeze",

@@ -6,6 +6,8 @@ from keras import ops
 
 from keras_detect import schema
 from keras_detect.kernels.gather import gather_rows
+from keras_detect.meta_architectures import center_net_defaults, starting_weights
+from keras_detect.meta_architectures.center_net_keypoints import KeypointTask
 from keras_detect.meta_architectures.center_net_tasks import Frame, ObjectTask
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.ground_truth import (
@@ -79,6 +81,8 @@ class CenterNet(DetectionModel):
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"The tasks of a CenterNet have different names. Received: {', '.join(names)}.")
+        if not objects[0].boxes and not any(isinstance(task, KeypointTask) for task in self.tasks):
+            raise ValueError("An ObjectTask with boxes=False needs keypoints, which its boxes enclose. Received none.")
         self.loss_names = tuple(name for task in self.tasks for name in task.loss_names)
         for task in self.tasks:
             task.check_classes(self.object_task.num_classes)
@@ -101,6 +105,50 @@ class CenterNet(DetectionModel):
         """The suppression that the detections come from; `None` where there is none."""
         return self.nms
 
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone=None,
+        *,
+        num_classes=None,
+        image_size=None,
+        class_names=None,
+        tasks=("boxes",),
+        neck=None,
+        weights=starting_weights.AUTO,
+        **parts,
+    ):
+        """A CenterNet with default parts around a backbone.
+
+        Args:
+            backbone: a registered name ("mobilenet_v2", "hourglass_104"), a `Backbone`, or a Keras model or its name,
+                as in `SSD.from_backbone`; with levels from stride 4 on, or with maps of stride 4 alone.
+            num_classes: K; may be omitted when `class_names` or a finished `ObjectTask` is given.
+            image_size: side of the square that images are fitted into and padded, or `(height, width)` to which they
+                are stretched; default: 512. Multiples of 32 suit every backbone, and of 128 the hourglasses.
+            class_names: sequence of K strings.
+            tasks: names out of "boxes" and "keypoints", or task parts (`keras_detect.tasks`); objects are always found.
+                "keypoints" are those of the first class.
+            neck: a registered name or a neck part with a map of stride 4, "P2"; default: a feature pyramid from C2 on
+                ("center_net_pyramid"), nothing over an hourglass.
+            weights: what the backbone starts from, as in `SSD.from_backbone`.
+            **parts: any argument of the constructor, instead of the default part. Further: `preprocess`, pixel scaling
+                of a wrapped Keras model; `num_keypoints`, N, of the task "keypoints" (default: COCO's 17 of a person);
+                `heads`, a `PointHead` for all heads that are made here (default: upstream's, with separable
+                convolutions over MobileNet).
+
+        Raises:
+            TypeError: an unknown argument; similar names are listed.
+            ValueError: an unknown name of a part or a task, an argument that another one leaves without effect, neither
+                `num_classes` nor `class_names`, a backbone without a level of stride 4.
+            OSError: ImageNet weights that are not cached and cannot be fetched.
+        """
+        starting_weights.check_imagenet(weights)
+        built = starting_weights.prepared(backbone, weights)
+        own = {"backbone": built, "num_classes": num_classes, "image_size": image_size, "neck": neck, "tasks": tasks}
+        model = cls(**center_net_defaults.complete(cls, {**own, "class_names": class_names, **parts}))
+        return starting_weights.load(model, backbone, weights)
+
     def preprocess(self, images, true_image_shapes=None, resized=False):
         """Resizes and pads, then scales the pixels: padding is a scaled black pixel.
 
@@ -112,9 +160,8 @@ class CenterNet(DetectionModel):
         Returns:
             `{"images" [B, h, w, 3] float32, "true_image_shapes" [B, 3] int32}`.
         """
-        images, true_image_shapes = self.resizer(images, true_image_shapes, resized=resized)
-        images = self.feature_extractor.preprocess(ops.cast(images, "float32"))
-        return {schema.IMAGES: images, schema.TRUE_IMAGE_SHAPES: true_image_shapes}
+        images, true_image_shapes = self.resizer(ops.cast(images, "float32"), true_image_shapes, resized=resized)
+        return {schema.IMAGES: self.feature_extractor.preprocess(images), schema.TRUE_IMAGE_SHAPES: true_image_shapes}
 
     def call(self, inputs, training=None):
         """Raw predictions: `"task/head"`, a list of `[B, h, w, c]` with one entry per feature map, and `"image_shape"`.
@@ -146,6 +193,8 @@ class CenterNet(DetectionModel):
         for task in self.tasks:
             for key, value in task.decode(predictions, centers, frame).items():
                 detections[key] = _together(detections[key], value) if key in detections else value
+        if schema.BOXES not in detections:
+            detections[schema.BOXES] = _enclosing(detections[schema.KEYPOINTS])
         if self.nms is None:
             return _padded(detections, centers.found)
         return self._suppressed(detections, centers.found)
@@ -161,6 +210,12 @@ class CenterNet(DetectionModel):
 
     def _frame(self, predictions, true_image_shapes):
         return Frame(self.stride, predictions[schema.IMAGE_SHAPE], true_image_shapes)
+
+
+def _enclosing(points):
+    """The smallest boxes around `points [B, D, N, 2]`, those of all tasks, within the image."""
+    corners = [ops.min(points, axis=2), ops.max(points, axis=2)]
+    return ops.clip(ops.concatenate(corners, axis=-1), 0.0, 1.0)
 
 
 def _together(first, second):

@@ -85,7 +85,7 @@ class KeypointCandidates:
         Args:
             regressed: `[B, D, n, 2]`, in cells.
             candidates: what `find` returned.
-            boxes: `[B, D, 4]`, of the objects, in cells.
+            boxes: `[B, D, 4]`, of the objects, in cells, or `None`: the score alone decides, as in upstream.
             deviations: n numbers, of the keypoints.
         """
         points, scores = candidates
@@ -114,6 +114,8 @@ class KeypointCandidates:
             return -distances
         if self.ranking == "score_distance_ratio":
             return scores / (distances + self.distance_offset)
+        if boxes is None:
+            raise ValueError(f"ranking={self.ranking!r} needs the sizes of objects. Received an ObjectTask without.")
         heights, widths = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
         if self.ranking == "score_scaled_distance_ratio":
             offsets = ops.maximum(heights, widths)[..., None, None] * self.distance_multiplier
@@ -123,6 +125,8 @@ class KeypointCandidates:
         return scores * ops.exp(-ops.square(distances) / (2.0 * ops.square(sigma))[..., None])
 
     def _matched(self, points, scores, nearest, boxes):
+        if boxes is None:
+            return scores >= self.score_threshold
         middle, half = (boxes[..., :2] + boxes[..., 2:]) / 2.0, (boxes[..., 2:] - boxes[..., :2]) / 2.0
         half = half * self.box_scale
         low, high = ops.expand_dims(middle - half, 2), ops.expand_dims(middle + half, 2)
@@ -159,6 +163,7 @@ class KeypointTask(Task):
         ValueError: no keypoint, the same one twice, another number of deviations, or a localisation loss of boxes.
     """
 
+    checkpoint_family = "center_net_keypoints"
     settings = (
         "class_id",
         "indices",
@@ -235,7 +240,7 @@ class KeypointTask(Task):
         weights = ops.where(mine, y[schema.WEIGHTS], 0.0)
         weights = ops.where(annotated, ops.expand_dims(weights, -1), 0.0)
         boxes = frame.cells(y[schema.BOXES])
-        without = ops.logical_and(mine, ops.max(weights, axis=-1) < 1e-3)
+        without = ops.logical_and(y["valid"], ops.max(weights, axis=-1) < 1e-3)
         known = ops.logical_not(heatmaps.inside_boxes(boxes, without, size))
         return KeypointTargets(
             points=ops.where(ops.expand_dims(annotated, -1), points, 0.0),
@@ -346,7 +351,7 @@ class KeypointTargets(NamedTuple):
         weights: `[B, R, n]`, 0 for such keypoints and for objects of other classes.
         boxes: `[B, R, 4]`.
         centers: `[B, R, 2]`, of the boxes.
-        cell_weights: `[B, h, w]`, 0 outside of the true image, and inside objects of the class without any keypoint.
+        cell_weights: `[B, h, w]`, 0 outside of the true image and inside objects without such keypoints, of any class.
     """
 
     points: Any

@@ -46,7 +46,7 @@ class Centers(NamedTuple):
     Attributes:
         peaks: `boxes.heatmaps.Peaks`.
         found: bool, False in rows behind the last one that was found.
-        boxes: float32, in cells, clipped to the map; zeros without a size head.
+        boxes: float32, in cells, clipped to the map; `None` where no sizes are predicted.
     """
 
     peaks: heatmaps.Peaks
@@ -71,6 +71,9 @@ class Task(keras.layers.Layer):
 
     #: names of the constructor's arguments beside `name` and `heads`, kept as attributes of the same names
     settings: tuple[str, ...] = ()
+
+    #: names the task in the table of upstream's checkpoints; None: there is none
+    checkpoint_family: str | None = None
 
     #: names of the losses that `compute_losses` returns
     loss_names: tuple[str, ...] = ()
@@ -167,6 +170,8 @@ class ObjectTask(Task):
         min_overlap: IoU with the true box that boxes moved within the Gaussian around its centre have.
         max_detections: D, how many peaks are looked at.
         peak_size: side of the window, in cells, of which a peak is the maximum; 1: every cell is one.
+        center_bias: start of the heatmap's bias; -2.19 is the probability 0.1.
+        boxes: whether sizes and offsets are predicted; without them, a box encloses the object's keypoints.
         name: of the task.
         **kwargs: `heads` as in `Task`; Keras' own `dtype`, `trainable`. The heads are "center", "size" and "offset".
 
@@ -174,6 +179,7 @@ class ObjectTask(Task):
         ValueError: no class, a count below 1, or a localisation loss that compares boxes.
     """
 
+    checkpoint_family = "center_net_objects"
     settings = (
         "num_classes",
         "center_loss",
@@ -185,8 +191,8 @@ class ObjectTask(Task):
         "max_detections",
         "peak_size",
         "center_bias",
+        "boxes",
     )
-    loss_names = ("center_loss", "size_localization_loss", "offset_localization_loss")
 
     def __init__(
         self,
@@ -201,6 +207,7 @@ class ObjectTask(Task):
         max_detections=100,
         peak_size=3,
         center_bias=-2.19,
+        boxes=True,
         name="objects",
         **kwargs,
     ):
@@ -210,13 +217,15 @@ class ObjectTask(Task):
         self.localization_loss = checked_codes(localization_loss or L1Loss())
         self.center_weight, self.size_weight, self.offset_weight = center_weight, size_weight, offset_weight
         self.min_overlap, self.max_detections = min_overlap, max_detections
-        self.peak_size, self.center_bias = peak_size, center_bias
+        self.peak_size, self.center_bias, self.boxes = peak_size, center_bias, boxes
+        self.loss_names = _LOSSES if boxes else _LOSSES[:1]
         for argument in ("max_detections", "peak_size"):
             if getattr(self, argument) < 1:
                 raise ValueError(f"{argument} must be at least 1. Received: {argument}={getattr(self, argument)!r}")
 
     def channels(self):
-        return {"center": (self.num_classes, self.center_bias), "size": (2, 0.0), "offset": (2, 0.0)}
+        heads = {"center": (self.num_classes, self.center_bias), "size": (2, 0.0), "offset": (2, 0.0)}
+        return heads if self.boxes else {"center": heads["center"]}
 
     def targets(self, y, frame, size):
         """`ObjectTargets` of a batch; `size` is `(height, width)` of the maps in cells."""
@@ -266,13 +275,12 @@ class ObjectTask(Task):
         flat = (-1, size[0] * size[1], self.num_classes)
         heat, weights = (ops.reshape(each, flat) for each in (targets.heatmap, targets.heatmap_weights))
         center = sum(ops.sum(self.center_loss(ops.reshape(logits, flat), heat, weights)) for logits in centers)
-        sizes = self._localization(self.maps(predictions, "size"), targets.sizes, targets)
-        offsets = self._localization(self.maps(predictions, "offset"), targets.offsets, targets)
-        return {
-            "center_loss": self.center_weight * center / count,
-            "size_localization_loss": self.size_weight * sizes / count,
-            "offset_localization_loss": self.offset_weight * offsets / count,
-        }
+        losses = [self.center_weight * center / count]
+        if self.boxes:
+            sizes = self._localization(self.maps(predictions, "size"), targets.sizes, targets)
+            offsets = self._localization(self.maps(predictions, "offset"), targets.offsets, targets)
+            losses += [self.size_weight * sizes / count, self.offset_weight * offsets / count]
+        return dict(zip(self.loss_names, losses, strict=True))
 
     def _localization(self, maps, values, targets):
         rows, columns = targets.cells[..., 0], targets.cells[..., 1]
@@ -283,6 +291,8 @@ class ObjectTask(Task):
         """`Centers`: the best peaks of the last heatmap, with their boxes."""
         heat = ops.sigmoid(self.maps(predictions, "center")[-1])
         best = heatmaps.peaks(heat, self.max_detections, self.peak_size)
+        if not self.boxes:
+            return Centers(best, best.scores > 0.0, None)
         cells = ops.cast(ops.stack([best.rows, best.columns], axis=-1), "float32")
         sizes, offsets = (
             heatmaps.values_at(self.maps(predictions, head)[-1], best.rows, best.columns) for head in ("size", "offset")
@@ -293,12 +303,14 @@ class ObjectTask(Task):
         return Centers(best, best.scores > 0.0, ops.concatenate(corners, axis=-1))
 
     def decode(self, predictions, centers, frame):
-        """Boxes clipped to the true image, scores and labels."""
-        return {
-            schema.BOXES: ops.clip(frame.normalized(centers.boxes), 0.0, 1.0),
-            schema.SCORES: centers.peaks.scores,
-            schema.LABELS: centers.peaks.labels,
-        }
+        """Boxes clipped to the true image, where there are any, scores and labels."""
+        found = {schema.SCORES: centers.peaks.scores, schema.LABELS: centers.peaks.labels}
+        if centers.boxes is None:
+            return found
+        return {schema.BOXES: ops.clip(frame.normalized(centers.boxes), 0.0, 1.0), **found}
+
+
+_LOSSES = ("center_loss", "size_localization_loss", "offset_localization_loss")
 
 
 class ObjectTargets(NamedTuple):

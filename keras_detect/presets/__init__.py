@@ -1,6 +1,7 @@
 """Published models by name: rows per family, fetched and cached as preset folders."""
 
 from keras_detect.presets import (  # noqa: F401 - they fill the table
+    center_net,
     efficientdet,
     faster_rcnn,
     ssd,

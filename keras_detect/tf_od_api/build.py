@@ -20,6 +20,7 @@ from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
 from keras_detect.registry import check_num_classes, unknown_name
 from keras_detect.text_proto.node import located
 from keras_detect.tf_od_api import build_parts
+from keras_detect.tf_od_api.build_center_net import center_net
 from keras_detect.tf_od_api.build_faster_rcnn import faster_rcnn
 from keras_detect.tf_od_api.check_numbers import check_numbers
 
@@ -46,7 +47,6 @@ EXTRACTORS = {
 
 #: meta-architectures that cannot be built yet, and what is missing
 MISSING = {
-    "center_net": "CenterNet is not built yet",
     "experimental_model": "experimental models have no counterpart",
 }
 
@@ -74,12 +74,12 @@ def from_pipeline_config(path_or_text: str | os.PathLike[str], num_classes: int 
     model = config.message("model", required=True)
     for name, reason in MISSING.items():
         if model.has(name):
-            raise model.error(name, f"{reason}; supported: ssd, faster_rcnn")
+            raise model.error(name, f"{reason}; supported: {', '.join(BUILDERS)}")
     check_numbers(model)
-    name, node = model.oneof("ssd", "faster_rcnn")
+    name, node = model.oneof(*BUILDERS)
     try:
         with compat.limited_variables(MAX_WEIGHTS):
-            built = _ssd(node, num_classes) if name == "ssd" else faster_rcnn(node, num_classes)
+            built = BUILDERS[name](node, num_classes)
     except compat.VariableLimitError as error:
         raise node.error(None, f"cannot be built: {error}") from error
     model.refuse_unread()
@@ -246,3 +246,7 @@ def _per_level_predictor(settings, hyperparams, dropout, shared):
         raise settings.error("num_layers_before_predictor", "is not supported with a depth; supported: 0")
     settings.ignore("num_layers_before_predictor")
     return ConvolutionalBoxPredictor(dropout=dropout, hyperparams=hyperparams, **shared)
+
+
+#: meta-architecture's message -> function of it and of the number of classes that builds the model
+BUILDERS = {"ssd": _ssd, "faster_rcnn": faster_rcnn, "center_net": center_net}

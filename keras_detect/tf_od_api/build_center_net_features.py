@@ -14,9 +14,9 @@ from keras_detect.registry import unknown_name
 from keras_detect.text_proto.node import located
 from keras_detect.tf_od_api import build_parts
 
-#: of MobileNetV2, which no config changes
+#: of MobileNetV2, which no config changes; its layers have penalties upstream, which no CenterNet adds to its loss
 MOBILENET = ConvHyperparams(
-    batch_norm_momentum=0.9997, kernel_initializer=initializer("truncated_normal", stddev=0.09), l2_weight=4e-5
+    batch_norm_momentum=0.9997, kernel_initializer=initializer("truncated_normal", stddev=0.09), l2_weight=0.0
 )
 
 

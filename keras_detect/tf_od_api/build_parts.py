@@ -223,7 +223,7 @@ def one_stage_loss(node):
     box_weight = loss.scalar("localization_weight", float, 1.0)
     return OneStageLoss(
         classification=classification_loss(loss.message("classification_loss", required=True)),
-        localization=_localization_loss(loss.message("localization_loss", required=True)),
+        localization=localization_loss(loss.message("localization_loss", required=True)),
         classification_weight=class_weight,
         localization_weight=box_weight,
         normalize_by_num_matches=node.scalar("normalize_loss_by_num_matches", bool, True),
@@ -258,7 +258,8 @@ def classification_loss(node):
 
 
 @located
-def _localization_loss(node):
+def localization_loss(node):
+    """`localization_loss` -> a localisation loss part."""
     kinds = {
         "weighted_l2": localization.L2Loss,
         "weighted_smooth_l1": localization.SmoothL1Loss,

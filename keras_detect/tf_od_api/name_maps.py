@@ -1,10 +1,10 @@
 """Our weight names -> checkpoint keys of upstream, for every meta-architecture that has a table."""
 
-from keras_detect.tf_od_api import name_maps_faster_rcnn, name_maps_ssd
+from keras_detect.tf_od_api import name_maps_center_net, name_maps_faster_rcnn, name_maps_ssd
 from keras_detect.tf_od_api.name_maps_layers import declared, efficientnet_layers, numbered
 
 #: `checkpoint_family` of a model -> the module of its tables
-MODELS = {"ssd": name_maps_ssd, "faster_rcnn": name_maps_faster_rcnn}
+MODELS = {"ssd": name_maps_ssd, "faster_rcnn": name_maps_faster_rcnn, "center_net": name_maps_center_net}
 
 # the last component of a key where ours differs: layer-name suffix, our variable, upstream's
 VARIABLE_NAMES = {

@@ -1,5 +1,6 @@
 """The architectures that a training run can build, by name."""
 
+from keras_detect.meta_architectures.center_net import CenterNet
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.efficientdet import EfficientDet
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
@@ -14,6 +15,7 @@ ARCHITECTURES = {
     "efficientdet": EfficientDet,
     "faster_rcnn": FasterRCNN,
     "mask_rcnn": MaskRCNN,
+    "centernet": CenterNet,
 }
 
 

@@ -102,8 +102,8 @@ def train(
             and it is not part of "trainval".
         validation_fraction: share of the training images that is held out for validation, chosen by `seed`; 0 for no
             validation: the last epoch is kept. Default: 0.2 where nothing else is there for validation.
-        architecture: "ssd", "retinanet", "efficientdet", "faster_rcnn" or "mask_rcnn" (data with masks): a new detector
-            around the backbone of `model`; default: `model` as it is, an SSD around a backbone.
+        architecture: "ssd", "retinanet", "efficientdet", "faster_rcnn", "mask_rcnn" (data with masks) or "centernet": a
+            new detector around the backbone of `model`; default: `model` as it is, an SSD around a backbone.
         neck: of the new detector, a registered name or a part; default: the architecture's.
         image_size: side, or `(height, width)`, to which images are resized; default: the model's own, or the
             architecture's.

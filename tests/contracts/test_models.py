@@ -14,8 +14,13 @@ BUILDS = list(tiny.TINY_MODELS.values())
 #: with TensorFlow alone unless slow tests run: tests/meta_architectures/test_mask_rcnn.py says on every backend what a
 #: third stage adds to the two of a Faster R-CNN
 ONCE = () if goldens.BACKEND == "tensorflow" else (tiny.tiny_mask_rcnn,)
-ROWS = [pytest.param(build, marks=pytest.mark.slow if build in ONCE else ()) for build in BUILDS]
-MODELS = pytest.mark.parametrize("build", ROWS, ids=tiny.TINY_MODELS)
+ROWS = [
+    pytest.param(build, id=name, marks=pytest.mark.slow if build in ONCE else ())
+    for name, build in tiny.TINY_MODELS.items()
+]
+#: with fewer tasks than another row's model
+ROWS.append(pytest.param(tiny.tiny_center_net, id="center_net_boxes", marks=pytest.mark.slow))
+MODELS = pytest.mark.parametrize("build", ROWS)
 
 
 def sgd(model, **options):
@@ -32,7 +37,7 @@ def same_weights(first, second):
 @pytest.mark.parametrize("entry", ["fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch"])
 def test_every_entry_point_works_as_the_very_first_call(build, entry):
     model = sgd(build())
-    x, y = tiny.tiny_batch()
+    x, y = tiny.full_batch()
     if entry == "fit":
         history = model.fit(x, y, epochs=4, batch_size=2, validation_data=(x, y), verbose=0).history
         parts = [*model.loss_names, "regularization_loss"]
@@ -59,7 +64,7 @@ def test_every_entry_point_works_as_the_very_first_call(build, entry):
 @MODELS
 def test_predictions_do_not_depend_on_the_rest_of_the_batch(build):
     model = build()
-    x, _ = tiny.tiny_batch()
+    x, _ = tiny.full_batch()
     together, alone = model.predict(x, verbose=0), model.predict(x[2:3], verbose=0)
     np.testing.assert_allclose(together[schema.BOXES][2], alone[schema.BOXES][0], atol=1e-5)
     np.testing.assert_allclose(together[schema.SCORES][2], alone[schema.SCORES][0], atol=1e-5)
@@ -67,7 +72,7 @@ def test_predictions_do_not_depend_on_the_rest_of_the_batch(build):
 
 @MODELS
 def test_padding_rows_change_nothing_bit_for_bit(build):
-    x, y = tiny.tiny_batch(rows=4)
+    x, y = tiny.full_batch(rows=4)
     trained = []
     for ground_truth in (y, tiny.padded(y, 11)):
         model = sgd(build())
@@ -80,7 +85,7 @@ def test_padding_rows_change_nothing_bit_for_bit(build):
 
 @MODELS
 def test_the_order_of_the_ground_truth_changes_nothing_beyond_float_noise(build):
-    x, y = tiny.tiny_batch(rows=4)
+    x, y = tiny.full_batch(rows=4)
     order = [2, 0, 3, 1]
     shuffled = {key: value[:, order] for key, value in y.items()}
     losses = [sgd(build()).test_on_batch(x, ground_truth, return_dict=True) for ground_truth in (y, shuffled)]
@@ -98,7 +103,7 @@ def shown_as_zero(model):
 @MODELS
 def test_images_without_objects_train(build):
     model = sgd(build())
-    x, y = tiny.tiny_batch()
+    x, y = tiny.full_batch()
     y[schema.LABELS][:] = schema.PADDING_LABEL
     for ground_truth in (y, {key: value[:, :0] for key, value in y.items()}):
         logs = model.train_on_batch(x, ground_truth, return_dict=True)
@@ -112,11 +117,12 @@ def test_a_training_step_moves_every_trainable_weight(build):
     model = build()
     model.compile(optimizer=keras.optimizers.SGD(1.0, global_clipnorm=10.0))
     before = tiny.weights_of(model)
-    x, _ = tiny.tiny_batch()
+    x, _ = tiny.full_batch()
     sides = np.linspace(0.1, 1.0, 10)  # an object for the anchors of every level
     boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=-1)
     y = {schema.BOXES: np.tile(boxes, (4, 1, 1)), schema.LABELS: np.tile(np.arange(10) % 3, (4, 1))}
     y[schema.MASKS] = tiny.filled(y[schema.BOXES])
+    y = tiny.with_keypoints(y)
     for _ in range(2):
         model.train_on_batch(x, y)
     after = tiny.weights_of(model)
@@ -127,7 +133,7 @@ def test_a_training_step_moves_every_trainable_weight(build):
 @MODELS
 def test_nan_boxes_in_padding_rows_do_no_harm(build):
     model = sgd(build())
-    x, y = tiny.tiny_batch()
+    x, y = tiny.full_batch()
     clean = model.test_on_batch(x, y, return_dict=True)
     y[schema.BOXES][y[schema.LABELS] < 0] = np.nan
     dirty = model.test_on_batch(x, y, return_dict=True)
@@ -136,7 +142,7 @@ def test_nan_boxes_in_padding_rows_do_no_harm(build):
 
 @MODELS
 def test_crowds_and_zero_weights_are_neither_positive_nor_negative(build):
-    x, y = tiny.tiny_batch(batch_size=1, rows=1)
+    x, y = tiny.full_batch(batch_size=1, rows=1)
     model = sgd(build())
 
     def logs(ground_truth, **options):
@@ -153,7 +159,7 @@ def test_crowds_and_zero_weights_are_neither_positive_nor_negative(build):
 @pytest.mark.backend_free
 @MODELS
 def test_classes_is_accepted_for_labels(build):
-    x, y = tiny.tiny_batch()
+    x, y = tiny.full_batch()
     model = sgd(build())
     renamed = {key: value for key, value in y.items() if key != schema.LABELS} | {schema.CLASSES: y[schema.LABELS]}
     assert model.test_on_batch(x, y) == model.test_on_batch(x, renamed)
@@ -173,7 +179,7 @@ def test_mixed_precision_trains_and_keeps_its_policy(build, policy, tmp_path):
     size = 256 if build is tiny.tiny_ssd and policy == "mixed_bfloat16" else tiny.IMAGE_SIZE
     keras.config.set_dtype_policy(policy)
     model = sgd(build(image_size=size))
-    x, y = tiny.tiny_batch(size=size)
+    x, y = tiny.full_batch(size=size)
     history = model.fit(x, y, epochs=3, verbose=0).history["loss"]
     assert np.isfinite(history).all()
     assert history[-1] < history[0]
@@ -189,7 +195,7 @@ def test_mixed_precision_trains_and_keeps_its_policy(build, policy, tmp_path):
 @MODELS
 def test_save_load_predicts_the_same_and_training_goes_on(build, tmp_path):
     model = sgd(build(class_names=["cat", "dog", "owl"]))
-    x, y = tiny.tiny_batch()
+    x, y = tiny.full_batch()
     model.fit(x, y, epochs=1, verbose=0)
     model.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
@@ -206,7 +212,7 @@ def test_save_load_predicts_the_same_and_training_goes_on(build, tmp_path):
 def test_without_the_optimizer_a_file_holds_the_model_alone(build, tmp_path):
     model = build()
     model.compile(keras.optimizers.Adam(1e-3))
-    x, y = tiny.tiny_batch()
+    x, y = tiny.full_batch()
     model.train_on_batch(x, y)
     model.save(tmp_path / "whole.keras")
     model.save(tmp_path / "small.keras", include_optimizer=False)
@@ -222,7 +228,7 @@ def test_without_the_optimizer_a_file_holds_the_model_alone(build, tmp_path):
 @MODELS
 def test_predict_is_the_deployable_path(build):
     model = build()
-    x, _ = tiny.tiny_batch()
+    x, _ = tiny.full_batch()
     expected = model.deployable(x)
     for key, value in model.predict(x, verbose=0).items():
         np.testing.assert_allclose(value, keras.ops.convert_to_numpy(expected[key]), atol=1e-5)
@@ -303,7 +309,7 @@ def test_compile_refuses_what_would_be_ignored(build):
 @MODELS
 def test_ground_truth_that_would_train_silently_wrong_is_refused(build):
     model = sgd(build())
-    x, y = tiny.tiny_batch()
+    x, y = tiny.full_batch()
     with pytest.raises(ValueError, match=r"\[0, 3\).*Received a label 3"):
         model.fit(x, {**y, schema.LABELS: np.full((4, 4), 3, "int32")}, verbose=0)
     with pytest.raises(ValueError, match="normalised"):
@@ -324,7 +330,7 @@ def test_xla_compiles_whole_steps(build):
     """Static shapes from end to end; on PyTorch, Keras does not compile."""
     if goldens.BACKEND == "torch":
         pytest.skip("Keras' torch trainer refuses jit_compile for fit")
-    x, y = tiny.tiny_batch()
+    x, y = tiny.full_batch()
     plain, compiled = sgd(build(), jit_compile=False), sgd(build(), jit_compile=True)
     losses = [model.train_on_batch(x, y, return_dict=True)["loss"] for model in (plain, compiled)]
     # under XLA, TensorFlow draws other random numbers, hence other samples of a two-stage detector's proposals

@@ -6,7 +6,15 @@ import pathlib
 import keras_detect
 
 FOLDER = pathlib.Path(keras_detect.__file__).parent / "tf_od_api"
-FILES = ("build.py", "build_parts.py", "build_faster_rcnn.py", "train_config.py", "train_augmentations.py")
+FILES = (
+    "build.py",
+    "build_parts.py",
+    "build_faster_rcnn.py",
+    "build_center_net.py",
+    "build_center_net_features.py",
+    "train_config.py",
+    "train_augmentations.py",
+)
 #: methods of `text_proto.Node` whose arguments are names of fields
 READ = ("scalar", "message", "repeated", "has")
 SEVERAL = ("oneof", "ignore")

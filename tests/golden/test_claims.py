@@ -7,6 +7,8 @@ import pytest
 
 from tests import goldens, two_stage_models, whole_models
 
+CENTER_NET = "zoo_centernet_mobilenetv2_fpn_od"
+
 # test module -> the tests in it that claim cases with `golden_cases`
 CLAIMING_MODULES = (
     "tests.boxes.test_box_ops",
@@ -72,7 +74,7 @@ def test_a_reason_names_cases_that_exist(pattern):
     assert fnmatch.filter(goldens.index(), pattern), f"{pattern} matches no case: remove it"
 
 
-@pytest.mark.parametrize("model", (*whole_models.QUICK, two_stage_models.QUICK[0]))
+@pytest.mark.parametrize("model", (*whole_models.QUICK, two_stage_models.QUICK[0], CENTER_NET))
 def test_the_repository_itself_holds_a_whole_model_of_each_family(model):
     for kind in ("config", "vars.json", "layers.json", "npz", "trace.json"):
         assert (goldens.DATA / f"{model}.{kind}").exists()

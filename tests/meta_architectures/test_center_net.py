@@ -109,6 +109,23 @@ def test_what_was_learned_by_heart_is_found_again(options):
         assert (found[schema.KEYPOINT_SCORES][image, index][list(own)] > 0.3).all()
 
 
+def test_boxes_without_sizes_enclose_the_keypoints():
+    images, y = scene()
+    objects = ObjectTask(num_classes=1, boxes=False, heads=SMALL, max_detections=4)
+    face = KeypointTask(**{**FACE, "indices": (0, 1, 2)}, candidates=KeypointCandidates())
+    model = tiny.tiny_center_net().with_parts(tasks=[objects, face])
+    assert [name for name in model.loss_names if "size" in name] == []
+    model.compile("sgd")
+    y[schema.LABELS] = np.minimum(y[schema.LABELS], 0)
+    assert np.isfinite(model.train_on_batch(images, y)).all()
+    found = model.predict(images, verbose=0)
+    points = found[schema.KEYPOINTS]
+    expected = np.clip(np.concatenate([points.min(2), points.max(2)], axis=-1), 0, 1)
+    np.testing.assert_allclose(found[schema.BOXES], expected, atol=1e-6)
+    with pytest.raises(ValueError, match="needs keypoints"):
+        tiny.tiny_center_net().with_parts(tasks=[objects])
+
+
 def test_the_losses_of_what_was_learned_by_heart_are_small():
     images, y = scene()
     model = tiny.tiny_center_net(tasks=two_sets(candidates=KeypointCandidates(), per_keypoint_offset=True))

@@ -12,7 +12,11 @@ from keras_detect.weights.folded_batch_norm import FoldedWeights, batch_norms, f
 from tests import tiny
 from tests.tiny import TINY_MODELS
 
-RAW = {"ssd": ("box_encodings", "class_logits"), "faster_rcnn": ("rpn_box_encodings", "rpn_objectness")}
+RAW = {
+    "ssd": ("box_encodings", "class_logits"),
+    "faster_rcnn": ("rpn_box_encodings", "rpn_objectness"),
+    "center_net": ("objects/center", "objects/size"),
+}
 
 
 def fold(model, seed=0):
@@ -29,7 +33,7 @@ def fold(model, seed=0):
 
 def raw(model, images, name):
     outputs = model(model.preprocess(images), training=False)
-    return [keras.ops.convert_to_numpy(outputs[key]) for key in RAW[name]]
+    return [keras.ops.convert_to_numpy(value) for key in RAW[name] for value in keras.tree.flatten(outputs[key])]
 
 
 @pytest.mark.parametrize("name", TINY_MODELS)
