@@ -185,23 +185,22 @@ class _Matching:
 
     def set_ties_aside(self, is_candidate: Callable[..., bool]) -> None:
         """Counts what has another candidate of the lowest score in its place as tied, and no longer as left."""
-        rows = [row for row in self.lost if not self._is_clear(self.expected, row, self.found)]
-        columns = [column for column in self.added if self._may_be_reported(column, is_candidate)]
+        rows = [row for row in self.lost if self._is_tied(self.expected, row, self.found, is_candidate)]
+        columns = [column for column in self.added if self._is_tied(self.found, column, self.expected, is_candidate)]
         self.tied = min(len(rows), len(columns))
         self.lost = [row for row in self.lost if row not in rows[: self.tied]]
         self.added = [column for column in self.added if column not in columns[: self.tied]]
 
-    def _may_be_reported(self, column, is_candidate):
-        """Whether a detection of the file has the lowest score, is a candidate, and is not suppressed by another."""
-        found = self.found
-        if self._is_clear(found, column, self.expected):
+    def _is_tied(self, side, row, other, is_candidate):
+        """Whether a detection has the lowest score, is a candidate, and is not suppressed by another of its side."""
+        if self._is_clear(side, row, other):
             return False
-        same_label = found.labels == found.labels[column]
-        same_label[column] = False
-        overlaps = _overlaps(found.boxes[column : column + 1], found.boxes[same_label])
+        same_label = side.labels == side.labels[row]
+        same_label[row] = False
+        overlaps = _overlaps(side.boxes[row : row + 1], side.boxes[same_label])
         if overlaps.max(initial=0.0) > self.iou_threshold + self.tolerance:
             return False
-        return is_candidate(found.boxes[column], found.scores[column], found.labels[column], self.tolerance)
+        return is_candidate(side.boxes[row], side.scores[row], side.labels[row], self.tolerance)
 
     def _is_clear(self, side, row, other):
         """Whether the score of a detection lies so far above the other side's cut that the cut cannot have taken it."""
