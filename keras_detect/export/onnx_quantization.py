@@ -61,17 +61,18 @@ def quantised(model, representative, folder: pathlib.Path, resizer=None):
     root = logging.getLogger()
     root.addFilter(_without_advice)
     try:
-        quantize_static(
-            str(float_path),
-            str(int8_path),
-            _Calibration(model, representative, resizer),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=list(_QUANTISED),
-            nodes_to_quantize=names,
-        )
+        with np.errstate(invalid="ignore", divide="ignore"):  # the step of an activation that is 0 everywhere
+            quantize_static(
+                str(float_path),
+                str(int8_path),
+                _Calibration(model, representative, resizer),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                op_types_to_quantize=list(_QUANTISED),
+                nodes_to_quantize=names,
+            )
         result = onnx.load(int8_path)
     except AssertionError as error:  # of the step of a range that is not finite
         raise ExportError(_TOO_LARGE) from error
