@@ -4,13 +4,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_detect.backbones.backbone import Backbone
+from keras_detect.backbones.backbone import Backbone, backbone_names, get_backbone
 from keras_detect.backbones.keras_models import PixelScaling
 from keras_detect.layers.conv_blocks import ConvHyperparams
 from keras_detect.necks import CenterNetDeconvolution, CenterNetFeatureExtractor, CenterNetPyramid, FeaturePyramid
 from keras_detect.necks.center_net_feature_extractor import default_neck
 from keras_detect.registry import serializable
 from tests import goldens, tiny
+from tests.networks import undrawn
 
 PLAIN = ConvHyperparams(activation="relu", batch_norm_epsilon=0.0)
 
@@ -133,6 +134,22 @@ def test_pixels_are_scaled_before_the_backbone_scales_them():
     goldens.assert_close(extractor.preprocess(pixel)[0, 0, 0], expected)
     plain = CenterNetFeatureExtractor(backbone=Levels(), neck=CenterNetPyramid())
     goldens.assert_close(plain.preprocess(pixel)[0, 0, 0], np.array([10.0, 20.0, 30.0]) * 2 / 255 - 1)
+
+
+def _rows():
+    """Every backbone of the package; all but the smallest hourglass and MobileNetV2 are slow."""
+    names = [name for name in backbone_names() if get_backbone(name).__module__.startswith("keras_detect.")]
+    quick = ("hourglass_10", "mobilenet_v2")
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize("name", _rows())
+def test_every_registered_backbone_has_a_default_neck(name):
+    with undrawn():
+        backbone = get_backbone(name)()
+        extractor = CenterNetFeatureExtractor(backbone=backbone, neck=default_neck(backbone))
+    assert extractor.map_names in (("P2",), tuple(backbone.strides))
 
 
 def test_default_necks():
