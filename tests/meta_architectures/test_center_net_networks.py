@@ -1,12 +1,15 @@
 """The networks and necks of CenterNet in SSD and Faster R-CNN: those that fit detect, the others say why not."""
 
+import keras
 import numpy as np
 import pytest
 
-from keras_detect import FasterRCNN, schema
+from keras_detect import CenterNet, FasterRCNN, schema
 from keras_detect.meta_architectures.ssd import SSD
+from keras_detect.tf_od_api import name_maps
 from tests import goldens, tiny
 from tests.networks import undrawn
+from tests.weights import golden_checkpoints
 
 SIDE = 64
 #: architecture and name of the neck
@@ -83,3 +86,23 @@ def test_an_hourglass_has_no_levels_for_them(architecture, neck, message):
 def test_a_backbone_without_c2_has_no_map_of_stride_4(architecture):
     with pytest.raises(ValueError, match=r"CenterNetPyramid needs the backbone levels \('C2', .*\['C3', 'C4', 'C5'\]"):
         built(architecture, tiny.TinyBackbone(), "center_net_pyramid")
+
+
+@pytest.mark.backend_free
+def test_an_hourglass_starts_from_the_features_of_another_detector(tmp_path):
+    """As from upstream's ExtremeNet: of its checkpoint, the feature extractor alone is read."""
+    with undrawn():
+        model = CenterNet.from_backbone("hourglass_10", num_classes=2, image_size=64, weights=None)
+    keys = name_maps.backbone_checkpoint_keys(model)
+    rng, named = np.random.default_rng(0), model.named_weights()
+    values = {key: rng.normal(size=named[name].shape).astype("float32") for name, key in keys.items()}
+    others = {"model/_prediction_head_dict/corners/0/layer_with_weights-0/kernel": np.ones((1, 1, 64, 4), "float32")}
+    heads = {name: keras.ops.convert_to_numpy(named[name]) for name in set(named) - set(keys)}
+    checkpoint = golden_checkpoints.write_checkpoint({**values, **others}, tmp_path)
+    report = model.restore(checkpoint, kind="classification")
+    assert dict(report.restored) == keys
+    assert set(others) <= set(report.ignored)
+    for name, key in keys.items():
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(named[name]), values[key], err_msg=name)
+    for name, value in heads.items():
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(named[name]), value, err_msg=name)
