@@ -296,7 +296,7 @@ def part(cls):
     """
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, typing.Any]:
         values = {field: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             field.name: keras.saving.serialize_keras_object(_plain(value))
@@ -305,7 +305,7 @@ def part(cls):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, typing.Any]) -> typing.Any:
         return cls(**{key: _tuples(keras.saving.deserialize_keras_object(value)) for key, value in config.items()})
 
     cls.get_config = get_config

@@ -87,6 +87,36 @@ def test_public_functions_have_type_hints(name):
             assert not bare, f"{name}.{entry} lacks type hints of {', '.join(bare)}"
 
 
+def methods(cls):
+    """`(name, function)` of the constructor, the call and the public methods and properties of a class of the package.
+
+    Those of the meta-architectures' base classes are left out: Keras' hooks, with the arguments that Keras gives them.
+    """
+    for base in cls.__mro__:
+        if base.__module__.startswith("keras_detect") and ".meta_architectures" not in base.__module__:
+            for key, value in vars(base).items():
+                function = getattr(value, "__func__", getattr(value, "fget", value))
+                function = inspect.unwrap(function) if callable(function) else function
+                shown = not key.startswith("_") or key in ("__init__", "__call__")
+                if shown and inspect.isfunction(function) and function.__module__.startswith("keras_detect"):
+                    yield f"{base.__name__}.{key}", function
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_methods_of_public_classes_have_type_hints(name):
+    namespace = importlib.import_module(name)
+    bare = set()
+    for entry in namespace.__all__:
+        value = getattr(namespace, entry)
+        for method, function in methods(value) if inspect.isclass(value) else ():
+            signature = inspect.signature(function)
+            parts = [part for part in signature.parameters.values() if part.name not in ("self", "cls")]
+            untyped = [part.name for part in parts if part.annotation is part.empty and part.kind < part.VAR_KEYWORD]
+            untyped += ["->"] if signature.return_annotation is signature.empty and "__init__" not in method else []
+            bare |= {f"{method}: {', '.join(untyped)}"} if untyped else set()
+    assert not sorted(bare)
+
+
 def names_in(text):
     """Every `keras_detect.x.y` of a text that is not a file and no path."""
     found = re.findall(r"(?<![\w/.@-])(?:keras_detect|kd)((?:\.[A-Za-z_]\w*)+)(?!/)", text)

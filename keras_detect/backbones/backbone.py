@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -70,7 +71,7 @@ class Backbone(keras.Model):
     #: the level at which a two-stage detector takes proposals and RoI features, by default
     split_level = "C4"
 
-    def __init__(self, *, inputs, outputs, strides, **kwargs):
+    def __init__(self, *, inputs: Any, outputs: Any, strides: dict[str, int], **kwargs):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         _check_levels(type(self).__name__, outputs, strides)
         self._check_strides(strides)
@@ -93,22 +94,22 @@ class Backbone(keras.Model):
                     f"{measured[0]}. Take the tensor after the right number of stride-2 layers, or state its stride."
                 )
 
-    def preprocess(self, images):
+    def preprocess(self, images: Any) -> Any:
         """Scales float pixels 0...255, `[B, H, W, 3]`, to what the first convolution expects. Default: -1...1."""
         return images * (2.0 / 255.0) - 1.0
 
-    def split_points(self):
+    def split_points(self) -> Any:
         """`{level: Keras tensor}` of one graph, in which the coarser levels are computed from the finer ones.
 
         What is between two of them runs alone on RoI features. The outputs, unless the subclass has better ones.
         """
         return self.output
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "trainable": self.trainable}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         return cls(**{key: deserialize(value) for key, value in config.items()})
 
 

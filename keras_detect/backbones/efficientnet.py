@@ -8,6 +8,7 @@ way. Neither the 1x1 convolution behind the last stage nor the classifier is bui
 
 import dataclasses
 import math
+from typing import Any
 
 import keras
 
@@ -118,12 +119,12 @@ class EfficientNet(Backbone):
     def __init__(
         self,
         *,
-        variant="b0",
-        taps="stages",
-        drop_connect_rate=0.2,
-        hyperparams=None,
-        arithmetic=TENSORFLOW,
-        seed=None,
+        variant: str = "b0",
+        taps: str = "stages",
+        drop_connect_rate: float = 0.2,
+        hyperparams: ConvHyperparams | None = None,
+        arithmetic: Any = TENSORFLOW,
+        seed: int | None = None,
         **kwargs,
     ):
         if variant not in VARIANTS:
@@ -131,7 +132,7 @@ class EfficientNet(Backbone):
         if taps not in TAPS:
             raise ValueError(f"Levels are taken from one of {TAPS}. Received: taps={taps!r}")
         padding = PADDINGS[checked_arithmetic(arithmetic)]
-        batch_norm = BATCH_NORM if arithmetic == TORCH else {}
+        batch_norm: dict[str, Any] = BATCH_NORM if arithmetic == TORCH else {}
         hyperparams = hyperparams or dataclasses.replace(HYPERPARAMS, **batch_norm)
         shared = {"hyperparams": hyperparams, "padding": padding}
         row = VARIANTS[variant]
@@ -160,11 +161,11 @@ class EfficientNet(Backbone):
         if arithmetic == TORCH:
             self.checkpoint_family = "efficientnet_torch"
 
-    def preprocess(self, images):
+    def preprocess(self, images: Any) -> Any:
         """Pixels 0...255, `[B, H, W, 3]` RGB, to mean 0 and deviation 1 of ImageNet's pixels."""
         return scaled_by_deviation(images)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         other = {} if self.arithmetic == TENSORFLOW else {"arithmetic": self.arithmetic}
         return {
             **super().get_config(),

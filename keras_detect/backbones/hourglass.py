@@ -6,6 +6,7 @@ it kept on the way down, so that its output has the size of its input. Hourglass
 """
 
 import dataclasses
+from typing import Any
 
 import keras
 
@@ -71,7 +72,14 @@ class Hourglass(Backbone):
 
     checkpoint_family = "hourglass"
 
-    def __init__(self, *, variant="hourglass_104", hyperparams=None, scaling=None, **kwargs):
+    def __init__(
+        self,
+        *,
+        variant: str = "hourglass_104",
+        hyperparams: ConvHyperparams | None = None,
+        scaling: Any = None,
+        **kwargs,
+    ):
         if variant not in VARIANTS:
             raise ValueError(unknown_name("hourglass variant", variant, VARIANTS))
         row = VARIANTS[variant]
@@ -81,7 +89,7 @@ class Hourglass(Backbone):
         inputs = keras.Input((None, None, 3), name="images")
         x = conv_bn_act(inputs, row.stem_filters, 7, strides=2, padding="fixed", hyperparams=hyperparams, name="stem")
         x = residual(x, row.filters[0], 2, skip=True, hyperparams=hyperparams, name="stem_residual")
-        outputs = {}
+        outputs: dict[str, Any] = {}
         for index in range(row.stacks):
             name = f"stack_{index}"
             if index:
@@ -91,11 +99,11 @@ class Hourglass(Backbone):
         super().__init__(inputs=inputs, outputs=outputs, strides=dict.fromkeys(outputs, STRIDE), **kwargs)
         self.variant, self.hyperparams, self.scaling = variant, hyperparams, scaling or COCO_SCALING
 
-    def preprocess(self, images):
+    def preprocess(self, images: Any) -> Any:
         """Float RGB pixels 0...255 `[B, H, W, 3]` as `scaling` says."""
         return self.scaling(images)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "variant": self.variant,

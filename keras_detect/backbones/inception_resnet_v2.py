@@ -5,6 +5,7 @@ the stem and in the reductions, and the stem is the shorter one of keras.applica
 """
 
 import dataclasses
+from typing import Any
 
 import keras
 
@@ -99,15 +100,15 @@ class InceptionResNetV2(Backbone):
 
     checkpoint_family = "inception_resnet_v2"
 
-    def __init__(self, *, hyperparams=None, **kwargs):
+    def __init__(self, *, hyperparams: ConvHyperparams | None = None, **kwargs):
         hyperparams = hyperparams or ConvHyperparams(
             activation="relu", batch_norm_momentum=0.9997, batch_norm_epsilon=0.001, batch_norm_scale=False
         )
         x = inputs = keras.Input((None, None, 3), name="images")
         outputs = {}
-        for level, convolutions in enumerate(STEM, start=1):
-            x = outputs[f"C{level}"] = chain(x, convolutions, hyperparams, name=f"stem_{level}")
-            x = keras.layers.MaxPooling2D(3, strides=2, padding="same", name=f"stem_{level}_pool")(x)
+        for number, convolutions in enumerate(STEM, start=1):
+            x = outputs[f"C{number}"] = chain(x, convolutions, hyperparams, name=f"stem_{number}")
+            x = keras.layers.MaxPooling2D(3, strides=2, padding="same", name=f"stem_{number}_pool")(x)
         for level, modules in STAGES.items():
             for module in modules:
                 build = residual if isinstance(module, Residual) else mixed
@@ -118,7 +119,7 @@ class InceptionResNetV2(Backbone):
         super().__init__(inputs=inputs, outputs=outputs, strides={f"C{n}": 2**n for n in range(1, 6)}, **kwargs)
         self.hyperparams = hyperparams
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "hyperparams": keras.saving.serialize_keras_object(self.hyperparams)}
 
 

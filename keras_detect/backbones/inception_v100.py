@@ -15,6 +15,7 @@ branches are three convolutions: few and large ones are what a CPU is good at. T
 """
 
 import dataclasses
+from typing import Any
 
 import keras
 
@@ -55,7 +56,7 @@ class InceptionV100(Backbone):
 
     split_level = "C4"
 
-    def __init__(self, *, width_multiplier=1.0, hyperparams=None, **kwargs):
+    def __init__(self, *, width_multiplier: float = 1.0, hyperparams: ConvHyperparams | None = None, **kwargs):
         if not width_multiplier > 0:
             raise ValueError(f"width_multiplier must be positive. Received: width_multiplier={width_multiplier!r}")
         hyperparams = hyperparams or ConvHyperparams(
@@ -79,11 +80,11 @@ class InceptionV100(Backbone):
         super().__init__(inputs=inputs, outputs=outputs, strides={f"C{n}": 2**n for n in range(1, 6)}, **kwargs)
         self.width_multiplier, self.hyperparams = width_multiplier, hyperparams
 
-    def preprocess(self, images):
+    def preprocess(self, images: Any) -> Any:
         """Scales float pixels 0...255, `[B, H, W, 3]`, to -1...1, as the weights were trained."""
         return images * (2.0 / 255.0) - 1.0
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "width_multiplier": self.width_multiplier,

@@ -36,7 +36,7 @@ class PixelScaling:
     offset: float | tuple = 0.0
     bgr: bool = False
 
-    def __call__(self, images):
+    def __call__(self, images: Any) -> Any:
         """`images [B, H, W, 3]`, float RGB, to the same shape."""
         images = ops.flip(images, axis=-1) if self.bgr else images
         return images * ops.convert_to_tensor(self.scale, images.dtype) + ops.convert_to_tensor(
@@ -83,7 +83,7 @@ class KerasBackbone(Backbone):
         ValueError: an unknown layer, a level that is not a feature map, or whose stride is not what its name says.
     """
 
-    def __init__(self, *, model, levels, scaling, **kwargs):
+    def __init__(self, *, model: Any, levels: Any, scaling: Any, **kwargs):
         inner = keras.Model(
             model.inputs, {level: layer_output(model, layer) for level, layer in levels.items()}, name=model.name
         )
@@ -100,15 +100,15 @@ class KerasBackbone(Backbone):
         # text, because Keras would track a dict; the layers that no level needs are not kept
         self._description = json.dumps(describe(model)) if is_keras_cv(model) else None
 
-    def preprocess(self, images):
+    def preprocess(self, images: Any) -> Any:
         """Float RGB pixels 0...255 `[B, H, W, 3]` to what the model takes."""
         return self.scaling(images)
 
-    def split_points(self):
+    def split_points(self) -> Any:
         """The levels inside the wrapped model, before they are cropped or padded to the image's size."""
         return self.model.output
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "model": self._model_config(),
@@ -123,7 +123,7 @@ class KerasBackbone(Backbone):
         return {**json.loads(self._description), "frozen_layers": frozen}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         model = config["model"]
         if "keras_cv_class" in model:
             config = {**config, "model": rebuild(model)}

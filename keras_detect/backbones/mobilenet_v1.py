@@ -5,6 +5,7 @@ for even sides. So this is keras.applications' MobileNet for images whose sides 
 """
 
 import dataclasses
+from typing import Any
 
 import keras
 
@@ -51,7 +52,9 @@ class MobileNetV1(Backbone):
 
     checkpoint_family = "mobilenet_v1"
 
-    def __init__(self, *, width_multiplier=1.0, min_depth=8, hyperparams=None, **kwargs):
+    def __init__(
+        self, *, width_multiplier: float = 1.0, min_depth: int = 8, hyperparams: ConvHyperparams | None = None, **kwargs
+    ):
         hyperparams = hyperparams or ConvHyperparams(activation="relu6")
 
         def width(filters):
@@ -69,7 +72,7 @@ class MobileNetV1(Backbone):
         super().__init__(inputs=inputs, outputs=outputs, strides=strides, **kwargs)
         self.width_multiplier, self.min_depth, self.hyperparams = width_multiplier, min_depth, hyperparams
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "width_multiplier": self.width_multiplier,

@@ -6,6 +6,7 @@ keras.applications' MobileNetV2.
 """
 
 import dataclasses
+from typing import Any
 
 import keras
 
@@ -71,15 +72,15 @@ class MobileNetV2(Backbone):
     def __init__(
         self,
         *,
-        width_multiplier=1.0,
-        min_depth=8,
-        hyperparams=None,
-        arithmetic=TENSORFLOW,
-        head_filters=None,
+        width_multiplier: float = 1.0,
+        min_depth: int = 8,
+        hyperparams: ConvHyperparams | None = None,
+        arithmetic: Any = TENSORFLOW,
+        head_filters: int | None = None,
         **kwargs,
     ):
         padding = PADDINGS[checked_arithmetic(arithmetic)]
-        batch_norm = BATCH_NORM if arithmetic == TORCH else {}
+        batch_norm: dict[str, Any] = BATCH_NORM if arithmetic == TORCH else {}
         hyperparams = hyperparams or ConvHyperparams(activation="relu6", **batch_norm)
 
         def width(filters):
@@ -107,11 +108,11 @@ class MobileNetV2(Backbone):
         if arithmetic == TORCH:
             self.checkpoint_family = "mobilenet_v2_torch"
 
-    def preprocess(self, images):
+    def preprocess(self, images: Any) -> Any:
         """Pixels 0...255 to -1...1; with torch's arithmetic to mean 0 and deviation 1 of ImageNet's."""
         return scaled_by_deviation(images) if self.arithmetic == TORCH else super().preprocess(images)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         other = {} if self.arithmetic == TENSORFLOW else {"arithmetic": self.arithmetic}
         other |= {} if self.head_filters is None else {"head_filters": self.head_filters}
         return {

@@ -6,6 +6,7 @@ has.
 """
 
 import dataclasses
+from typing import Any
 
 import keras
 from keras import ops
@@ -97,7 +98,7 @@ class ResNetV1(Backbone):
 
     checkpoint_family = "resnet_v1"
 
-    def __init__(self, *, variant="resnet_v1_50", hyperparams=None, **kwargs):
+    def __init__(self, *, variant: str = "resnet_v1_50", hyperparams: ConvHyperparams | None = None, **kwargs):
         if variant not in VARIANTS:
             raise ValueError(unknown_name("ResNet V1 variant", variant, VARIANTS))
         row = VARIANTS[variant]
@@ -113,7 +114,7 @@ class ResNetV1(Backbone):
         self.variant, self.hyperparams = variant, hyperparams
         self.checkpoint_family = row.arithmetic.checkpoint_family
 
-    def preprocess(self, images):
+    def preprocess(self, images: Any) -> Any:
         """Float RGB pixels 0...255 `[B, H, W, 3]` minus ImageNet's means; keras.applications' rows swap to BGR.
 
         torchvision's divide by the deviations.
@@ -123,7 +124,7 @@ class ResNetV1(Backbone):
         centred = images - ops.convert_to_tensor(RGB_MEANS, images.dtype)
         return ops.flip(centred, axis=-1) if VARIANTS[self.variant].arithmetic.bgr else centred
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "variant": self.variant,

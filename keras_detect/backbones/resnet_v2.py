@@ -9,6 +9,7 @@ activation more. keras.applications has no such networks.
 """
 
 import dataclasses
+from typing import Any
 
 import keras
 from keras import ops
@@ -77,7 +78,7 @@ class ResNetV2(Backbone):
 
     checkpoint_family = "resnet_v2"
 
-    def __init__(self, *, variant="resnet_v2_50", hyperparams=None, **kwargs):
+    def __init__(self, *, variant: str = "resnet_v2_50", hyperparams: Any = None, **kwargs):
         if variant not in VARIANTS:
             raise ValueError(unknown_name("ResNet V2 variant", variant, VARIANTS))
         row = VARIANTS[variant]
@@ -101,7 +102,7 @@ class ResNetV2(Backbone):
         self.variant, self.hyperparams = variant, hyperparams
         self.checkpoint_family = row.checkpoint_family
 
-    def preprocess(self, images):
+    def preprocess(self, images: Any) -> Any:
         """Float RGB pixels 0...255 `[B, H, W, 3]` to -1...1.
 
         The rows of 18 and 34 layers: to blue, green, red minus ImageNet's means.
@@ -110,7 +111,7 @@ class ResNetV2(Backbone):
             return super().preprocess(images)
         return ops.flip(images - ops.convert_to_tensor(RGB_MEANS, images.dtype), axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "variant": self.variant,

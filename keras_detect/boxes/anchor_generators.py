@@ -13,6 +13,8 @@ import abc
 import functools
 import math
 import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,7 +27,7 @@ ANCHOR_SHARE = 0.4  # side of an anchor of scale 1 on a single map, in shares of
 class AnchorGenerator(abc.ABC):
     """What the generators have in common. A subclass defines `num_anchors_per_location` and `_grid`."""
 
-    def __call__(self, feature_map_shapes, image_shape):
+    def __call__(self, feature_map_shapes: Sequence[Any], image_shape: Sequence[Any]) -> Any:
         """Anchors of all levels, concatenated.
 
         Args:
@@ -42,7 +44,7 @@ class AnchorGenerator(abc.ABC):
         concatenate = np.concatenate if isinstance(levels[0], np.ndarray) else keras.ops.concatenate
         return concatenate(levels, axis=0)
 
-    def levels(self, feature_map_shapes, image_shape):
+    def levels(self, feature_map_shapes: Sequence[Any], image_shape: Sequence[Any]) -> Any:
         """As `__call__`, as a list of one `[A_l, 4]` per level."""
         shapes = tuple(tuple(_static(side) for side in shape) for shape in feature_map_shapes)
         image = tuple(_static(side) for side in image_shape)
@@ -56,7 +58,7 @@ class AnchorGenerator(abc.ABC):
             return [level.copy() for level in _constants(self, shapes, image)]
         return self._all_levels(keras.ops, shapes, image)
 
-    def level_numbers(self, feature_map_shapes):
+    def level_numbers(self, feature_map_shapes: Sequence[Any]) -> Any:
         """`[A]` int32: the number of the level that each anchor belongs to; arguments as `__call__`."""
         counts = zip(feature_map_shapes, self.num_anchors_per_location(), strict=True)
         sizes = [shape[0] * shape[1] * anchors for shape, anchors in counts]
@@ -66,11 +68,11 @@ class AnchorGenerator(abc.ABC):
         return keras.ops.concatenate(levels)
 
     @abc.abstractmethod
-    def num_anchors_per_location(self):
+    def num_anchors_per_location(self) -> tuple[int, ...]:
         """Anchors per cell, one integer per level."""
 
     @classmethod
-    def for_context(cls, strides, image_size, **settings):
+    def for_context(cls, strides: Sequence[int], image_size: tuple[int, int] | None, **settings) -> Any:
         """The generator for feature maps of these strides; a subclass whose settings follow them overrides it.
 
         Args:
@@ -108,7 +110,7 @@ class GridAnchorGenerator(AnchorGenerator):
     anchor_offset: tuple = (0.0, 0.0)
 
     @classmethod
-    def for_context(cls, strides, image_size, **settings):
+    def for_context(cls, strides: Sequence[int], image_size: tuple[int, int] | None, **settings) -> Any:
         """An anchor of scale 1 is 0.4 of the shorter side of the image: 256 pixels of 640. See the base class.
 
         Raises:
@@ -131,7 +133,7 @@ class GridAnchorGenerator(AnchorGenerator):
     def __post_init__(self):
         _freeze(self, "scales", "aspect_ratios", "base_anchor_size", "anchor_stride", "anchor_offset")
 
-    def num_anchors_per_location(self):
+    def num_anchors_per_location(self) -> tuple[int, ...]:
         return (len(self.scales) * len(self.aspect_ratios),)
 
     def _grid(self, xp, level, shape, image):
@@ -173,7 +175,7 @@ class SsdAnchorGenerator(AnchorGenerator):
     anchor_offsets: tuple | None = None
 
     @classmethod
-    def for_context(cls, strides, image_size, **settings):
+    def for_context(cls, strides: Sequence[int], image_size: tuple[int, int] | None, **settings) -> Any:
         """One level per stride. See the base class."""
         return cls(**{"num_layers": len(strides), **settings})
 
@@ -184,7 +186,7 @@ class SsdAnchorGenerator(AnchorGenerator):
         for name in ("anchor_strides", "anchor_offsets"):
             _check_levels(self, name, self.num_layers)
 
-    def num_anchors_per_location(self):
+    def num_anchors_per_location(self) -> tuple[int, ...]:
         return tuple(len(self._scales_and_ratios(level)) for level in range(self.num_layers))
 
     def _scales_and_ratios(self, level):
@@ -233,7 +235,7 @@ class MultiscaleGridAnchorGenerator(AnchorGenerator):
     scales_per_octave: int = 2
 
     @classmethod
-    def for_context(cls, strides, image_size, **settings):
+    def for_context(cls, strides: Sequence[int], image_size: tuple[int, int] | None, **settings) -> Any:
         """The levels of these strides. See the base class.
 
         Raises:
@@ -255,7 +257,7 @@ class MultiscaleGridAnchorGenerator(AnchorGenerator):
                 f"Received: min_level={self.min_level}, max_level={self.max_level}"
             )
 
-    def num_anchors_per_location(self):
+    def num_anchors_per_location(self) -> tuple[int, ...]:
         levels = self.max_level - self.min_level + 1
         return (len(self.aspect_ratios) * self.scales_per_octave,) * levels
 
@@ -285,7 +287,7 @@ class TorchGridAnchorGenerator(AnchorGenerator):
     def __post_init__(self):
         _freeze(self, "sizes", "aspect_ratios")
 
-    def num_anchors_per_location(self):
+    def num_anchors_per_location(self) -> tuple[int, ...]:
         return tuple(len(sides) * len(self.aspect_ratios) for sides in self.sizes)
 
     def _grid(self, xp, level, shape, image):
@@ -325,7 +327,7 @@ class FlexibleGridAnchorGenerator(AnchorGenerator):
                 f"{sizes} base sizes and {ratios} aspect ratios per level."
             )
 
-    def num_anchors_per_location(self):
+    def num_anchors_per_location(self) -> tuple[int, ...]:
         return tuple(len(sizes) for sizes in self.base_sizes)
 
     def _grid(self, xp, level, shape, image):

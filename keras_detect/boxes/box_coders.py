@@ -8,6 +8,8 @@ Degenerate ground truth (zero-sized, reversed or infinite) encodes to finite num
 finite box.
 """
 
+from typing import Any
+
 from keras import ops
 
 from keras_detect.boxes import box_ops
@@ -43,10 +45,10 @@ class FasterRcnnBoxCoder:
             )
 
     @property
-    def code_size(self):
+    def code_size(self) -> int:
         return 4
 
-    def encode(self, boxes, anchors):
+    def encode(self, boxes: Any, anchors: Any) -> Any:
         """`[..., A, 4]` boxes and anchors to `[..., A, 4]` codes."""
         yc, xc, height, width = _center_size(boxes)
         yc_a, xc_a, height_a, width_a = _center_size(anchors)
@@ -55,7 +57,7 @@ class FasterRcnnBoxCoder:
         th, tw = ops.log((height + _EPSILON) / height_a), ops.log((width + _EPSILON) / width_a)
         return _scaled([ty, tx, th, tw], self.scale_factors)
 
-    def decode(self, codes, anchors):
+    def decode(self, codes: Any, anchors: Any) -> Any:
         """`[..., A, 4]` codes and anchors to `[..., A, 4]` boxes, not clipped."""
         ty, tx, th, tw = _unscaled(codes, self.scale_factors)
         yc_a, xc_a, height_a, width_a = _center_size(anchors)
@@ -79,17 +81,17 @@ class SquareBoxCoder:
         _check_scale_factors(self, 3)
 
     @property
-    def code_size(self):
+    def code_size(self) -> int:
         return 3
 
-    def encode(self, boxes, anchors):
+    def encode(self, boxes: Any, anchors: Any) -> Any:
         """`[..., A, 4]` boxes and anchors to `[..., A, 3]` codes."""
         yc, xc, height, width = _center_size(boxes)
         yc_a, xc_a, height_a, width_a = _center_size(anchors)
         side, side_a = ops.sqrt(height * width) + _EPSILON, ops.sqrt(height_a * width_a) + _EPSILON
         return _scaled([(yc - yc_a) / side_a, (xc - xc_a) / side_a, ops.log(side / side_a)], self.scale_factors)
 
-    def decode(self, codes, anchors):
+    def decode(self, codes: Any, anchors: Any) -> Any:
         """`[..., A, 3]` codes and `[..., A, 4]` anchors to square boxes `[..., A, 4]`, not clipped."""
         ty, tx, tl = _unscaled(codes, self.scale_factors)
         yc_a, xc_a, height_a, width_a = _center_size(anchors)
@@ -113,14 +115,14 @@ class MeanStddevBoxCoder:
             raise ValueError(f"A MeanStddevBoxCoder needs a positive stddev. Received: stddev={self.stddev}")
 
     @property
-    def code_size(self):
+    def code_size(self) -> int:
         return 4
 
-    def encode(self, boxes, anchors):
+    def encode(self, boxes: Any, anchors: Any) -> Any:
         """`[..., A, 4]` boxes and anchors to `[..., A, 4]` codes."""
         return (_bounded(boxes) - box_ops.as_float32(anchors)) / self.stddev
 
-    def decode(self, codes, anchors):
+    def decode(self, codes: Any, anchors: Any) -> Any:
         """`[..., A, 4]` codes and anchors to `[..., A, 4]` boxes, not clipped."""
         return _bounded(codes) * self.stddev + box_ops.as_float32(anchors)
 
@@ -148,16 +150,16 @@ class KeypointBoxCoder:
         _check_scale_factors(self, 4)
 
     @property
-    def code_size(self):
+    def code_size(self) -> int:
         return 4 + 2 * self.num_keypoints
 
-    def encode(self, boxes, anchors):
+    def encode(self, boxes: Any, anchors: Any) -> Any:
         """`[..., A, 4 + 2N]` boxes and `[..., A, 4]` anchors to `[..., A, 4 + 2N]` codes."""
         boxes, (centers, sizes) = box_ops.as_float32(boxes), self._repeated(anchors)
         keypoints = (_bounded(boxes[..., 4:]) - centers) / (sizes + _EPSILON) * self._keypoint_scale()
         return ops.concatenate([self._corners.encode(boxes[..., :4], anchors), keypoints], axis=-1)
 
-    def decode(self, codes, anchors):
+    def decode(self, codes: Any, anchors: Any) -> Any:
         """`[..., A, 4 + 2N]` codes and `[..., A, 4]` anchors to `[..., A, 4 + 2N]` boxes, not clipped."""
         codes, (centers, sizes) = box_ops.as_float32(codes), self._repeated(anchors)
         keypoints = _bounded(codes[..., 4:]) / self._keypoint_scale() * sizes + centers

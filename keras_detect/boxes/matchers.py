@@ -58,7 +58,7 @@ class ArgMaxMatcher:
                 f"Received: matched_threshold={matched}, unmatched_threshold={unmatched}"
             )
 
-    def __call__(self, similarity, valid_rows):
+    def __call__(self, similarity: Any, valid_rows: Any) -> Any:
         """Matches anchors.
 
         Args:
@@ -104,7 +104,7 @@ class BipartiteMatcher:
     lowest anchor.
     """
 
-    def __call__(self, similarity, valid_rows):
+    def __call__(self, similarity: Any, valid_rows: Any) -> Any:
         """As `ArgMaxMatcher.__call__`; rows that are not valid match nothing."""
         similarity, valid_rows = _prepared(similarity, valid_rows)
         similarity = ops.where(ops.expand_dims(valid_rows, -1), similarity, _NEVER)

@@ -1,5 +1,7 @@
 """Samplers: which anchors or proposals take part in a loss."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -24,7 +26,7 @@ class BalancedPositiveNegativeSampler:
                 f"Received: positive_fraction={self.positive_fraction}"
             )
 
-    def __call__(self, indicator, labels, batch_size, seed_generator):
+    def __call__(self, indicator: Any, labels: Any, batch_size: Any, seed_generator: Any) -> Any:
         """Chooses per image, that is along the last axis.
 
         Args:

@@ -4,6 +4,8 @@
 to any anchor is not forced on one (see `TargetAssigner`).
 """
 
+from typing import Any
+
 from keras import ops
 
 from keras_detect.boxes import box_ops
@@ -16,7 +18,7 @@ class IouSimilarity:
 
     apart = 0.0
 
-    def __call__(self, boxes1, boxes2):
+    def __call__(self, boxes1: Any, boxes2: Any) -> Any:
         return box_ops.iou(boxes1, boxes2)
 
 
@@ -26,7 +28,7 @@ class IoaSimilarity:
 
     apart = 0.0
 
-    def __call__(self, boxes1, boxes2):
+    def __call__(self, boxes1: Any, boxes2: Any) -> Any:
         return box_ops.ioa(boxes1, boxes2)
 
 
@@ -36,7 +38,7 @@ class NegSquaredDistanceSimilarity:
 
     apart = float("-inf")
 
-    def __call__(self, boxes1, boxes2):
+    def __call__(self, boxes1: Any, boxes2: Any) -> Any:
         return -box_ops.squared_distance(boxes1, boxes2)
 
 
@@ -51,7 +53,7 @@ class ThresholdedIouSimilarity:
     iou_threshold: float = 0.5
     apart = 0.0
 
-    def __call__(self, boxes1, boxes2, scores1=None):
+    def __call__(self, boxes1: Any, boxes2: Any, scores1: Any = None) -> Any:
         """`scores1 [..., N]` are the scores of `boxes1`; without them every box has score 1."""
         overlap = box_ops.iou(boxes1, boxes2)
         scores = ops.ones_like(overlap) if scores1 is None else ops.expand_dims(ops.cast(scores1, "float32"), -1)

@@ -36,7 +36,15 @@ class TargetAssigner:
     box_coder: Any
     negative_class_weight: float = 1.0
 
-    def __call__(self, anchors, boxes, class_targets, unmatched_class_target, weights=None, valid=None):
+    def __call__(
+        self,
+        anchors: Any,
+        boxes: Any,
+        class_targets: Any,
+        unmatched_class_target: Any,
+        weights: Any = None,
+        valid: Any = None,
+    ) -> Any:
         """Assigns targets.
 
         A row of padding changes nothing, whatever its numbers, NaN included. A ground-truth box without area

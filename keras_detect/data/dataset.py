@@ -1,6 +1,8 @@
 """The data set every reader returns: annotated images, decoded when they are needed."""
 
 import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +35,15 @@ class DetectionDataset:
         ValueError: a label outside [0, K), no records, or class names that `schema.check_class_names` refuses.
     """
 
-    def __init__(self, records, class_names, split=None, defects=None, keypoint_names=(), skeleton=()):
+    def __init__(
+        self,
+        records: Any,
+        class_names: Sequence[str],
+        split: str | None = None,
+        defects: Any = None,
+        keypoint_names: Sequence[str] = (),
+        skeleton: Sequence[tuple[int, int]] = (),
+    ):
         self.records = list(records)
         self.class_names = list(schema.check_class_names(class_names))
         self.split = split
@@ -51,7 +61,17 @@ class DetectionDataset:
                 )
 
     @classmethod
-    def from_arrays(cls, images, boxes, labels, class_names, is_crowd=None, weights=None, file_names=None, **rows):
+    def from_arrays(
+        cls,
+        images: Any,
+        boxes: Any,
+        labels: Any,
+        class_names: Sequence[str],
+        is_crowd: Any = None,
+        weights: Any = None,
+        file_names: Any = None,
+        **rows,
+    ) -> "DetectionDataset":
         """A data set of images held in memory.
 
         Args:
@@ -85,7 +105,13 @@ class DetectionDataset:
         )
 
     @classmethod
-    def from_examples(cls, examples, class_names=None, keypoint_names=(), skeleton=()):
+    def from_examples(
+        cls,
+        examples: Any,
+        class_names: Sequence[str] | None = None,
+        keypoint_names: Sequence[str] = (),
+        skeleton: Sequence[tuple[int, int]] = (),
+    ) -> "DetectionDataset":
         """A data set of dicts such as iteration over one gives: a list, or examples that were changed.
 
         Args:
@@ -131,7 +157,7 @@ class DetectionDataset:
         split = f", split={self.split!r}" if self.split else ""
         return f"<DetectionDataset: {len(self)} images, {boxes} boxes, {len(self.class_names)} classes{split}>"
 
-    def subset(self, indices):
+    def subset(self, indices: Any) -> "DetectionDataset":
         """A data set of the images at `indices`, in that order, with the same class names."""
         return DetectionDataset(
             [self.records[int(i)] for i in indices],
@@ -142,7 +168,7 @@ class DetectionDataset:
             skeleton=self.skeleton,
         )
 
-    def check(self, model=None, decode=True):
+    def check(self, model: Any = None, decode: bool = True) -> Any:
         """Looks for everything that is wrong with the images and boxes; see `keras_detect.check_dataset`.
 
         Args:
@@ -157,23 +183,23 @@ class DetectionDataset:
         return inspection(self, model=model, decode=decode)
 
     @property
-    def max_boxes(self):
+    def max_boxes(self) -> int:
         """The largest number of boxes on one image, at least 1."""
         return max(1, max(len(record.boxes) for record in self.records))
 
     def batches(
         self,
-        model,
-        batch_size,
-        augment=None,
-        shuffle=False,
-        seed=None,
-        drop_remainder=False,
-        max_boxes=None,
-        cache=False,
-        masks=None,
-        shard=None,
-    ):
+        model: Any,
+        batch_size: int,
+        augment: Any = None,
+        shuffle: bool = False,
+        seed: int | None = None,
+        drop_remainder: bool = False,
+        max_boxes: int | None = None,
+        cache: bool = False,
+        masks: bool | None = None,
+        shard: tuple[int, int] | None = None,
+    ) -> Any:
         """Batches for `fit`, `evaluate` and the COCO callback, on every backend: a `tf.data.Dataset` of `(x, y)`.
 
         Images are read, decoded, augmented and resized one by one in parallel, stay uint8, and are prefetched.

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags
@@ -50,21 +51,21 @@ class CheckReport:
         defects: the `Defects` with every count.
     """
 
-    def __init__(self, source, images, defects):
+    def __init__(self, source: str, images: int, defects: Any):
         self.source = str(source)
         self.images = images
         self.defects = defects
 
     @property
-    def ok(self):
+    def ok(self) -> bool:
         """Whether a training would start: there are images and nothing is refused."""
         return self.images > 0 and not any(row[0] == REFUSED for row in self.rows())
 
-    def rows(self):
+    def rows(self) -> list[tuple[str, str, int, tuple[str, ...]]]:
         """[(action, kind, count, places)], the worst action first."""
         return self.defects.rows()
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The report for JSON."""
         entries = [
             {"what": kind, "count": count, "loader": action, "where": list(places)}

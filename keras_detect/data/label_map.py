@@ -30,11 +30,11 @@ class LabelMap:
     keypoint_names: tuple = ()
 
     @property
-    def class_names(self):
+    def class_names(self) -> list[str]:
         """The names to show, in the order of the ids: display names where there are some."""
         return [self.display_names.get(key, name) for key, name in self.names.items()]
 
-    def ids_by_text(self):
+    def ids_by_text(self) -> dict[str, int]:
         """`{text: id}` for `image/object/class/text`: names, and display names that are no other class's name."""
         return {name: key for key, name in self.display_names.items()} | {name: key for key, name in self.names.items()}
 

@@ -1,12 +1,14 @@
 """Precision and recall over falling scores, and the area under them as Pascal VOC and COCO take it."""
 
+from typing import Any
+
 import numpy as np
 
 UNDEFINED = -1.0  # COCO's mark of a number without any true object to find
 COCO_RECALLS = np.linspace(0.0, 1.0, 101)
 
 
-def precision_recall(scores, correct, positives):
+def precision_recall(scores: Any, correct: Any, positives: Any) -> tuple[np.ndarray, np.ndarray]:
     """Precision and recall after each detection, by falling score (equal scores in the order given).
 
     Args:

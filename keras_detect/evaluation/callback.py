@@ -110,14 +110,14 @@ class COCOEvaluation(keras.callbacks.Callback):
 
     def __init__(
         self,
-        validation_data,
-        prefix="val_",
-        every_n_epochs=1,
-        metrics=("map", "map_50", "map_75", "mar_100"),
-        class_names=None,
-        batch_size=8,
-        progress=False,
-        evaluators=(),
+        validation_data: Any,
+        prefix: str = "val_",
+        every_n_epochs: int = 1,
+        metrics: Sequence[str] = ("map", "map_50", "map_75", "mar_100"),
+        class_names: Sequence[str] | None = None,
+        batch_size: int = 8,
+        progress: bool = False,
+        evaluators: Sequence[Any] = (),
     ):
         super().__init__()
         names = tuple(COCO_METRICS) if metrics == "all" else tuple(metrics)
@@ -134,10 +134,10 @@ class COCOEvaluation(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.progress = progress
         self.evaluators = tuple(evaluators)
-        self.last_result = None
+        self.last_result: dict[str, Any] | None = None
         self._batches = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         last = epoch + 1 == (self.params or {}).get("epochs")
         if (epoch + 1) % self.every_n_epochs and not last:
             return

@@ -3,6 +3,9 @@
 The counting is faster-coco-eval's; here the house's boxes become COCO's and the results get names.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from keras_detect import schema
@@ -58,12 +61,12 @@ class COCOEvaluator(Evaluator):
         ValueError: see `Evaluator`; an unknown `compare`.
     """
 
-    def __init__(self, class_names, collected=None, compare="boxes"):
+    def __init__(self, class_names: Sequence[str], collected: Any = None, compare: str = "boxes"):
         super().__init__(class_names, collected)
         self.compare = checked_comparison(compare)
         self._tables, self._counted = None, None
 
-    def update(self, ground_truth, detections, image_sizes=None):
+    def update(self, ground_truth: dict[str, Any], detections: dict[str, Any], image_sizes: Any = None) -> None:
         """Adds a batch of images: see `Collected.update`; the sizes of the images are needed.
 
         Raises:
@@ -73,7 +76,7 @@ class COCOEvaluator(Evaluator):
             raise ValueError(_NO_SIZES)
         super().update(ground_truth, detections, image_sizes)
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         """The metrics over every image added.
 
         Returns:
@@ -90,7 +93,7 @@ class COCOEvaluator(Evaluator):
         prefix = MASK_PREFIX if self.compare == "masks" else ""
         return {prefix + name: value for name, value in results.items()}
 
-    def result_per_class(self):
+    def result_per_class(self) -> dict[str, dict[str, float]]:
         """
         Returns:
             `{class name: {metric: float}}` with the twelve of `COCO_METRICS` and the class's numbers of `"objects"`
@@ -110,7 +113,7 @@ class COCOEvaluator(Evaluator):
             for k, name in enumerate(self.class_names)
         }
 
-    def curves(self):
+    def curves(self) -> dict[str, Any]:
         """The precision-recall curves, for objects of every size and 100 detections per image and class.
 
         Returns:

@@ -4,6 +4,8 @@ One `Collected` can serve several evaluators, so that a report over ten thousand
 """
 
 import abc
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,19 +27,22 @@ class Collected:
         ValueError: no class names.
     """
 
-    def __init__(self, class_names):
+    def __init__(self, class_names: Sequence[str]):
         self.class_names = list(schema.check_class_names(class_names))
         if not self.class_names:
             raise ValueError("Detection metrics need the class names. Received an empty list.")
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         """Forgets every image."""
         self.count = 0
         self.version = object()  # another one after every change
-        self._ground_truth, self._found, self._sizes, self._verified = [], [], [], []
+        self._ground_truth: list[Any] = []
+        self._found: list[Any] = []
+        self._sizes: list[Any] = []
+        self._verified: list[Any] = []
 
-    def update(self, ground_truth, detections, image_sizes=None):
+    def update(self, ground_truth: dict[str, Any], detections: dict[str, Any], image_sizes: Any = None) -> None:
         """Adds a batch of images; nothing of it is kept where it is refused.
 
         Args:
@@ -108,19 +113,19 @@ class Collected:
             )
         _check_finite(rows.boxes, rows.image - self.count, "box", what)
 
-    def ground_truth(self):
+    def ground_truth(self) -> Any:
         """Every true object, as `Objects`."""
         return joined(self._ground_truth)
 
-    def found(self):
+    def found(self) -> Any:
         """Every detection, as `Objects`."""
         return joined(self._found)
 
-    def image_sizes(self):
+    def image_sizes(self) -> Any:
         """[N, 2] int heights and widths in pixels; 0 where they were not given."""
         return np.concatenate([np.zeros((0, 2), np.int64), *self._sizes])
 
-    def verified(self):
+    def verified(self) -> Any:
         """[N, K] bool, which classes are annotated or verified in an image; None where no image says so."""
         if all(rows is None for rows in self._verified):
             return None
@@ -149,11 +154,11 @@ class Evaluator(abc.ABC):
         ValueError: no class names, or other ones than the shared collection has.
     """
 
-    def __init__(self, class_names, collected=None):
+    def __init__(self, class_names: Sequence[str], collected: Any = None):
         self.class_names = [str(name) for name in class_names]
         self.share(Collected(self.class_names) if collected is None else collected)
 
-    def share(self, collected):
+    def share(self, collected: Any) -> None:
         """Looks at the images of another `Collected` from now on, and forgets its own."""
         if collected.class_names != self.class_names:
             raise ValueError(
@@ -162,16 +167,16 @@ class Evaluator(abc.ABC):
             )
         self.collected = collected
 
-    def reset(self):
+    def reset(self) -> None:
         """Forgets every image."""
         self.collected.reset()
 
-    def update(self, ground_truth, detections, image_sizes=None):
+    def update(self, ground_truth: dict[str, Any], detections: dict[str, Any], image_sizes: Any = None) -> None:
         """Adds a batch of images: see `Collected.update`."""
         self.collected.update(ground_truth, detections, image_sizes)
 
     @abc.abstractmethod
-    def result(self):
+    def result(self) -> dict[str, Any]:
         """The metrics over every image added, a dict; floats in it may enter the logs of `fit`."""
 
 

@@ -1,5 +1,8 @@
 """Which class is taken for which: the confusion matrix of a detector."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from keras_detect.evaluation.average_precision import UNDEFINED
@@ -25,13 +28,19 @@ class ConfusionMatrix(Evaluator):
         collected: see `Evaluator`.
     """
 
-    def __init__(self, class_names, score_threshold=0.3, iou_threshold=0.5, collected=None):
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        score_threshold: float = 0.3,
+        iou_threshold: float = 0.5,
+        collected: Any = None,
+    ):
         super().__init__(class_names, collected)
         if not 0 < iou_threshold <= 1:
             raise ValueError(f"iou_threshold must be in (0, 1]. Received: iou_threshold={iou_threshold}")
         self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
 
-    def matrix(self):
+    def matrix(self) -> np.ndarray:
         """[K + 1, K + 1] int: entry (i, j) counts objects of class i found as class j; the last is the background."""
         ground_truth, found, kinds = self.collected.ground_truth(), self.collected.found(), len(self.class_names)
         match, alone, missed = self._matched(ground_truth, found)
@@ -41,7 +50,7 @@ class ConfusionMatrix(Evaluator):
         matrix[:kinds, kinds] = np.bincount(ground_truth.labels[missed], minlength=kinds)
         return matrix
 
-    def errors_per_image(self):
+    def errors_per_image(self) -> dict[str, np.ndarray]:
         """`{"confused", "false_alarms", "missed": [N] int}`: the entries of `matrix` off its diagonal, per image."""
         ground_truth, found, count = self.collected.ground_truth(), self.collected.found(), self.collected.count
         match, alone, missed = self._matched(ground_truth, found)
@@ -69,7 +78,7 @@ class ConfusionMatrix(Evaluator):
         alone = (match < 0) & ~in_crowd & (found.scores >= self.score_threshold)
         return match, alone, ~taken & ~ground_truth.is_crowd
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         """
         Returns:
             dict: `"precision"` and `"recall"` over all classes at the two thresholds, `"precision_per_class"` and

@@ -1,6 +1,8 @@
 """The kinds of error a detector makes and what each costs, as TIDE sorts them (Bolya et al. 2020, arXiv:2008.08115)."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +87,13 @@ class ErrorBreakdown(Evaluator):
     """
 
     def __init__(
-        self, class_names, foreground=0.5, background=0.1, max_detections=100, collected=None, compare="boxes"
+        self,
+        class_names: Sequence[str],
+        foreground: float = 0.5,
+        background: float = 0.1,
+        max_detections: int = 100,
+        collected: Any = None,
+        compare: str = "boxes",
     ):
         super().__init__(class_names, collected)
         self.compare = checked_comparison(compare)
@@ -96,7 +104,7 @@ class ErrorBreakdown(Evaluator):
             )
         self.foreground, self.background, self.max_detections = foreground, background, max_detections
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         """
         Returns:
             dict: `"error_ap"` (the AP50 the costs are measured from; -1 without objects), `"error_counts"` and

@@ -1,5 +1,8 @@
 """Mean average precision of Pascal VOC, plain and weighted, and of Open Images, as upstream counts it."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from keras_detect.evaluation.average_precision import (
@@ -30,14 +33,16 @@ class PascalVOCEvaluator(Evaluator):
 
     name = "voc"
 
-    def __init__(self, class_names, iou_threshold=0.5, weighted=False, collected=None):
+    def __init__(
+        self, class_names: Sequence[str], iou_threshold: float = 0.5, weighted: bool = False, collected: Any = None
+    ):
         super().__init__(class_names, collected)
         if not 0 < iou_threshold <= 1:
             raise ValueError(f"iou_threshold must be in (0, 1]. Received: iou_threshold={iou_threshold}")
         self.iou_threshold = iou_threshold
         self.weighted = weighted
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         """
         Returns:
             dict of `"voc_map"` and `"voc_map_per_class"` `{class name: AP}` (with `weighted`: `"weighted_voc_map"`,
@@ -45,7 +50,7 @@ class PascalVOCEvaluator(Evaluator):
         """
         outcomes, positives = self._outcomes()
         aps = [
-            area_under_curve(*precision_recall(*rows, objects)) if objects > 0 else UNDEFINED
+            area_under_curve(*precision_recall(rows[0], rows[1], objects)) if objects > 0 else UNDEFINED
             for rows, objects in zip(outcomes, positives, strict=True)
         ]
         mean = mean_of_defined(aps)
@@ -98,7 +103,13 @@ class OpenImagesEvaluator(PascalVOCEvaluator):
 
     name = "open_images"
 
-    def __init__(self, class_names, iou_threshold=0.5, group_of_weight=0.0, collected=None):
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        iou_threshold: float = 0.5,
+        group_of_weight: float = 0.0,
+        collected: Any = None,
+    ):
         super().__init__(class_names, iou_threshold, collected=collected)
         if group_of_weight < 0:
             raise ValueError(f"group_of_weight must not be negative. Received: group_of_weight={group_of_weight}")

@@ -1,5 +1,8 @@
 """From which score on a detection is best believed: the threshold of the largest F1, per class and overall."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from keras_detect.evaluation.average_precision import UNDEFINED, by_class
@@ -26,13 +29,13 @@ class ScoreThresholds(Evaluator):
         ValueError: an `iou_threshold` outside (0, 1].
     """
 
-    def __init__(self, class_names, iou_threshold=0.5, collected=None):
+    def __init__(self, class_names: Sequence[str], iou_threshold: float = 0.5, collected: Any = None):
         super().__init__(class_names, collected)
         if not 0 < iou_threshold <= 1:
             raise ValueError(f"iou_threshold must be in (0, 1]. Received: iou_threshold={iou_threshold}")
         self.iou_threshold = iou_threshold
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         """
         Returns:
             dict: `"score_threshold"` over all classes together, with its `"f1"`; and

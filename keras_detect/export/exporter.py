@@ -75,7 +75,7 @@ class Exporter(abc.ABC):
     static_image_size: bool = True
 
     @abc.abstractmethod
-    def write(self, frozen, path: pathlib.Path, options: ExportOptions) -> dict[str, Any]:
+    def write(self, frozen: Any, path: pathlib.Path, options: ExportOptions) -> dict[str, Any]:
         """Writes the file and returns facts for the report (`{"opset": 17}`), or an empty dict.
 
         Args:
@@ -96,7 +96,7 @@ class Exporter(abc.ABC):
             ValueError: not such a file.
         """
 
-    def has_static_size(self, model, options: ExportOptions) -> bool:
+    def has_static_size(self, model: Any, options: ExportOptions) -> bool:
         """Whether the file of this model has an input of a fixed height and width though `options` name none."""
         return self.static_image_size
 

@@ -365,13 +365,15 @@ def compare_batches(
         tolerance: of boxes (shares of the side) and of scores.
     """
     found = [run(batch) for batch in batches]
-    settings = tolerance, score_threshold_of(model), _iou_threshold_of(model)
+    lowest, overlap = score_threshold_of(model), _iou_threshold_of(model)
     pairs = list(zip(expected, found, strict=True))
-    total = sum((compare(*pair, *settings) for pair in pairs), NOTHING)
+    total = sum((compare(*pair, tolerance, lowest, overlap) for pair in pairs), NOTHING)
     if total.equal or not is_one_stage(model):
         return total
     with_ties = zip(pairs, batches, strict=True)
-    return sum((compare(*pair, *settings, candidates_of(model, batch)) for pair, batch in with_ties), NOTHING)
+    return sum(
+        (compare(*pair, tolerance, lowest, overlap, candidates_of(model, batch)) for pair, batch in with_ties), NOTHING
+    )
 
 
 def score_threshold_of(model) -> float:

@@ -1,6 +1,7 @@
 """What the box predictors have in common: number of classes, columns of the logits, hyperparams, configuration."""
 
 import numbers
+from typing import Any
 
 import keras
 
@@ -25,12 +26,12 @@ class BoxPredictor(keras.layers.Layer):
     settings: tuple[str, ...] = ()
     background = True
 
-    def __init__(self, *, hyperparams=None, **kwargs):
+    def __init__(self, *, hyperparams: ConvHyperparams | None = None, **kwargs):
         super().__init__(**kwargs)
         self.hyperparams = hyperparams or ConvHyperparams()
 
     @property
-    def num_columns(self):
+    def num_columns(self) -> Any:
         """Columns of the class logits: K, or K + 1 with background."""
         return self.num_classes + int(self.background)
 
@@ -38,7 +39,7 @@ class BoxPredictor(keras.layers.Layer):
         """The biases of the class logits, each `[anchors * num_columns]` with the columns innermost; once built."""
         return []
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         hyperparams = keras.saving.serialize_keras_object(self.hyperparams)
         return {
             **super().get_config(),
@@ -47,7 +48,7 @@ class BoxPredictor(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         return cls(**{**config, "hyperparams": keras.saving.deserialize_keras_object(config["hyperparams"])})
 
 

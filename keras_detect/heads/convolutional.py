@@ -1,5 +1,7 @@
 """Box and class heads with layers of their own for each feature map (Liu et al. 2016, section 2.1)."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -45,14 +47,14 @@ class ConvolutionalBoxPredictor(BoxPredictor):
     def __init__(
         self,
         *,
-        num_classes,
-        num_anchors_per_location,
-        kernel_size=1,
-        box_code_size=4,
-        background=True,
-        class_bias=-4.6,
-        dropout=0.0,
-        hyperparams=None,
+        num_classes: int,
+        num_anchors_per_location: Any,
+        kernel_size: int = 1,
+        box_code_size: int = 4,
+        background: bool = True,
+        class_bias: float = -4.6,
+        dropout: float = 0.0,
+        hyperparams: Any = None,
         **kwargs,
     ):
         super().__init__(hyperparams=hyperparams, **kwargs)
@@ -61,7 +63,7 @@ class ConvolutionalBoxPredictor(BoxPredictor):
         self.kernel_size, self.box_code_size, self.background = kernel_size, box_code_size, background
         self.class_bias, self.dropout = class_bias, dropout
 
-    def build(self, input_shapes):
+    def build(self, input_shapes: Any) -> None:
         check_map_count(self.num_anchors_per_location, input_shapes)
         self.levels = [
             self._level(index, shape, anchors)
@@ -83,10 +85,10 @@ class ConvolutionalBoxPredictor(BoxPredictor):
             layer.bias_initializer = keras.initializers.Constant(bias)
         return layer
 
-    def class_biases(self):
+    def class_biases(self) -> Any:
         return [level.get_layer(f"level_{index}_class").bias for index, level in enumerate(self.levels)]
 
-    def call(self, feature_maps, training=None):
+    def call(self, feature_maps: Any, training: bool | None = None) -> Any:
         """Returns `{"box_encodings" [B, A, code], "class_logits" [B, A, K or K + 1]}`, float32."""
         boxes, classes = [], []
         for level, feature_map in zip(self.levels, feature_maps, strict=True):

@@ -1,6 +1,7 @@
 """The third stage's head: a mask from the features of each region (He et al. 2017, arXiv:1703.06870)."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -51,13 +52,13 @@ class MaskPredictor(BoxPredictor):
     def __init__(
         self,
         *,
-        num_classes,
-        mask_size=28,
-        num_convolutions=4,
-        depth=256,
-        class_agnostic=False,
-        upsampling="transposed",
-        hyperparams=None,
+        num_classes: int,
+        mask_size: int | tuple[int, int] = 28,
+        num_convolutions: int = 4,
+        depth: int = 256,
+        class_agnostic: bool = False,
+        upsampling: str = "transposed",
+        hyperparams: ConvHyperparams | None = None,
         **kwargs,
     ):
         super().__init__(hyperparams=hyperparams or PLAIN, **kwargs)
@@ -74,11 +75,11 @@ class MaskPredictor(BoxPredictor):
             )
 
     @property
-    def num_masks(self):
+    def num_masks(self) -> int:
         """Masks per region: 1 or K."""
         return 1 if self.class_agnostic else self.num_classes
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         height, width, channels = (int(side) for side in input_shape[-3:])
         self._check_size(height, width)
         self.depth = self.depth or _upstream_depth(channels, self.num_classes)
@@ -141,7 +142,7 @@ class MaskPredictor(BoxPredictor):
             name="upsample_conv",
         )
 
-    def call(self, features, labels=None, training=None):
+    def call(self, features: Any, labels: Any = None, training: bool | None = None) -> Any:
         """The logits of the masks.
 
         Args:
@@ -182,7 +183,7 @@ class MaskPredictor(BoxPredictor):
                 total = total + given[:, row : row + height, column : column + width, row * size + column]
         return total
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], *self.mask_size, self.num_masks)
 
 

@@ -1,5 +1,7 @@
 """The second stage's heads on the features of each proposal (Ren et al. 2015; He et al. 2017, arXiv:1703.06870)."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -37,11 +39,11 @@ class MaskRCNNBoxPredictor(BoxPredictor):
     def __init__(
         self,
         *,
-        num_classes,
-        share_box_across_classes=False,
-        box_code_size=4,
-        dropout=0.0,
-        hyperparams=None,
+        num_classes: int,
+        share_box_across_classes: bool = False,
+        box_code_size: int = 4,
+        dropout: float = 0.0,
+        hyperparams: ConvHyperparams | None = None,
         **kwargs,
     ):
         super().__init__(hyperparams=hyperparams or ConvHyperparams(kernel_initializer=SCALED_UNIFORM), **kwargs)
@@ -53,7 +55,7 @@ class MaskRCNNBoxPredictor(BoxPredictor):
         self.class_head = self._dense(self.num_columns, "class_head")
 
     @property
-    def num_boxes(self):
+    def num_boxes(self) -> int:
         """q, boxes per proposal: 1 or K."""
         return 1 if self.share_box_across_classes else self.num_classes
 
@@ -66,15 +68,15 @@ class MaskRCNNBoxPredictor(BoxPredictor):
             name=name,
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         for head in (self.box_head, self.class_head):
             head.build((None, int(input_shape[-1])))
         self.built = True
 
-    def class_biases(self):
+    def class_biases(self) -> Any:
         return [self.class_head.bias]
 
-    def call(self, features, training=None):
+    def call(self, features: Any, training: bool | None = None) -> Any:
         """`[B, P, h, w, D]` -> `{"box_encodings" [B, P, q, code], "class_logits" [B, P, K + 1]}`, float32."""
         x = ops.mean(features, axis=(2, 3))
         if self.dropout_layer is not None:

@@ -1,5 +1,7 @@
 """The heads of the first stage, which find objects of any class (Ren et al. 2015, arXiv:1506.01497, section 3.1)."""
 
+from typing import Any
+
 import keras
 
 from keras_detect import schema
@@ -34,7 +36,14 @@ class RegionProposalPredictor(BoxPredictor):
     )
 
     def __init__(
-        self, *, num_anchors_per_location, depth=512, kernel_size=3, box_code_size=4, hyperparams=None, **kwargs
+        self,
+        *,
+        num_anchors_per_location: Any,
+        depth: int = 512,
+        kernel_size: int = 3,
+        box_code_size: int = 4,
+        hyperparams: Any = None,
+        **kwargs,
     ):
         super().__init__(hyperparams=hyperparams, **kwargs)
         self.num_anchors_per_location = tuple(int(number) for number in num_anchors_per_location)
@@ -49,7 +58,7 @@ class RegionProposalPredictor(BoxPredictor):
             name="heads",
         )
 
-    def build(self, input_shapes):
+    def build(self, input_shapes: Any) -> None:
         channels = {int(shape[-1]) for shape in input_shapes}
         if len(channels) != 1:
             raise ValueError(
@@ -60,11 +69,11 @@ class RegionProposalPredictor(BoxPredictor):
         self.heads.build([(None, None, None, self.depth)] * len(input_shapes))
         self.built = True
 
-    def features(self, feature_maps):
+    def features(self, feature_maps: Any) -> Any:
         """Input of the heads: list of `[B, h_l, w_l, C]` -> list of `[B, h_l, w_l, depth]`."""
         return [keras.ops.relu6(self.shared_conv(feature_map)) for feature_map in feature_maps]
 
-    def call(self, feature_maps, training=None):
+    def call(self, feature_maps: Any, training: bool | None = None) -> Any:
         """Returns `{"rpn_box_encodings" [B, A, code], "rpn_objectness" [B, A, 2]}`, float32; column 1 is "object"."""
         heads = self.heads(self.features(feature_maps), training=training)
         return {
@@ -98,7 +107,14 @@ class SharedRegionProposalPredictor(BoxPredictor):
     settings = ("num_anchors_per_location", "depth", "num_convolutions", "box_code_size")
 
     def __init__(
-        self, *, num_anchors_per_location, depth=256, num_convolutions=1, box_code_size=4, hyperparams=None, **kwargs
+        self,
+        *,
+        num_anchors_per_location: Any,
+        depth: int = 256,
+        num_convolutions: int = 1,
+        box_code_size: int = 4,
+        hyperparams: Any = None,
+        **kwargs,
     ):
         super().__init__(hyperparams=hyperparams, **kwargs)
         self.num_anchors_per_location = tuple(int(number) for number in num_anchors_per_location)
@@ -116,7 +132,7 @@ class SharedRegionProposalPredictor(BoxPredictor):
         self.box_head = conv(self.hyperparams, anchors * box_code_size, 1, use_bias=True, name="shared_box")
         self.object_head = conv(self.hyperparams, anchors, 1, use_bias=True, name="shared_object")
 
-    def build(self, input_shapes):
+    def build(self, input_shapes: Any) -> None:
         check_map_count(self.num_anchors_per_location, input_shapes)
         channels = int(input_shapes[0][-1])
         for layer in self.convolutions:
@@ -126,7 +142,7 @@ class SharedRegionProposalPredictor(BoxPredictor):
             head.build((None, None, None, channels))
         self.built = True
 
-    def call(self, feature_maps, training=None):
+    def call(self, feature_maps: Any, training: bool | None = None) -> Any:
         """Returns `{"rpn_box_encodings" [B, A, code], "rpn_objectness" [B, A, 2]}`, float32; column 1 is "object"."""
         boxes, objects = [], []
         for x in feature_maps:

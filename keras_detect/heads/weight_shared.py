@@ -1,5 +1,7 @@
 """Box and class heads that share their convolutions between feature maps (Lin et al. 2017, arXiv:1708.02002)."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -64,18 +66,18 @@ class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
     def __init__(
         self,
         *,
-        num_classes,
-        num_anchors_per_location,
-        num_layers_before_predictor=4,
-        depth=256,
-        kernel_size=3,
-        box_code_size=4,
-        background=True,
-        class_bias=-4.6,
-        share_tower=False,
-        separable=False,
-        tower_bias=False,
-        hyperparams=None,
+        num_classes: int,
+        num_anchors_per_location: Any,
+        num_layers_before_predictor: int = 4,
+        depth: int = 256,
+        kernel_size: int = 3,
+        box_code_size: int = 4,
+        background: bool = True,
+        class_bias: float = -4.6,
+        share_tower: bool = False,
+        separable: bool = False,
+        tower_bias: bool = False,
+        hyperparams: Any = None,
         **kwargs,
     ):
         super().__init__(hyperparams=hyperparams, **kwargs)
@@ -92,11 +94,11 @@ class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
         self.share_tower, self.separable, self.tower_bias = share_tower, separable, tower_bias
 
     @property
-    def tower_names(self):
+    def tower_names(self) -> Any:
         """Names of the towers: `("tower",)` if shared, else `("box_tower", "class_tower")`; the box head's first."""
         return ("tower",) if self.share_tower else ("box_tower", "class_tower")
 
-    def build(self, input_shapes):
+    def build(self, input_shapes: Any) -> None:
         """Layers `<tower>_<i>`, `level_<l>_<tower>_<i>_bn`, `shared_box` and `shared_class`.
 
         Raises:
@@ -140,7 +142,7 @@ class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
             for level in range(num_levels)
         ]
 
-    def class_biases(self):
+    def class_biases(self) -> Any:
         return [self.class_head.bias]
 
     def _conv(self, filters, name, use_bias, reach=("depthwise",)):
@@ -160,7 +162,7 @@ class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
         for head in (self.box_head, self.class_head):
             head.build(inside if self.num_layers_before_predictor else (None, None, None, channels))
 
-    def call(self, feature_maps, training=None):
+    def call(self, feature_maps: Any, training: bool | None = None) -> Any:
         """Returns `{"box_encodings" [B, A, code], "class_logits" [B, A, K or K + 1]}`, float32."""
         boxes, classes = [], []
         for level, feature_map in enumerate(feature_maps):
@@ -198,7 +200,7 @@ class GroupNormBoxPredictor(WeightSharedConvolutionalBoxPredictor):
 
     settings = (*WeightSharedConvolutionalBoxPredictor.settings, "norm_groups")
 
-    def __init__(self, *, norm_groups=32, **kwargs):
+    def __init__(self, *, norm_groups: int = 32, **kwargs):
         super().__init__(**kwargs)
         self.norm_groups = norm_groups
         if self.hyperparams.batch_norm or self.tower_bias:

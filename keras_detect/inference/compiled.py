@@ -160,7 +160,7 @@ class CompiledDetector:
 
     def __init__(
         self,
-        model,
+        model: Any,
         runner: Runner,
         runtime: str,
         precision: str = "float32",
@@ -175,7 +175,7 @@ class CompiledDetector:
         self._fitted = FittedRunner(runner, model.resizer)
         self._folder = folder  # the file lives as long as this
 
-    def predict_on_batch(self, x) -> dict[str, np.ndarray]:
+    def predict_on_batch(self, x: Any) -> dict[str, np.ndarray]:
         """The detections that `model.predict_on_batch` returns, as numpy arrays.
 
         Args:

@@ -5,6 +5,8 @@ one), weights `[B, A, K]` or `[B, A, 1]`. All arithmetic is float32, whatever th
 are finite for logits of any finite size.
 """
 
+from typing import Any
+
 from keras import ops
 
 from keras_detect.registry import part, register_classification_loss
@@ -15,7 +17,7 @@ from keras_detect.registry import part, register_classification_loss
 class SigmoidCrossEntropyLoss:
     """Cross entropy of each class on its own (a sigmoid per class); `[B, A, K]`."""
 
-    def __call__(self, logits, targets, weights):
+    def __call__(self, logits: Any, targets: Any, weights: Any) -> Any:
         logits, targets, weights = _float32(logits, targets, weights)
         return weights * _sigmoid_cross_entropy(logits, targets)
 
@@ -43,7 +45,7 @@ class SigmoidFocalLoss:
             raise ValueError(f"`gamma` must be >= 0. Received: gamma={self.gamma!r}")
         _check_share("alpha", self.alpha)
 
-    def __call__(self, logits, targets, weights):
+    def __call__(self, logits: Any, targets: Any, weights: Any) -> Any:
         logits, targets, weights = _float32(logits, targets, weights)
         loss = weights * _sigmoid_cross_entropy(logits, targets)
         if self.gamma:
@@ -74,7 +76,7 @@ class SoftmaxCrossEntropyLoss:
     def __post_init__(self):
         _check_scale(self.logit_scale)
 
-    def __call__(self, logits, targets, weights):
+    def __call__(self, logits: Any, targets: Any, weights: Any) -> Any:
         logits, targets, weights = _float32(logits, targets, weights)
         return _softmax_cross_entropy(logits / self.logit_scale, targets, weights)
 
@@ -95,7 +97,7 @@ class SoftmaxAgainstLogitsLoss:
     def __post_init__(self):
         _check_scale(self.logit_scale)
 
-    def __call__(self, logits, targets, weights):
+    def __call__(self, logits: Any, targets: Any, weights: Any) -> Any:
         logits, targets, weights = _float32(logits, targets, weights)
         return _softmax_cross_entropy(
             logits / self.logit_scale, ops.softmax(targets / self.logit_scale, axis=-1), weights
@@ -127,7 +129,7 @@ class BootstrappedSigmoidLoss:
                 f"`bootstrap_type` must be 'soft' or 'hard'. Received: bootstrap_type={self.bootstrap_type!r}"
             )
 
-    def __call__(self, logits, targets, weights):
+    def __call__(self, logits: Any, targets: Any, weights: Any) -> Any:
         logits, targets, weights = _float32(logits, targets, weights)
         soft = self.bootstrap_type == "soft"
         opinion = ops.sigmoid(logits) if soft else ops.cast(logits > 0.0, "float32")
@@ -151,7 +153,7 @@ class PenaltyReducedLogisticFocalLoss:
     alpha: float = 2.0
     beta: float = 4.0
 
-    def __call__(self, logits, targets, weights):
+    def __call__(self, logits: Any, targets: Any, weights: Any) -> Any:
         logits, targets, weights = _float32(logits, targets, weights)
         probability = ops.clip(ops.sigmoid(logits), 1e-4, 1.0 - 1e-4)
         centre = _power(1.0 - probability, self.alpha) * ops.log(probability)
@@ -175,7 +177,7 @@ class DiceLoss:
     squared_normalization: bool = False
     from_logits: bool = True
 
-    def __call__(self, logits, targets, weights):
+    def __call__(self, logits: Any, targets: Any, weights: Any) -> Any:
         logits, targets, weights = _float32(logits, targets, weights)
         probability = ops.sigmoid(logits) if self.from_logits else logits
         if self.squared_normalization:

@@ -1,5 +1,7 @@
 """Hard example mining: only the anchors with the largest losses count."""
 
+from typing import Any
+
 from keras import ops
 
 from keras_detect.boxes import box_ops
@@ -52,7 +54,7 @@ class HardExampleMiner:
                 f"Received: {self.max_negatives_per_positive}"
             )
 
-    def __call__(self, location_losses, cls_losses, decoded_boxes, match):
+    def __call__(self, location_losses: Any, cls_losses: Any, decoded_boxes: Any, match: Any) -> Any:
         """Mined losses of a batch.
 
         Args:
@@ -77,7 +79,7 @@ class HardExampleMiner:
             ops.sum(ops.where(chosen > 0.0, cls_losses, 0.0)),
         )
 
-    def choose(self, location_losses, cls_losses, decoded_boxes, match):
+    def choose(self, location_losses: Any, cls_losses: Any, decoded_boxes: Any, match: Any) -> Any:
         """Which anchors count: `[B, A]` float32, 0 or 1. Arguments as in `__call__`."""
         losses = {"cls": cls_losses, "loc": location_losses}.get(self.loss_type)
         if losses is None:

@@ -8,6 +8,8 @@ A loss states in its attribute `compares` what it is called with: `"codes"`, the
 and `GiouLoss`). A loss of your own states it too; one that does not is refused when the model is built.
 """
 
+from typing import Any
+
 from keras import ops
 
 from keras_detect.boxes import box_ops
@@ -54,7 +56,7 @@ class L2Loss:
 
     compares = CODES
 
-    def __call__(self, predictions, targets, weights):
+    def __call__(self, predictions: Any, targets: Any, weights: Any) -> Any:
         difference, weights = _difference(predictions, targets, weights)
         return ops.square(weights) * 0.5 * _over_code(ops.square(difference), weights)
 
@@ -81,7 +83,7 @@ class SmoothL1Loss:
         if not self.delta > 0:
             raise ValueError(f"`delta` must be positive (for 0, use L1Loss). Received: delta={self.delta!r}")
 
-    def __call__(self, predictions, targets, weights):
+    def __call__(self, predictions: Any, targets: Any, weights: Any) -> Any:
         difference, weights = _difference(predictions, targets, weights)
         distance = ops.abs(difference)
         # d * (2|x| - d) / 2 with d = min(|x|, delta): both branches in one expression.
@@ -96,7 +98,7 @@ class L1Loss:
 
     compares = CODES
 
-    def __call__(self, predictions, targets, weights):
+    def __call__(self, predictions: Any, targets: Any, weights: Any) -> Any:
         difference, weights = _difference(predictions, targets, weights)
         return weights * _over_code(ops.abs(difference), weights)
 
@@ -108,7 +110,7 @@ class IouLoss:
 
     compares = BOXES
 
-    def __call__(self, predictions, targets, weights):
+    def __call__(self, predictions: Any, targets: Any, weights: Any) -> Any:
         return ops.cast(weights, "float32") * (1.0 - box_ops.matched_iou(predictions, targets))
 
 
@@ -119,7 +121,7 @@ class GiouLoss:
 
     compares = BOXES
 
-    def __call__(self, predictions, targets, weights):
+    def __call__(self, predictions: Any, targets: Any, weights: Any) -> Any:
         return ops.cast(weights, "float32") * (1.0 - box_ops.matched_giou(predictions, targets))
 
 

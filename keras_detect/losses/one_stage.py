@@ -43,7 +43,7 @@ class OneStageLoss:
     def __post_init__(self):
         check_compares(self.localization)
 
-    def __call__(self, encodings, logits, targets, decode):
+    def __call__(self, encodings: Any, logits: Any, targets: Any, decode: Any) -> Any:
         """Losses of one batch.
 
         Args:

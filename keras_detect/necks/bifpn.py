@@ -1,6 +1,7 @@
 """BiFPN, the feature pyramid of EfficientDet (Tan et al. 2020, arXiv:1911.09070, section 3)."""
 
 import dataclasses
+from typing import Any
 
 import keras
 from keras import ops
@@ -91,7 +92,7 @@ class BiFPN:
         _check_method(self.combine_method)
 
     @classmethod
-    def of_size(cls, size, **settings):
+    def of_size(cls, size: Any, **settings) -> Any:
         """The BiFPN of EfficientDet `size` ("d0" to "d7"), with `settings` over it.
 
         Raises:
@@ -102,11 +103,11 @@ class BiFPN:
         return cls(**{**dataclasses.asdict(SIZES[size]), **settings})
 
     @classmethod
-    def for_context(cls, levels, last_level, **settings):
+    def for_context(cls, levels: Any, last_level: int, **settings) -> Any:
         """The neck on backbone `levels`, finest first; its coarsest map is P`last_level`, an int."""
         return cls(**{"levels": levels, "max_level": last_level, **settings})
 
-    def nodes(self):
+    def nodes(self) -> Any:
         """All nodes in the order in which they are computed (figure 2d), first those that add the coarser levels."""
         low, high = int(self.levels[0][1:]), self.max_level
         latest = {low + index: name for index, name in enumerate(self.levels)}
@@ -129,7 +130,7 @@ class BiFPN:
                 latest[level] = add(iteration, "up", level, *(inputs if level < high else inputs[1:]))
         return tuple(nodes)
 
-    def __call__(self, features):
+    def __call__(self, features: Any) -> Any:
         """Dict of Keras tensors -> dict "P3", "P4", ... of Keras tensors `[B, h, w, num_filters]`, finest first.
 
         Raises:

@@ -5,6 +5,8 @@ over ResNet V1 and MobileNetV2; `CenterNetDeconvolution` takes the coarsest leve
 deformable convolutions are plain ones upstream, and here.
 """
 
+from typing import Any
+
 import keras
 
 from keras_detect import registry
@@ -59,12 +61,12 @@ class CenterNetPyramid:
             )
 
     @classmethod
-    def for_context(cls, levels, last_level, **settings):
+    def for_context(cls, levels: Any, last_level: int, **settings) -> Any:
         """The neck on the backbone levels from C2 to the coarsest of `levels`; its map is P2 whatever `last_level`."""
         last = int(levels[-1][1:])
         return cls(**{"levels": tuple(f"C{n}" for n in range(2, last + 1)), **_last_filters(last - 2), **settings})
 
-    def __call__(self, features):
+    def __call__(self, features: Any) -> Any:
         """Dict of Keras tensors -> `{"P2": Keras tensor [B, ceil(H / 4), ceil(W / 4), filters[-1]]}`.
 
         Raises:
@@ -113,11 +115,11 @@ class CenterNetDeconvolution:
     hyperparams: ConvHyperparams = HYPERPARAMS
 
     @classmethod
-    def for_context(cls, levels, last_level, **settings):
+    def for_context(cls, levels: Any, last_level: int, **settings) -> Any:
         """The neck on the coarsest of `levels`; its map is P2 whatever `last_level`."""
         return cls(**{"level": levels[-1], **_last_filters(int(levels[-1][1:]) - 2), **settings})
 
-    def __call__(self, features):
+    def __call__(self, features: Any) -> Any:
         """Dict of Keras tensors -> `{"P2": Keras tensor [B, ceil(H / 4), ceil(W / 4), filters[-1]]}`.
 
         Raises:

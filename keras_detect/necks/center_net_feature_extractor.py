@@ -1,6 +1,7 @@
 """Backbone and neck as one feature extractor for CenterNet: maps of stride 4."""
 
 import re
+from typing import Any
 
 import keras
 
@@ -39,7 +40,7 @@ class CenterNetFeatureExtractor(keras.Model):
 
     checkpoint_family = "center_net"
 
-    def __init__(self, *, backbone, neck=None, scaling=None, **kwargs):
+    def __init__(self, *, backbone: Any, neck: Any = None, scaling: Any = None, **kwargs):
         inputs = keras.Input((None, None, 3), name="images")
         features = backbone(inputs)
         maps = features if neck is None else neck(features)
@@ -64,20 +65,20 @@ class CenterNetFeatureExtractor(keras.Model):
         )
 
     @property
-    def stride(self):
+    def stride(self) -> Any:
         """Of every map: 4."""
         return STRIDE
 
-    def preprocess(self, images):
+    def preprocess(self, images: Any) -> Any:
         """Float RGB pixels 0...255 `[B, H, W, 3]` -> network input: `scaling`, then the backbone's own."""
         return self.backbone.preprocess(images if self.scaling is None else self.scaling(images))
 
-    def weight_groups(self):
+    def weight_groups(self) -> dict[str, Any]:
         """`{group name: layers}` that together hold every weight once."""
         neck = [layer for layer in self.layers if layer is not self.backbone]
         return {"backbone": [self.backbone], "neck": neck}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         parts = {"backbone": self.backbone, "neck": self.neck, "scaling": self.scaling}
         return {
             "name": self.name,
@@ -86,7 +87,7 @@ class CenterNetFeatureExtractor(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         return cls(**{key: deserialize(value, custom_objects) for key, value in config.items()})
 
 

@@ -1,6 +1,7 @@
 """Feature extractors of two-stage detectors: maps for the proposals, and a network that runs on RoI features."""
 
 import re
+from typing import Any
 
 import keras
 
@@ -18,31 +19,31 @@ class FasterRCNNFeatureExtractor(keras.Model):
     it with `self.build()`. Called like a layer, it is `extract_proposal_features`.
     """
 
-    def preprocess(self, images):
+    def preprocess(self, images: Any) -> Any:
         """The backbone's pixel scaling: float 0...255 `[B, H, W, 3]` -> network input."""
         return self.backbone.preprocess(images)
 
-    def extract_proposal_features(self, images, training=None):
+    def extract_proposal_features(self, images: Any, training: bool | None = None) -> Any:
         """Scaled pixels `[B, H, W, 3]` -> list of maps `[B, h_l, w_l, c_l]`, finest first, for proposals and RoIs."""
         raise TypeError(f"{type(self).__name__} must define `extract_proposal_features(images, training=None)`.")
 
-    def extract_box_classifier_features(self, roi_features, training=None):
+    def extract_box_classifier_features(self, roi_features: Any, training: bool | None = None) -> Any:
         """RoI features from one map `[N, h, w, c]` -> `[N, h', w', D]`, for the box classifier."""
         raise TypeError(
             f"{type(self).__name__} must define `extract_box_classifier_features(roi_features, training=None)`."
         )
 
-    def weight_groups(self):
+    def weight_groups(self) -> dict[str, Any]:
         """`{group name: layers}`, which together hold every weight once; "backbone" is one of them."""
         return {"backbone": [self.backbone]}
 
-    def call(self, images, training=None):
+    def call(self, images: Any, training: bool | None = None) -> Any:
         return self.extract_proposal_features(images, training=training)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         self.built = True
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -50,7 +51,7 @@ class FasterRCNNFeatureExtractor(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         return cls(**{key: deserialize(value, custom_objects) for key, value in config.items()})
 
 
@@ -73,7 +74,7 @@ class SplitFeatureExtractor(FasterRCNNFeatureExtractor):
 
     checkpoint_family = "faster_rcnn_c4"
 
-    def __init__(self, *, backbone, split=None, tail=None, **kwargs):
+    def __init__(self, *, backbone: Any, split: str | None = None, tail: Any = None, **kwargs):
         super().__init__(**kwargs)
         self.backbone = backbone
         self.split = backbone.split_level if split is None else split
@@ -87,15 +88,15 @@ class SplitFeatureExtractor(FasterRCNNFeatureExtractor):
         self.level_names, self.strides = (self.split,), (backbone.strides[self.split],)
         self.build()
 
-    def extract_proposal_features(self, images, training=None):
+    def extract_proposal_features(self, images: Any, training: bool | None = None) -> Any:
         """Scaled pixels `[B, H, W, 3]` -> `[map [B, h, w, c]]` of the split level."""
         return [self._run_trunk(images, training=training)]
 
-    def extract_box_classifier_features(self, roi_features, training=None):
+    def extract_box_classifier_features(self, roi_features: Any, training: bool | None = None) -> Any:
         """RoI features of the split level `[N, h, w, c]` -> `[N, h', w', D]` of the tail."""
         return self._run_tail(roi_features, training=training)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "split": self.split, "tail": self.tail}
 
 
@@ -122,7 +123,17 @@ class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
 
     checkpoint_family = "faster_rcnn_fpn"
 
-    def __init__(self, *, backbone, neck, roi_size=7, units=1024, convolutions=0, hyperparams=None, **kwargs):
+    def __init__(
+        self,
+        *,
+        backbone: Any,
+        neck: Any,
+        roi_size: int = 7,
+        units: int = 1024,
+        convolutions: int = 0,
+        hyperparams: ConvHyperparams | None = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.backbone, self.neck, self.hyperparams = backbone, neck, hyperparams or ConvHyperparams()
         self.roi_size, self.units, self.convolutions = int(roi_size), int(units), int(convolutions)
@@ -150,19 +161,19 @@ class FPNFeatureExtractor(FasterRCNNFeatureExtractor):
             x = keras.layers.Dense(self.units, activation="relu", name="dense_1")(x)
         return keras.Model(inputs, keras.layers.Reshape((1, 1, self.units))(x), name="box_classifier_features")
 
-    def extract_proposal_features(self, images, training=None):
+    def extract_proposal_features(self, images: Any, training: bool | None = None) -> Any:
         """Scaled pixels `[B, H, W, 3]` -> the pyramid's maps `[B, h_l, w_l, depth]`, finest first."""
         return list(self.pyramid(images, training=training))
 
-    def extract_box_classifier_features(self, roi_features, training=None):
+    def extract_box_classifier_features(self, roi_features: Any, training: bool | None = None) -> Any:
         """RoI features of any map `[N, roi_size, roi_size, depth]` -> `[N, 1, 1, units]`."""
         return self.box_classifier(roi_features, training=training)
 
-    def weight_groups(self):
+    def weight_groups(self) -> dict[str, Any]:
         neck = [layer for layer in self.pyramid.layers if layer is not self.backbone]
         return {"backbone": [self.backbone], "neck": neck, "box_classifier_features": self.box_classifier.layers}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "neck": keras.saving.serialize_keras_object(self.neck),

@@ -1,6 +1,7 @@
 """Feature pyramid network (Lin et al. 2017, arXiv:1612.03144) as upstream's one-stage detectors have it."""
 
 import re
+from typing import Any
 
 import keras
 
@@ -44,17 +45,17 @@ class FeaturePyramid:
             )
 
     @classmethod
-    def for_context(cls, levels, last_level, **settings):
+    def for_context(cls, levels: Any, last_level: int, **settings) -> Any:
         """The neck on backbone `levels`, finest first; its coarsest map is P`last_level`, an int."""
         return cls(**{"levels": levels, "coarse_levels": max(last_level - int(levels[-1][1:]), 0), **settings})
 
     @property
-    def map_names(self):
+    def map_names(self) -> Any:
         """Names of the maps, finest first: `("P3", ..., "P7")`."""
         first = int(self.levels[0][1:])
         return tuple(f"P{number}" for number in range(first, first + len(self.levels) + self.coarse_levels))
 
-    def __call__(self, features):
+    def __call__(self, features: Any) -> Any:
         """Dict of Keras tensors -> dict of `len(levels) + coarse_levels` Keras tensors, finest first.
 
         Raises:
@@ -77,7 +78,7 @@ class FeaturePyramid:
             x = maps[name] = self._conv(x, 2, name)
         return {name: maps[name] for name in self.map_names}
 
-    def check_levels(self, features):
+    def check_levels(self, features: Any) -> Any:
         """Raises `ValueError` unless `features` has the levels."""
         missing = [level for level in self.levels if level not in features]
         if missing:

@@ -1,5 +1,7 @@
 """SSD's extra feature maps (Liu et al. 2016, arXiv:1512.02325, figure 2): each halves the one before."""
 
+from typing import Any
+
 from keras_detect import registry
 from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act
 
@@ -26,11 +28,11 @@ class SsdFeatureMaps:
     hyperparams: ConvHyperparams = ConvHyperparams()
 
     @classmethod
-    def for_context(cls, levels, last_level, **settings):
+    def for_context(cls, levels: Any, last_level: int, **settings) -> Any:
         """The neck on backbone `levels`, finest first, and as many extra maps as make six, whatever `last_level`."""
         return cls(**{"levels": levels, "extra_depths": (512, 256, 256, 128)[: 6 - len(levels)], **settings})
 
-    def __call__(self, features):
+    def __call__(self, features: Any) -> Any:
         """Dict of Keras tensors -> dict of `len(levels) + len(extra_depths)` Keras tensors, finest first.
 
         Raises:

@@ -1,5 +1,7 @@
 """Feature pyramid network (Lin et al. 2017, arXiv:1612.03144) as the paper and torchvision have it."""
 
+from typing import Any
+
 import keras
 
 from keras_detect import registry
@@ -46,7 +48,7 @@ class TorchFeaturePyramid(FeaturePyramid):
         if self.separable:
             raise ValueError("TorchFeaturePyramid supports only full convolutions. Received: separable=True")
 
-    def __call__(self, features):
+    def __call__(self, features: Any) -> Any:
         """Dict of Keras tensors -> dict of `len(levels) + coarse_levels` Keras tensors, finest first.
 
         Raises:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import Any
 
 from keras_detect.presets.coco_names import COCO_NAMES
 from keras_detect.registry import unknown_name
@@ -51,21 +52,21 @@ class Preset:
     max_archive_bytes: int = 2 * 1024**3
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The archive's stem: "ssd_mobilenet_v2_320x320_coco17_tpu-8"."""
         return self.archive.rsplit("/", 1)[-1].removesuffix(".tar.gz")
 
     @property
-    def url(self):
+    def url(self) -> str:
         """The archive's published address."""
         return PUBLISHED_ADDRESS + self.archive
 
     @property
-    def addresses(self):
+    def addresses(self) -> tuple[str, ...]:
         """Where to fetch it, in the order in which it is tried."""
         return (*self.mirrors, self.url)
 
-    def published(self):
+    def published(self) -> dict[str, Any]:
         """What the row says, as a dict that JSON can hold, for a preset's `metadata.json`."""
         # of the file; in the label map and the config; where it did come from; added by the writer; of the program
         elsewhere = ("sha256", "class_names", "mirrors", "parameters", "parity", "max_archive_bytes")
@@ -73,7 +74,7 @@ class Preset:
         return {"name": self.name, **{name: getattr(self, name) for name in fields}}
 
     @property
-    def config(self):
+    def config(self) -> pathlib.Path | None:
         """The packaged `config.json` of the model, from which it is built without network; None if there is none."""
         path = CONFIGS / f"{self.name}.json"
         return path if path.is_file() else None

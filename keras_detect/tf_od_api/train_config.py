@@ -59,7 +59,7 @@ class TrainingConfig:
     ignored: list
 
     @property
-    def restore_kind(self):
+    def restore_kind(self) -> str | None:
         """`kind` of `model.restore` for the checkpoint type; None for a checkpoint that has no type.
 
         "fine_tune" and "full" are upstream's words for all weights but the class head, and all weights.
@@ -67,7 +67,7 @@ class TrainingConfig:
         kinds = {"classification": "classification"} | dict.fromkeys(("detection", "fine_tune", "full"), "detection")
         return kinds.get(self.fine_tune_checkpoint_type)
 
-    def summary(self):
+    def summary(self) -> str:
         """Several lines of text: what is carried over, what only nearly, what not."""
         optimizer = self.optimizer
         steps = "no end" if self.num_steps is None else f"{self.num_steps} steps"

@@ -1,5 +1,7 @@
 """Evaluation and saving with the moving average of the weights."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -19,16 +21,16 @@ class AveragedWeights(keras.callbacks.Callback):
         super().__init__()
         self._trained = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         pairs = compat.moving_averages(self.model.optimizer)
         self._trained = [_copy(variable) for variable, _ in pairs]
         for variable, average in pairs:
             variable.assign(_copy(average))
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.take_out()
 
-    def take_out(self):
+    def take_out(self) -> None:
         """Puts the trained weights back into the model, if the averages are in it."""
         if self._trained is not None:
             pairs = compat.moving_averages(self.model.optimizer)

@@ -1,7 +1,9 @@
 """Keeps the best model of a training run on disk, whole at every moment."""
 
 import math
+import os
 import pathlib
+from typing import Any
 
 from keras_detect.files import replacing_file
 from keras_detect.training.divergence import StopOnDivergence
@@ -24,39 +26,39 @@ class BestModel(StopOnDivergence):
         best_epoch: the epoch of the saved model, from 0; None while there is none.
     """
 
-    def __init__(self, path, monitor="val_map"):
+    def __init__(self, path: str | os.PathLike[str], monitor: str | None = "val_map"):
         super().__init__()
         self.path = pathlib.Path(path)
         self.monitor = monitor
         self.best = None
-        self.best_epoch = None
+        self.best_epoch: int | None = None
         self._earlier = False
 
-    def get_state(self):
+    def get_state(self) -> dict[str, Any]:
         """For `Resume`: the best value and epoch so far."""
         own = {"best": self.best, "best_epoch": self.best_epoch, "earlier": self._earlier}
         return {**super().get_state(), **own}
 
-    def set_state(self, state):
+    def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         self.best, self.best_epoch, self._earlier = state["best"], state["best_epoch"], state["earlier"]
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         self._earlier = self.path.exists()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if self.monitor is None or self._is_better((logs or {}).get(self.monitor)):
             self.save(epoch)
 
-    def save(self, epoch):
+    def save(self, epoch: int) -> None:
         """Writes the model as that of `epoch`."""
         with replacing_file(self.path) as part:
             self.model.save(part)
         self.best_epoch = epoch
 
-    def saved(self):
+    def saved(self) -> tuple[str, pathlib.Path | None]:
         if self.best_epoch is not None:
             return f"The model of epoch {self.best_epoch + 1} stays in {self.path}.", self.path
         if self.path.exists():

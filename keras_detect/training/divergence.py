@@ -3,6 +3,8 @@
 import math
 import threading
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -28,7 +30,7 @@ class TrainingDiverged(RuntimeError):  # noqa: N818 - the event, as Keras says "
         model: path of the last good model that this run has saved, or None.
     """
 
-    def __init__(self, message, epoch=0, step=0, files=(), model=None):
+    def __init__(self, message: str, epoch: int = 0, step: int = 0, files: Sequence[str] = (), model: Any = None):
         super().__init__(message)
         self.epoch, self.step, self.files, self.model = epoch, step, list(files), model
 
@@ -53,32 +55,32 @@ class StopOnDivergence(keras.callbacks.Callback):
         self._sound_until, self._next_look = 0, 0.0
         self._steps_at_once, self._watched = 1, None
 
-    def get_state(self):
+    def get_state(self) -> dict[str, Any]:
         """For `Resume`: what the losses so far were."""
         return {"first_loss": self._first_loss, "seen": self._seen, "mean": self._mean}
 
-    def set_state(self, state):
+    def set_state(self, state: dict[str, Any]) -> None:
         self._first_loss, self._seen, self._mean = state["first_loss"], state["seen"], state["mean"]
         self._sound_until = self._seen
 
-    def set_model(self, model):
+    def set_model(self, model: Any) -> None:
         super().set_model(model)
         self._watched = model  # unlike `self.model`, which on JAX moves the weights, for any thread
         self._steps_at_once = getattr(model, "steps_per_execution", None) or 1
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
         self._seen, self._mean, self._waiting = 0, 0.0, {}
         self._sound_until = 0
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         now = time.monotonic()
         if batch >= self._seen and now >= self._next_look:
             self._look_at_weights(batch)
             spent = time.monotonic() - now
             self._next_look = now + spent / _SHARE_OF_LOOKING
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """`logs["loss"]` is the mean over the epoch so far. On JAX the calls may come from several threads."""
         mean = (logs or {}).get("loss")
         with self._lock:
@@ -88,13 +90,13 @@ class StopOnDivergence(keras.callbacks.Callback):
             while (following := self._seen + self._steps_at_once - 1) in self._waiting:
                 self._look_at_loss(following + 1, self._waiting.pop(following))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         mean = (logs or {}).get("loss")
         if mean is not None and not math.isfinite(mean):
             self._end(f"the mean loss was {mean:.3g}", self._seen - 1)
         self._look_at_weights(self._seen)
 
-    def saved(self):
+    def saved(self) -> tuple[str, Any]:
         """`(what the message says about saved models, the path of the last good one or None)`."""
         return "", None
 

@@ -1,5 +1,7 @@
 """Ends a run whose metric does not rise any more."""
 
+from typing import Any
+
 import keras
 
 
@@ -31,17 +33,17 @@ class EarlyStopping(keras.callbacks.Callback):
         self.best_epoch: int | None = None
         self.stopped_epoch: int | None = None
 
-    def get_state(self):
+    def get_state(self) -> dict[str, Any]:
         """For `Resume`: the best value and epoch so far."""
         return {"best": self.best, "best_epoch": self.best_epoch}
 
-    def set_state(self, state):
+    def set_state(self, state: dict[str, Any]) -> None:
         self.best, self.best_epoch = state["best"], state["best_epoch"]
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.best = self.best_epoch = self.stopped_epoch = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         value = (logs or {}).get(self.monitor)
         if value is None:
             return

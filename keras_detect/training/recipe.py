@@ -154,7 +154,7 @@ class Recipe:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {**values, "augment": described(self.augment)}
 
-    def compile(self, model, steps_per_epoch, **options):
+    def compile(self, model: Any, steps_per_epoch: int, **options) -> None:
         """Compiles `model` for `epochs * steps_per_epoch` steps; `options` as in Keras' `compile`.
 
         Where the recipe says so, batch norm is frozen and the localisation loss weighted first.
@@ -183,7 +183,7 @@ class Recipe:
         model.compile(optimizer=optimizer, **options)
         return model
 
-    def callbacks(self, validation=None, evaluate_every: int | None = None) -> list[Callable]:
+    def callbacks(self, validation: Any = None, evaluate_every: int | None = None) -> list[Callable]:
         """What `fit` needs for the averaged weights and, with validation data, for `val_map` and early stopping.
 
         Args:

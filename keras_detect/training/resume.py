@@ -6,6 +6,7 @@ import os
 import pathlib
 import time
 import zipfile
+from typing import Any
 
 import keras
 import numpy as np
@@ -67,7 +68,7 @@ class Resume(keras.callbacks.Callback):
         self._restored, self._first_step = None, 0
         self._started, self._current_epoch = 0.0, 0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if getattr(self.model, "fit_call", None) is None:
             raise ValueError(f"Resume goes with the fit of a DetectionModel. Received: a {type(self.model).__name__}.")
         self._started, self._restored, self._first_step = time.monotonic(), None, 0
@@ -80,7 +81,7 @@ class Resume(keras.callbacks.Callback):
             compat.begin_fit_at(self.model, state["epoch"])
             self._when_fit_ends(functools.partial(compat.begin_fit_at, self.model, 0))
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._current_epoch = epoch
         for callback in self._callbacks():
             if isinstance(callback, AveragedWeights):
@@ -92,14 +93,14 @@ class Resume(keras.callbacks.Callback):
             self._first_step = 0
             self._write(epoch, 0)
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._restored is not None:
             self._restore_counts(*self._restored)
             self._restored = None
         elif self.every_n_steps and batch > self._first_step and batch % self.every_n_steps == 0:
             self._write(self._current_epoch, batch)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.seconds = self._seconds()
         if not self.keep:
             self.path.unlink(missing_ok=True)

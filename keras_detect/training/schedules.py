@@ -4,6 +4,8 @@ Each maps a step (an int, an int tensor, or an array of them) to float32 rates o
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -30,7 +32,12 @@ class CosineDecayWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(
-        self, learning_rate_base, total_steps, warmup_learning_rate=0.0, warmup_steps=0, hold_base_rate_steps=0
+        self,
+        learning_rate_base: float,
+        total_steps: int,
+        warmup_learning_rate: float = 0.0,
+        warmup_steps: int = 0,
+        hold_base_rate_steps: int = 0,
     ):
         super().__init__()
         self.settings = {
@@ -53,7 +60,7 @@ class CosineDecayWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
                 f"warmup_learning_rate={warmup_learning_rate}, learning_rate_base={learning_rate_base}"
             )
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32")
         top, total, start, warmup, hold = (float(value) for value in self.settings.values())
         fall = max(total - warmup - hold, 1.0)
@@ -64,7 +71,7 @@ class CosineDecayWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
             rate = ops.where(step < warmup, start + (top - start) / warmup * step, rate)
         return ops.where(step < total, rate, 0.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return dict(self.settings)
 
 
@@ -87,13 +94,13 @@ class ExponentialDecayWithBurnIn(keras.optimizers.schedules.LearningRateSchedule
 
     def __init__(
         self,
-        learning_rate_base,
-        decay_steps,
-        factor,
-        burnin_learning_rate=0.0,
-        burnin_steps=0,
-        min_learning_rate=0.0,
-        staircase=True,
+        learning_rate_base: float,
+        decay_steps: int,
+        factor: float,
+        burnin_learning_rate: float = 0.0,
+        burnin_steps: int = 0,
+        min_learning_rate: float = 0.0,
+        staircase: bool = True,
     ):
         super().__init__()
         self.settings = {
@@ -112,7 +119,7 @@ class ExponentialDecayWithBurnIn(keras.optimizers.schedules.LearningRateSchedule
             )
         self.staircase = staircase
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32")
         base, decay_steps, factor, burnin, burnin_steps, lowest = (float(value) for value in self.settings.values())
         exponent = ops.maximum(step - burnin_steps, 0.0) / decay_steps
@@ -121,7 +128,7 @@ class ExponentialDecayWithBurnIn(keras.optimizers.schedules.LearningRateSchedule
         rate = ops.maximum(base * ops.exp(math.log(factor) * exponent), lowest)
         return ops.where(step < burnin_steps, burnin or base, rate)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**self.settings, "staircase": self.staircase}
 
 
@@ -138,7 +145,7 @@ class ManualStepping(keras.optimizers.schedules.LearningRateSchedule):
         ValueError: for a negative rate, boundaries that do not rise from 1 on, or a wrong number of rates.
     """
 
-    def __init__(self, boundaries, rates, warmup=False):
+    def __init__(self, boundaries: Sequence[int], rates: Sequence[float], warmup: bool = False):
         super().__init__()
         boundaries, rates = [int(boundary) for boundary in boundaries], [float(rate) for rate in rates]
         if boundaries and (boundaries[0] < 1 or sorted(set(boundaries)) != boundaries):
@@ -152,7 +159,7 @@ class ManualStepping(keras.optimizers.schedules.LearningRateSchedule):
             raise ValueError(f"Learning rates must be >= 0. Received: rates={rates}")
         self.boundaries, self.rates, self.warmup = boundaries, rates, warmup
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32")
         rate = step * 0.0 + self.rates[0]
         if self.warmup and self.boundaries:
@@ -161,7 +168,7 @@ class ManualStepping(keras.optimizers.schedules.LearningRateSchedule):
             rate = ops.where(step < boundary, rate, after)
         return rate
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"boundaries": self.boundaries, "rates": self.rates, "warmup": self.warmup}
 
 
@@ -183,7 +190,7 @@ class InverseTimeDecay(keras.optimizers.schedules.LearningRateSchedule):
         ValueError: for a negative number.
     """
 
-    def __init__(self, learning_rate, decay_rate):
+    def __init__(self, learning_rate: float, decay_rate: float):
         super().__init__()
         if isinstance(learning_rate, dict):  # as `get_config` wrote it
             learning_rate = keras.saving.deserialize_keras_object(learning_rate)
@@ -191,11 +198,11 @@ class InverseTimeDecay(keras.optimizers.schedules.LearningRateSchedule):
         _check_not_negative(numbers)
         self.learning_rate, self.decay_rate = learning_rate, decay_rate
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         rate = self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
         return rate / (1.0 + self.decay_rate * ops.cast(step, "float32"))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         rate = self.learning_rate
         rate = keras.saving.serialize_keras_object(rate) if callable(rate) else rate
         return {"learning_rate": rate, "decay_rate": self.decay_rate}

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pathlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -41,14 +42,14 @@ class TensorBoardImages(keras.callbacks.Callback):
             raise ValueError(f"count must be an integer >= 0. Received: count={count}")
         self.folder, self.score_threshold = pathlib.Path(folder), score_threshold
         self.examples = [] if dataset is None else [dataset[index] for index in range(min(count, len(dataset)))]
-        self._writer = None
+        self._writer: Any = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         import tensorflow as tf
 
         self._writer = tf.summary.create_file_writer(str(self.folder))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         import tensorflow as tf
 
         with self._writer.as_default(step=epoch + 1):
@@ -58,7 +59,7 @@ class TensorBoardImages(keras.callbacks.Callback):
                 tf.summary.image(f"image_{number}", np.asarray(image.convert("RGB"))[None])
         self._writer.flush()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._writer.close()
 
     def _drawn(self):

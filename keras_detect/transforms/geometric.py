@@ -1,5 +1,7 @@
 """Augmentations that move the image, and its boxes with it."""
 
+from typing import Any
+
 from keras_detect import schema
 from keras_detect.registry import part
 from keras_detect.transforms.augmentation import check_probability, draw, keep_rows, move_objects
@@ -25,7 +27,7 @@ class RandomHorizontalFlip:
                 f"Received: keypoint_permutation={self.keypoint_permutation}"
             )
 
-    def __call__(self, example, seed):
+    def __call__(self, example: dict[str, Any], seed: Any) -> dict[str, Any]:
         """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
         return _sometimes(self.probability, seed, self._mirror, example)
 
@@ -58,7 +60,7 @@ class RandomVerticalFlip:
     def __post_init__(self):
         check_probability(self.probability)
 
-    def __call__(self, example, seed):
+    def __call__(self, example: dict[str, Any], seed: Any) -> dict[str, Any]:
         """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
         return _sometimes(self.probability, seed, _mirror_rows, example)
 
@@ -77,7 +79,7 @@ class RandomRotation90:
     def __post_init__(self):
         check_probability(self.probability)
 
-    def __call__(self, example, seed):
+    def __call__(self, example: dict[str, Any], seed: Any) -> dict[str, Any]:
         """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
         return _sometimes(self.probability, seed, _quarter_turn, example)
 
@@ -118,7 +120,7 @@ class RandomIoUCrop:
         if self.trials < 1:
             raise ValueError(f"trials must be at least 1. Received: trials={self.trials}")
 
-    def __call__(self, example, seed):
+    def __call__(self, example: dict[str, Any], seed: Any) -> dict[str, Any]:
         """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
         return _sometimes(self.probability, seed, lambda example: self._crop(example, seed), example)
 

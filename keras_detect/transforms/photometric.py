@@ -1,6 +1,7 @@
 """Augmentations of color; boxes stay where they are."""
 
 import math
+from typing import Any
 
 from keras_detect.registry import part
 from keras_detect.transforms.augmentation import check_probability, draw
@@ -40,7 +41,7 @@ class RandomColor:
             if not 0.0 <= getattr(self, name) <= limit:
                 raise ValueError(f"{name} must be in [0, {limit}]. Received: {name}={getattr(self, name)}")
 
-    def __call__(self, example, seed):
+    def __call__(self, example: dict[str, Any], seed: Any) -> dict[str, Any]:
         """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
         import tensorflow as tf
 

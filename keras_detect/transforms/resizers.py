@@ -9,6 +9,7 @@ Normalised boxes need nothing: they refer to the true image (`schema.py`), which
 import abc
 import dataclasses
 import numbers
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -52,7 +53,7 @@ class ImageResizer(abc.ABC):
         """A canvas that holds every image whose true region lies on a canvas of `height` x `width`."""
         return self._padded_side(height), self._padded_side(width)
 
-    def with_size(self, image_size):
+    def with_size(self, image_size: Any) -> Any:
         """The same resizer for another size: an int, or two of them.
 
         `FixedShapeResizer` takes `(height, width)`, or one side for both. `KeepAspectRatioResizer` takes the bounds of
@@ -66,7 +67,7 @@ class ImageResizer(abc.ABC):
             "another resizer: with_parts(resizer=...)."
         )
 
-    def output_shape(self, height, width, padded=False):
+    def output_shape(self, height: Any, width: Any, padded: bool = False) -> Any:
         """The result's canvas `(h, w)` for a canvas of `height` x `width` pixels.
 
         Args:
@@ -81,13 +82,13 @@ class ImageResizer(abc.ABC):
             return self._common_canvas(height, width)
         return tuple(self._padded_side(side) for side in self.resized_size(height, width))
 
-    def resized_size(self, height, width):
+    def resized_size(self, height: Any, width: Any) -> Any:
         """The size `(h, w)` of an image of `height` x `width` pixels after resizing, before any padding (ints)."""
         # Arrays, not scalars: numpy 1 would compute scalars in float64, and upstream rounds float32 numbers.
         sizes = self._true_size(NUMPY, np.asarray([height], "float32"), np.asarray([width], "float32"))
         return tuple(int(size[0]) for size in sizes)
 
-    def resizing(self, height, width, canvas=None):
+    def resizing(self, height: Any, width: Any, canvas: Any = None) -> Any:
         """The `Resizing` of one image of `height` x `width` pixels (ints), on its own canvas or a given `(h, w)`."""
         after = self.resized_size(height, width)
         return self._resizing(NUMPY, (height, width), after, canvas or tuple(map(self._padded_side, after)))
@@ -104,7 +105,7 @@ class ImageResizer(abc.ABC):
             xp=xp,
         )
 
-    def __call__(self, images, true_image_shapes=None, resized=False):
+    def __call__(self, images: Any, true_image_shapes: Any = None, resized: bool = False) -> Any:
         """Resizes a batch.
 
         Args:
@@ -137,7 +138,7 @@ class ImageResizer(abc.ABC):
         channels = ops.broadcast_to(ops.convert_to_tensor(images.shape[-1], dtype="int32"), (batch,))
         return images, ops.stack([*sizes, channels], axis=-1)
 
-    def batch_resizing(self, true_image_shapes, height, width):
+    def batch_resizing(self, true_image_shapes: Any, height: Any, width: Any) -> Any:
         """The `Resizing` of a batch of padded images, in the model.
 
         Args:
@@ -157,7 +158,7 @@ class ImageResizer(abc.ABC):
             size = tuple(ops.cast(side, "int32") for side in sizes)
         return self._resizing(ops, (height, width), size, map(self._padded_side, size))
 
-    def filled(self, images, true_image_shapes):
+    def filled(self, images: Any, true_image_shapes: Any) -> Any:
         """`images [B, h, w, C]` with the pad value outside of the true regions (`[B, 3]` int32)."""
         sizes = (true_image_shapes[:, 0], true_image_shapes[:, 1])
         return self._resizing(ops, sizes, sizes, ops.shape(images)[1:3]).filled(images, sizes)
@@ -173,7 +174,7 @@ class ImageResizer(abc.ABC):
                 "pass 'true_image_shapes' for images that the model should resize."
             )
 
-    def resize_image(self, image):
+    def resize_image(self, image: Any) -> Any:
         """Resizes and pads one numpy image.
 
         Args:
@@ -192,7 +193,7 @@ class ImageResizer(abc.ABC):
         resized = self._to_gray(resizing.array(image))
         return _as_dtype(resized, image.dtype), (*resizing.after, resized.shape[-1])
 
-    def tf_resizing(self, height, width, canvas=None):
+    def tf_resizing(self, height: Any, width: Any, canvas: Any = None) -> Any:
         """`resizing` inside a TensorFlow graph, for an integer tensor `height` and `width`."""
         import tensorflow as tf
 
@@ -200,7 +201,7 @@ class ImageResizer(abc.ABC):
         after = tuple(tf.cast(side, tf.int32) for side in sizes)
         return self._resizing(tf, (height, width), after, canvas or map(self._padded_side, after))
 
-    def resize_tf(self, image, canvas=None):
+    def resize_tf(self, image: Any, canvas: Any = None) -> Any:
         """`resize_image` inside a TensorFlow graph: `image` `[H, W, C]` of unknown size.
 
         Args:
@@ -212,7 +213,8 @@ class ImageResizer(abc.ABC):
         """
         import tensorflow as tf
 
-        resizing = self.tf_resizing(*tf.unstack(tf.shape(image)[:2]), canvas)
+        height, width = tf.unstack(tf.shape(image)[:2])
+        resizing = self.tf_resizing(height, width, canvas)
         resized = self._to_gray(resizing.tf_image(image))
         shape = tf.stack([*resizing.after, tf.shape(resized)[-1]])
         if image.dtype.is_integer:
@@ -251,7 +253,7 @@ class FixedShapeResizer(ImageResizer):
         super().__post_init__()
         _check_positive(height=self.height, width=self.width)
 
-    def with_size(self, image_size):
+    def with_size(self, image_size: Any) -> Any:
         height, width = two_sides(image_size)
         return dataclasses.replace(self, height=height, width=width)
 
@@ -300,9 +302,9 @@ class KeepAspectRatioResizer(ImageResizer):
                 f"min_dimension={self.min_dimension}, max_dimension={self.max_dimension}"
             )
 
-    def with_size(self, image_size):
+    def with_size(self, image_size: Any) -> Any:
         if isinstance(image_size, numbers.Integral):
-            image_size = (round(self.min_dimension * image_size / self.max_dimension), image_size)
+            image_size = (round(self.min_dimension * int(image_size) / self.max_dimension), int(image_size))
         short, long = two_sides(image_size)
         return dataclasses.replace(self, min_dimension=short, max_dimension=long)
 
