@@ -17,6 +17,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras
 import tensorflow as tf
 
+from keras_detect import schema
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.presets import directory, packaged, preset
 
@@ -31,12 +32,19 @@ SUMMED = {
 
 
 def operations(model):
-    """`(side in pixels, number of operations)` of `preprocess` and `call` for one square image of the model's size."""
+    """`(side in pixels, number of operations)` for one square image of the model's size.
+
+    They are those of `preprocess` and `call`, and of `postprocess` where a third stage runs on the detections.
+    """
     side = max(model.resizer.output_shape(4096, 4096))
 
     @tf.function
     def network(images):
-        return model(model.preprocess(images), training=False)
+        inputs = model.preprocess(images)
+        predictions = model(inputs, training=False)
+        if not getattr(model, "crops_detections", False):
+            return predictions
+        return model.postprocess(predictions, inputs[schema.TRUE_IMAGE_SHAPES])
 
     graph = network.get_concrete_function(tf.TensorSpec((1, side, side, 3), tf.float32)).graph
     return side, sum(_operations(operation) for operation in graph.get_operations())

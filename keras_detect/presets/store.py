@@ -135,7 +135,7 @@ def _from_archive(url, target, row, progress):
             directory.read_preset(target)
         elif zoo.is_zoo(folder):
             metadata = {**(row.published() if row else {}), "source": url, "sha256": digest}
-            zoo.convert(folder, target, metadata, class_names=row and row.class_names)
+            zoo.convert(folder, target, metadata, class_names=row and row.class_names, config=row and row.config)
         else:
             raise PresetError(f"{url}: neither a preset ({directory.CONFIG}) nor a zoo archive ({zoo.CONFIG})")
 

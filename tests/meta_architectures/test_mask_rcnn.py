@@ -11,13 +11,16 @@ from keras_detect import schema
 from keras_detect.meta_architectures.ground_truth import clean_ground_truth
 from keras_detect.meta_architectures.mask_rcnn import MaskRCNN, MaskStage
 from keras_detect.transforms.resizers import KeepAspectRatioResizer
-from tests import goldens, tiny
+from tests import tiny
 from tests.goldens import assert_close, compiled, jitted
 
 # the mask of `tiny.filled` in a box, sampled from edge to edge: its lower right quarter is not the object
 L_SHAPE = np.ones((8, 8))
 L_SHAPE[4:, 4:] = 0.0
 PADDING = KeepAspectRatioResizer(min_dimension=64, max_dimension=64, pad_to_max_dimension=True)
+
+# what JAX, which compiles every operation of an eager model, would take half a minute for: run once
+ONCE = pytest.mark.backend_free
 
 
 def test_the_loss_by_hand():
@@ -67,6 +70,7 @@ def eagerly(model):
     return model
 
 
+@ONCE
 def test_targets_are_the_masks_in_the_proposals_of_positives_alone():
     """The first proposal is the object, the second lies apart: one positive, whose target is the mask in its box."""
     model = eagerly(tiny.tiny_mask_rcnn())
@@ -83,6 +87,7 @@ def test_targets_are_the_masks_in_the_proposals_of_positives_alone():
     assert float(loss) == pytest.approx(expected.mean(), rel=1e-5)
 
 
+@ONCE
 @pytest.mark.parametrize("change", ["empty", "mask_weights", "is_crowd", "weights"])
 def test_objects_that_teach_no_mask(change):
     """Without a mask, or with a weight of 0, an object's mask costs nothing; without a mask its box still does."""
@@ -95,6 +100,7 @@ def test_objects_that_teach_no_mask(change):
     assert float(loss) == 0.0 and not weights.any()
 
 
+@ONCE
 def test_masks_of_padded_images_are_found_where_the_image_lies():
     """A wide image, at the left half of a canvas, on a model that pads it below: the targets are those of the image."""
     model = eagerly(tiny.tiny_mask_rcnn(resizer=PADDING))
@@ -143,15 +149,12 @@ def test_detections_are_cropped_again_in_the_frame_of_the_padded_image():
                 assert not mask.any()
 
 
-ONCE = () if goldens.BACKEND == "tensorflow" else pytest.mark.slow  # JAX compiles each for ten seconds
-
-
 @pytest.mark.parametrize(
     "kind",
     [
         pytest.param("agnostic", marks=ONCE),
         "from the box classifier's features",
-        "pyramid",
+        pytest.param("pyramid", marks=ONCE),
         pytest.param("pyramid, box features", marks=ONCE),
     ],
 )

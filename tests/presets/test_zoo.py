@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import keras_detect
-from keras_detect.presets import download, get, names, preset
+from keras_detect.presets import download, get, names, preset, zoo
 from keras_detect.presets.coco_names import COCO_NAMES
 from keras_detect.presets.directory import PresetError
-from tests import goldens
+from keras_detect.text_proto.node import PipelineConfigError
+from tests import goldens, tiny
 from tests.networks import undrawn
 from tests.presets.write_configs import published_config, zoo_config
 from tests.weights.golden_checkpoints import write_checkpoint, write_golden_archive
@@ -103,6 +104,20 @@ def test_the_whole_way_from_an_archive(tmp_path, home, monkeypatch):
     for key, value in expected.items():
         np.testing.assert_allclose(np.asarray(detections[key]), np.asarray(value), atol=1e-6, err_msg=key)
     assert np.asarray(expected["num_detections"])[0] == 100
+
+
+def test_an_archive_whose_config_cannot_be_read_is_built_from_the_packaged_one(tmp_path, monkeypatch):
+    """As the published Mask R-CNN's, whose line 153 upstream refuses too."""
+    text = 'model { ssd {} } eval_input_reader { tf_record_input_reader { input_path: "a"s } }'
+    (tmp_path / "pipeline.config").write_text(text)
+    model, restored, written = tiny.tiny_ssd(), [], []
+    monkeypatch.setattr(type(model), "restore", lambda self, folder: restored.append(folder))
+    monkeypatch.setattr(zoo.directory, "build_model", lambda config: (model, False))
+    monkeypatch.setattr(zoo.directory, "write_preset", lambda *arguments: written.append(arguments[0]))
+    zoo.convert(tmp_path, tmp_path / "out", config=tmp_path / "packaged.json")
+    assert written == [model] and restored == [tmp_path]
+    with pytest.raises(PipelineConfigError, match="tf_record_input_reader"):
+        zoo.convert(tmp_path, tmp_path / "out")
 
 
 def test_a_checkpoint_of_another_model_leaves_nothing(tmp_path, home):
