@@ -31,17 +31,16 @@ CONFIG = blocks.ROOT / "tests" / "golden" / "data" / "ssd_mobilenet_v2_320x320_c
 
 SMALL = "small.keras"
 _TRAIN = ("keras-detect train --data", f"keras-detect train --model {SMALL} --data")
-#: page -> (its text, what is run in its place): fewer epochs, and the small model in the place of a packaged one, which
-#: `docs/quick_start.md` trains
+#: page -> (its text, what is run in its place): fewer epochs, the small model in the place of a packaged one, which
+#: `docs/quick_start.md` trains, and one runtime in the place of two, which `tests/cli/test_cli_export.py` runs
 SHORTER = {
     "README.md": [("epochs=40", "epochs=1"), ('preset("frcnn_inception_v100"', f'preset("{SMALL}"'), _TRAIN],
-    "PACKAGE.md": [_TRAIN],
     "docs/evaluate.md": [("epochs=30", "epochs=1"), ("frcnn_inception_v100", SMALL)],
-    "docs/faq.md": [("frcnn_inception_v100", SMALL)],
+    "docs/faq.md": [("frcnn_inception_v100", SMALL), ("--runtimes tensorflow onnxruntime", "--runtimes tensorflow")],
     "docs/training.md": [("ssd_mobilenet_v2_oidv4", SMALL)],
 }
 #: these pages train the model that the others start from
-TRAIN = ("README.md", "PACKAGE.md", "docs/quick_start.md")
+TRAIN = ("README.md", "docs/quick_start.md")
 
 
 @pytest.fixture(scope="module")
