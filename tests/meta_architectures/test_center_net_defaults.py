@@ -93,3 +93,35 @@ def test_what_is_refused(options, error, message):
 def test_a_backbone_without_stride_4_is_refused():
     with pytest.raises(ValueError, match="C2"):
         keras_detect.CenterNet.from_backbone("tests_tiny", num_classes=2, weights=None)
+
+
+def rectangles(number, seed=0, side=64):
+    """`(images, y)`: a dark and a bright rectangle on grey, with three keypoints on the diagonal of each dark one."""
+    rng = np.random.default_rng(seed)
+    images, boxes = np.full((number, side, side, 3), 120, "uint8"), np.zeros((number, 2, 4), "float32")
+    for image in range(number):
+        for label, left in enumerate((2, 34)):
+            size, corner = rng.integers(14, 28, 2), np.array([rng.integers(2, 30), left])
+            images[image, corner[0] : corner[0] + size[0], left : left + size[1]] = 255 * label
+            boxes[image, label] = [*corner, *(corner + size)]
+    y = {schema.BOXES: boxes / side, schema.LABELS: np.tile([0, 1], (number, 1)).astype("int32")}
+    return images, tiny.with_keypoints(y)
+
+
+@pytest.mark.slow
+def test_boxes_and_keypoints_are_learned_by_heart():
+    keras.utils.set_random_seed(0)
+    images, y = rectangles(8)
+    tasks, heads = ("boxes", "keypoints"), PointHead(filters=(32,))
+    model = build(num_classes=2, tasks=tasks, num_keypoints=3, heads=heads)
+    model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(4e-3, 400)))
+    model.fit(images, y, batch_size=8, epochs=400, verbose=0)
+    found = model.predict(images, verbose=0)
+    of_class = found[schema.LABELS][:, None] == np.arange(2)[:, None]
+    rows = np.where(of_class, found[schema.SCORES][:, None], -1.0).argmax(-1)
+    boxes = np.take_along_axis(found[schema.BOXES], rows[..., None], axis=1)
+    scores = np.take_along_axis(found[schema.SCORES], rows, axis=1)
+    assert scores.min() > 0.5
+    assert np.abs(boxes - y[schema.BOXES]).max() < 0.05
+    points = np.take_along_axis(found[schema.KEYPOINTS], rows[..., None, None], axis=1)[:, 0]
+    assert np.abs(points - y[schema.KEYPOINTS][:, 0]).max() < 0.05
