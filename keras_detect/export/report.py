@@ -62,11 +62,12 @@ class ExportReport:
 
     def __str__(self):
         allowed = "" if self.tolerance is None else f" (allowed: {self.tolerance:g})"
+        number = "any number of" if self.batch_size is None else self.batch_size
         size = "any" if self.image_size is None else " x ".join(map(str, self.image_size))
         rows = {
             "file": self.path,
             "format": f"{self.format}, {self.precision}, signature {self.signature}",
-            "input": f"{'any number of' if self.batch_size is None else self.batch_size} images, size {size}",
+            "input": f"{number} image{'' if self.batch_size == 1 else 's'} per call, size {size}",
             "route": self.route,
             "compared": self._compared(),
             "boxes": f"differ by at most {self.box_difference:.1e} of the image's side{allowed}",

@@ -59,6 +59,7 @@ def test_the_report(ssd, exported):
     assert report.weights_digest == export.weights_digest(ssd)
     assert "0 missing" in str(report)
     assert "in 2 images equal those of predict" in str(report)
+    assert "1 image per call, size any" in str(report)
     nothing = dataclasses.replace(report, detections=0, matched=0)
     assert "nothing: predict detects nothing in these 2 images" in str(nothing)
     quantised = dataclasses.replace(report, precision="int8", tolerance=None)
