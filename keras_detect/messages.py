@@ -41,8 +41,8 @@ def shown(value: Any, length: int = _VALUE_LENGTH) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun: "1 image", "2,000 images", "1 class", "2 classes"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
+    """A number with its noun: "1 image", "2,000 images", "1 class", "2 boxes"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}{'es' if noun[-1] in 'sx' else 's'}"
 
 
 def one_line(text: Any, length: int = _MESSAGE_LENGTH) -> str:

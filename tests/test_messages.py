@@ -7,7 +7,12 @@ import time
 import numpy as np
 import pytest
 
-from keras_detect.messages import one_line, shown
+from keras_detect.messages import counted, one_line, shown
+
+
+def test_counted():
+    assert [counted(1, "image"), counted(0, "image"), counted(2000, "box")] == ["1 image", "0 images", "2,000 boxes"]
+    assert [counted(1, "class"), counted(2, "class")] == ["1 class", "2 classes"]
 
 
 def nested(depth):

@@ -40,6 +40,7 @@ def add_arguments(parser):
 
 def run(arguments):
     from keras_detect.inference import check_sources, detect_files, find_sources, load_detector
+    from keras_detect.messages import counted
 
     _check_options(arguments)
     sources = find_sources(arguments.images, arguments.recursive, leave_out=arguments.output)
@@ -58,8 +59,9 @@ def run(arguments):
         whole_image=not arguments.tiles_only,
     )
     count = sum(len(entry["labels"]) for entry in found.images.values())
-    done = [f"{count} detections in {len(found.images)} images"] if found.images or not found.videos else []
-    done += [f"{entry['frames']} frames of {entry['video']}" for entry in found.videos.values()]
+    of_images = f"{counted(count, 'detection')} in {counted(len(found.images), 'image')}"
+    done = [of_images] if found.images or not found.videos else []
+    done += [f"{counted(entry['frames'], 'frame')} of {entry['video']}" for entry in found.videos.values()]
     print(f"{', '.join(done)}: {arguments.output}")
     for error in found.errors:
         print(f"skipped: {error}", file=sys.stderr)

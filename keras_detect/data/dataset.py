@@ -10,6 +10,7 @@ from keras_detect import schema
 from keras_detect.data import pipeline
 from keras_detect.data.in_memory import record_of_example
 from keras_detect.data.record import Defects, raster_keys
+from keras_detect.messages import counted
 
 
 class DetectionDataset:
@@ -154,8 +155,9 @@ class DetectionDataset:
 
     def __repr__(self):
         boxes = sum(len(record.boxes) for record in self.records)
+        counts = (counted(len(self), "image"), counted(boxes, "box"), counted(len(self.class_names), "class"))
         split = f", split={self.split!r}" if self.split else ""
-        return f"<DetectionDataset: {len(self)} images, {boxes} boxes, {len(self.class_names)} classes{split}>"
+        return f"<DetectionDataset: {', '.join(counts)}{split}>"
 
     def subset(self, indices: Any) -> "DetectionDataset":
         """A data set of the images at `indices`, in that order, with the same class names."""

@@ -13,7 +13,7 @@ from keras_detect.data.paths import FILE, DataPathError, kind_of
 from keras_detect.data.record import Defects
 from keras_detect.data.splits import UnnamedSplitError
 from keras_detect.files import settle
-from keras_detect.messages import one_line, shown
+from keras_detect.messages import counted, one_line, shown
 
 # A folder that several recognise is read by the first.
 FORMATS: dict[str, Any] = {}
@@ -208,6 +208,6 @@ def _nothing_found(path):
         return f"The folder {path} is empty. {wanted}"
     images = sum(is_image_name(name) for name in entries)
     if images:
-        return f"{path} holds {images} images and no annotations. {wanted}"
+        return f"{path} holds {counted(images, 'image')} and no annotations. {wanted}"
     some = ", ".join(shown(name, 40) for name in entries[:5]) + (", ..." if len(entries) > 5 else "")
     return f"No annotations found in {path} (it holds: {some}). {wanted}"

@@ -106,7 +106,7 @@ def check(datasets: dict[str, DetectionDataset | None], verbose: int) -> None:
             print(f"{name} data: {report.defects.summary()}")
         if report is not None and not report.ok:
             refused = [
-                f"{count} {kind} ({places[0]})" for action, kind, count, places in report.rows() if action == REFUSED
+                f"{kind}: {count} ({places[0]})" for action, kind, count, places in report.rows() if action == REFUSED
             ]
             raise ValueError(
                 f"{name} data: {'; '.join(refused)}. Remove or replace them; keras-detect check lists all."

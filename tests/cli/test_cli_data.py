@@ -49,7 +49,7 @@ def test_check_says_whether_training_would_start(drawn, tmp_path, capsys):
     assert json.loads((tmp_path / "check.json").read_text())["training_would_start"] is False
     assert run("train", "--data", drawn, "--train_split", "train", "--output", tmp_path / "run") == 2
     error = capsys.readouterr().err
-    assert "1 images that cannot be decoded: damaged or truncated (shapes_0_00001.png)" in error
+    assert "images that cannot be decoded: damaged or truncated: 1 (shapes_0_00001.png)" in error
     assert not (tmp_path / "run").exists()
 
 

@@ -261,7 +261,7 @@ def broken(tmp_path, what):
     [
         ("wrong path", FileNotFoundError, r"No such file or folder: .*nowhere"),
         ("empty folder", ValueError, r"is empty. Expected: COCO .*, Pascal VOC"),
-        ("images only", ValueError, r"holds 1 images and no annotations"),
+        ("images only", ValueError, r"holds 1 image and no annotations"),
         ("text file", ValueError, r"a.txt is not a file of annotations"),
         ("xml", ValueError, r"a.xml is not readable XML"),
         ("no box", ValueError, r"a.xml is not a Pascal VOC annotation"),
