@@ -35,12 +35,14 @@ class Network:
         constants: the other predictions: anchors and sizes, numpy arrays.
         true_image_shapes: `[B, 3]` int32 of the preprocessed images, the same for every batch.
         outputs: names of what `function` gives.
+        origins: of each name, the prediction that it is, and its place where that is a list.
     """
 
     function: Any
     constants: dict[str, np.ndarray]
     true_image_shapes: np.ndarray
     outputs: tuple[str, ...]
+    origins: dict[str, tuple[str, int | None]]
 
     def specs(self) -> list[Any]:
         """`TensorSpec` of each output."""
@@ -51,7 +53,17 @@ class Network:
 
     def predictions(self, values) -> dict[str, Any]:
         """All predictions, from tensors for `outputs`."""
-        return {**self.constants, **dict(zip(self.outputs, values, strict=True))}
+        found: dict[str, Any] = {}
+        for key, value in {**self.constants, **dict(zip(self.outputs, values, strict=True))}.items():
+            name, index = self.origins[key]
+            if index is None:
+                found[name] = value
+            else:
+                found.setdefault(name, {})[index] = value
+        return {
+            name: [value[index] for index in sorted(value)] if isinstance(value, dict) else value
+            for name, value in found.items()
+        }
 
 
 def network_of(frozen) -> Network:
@@ -62,8 +74,19 @@ def network_of(frozen) -> Network:
     inputs = model.preprocess(pixels)
     shapes = np.asarray(inputs[schema.TRUE_IMAGE_SHAPES])
 
+    origins: dict[str, tuple[str, int | None]] = {}
+
     def call(images):
-        return model({schema.IMAGES: images, schema.TRUE_IMAGE_SHAPES: tf.constant(shapes)}, training=False)
+        predictions = model({schema.IMAGES: images, schema.TRUE_IMAGE_SHAPES: tf.constant(shapes)}, training=False)
+        flat = {}
+        for name, value in predictions.items():
+            if isinstance(value, list | tuple):  # one entry per feature map
+                keys = [f"map_{len(flat) + index}" for index in range(len(value))]
+                origins.update({key: (name, index) for index, key in enumerate(keys)})
+                flat.update(zip(keys, value, strict=True))
+            else:
+                origins[name], flat[name] = (name, None), value
+        return flat
 
     spec = tf.TensorSpec(inputs[schema.IMAGES].shape, tf.float32, schema.IMAGES)
     traced = trace(call, spec)
@@ -71,7 +94,7 @@ def network_of(frozen) -> Network:
     values = traced(tf.convert_to_tensor(inputs[schema.IMAGES]))
     constants = {name: value.numpy() for name, value in values.items() if name not in outputs}
     function = trace(lambda images: {name: value for name, value in call(images).items() if name in outputs}, spec)
-    return Network(function, constants, shapes, outputs)
+    return Network(function, constants, shapes, outputs, origins)
 
 
 def resizes_any_size(resizer) -> bool:

@@ -121,10 +121,11 @@ def compare(
 
     Args:
         expected: of `predict` (`schema`): `"boxes" [B, D, 4]` normalised yxyx, `"scores" [B, D]`, `"labels" [B, D]`,
-            `"num_detections" [B]`, optional `"masks" [B, D, h, w]`.
+            `"num_detections" [B]`, optional `"masks" [B, D, h, w]`, `"keypoints" [B, D, N, 2]` and
+            `"keypoint_scores" [B, D, N]`.
         found: of the file, with as many images.
-        tolerance: of boxes (shares of the side) and of scores; ten times that of the mean difference of a mask's cells,
-            which move with its box.
+        tolerance: of boxes (shares of the side) and of scores; of the mean difference of an object's keypoints, and of
+            their scores; ten times that of the mean difference of a mask's cells, which move with its box.
         score_threshold: below which the model reports nothing.
         iou_threshold: of the model's greedy suppression: of two boxes of one class that overlap more, the one with the
             better score is reported, so that the least difference swaps two of equal score. `None`: nothing is swapped.
@@ -141,6 +142,10 @@ def compare(
     return total
 
 
+#: what further belongs to a detection: the tolerances that the mean of its differences may reach
+_MEAN = {schema.MASKS: 10.0, schema.KEYPOINTS: 1.0, schema.KEYPOINT_SCORES: 1.0}
+
+
 @dataclasses.dataclass(frozen=True)
 class _Rows:
     """The detections of one image, and the score below which there may be others."""
@@ -149,7 +154,7 @@ class _Rows:
     scores: np.ndarray
     labels: np.ndarray
     cut: float
-    masks: np.ndarray | None = None
+    further: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, detections, image, score_threshold):
@@ -157,9 +162,9 @@ class _Rows:
         keys = (schema.BOXES, schema.SCORES, schema.LABELS)
         boxes, scores, labels = (np.asarray(detections[key])[image] for key in keys)
         full = count == len(scores) and count > 0
-        masks = np.asarray(detections[schema.MASKS])[image, :count] if schema.MASKS in detections else None
+        further = {key: np.asarray(detections[key])[image, :count] for key in _MEAN if key in detections}
         cut = float(scores.min()) if full else score_threshold
-        return cls(boxes[:count], scores[:count], labels[:count], cut, masks)
+        return cls(boxes[:count], scores[:count], labels[:count], cut, further)
 
 
 class _Matching:
@@ -172,8 +177,10 @@ class _Matching:
         self.same_label = expected.labels[:, None] == found.labels[None]
         is_near = (self.box_gap <= tolerance) & (self.score_gap <= tolerance)
         rows, columns = np.nonzero(self.same_label & is_near)
-        alike = _same_masks(expected.masks, found.masks, rows, columns, 10.0 * tolerance)
-        rows, columns = rows[alike], columns[alike]
+        for key, factor in _MEAN.items():
+            values = expected.further.get(key), found.further.get(key)
+            alike = _is_alike(*values, rows, columns, factor * tolerance)
+            rows, columns = rows[alike], columns[alike]
         self.row_of: dict[int, int] = {}  # found -> expected
         for index in np.argsort(self.box_gap[rows, columns] + self.score_gap[rows, columns], kind="stable"):
             row, column = int(rows[index]), int(columns[index])
@@ -225,13 +232,13 @@ class _Matching:
         )
 
 
-def _same_masks(masks, others, rows, columns, tolerance):
-    """`[n]` bool: whether the masks of `rows` differ by at most the tolerance from the others' of `columns`."""
-    if masks is None:
+def _is_alike(values, others, rows, columns, tolerance):
+    """`[n]` bool: whether the values of `rows` differ on average by at most the tolerance from others' of `columns`."""
+    if values is None:
         return np.ones(len(rows), bool)
-    if others is None or masks.shape[1:] != others.shape[1:]:
+    if others is None or values.shape[1:] != others.shape[1:]:
         return np.zeros(len(rows), bool)
-    gap = np.abs(masks[rows] - others[columns]).reshape(len(rows), -1)
+    gap = np.abs(values[rows] - others[columns]).reshape(len(rows), -1)
     return gap.mean(axis=1) <= tolerance if len(rows) else np.ones(0, bool)
 
 

@@ -8,6 +8,7 @@ from keras import ops
 from keras_detect import schema
 from keras_detect.boxes import heatmaps
 from keras_detect.kernels.gather import gather_rows
+from keras_detect.kernels.top_k import top_k
 from keras_detect.losses.classification import PenaltyReducedLogisticFocalLoss
 from keras_detect.losses.localization import L1Loss
 from keras_detect.meta_architectures.center_net_tasks import Task, checked_codes
@@ -94,8 +95,10 @@ class KeypointCandidates:
         distances = ops.where(ops.expand_dims(scores >= self.score_threshold, 1), distances, _FAR)
         nearest = ops.min(distances, axis=-1)
         ranks = self._ranks(distances, ops.expand_dims(scores, 1), boxes, deviations)
-        chosen = ops.cast(ops.argmax(ranks, axis=-1), "int32")
         batch, detections, number = ops.shape(regressed)[:3]
+        # not `ops.argmax`, whose operations neither ONNX nor LiteRT has
+        _, chosen = top_k(ops.reshape(ranks, (batch * detections * number, self.per_keypoint)), 1)
+        chosen = ops.reshape(chosen, (batch, detections, number))
         rows = ops.arange(number, dtype="int32") * self.per_keypoint + chosen
         rows = ops.reshape(rows, (batch, detections * number))
         taken = ops.reshape(gather_rows(ops.reshape(points, (batch, -1, 2)), rows), ops.shape(regressed))
