@@ -11,9 +11,9 @@ from keras_detect import registry, schema
 from tests import goldens, tiny
 
 BUILDS = list(tiny.TINY_MODELS.values())
-#: with TensorFlow alone unless slow tests run: tests/meta_architectures/test_mask_rcnn.py says on every backend what a
-#: third stage adds to the two of a Faster R-CNN
-ONCE = () if goldens.BACKEND == "tensorflow" else (tiny.tiny_mask_rcnn,)
+#: with TensorFlow alone unless slow tests run. On every backend tests/meta_architectures/test_mask_rcnn.py says what a
+#: third stage adds to the two of a Faster R-CNN, and a golden and test_center_net.py hold a CenterNet
+ONCE = () if goldens.BACKEND == "tensorflow" else (tiny.tiny_mask_rcnn, tiny.tiny_center_net_with_keypoints)
 ROWS = [
     pytest.param(build, id=name, marks=pytest.mark.slow if build in ONCE else ())
     for name, build in tiny.TINY_MODELS.items()

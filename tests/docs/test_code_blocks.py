@@ -118,7 +118,11 @@ def entry(block, shorter):
     return {"line": block.line, "language": block.language, "code": code, "commands": commands}
 
 
-@pytest.mark.parametrize("page", PAGES)
+#: a minute each; the rest runs every time
+LONG = ("docs/faq.md", "docs/from_tf_od_api.md", "docs/training.md")
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, marks=pytest.mark.slow if page in LONG else ()) for page in PAGES])
 def test_the_page_runs(page, folder, old, reader, tmp_path):
     place = tmp_path / "reader"
     shutil.copytree(folder, place)

@@ -50,7 +50,7 @@ def test_parity_and_parameters_are_those_of_the_page():
     ):
         if not name.endswith("_img") and archive_stem(name) in names():
             table[archive_stem(name)] = (int(parameters.replace(",", "")), (float(heads), float(scores)))
-    assert len(table) == 20
+    assert len(table) == 21
     for name in names():
         assert get(name).parity == table.get(name, (None, None))[1]
         assert name not in table or get(name).parameters == table[name][0]

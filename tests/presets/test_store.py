@@ -110,7 +110,7 @@ def test_what_is_no_number_of_classes(url, number):
 def test_a_zoo_archive_is_converted_once_with_its_source(model, zoo_url, home, monkeypatch):
     calls = []
 
-    def convert(folder, target, metadata, class_names):
+    def convert(folder, target, metadata, class_names, config):
         calls.append((sorted(os.listdir(folder)), metadata))
         directory.write_preset(model, target, metadata)
 
@@ -178,7 +178,7 @@ def test_a_wrong_digest_in_a_row(zoo_url, home, monkeypatch):
 
 
 def test_failures_leave_an_empty_cache(zoo_url, tmp_path, home, monkeypatch):
-    def broken(folder, target, metadata, class_names):
+    def broken(folder, target, metadata, class_names, config):
         (target / "config.json").write_text("{")
         raise ValueError("a wrong checkpoint")
 

@@ -15,6 +15,7 @@ from tests.tiny import TINY_MODELS
 RAW = {
     "ssd": ("box_encodings", "class_logits"),
     "faster_rcnn": ("rpn_box_encodings", "rpn_objectness"),
+    "mask_rcnn": ("rpn_box_encodings", "rpn_objectness"),
     "center_net": ("objects/center", "objects/size"),
 }
 
