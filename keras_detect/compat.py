@@ -104,16 +104,17 @@ class KeepsValuesOnJax:
     """
 
     def _purge_model_variables(self, **which):
-        variables = {
-            "trainable_variables": self.trainable_variables,
-            "non_trainable_variables": self.non_trainable_variables,
-            "optimizer_variables": self.optimizer.variables if self.optimizer is not None else [],
-            "metrics_variables": self.metrics_variables,
-        }
-        self._jax_state = {
-            name: [variable.value for variable in variables[name]] for name, purged in which.items() if purged
-        }
-        self._jax_state_synced = False
+        if which.get("optimizer_variables"):  # `fit`; `evaluate` and `predict` change no weight
+            variables = {
+                "trainable_variables": self.trainable_variables,
+                "non_trainable_variables": self.non_trainable_variables,
+                "optimizer_variables": self.optimizer.variables,
+                "metrics_variables": self.metrics_variables,
+            }
+            self._jax_state = {
+                name: [entry.value for entry in variables[name]] for name, purged in which.items() if purged
+            }
+            self._jax_state_synced = False
         super()._purge_model_variables(**which)
 
 
