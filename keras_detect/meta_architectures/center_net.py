@@ -16,13 +16,14 @@ from keras_detect.meta_architectures.ground_truth import (
     positives_per_image,
     split_inputs,
 )
+from keras_detect.meta_architectures.resize_first import ResizeFirst
 from keras_detect.registry import serializable
 
 PROBE = 512  # side of the image whose map sizes tell the stride
 
 
 @serializable
-class CenterNet(DetectionModel):
+class CenterNet(ResizeFirst, DetectionModel):
     """Objects as points (Zhou et al. 2019, arXiv:1904.07850): no anchors, and no suppression unless one is given.
 
     `CenterNet.from_backbone` builds one with sensible parts; this constructor takes every part.
@@ -148,20 +149,6 @@ class CenterNet(DetectionModel):
         own = {"backbone": built, "num_classes": num_classes, "image_size": image_size, "neck": neck, "tasks": tasks}
         model = cls(**center_net_defaults.complete(cls, {**own, "class_names": class_names, **parts}))
         return starting_weights.load(model, backbone, weights)
-
-    def preprocess(self, images, true_image_shapes=None, resized=False):
-        """Resizes and pads, then scales the pixels: padding is a scaled black pixel.
-
-        Args:
-            images: `[B, H, W, 3]` uint8 or float in 0...255.
-            true_image_shapes: `[B, 3]` int32, or `None` where no image is padded.
-            resized: whether the resizer has resized them already.
-
-        Returns:
-            `{"images" [B, h, w, 3] float32, "true_image_shapes" [B, 3] int32}`.
-        """
-        images, true_image_shapes = self.resizer(ops.cast(images, "float32"), true_image_shapes, resized=resized)
-        return {schema.IMAGES: self.feature_extractor.preprocess(images), schema.TRUE_IMAGE_SHAPES: true_image_shapes}
 
     def call(self, inputs, training=None):
         """Raw predictions: `"task/head"`, a list of `[B, h, w, c]` with one entry per feature map, and `"image_shape"`.

@@ -11,6 +11,7 @@ from keras_detect.meta_architectures.class_prior import set_class_prior
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.ground_truth import NUM_POSITIVES, in_padded_frame, split_inputs
 from keras_detect.meta_architectures.pretrained import from_torchvision
+from keras_detect.meta_architectures.resize_first import ResizeFirst
 from keras_detect.meta_architectures.two_stage import GroundTruth
 from keras_detect.registry import serializable
 from keras_detect.transforms.resizing import true_window
@@ -19,7 +20,7 @@ VALIDATION_SEED = 0  # validation losses use the same sample every time
 
 
 @serializable
-class FasterRCNN(DetectionModel):
+class FasterRCNN(ResizeFirst, DetectionModel):
     """Faster R-CNN (Ren et al. 2015, arXiv:1506.01497), with or without a feature pyramid.
 
     `FasterRCNN.from_backbone` builds one with sensible parts; this constructor takes every part.
@@ -217,20 +218,6 @@ class FasterRCNN(DetectionModel):
             TypeError, FileNotFoundError, ImportError: as `from_backbone` and `restore`.
         """
         return from_torchvision(cls, "FasterRCNN", name, num_classes, class_names, weights, parts)
-
-    def preprocess(self, images, true_image_shapes=None, resized=False):
-        """Resizes and pads, then scales the pixels.
-
-        Args:
-            images: `[B, H, W, 3]` uint8 or float in 0...255.
-            true_image_shapes: `[B, 3]` int32, or `None` where no image is padded.
-            resized: whether the resizer has resized and padded them already.
-
-        Returns:
-            `{"images" [B, h, w, 3] float32, "true_image_shapes" [B, 3] int32}`.
-        """
-        images, true_image_shapes = self.resizer(ops.cast(images, "float32"), true_image_shapes, resized=resized)
-        return {schema.IMAGES: self.feature_extractor.preprocess(images), schema.TRUE_IMAGE_SHAPES: true_image_shapes}
 
     def call(self, inputs, training=None):
         """Raw predictions.
