@@ -7,7 +7,7 @@
 A row is one compiled function without and with `postprocess` behind the network, taking turns on the same images, both
 from uint8 images on. "Added" is the median over the rounds of (with - without) / with, in time and in processor time;
 "alone" is `postprocess` as a call of its own on the raw predictions, beside the whole. Weights are random: every cell
-is looked at, whatever its score, so the time does not depend on them. Target: 3 %.
+is looked at regardless of its score, so the time does not depend on them. Target: 3 %.
 """
 
 import argparse

@@ -33,7 +33,7 @@ def serve(contestants):
     """Serves the contestant that the command line names (name, task, batch size) until the input ends."""
     name, task, batch_size = sys.argv[1], sys.argv[2], int(sys.argv[3])
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints must not stand between the answers
+    os.dup2(2, 1)  # what a library prints must not stand between the answers
     run, built = contestants[name](task, make_images(batch_size), truths(batch_size))
     run()  # traces, and fails before the race if it fails
     forget_peak_memory()
@@ -80,7 +80,7 @@ def make_images(batch_size):
 
 
 def truths(batch_size):
-    """`boxes [B, ROWS, 4]` normalised yxyx, `labels [B, ROWS]`: `OBJECTS` boxes per image, the other rows padding."""
+    """`boxes [B, ROWS, 4]` normalized yxyx, `labels [B, ROWS]`: `OBJECTS` boxes per image, the other rows padding."""
     rng = np.random.default_rng(1)
     corners, sizes = rng.uniform(0, 0.6, (batch_size, ROWS, 2)), rng.uniform(0.05, 0.4, (batch_size, ROWS, 2))
     labels = rng.integers(0, CLASSES, (batch_size, ROWS))

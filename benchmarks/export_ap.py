@@ -5,7 +5,7 @@
 
 A format is `name[:precision[:signature]]`. The file is written to a temporary folder, opened as its users open it, and
 sees the images one by one. Where a format refuses the model, its words are in the table. Classes of the data set and
-of the model are matched by name, whatever the case; annotations of classes that the model lacks are skipped.
+of the model are matched by name, ignoring case; annotations of classes that the model lacks are skipped.
 """
 
 import argparse

@@ -25,7 +25,7 @@ PRESET = "ssd_resnet50_v1_fpn_640x640_coco17_tpu-8"
 
 
 def batch(size):
-    """Noise uint8 [B, 640, 640, 3], `boxes [B, 100, 4]` normalised yxyx, `labels [B, 100]`: 8 objects per image."""
+    """Noise uint8 [B, 640, 640, 3], `boxes [B, 100, 4]` normalized yxyx, `labels [B, 100]`: 8 objects per image."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (size, SIZE, SIZE, 3), dtype="uint8")
     corners, sides = rng.uniform(0, 0.6, (size, ROWS, 2)), rng.uniform(0.05, 0.4, (size, ROWS, 2))

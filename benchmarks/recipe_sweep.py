@@ -46,7 +46,7 @@ TO_YIQ = np.array(((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.52
 
 
 def annotated(data, split):
-    """The class names, and `(path, boxes [n, 4] normalised yxyx, labels [n])` of each image of a split."""
+    """The class names, and `(path, boxes [n, 4] normalized yxyx, labels [n])` of each image of a split."""
     table = json.loads((data / "instances.json").read_text())
     names = [category["name"] for category in table["categories"]]
     number = {category["id"]: position for position, category in enumerate(table["categories"])}
@@ -80,8 +80,8 @@ def cropped(image, boxes, labels, rng, min_area):
     sizes = np.clip(np.round(sides * shape).astype(int), 1, shape)
     corners = np.minimum((rng.random((trials, 2)) * (shape - sizes + 1)).astype(int), shape - sizes)
     windows = np.concatenate([corners, corners + sizes], axis=1) / np.tile(shape, 2)
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = ((centres > windows[:, None, :2]) & (centres < windows[:, None, 2:])).all(axis=-1)
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = ((centers > windows[:, None, :2]) & (centers < windows[:, None, 2:])).all(axis=-1)
     low, high = np.maximum(windows[:, None, :2], boxes[:, :2]), np.minimum(windows[:, None, 2:], boxes[:, 2:])
     shared = np.prod(np.maximum(high - low, 0), axis=-1)
     areas = [np.prod(rows[:, 2:] - rows[:, :2], axis=-1) for rows in (windows, boxes)]
@@ -98,17 +98,17 @@ def cropped(image, boxes, labels, rng, min_area):
     return image[y:bottom, x:right], np.clip((boxes[keep] - corner) / extent, 0, 1), labels[keep]
 
 
-def coloured(image, rng):
+def colored(image, rng):
     """`RandomColor` of one image."""
     if rng.random() >= 0.8:
         return image
     shift, contrast, saturation = rng.uniform(-0.125, 0.125) * 255, rng.uniform(0.75, 1.25), rng.uniform(0.75, 1.25)
     angle = rng.uniform(-0.02, 0.02) * 2 * np.pi
     cos, sin = saturation * np.cos(angle), saturation * np.sin(angle)
-    colour = np.linalg.inv(TO_YIQ) @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ TO_YIQ
+    color = np.linalg.inv(TO_YIQ) @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ TO_YIQ
     pixels = image.reshape(-1, 3).astype("float32")
-    mean = colour @ pixels.mean(axis=0) + shift
-    changed = pixels @ (contrast * colour).T.astype("float32") + contrast * shift + (1 - contrast) * mean
+    mean = color @ pixels.mean(axis=0) + shift
+    changed = pixels @ (contrast * color).T.astype("float32") + contrast * shift + (1 - contrast) * mean
     return np.clip(np.round(changed), 0, 255).astype("uint8").reshape(image.shape)
 
 
@@ -140,7 +140,7 @@ def write_epoch(folder, name, records, augmentation, seed):
             if rng.random() < crop:
                 image, boxes, labels = cropped(image, boxes, labels, rng, min_area)
         image = resized(image)
-        images[row] = coloured(image, rng) if augmentation else image
+        images[row] = colored(image, rng) if augmentation else image
         all_boxes[row, : len(boxes)], all_labels[row, : len(labels)] = boxes[:ROWS], labels[:ROWS]
     for kind, values in (("images", images), ("boxes", all_boxes), ("labels", all_labels)):
         np.save(folder / f"{name}_{kind}.npy", values)

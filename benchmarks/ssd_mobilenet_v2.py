@@ -201,7 +201,7 @@ def truths(batch_size, rows, num_classes, objects=8):
 
 
 def make_images(batch_size, size):
-    """`[B, size, size, 3]` uint8: coloured blotches of many sizes, a different image in each place."""
+    """`[B, size, size, 3]` uint8: colored blotches of many sizes, a different image in each place."""
     rng = np.random.default_rng(2)
     images = np.zeros((batch_size, size, size, 3), "float32")
     for cells in (3, 9, 27, 81):

@@ -4,7 +4,7 @@
     python benchmarks/stages.py --preset ssd_resnet50_v1_fpn_640x640_coco17_tpu-8 --batch-sizes 1
     python benchmarks/stages.py --preset faster_rcnn_fpn --batch-sizes 1
 
-The graph of `predict_step` is cut off after each stage; a stage is the difference between two neighbouring cuts within
+The graph of `predict_step` is cut off after each stage; a stage is the difference between two neighboring cuts within
 a round, its share the median over the rounds. Weights are random and settled as in `ssd_mobilenet_v2.py`, a two-stage
 detector's as in `faster_rcnn_contestants.py`. There the first 750 anchors settle the 300 proposals; with `--crowded`
 they count for nothing and the complete suppression of all anchors runs as well, as where boxes pile up.

@@ -146,7 +146,7 @@ def bound(name: str, owner: str = "") -> Bound:
 
 
 def check_config(config: Any, own: bool = False) -> None:
-    """Refuses a serialised model, as Keras writes it, that is too deep, too long or asks for absurd numbers.
+    """Refuses a serialized model, as Keras writes it, that is too deep, too long or asks for absurd numbers.
 
     Args:
         config: dicts, lists and values, as JSON gives them; what is none of these is not looked into.

@@ -1,4 +1,4 @@
-"""How messages show what was received: printable, on one line and cut, whatever its type, size or depth."""
+"""How messages show what was received: printable, on one line and cut, for any type, size and depth."""
 
 import os
 import reprlib

@@ -1,4 +1,4 @@
-"""Name -> builder tables; how parts are serialised; the `part` decorator for weightless parts."""
+"""Name -> builder tables; how parts are serialized; the `part` decorator for weightless parts."""
 
 import dataclasses
 import difflib
@@ -19,8 +19,8 @@ def serializable(cls):
     """Class decorator: Keras saves and loads the class under its package's name.
 
     Classes of this package are saved as "keras_detect>Name". A class from elsewhere is saved under the name of its own
-    module ("my_models>Name", "__main__>Name" in a notebook), so that it can never take the place of a built-in one,
-    whatever it is called. A class that a script saved as "__main__>Name" is also found once the script is imported as a
+    module ("my_models>Name", "__main__>Name" in a notebook), so that it never takes the place of a built-in one
+    of the same name. A class that a script saved as "__main__>Name" is also found once the script is imported as a
     module.
     """
     module = cls.__module__
@@ -34,7 +34,7 @@ def serializable(cls):
 
 
 def deserialize(value, custom_objects=None):
-    """The object that Keras serialised as the dict `value`, or a list of such; any other value is returned as it is."""
+    """The object that Keras serialized as the dict `value`, or a list of such; any other value is returned as it is."""
     if isinstance(value, list):
         return [deserialize(item, custom_objects) for item in value]
     if isinstance(value, dict) and "class_name" in value and "config" in value:
@@ -71,7 +71,7 @@ class Registry:
         return decorate
 
     def register_class(self, name, **settings):
-        """Decorator that files a class under `name` and makes it serialisable.
+        """Decorator that files a class under `name` and makes it serializable.
 
         Args:
             name: what `from_backbone` knows the class by.
@@ -288,7 +288,7 @@ def _origin(builder):
 
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True)
 def part(cls):
-    """Class decorator: a frozen, keyword-only dataclass that Keras can serialise.
+    """Class decorator: a frozen, keyword-only dataclass that Keras can serialize.
 
     Parts (anchor generators, coders, matchers, losses, resizers...) have settings and no weights. Two parts with the
     same settings are equal and hash alike. `get_config` / `from_config` round-trip, nested parts included; sequences

@@ -7,8 +7,8 @@ proposals, ``Q`` queries, ``D`` detections, ``K`` classes (background is never c
 
 Boxes
 -----
-``[ymin, xmin, ymax, xmax]``, float32, normalised to the *true* image (without padding). A tensor whose name ends in
-``_abs`` is in pixels. Inside a model, anchors and raw boxes are normalised to the *preprocessed* (padded) image;
+``[ymin, xmin, ymax, xmax]``, float32, normalized to the *true* image (without padding). A tensor whose name ends in
+``_abs`` is in pixels. Inside a model, anchors and raw boxes are normalized to the *preprocessed* (padded) image;
 `postprocess` brings them back to the true image. There is no format argument: readers, evaluation and drawing convert.
 
 Classes and scores
@@ -32,11 +32,11 @@ Detections
 A dict of rows of the same table: ``{"boxes" [B, D, 4], "scores" [B, D], "labels" [B, D] int32}`` and any of the others,
 with ``"num_detections" [B] int32``; rows past it hold each field's padding: zeros, and label `PADDING_LABEL`. A raster
 of a detection lies over its box and not over the image: ``"masks" [B, D, h, w]`` float32 in 0...1, whose outermost
-cells' centres are on the edges of the box; from 0.5 on a pixel belongs to the object (`keras_detect.masks.paste`).
+cells' centers are on the edges of the box; from 0.5 on a pixel belongs to the object (`keras_detect.masks.paste`).
 
 Proposals
 ---------
-``[B, P, 4]`` with ``num_proposals [B]``, normalised to the preprocessed image; rows past the count are zeros.
+``[B, P, 4]`` with ``num_proposals [B]``, normalized to the preprocessed image; rows past the count are zeros.
 """
 
 import collections
@@ -95,8 +95,8 @@ INPUT = "input"
 EXAMPLE = "example"
 
 # how a per-object field moves with the image
-AS_BOX = "box"  # [ymin, xmin, ymax, xmax], normalised to the image
-AS_POINTS = "points"  # [..., 2], (y, x), normalised to the image
+AS_BOX = "box"  # [ymin, xmin, ymax, xmax], normalized to the image
+AS_POINTS = "points"  # [..., 2], (y, x), normalized to the image
 AS_RASTER = "raster"  # [H, W], one value per pixel of the image
 FIXED = "fixed"  # not at all
 OF_STORED_IMAGE = "stored image"  # says something about the image as stored only: augmentation leaves it out

@@ -1,4 +1,4 @@
-"""What a CenterNet predicts: objects, and what else there is at their centres. Parts of `CenterNet(tasks=[...])`."""
+"""What a CenterNet predicts: objects, and what else there is at their centers. Parts of `CenterNet(tasks=[...])`."""
 
 from keras_detect.boxes.heatmaps import Peaks
 from keras_detect.heads.point_heads import PointHead

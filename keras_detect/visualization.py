@@ -38,7 +38,7 @@ _MASK_OPACITY = 0.45
 
 
 def class_color(label: int) -> tuple[int, ...]:
-    """The color of a class, an RGB triple in 0...255: the same on every image, and far from its neighbours'.
+    """The color of a class, an RGB triple in 0...255: the same on every image, and far from its neighbors'.
 
     Hues follow the golden ratio, which keeps any first n of them apart; lightness alternates.
     """
@@ -60,7 +60,7 @@ def draw_boxes(
 
     Args:
         image: see `draw_objects`.
-        boxes: [n, 4] normalised yxyx.
+        boxes: [n, 4] normalized yxyx.
         labels: [n] int; rows below 0 are padding and skipped.
         scores: [n] float, or None.
         class_names, score_threshold, enlarge: see `draw_objects`.
@@ -96,9 +96,9 @@ def draw_objects(
         image: an array [H, W, 3] in 0...255, a Pillow image, a path,
             bytes or an open file, turned upright as its EXIF orientation says.
         objects: dict of rows of `schema.object_fields`, of an example, of one image of y or of detections: `"boxes"`
-            [n, 4] normalised yxyx, `"labels"` [n] int (rows below 0 are padding and skipped), optional `"scores"` [n],
+            [n, 4] normalized yxyx, `"labels"` [n] int (rows below 0 are padding and skipped), optional `"scores"` [n],
             `"masks"` [n, h, w] over the image or, of objects with scores (detections), over the boxes, `"keypoints"`
-            [n, N, 2] normalised yx with `"keypoint_visibility"` [n, N], `"track_ids"` [n].
+            [n, N, 2] normalized yx with `"keypoint_visibility"` [n, N], `"track_ids"` [n].
             Other fields are drawn by how they move: as boxes, points or rasters. `"num_detections"` is respected.
         class_names: names by label; a label without one is written as its number.
         score_threshold: rows with a lower score are skipped.
@@ -187,7 +187,7 @@ def _with_rasters(image, rasters, boxes, rows, colors, line):
 
 
 def _points(pen, points, visibility, skeleton, color, line, size):
-    """Dots at [N, 2] normalised yx points and the lines between them; what is not annotated is skipped."""
+    """Dots at [N, 2] normalized yx points and the lines between them; what is not annotated is skipped."""
     shown = np.isfinite(points).all(axis=1)
     shown &= True if visibility is None else np.reshape(visibility, -1) > 0
     places = np.where(shown[:, None], points, 0.0)[:, ::-1] * np.array(size)

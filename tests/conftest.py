@@ -114,7 +114,7 @@ def pytest_collection():
 
 @pytest.fixture(autouse=True)
 def _clean_global_state():
-    """Each test starts with the float32 policy and a fixed seed, whatever the one before it set."""
+    """Each test starts with the float32 policy and a fixed seed, regardless of the one before it."""
     import keras
 
     keras.config.set_dtype_policy("float32")

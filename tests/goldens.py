@@ -72,7 +72,7 @@ class Case:
 
 
 def golden_cases(*patterns):
-    """Parametrises a test over the unit cases that match the patterns and records the claim for `test_claims.py`.
+    """Parametrizes a test over the unit cases that match the patterns and records the claim for `test_claims.py`.
 
     The test receives a `case` argument (a `Case`).
     """

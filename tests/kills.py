@@ -57,7 +57,7 @@ _helper: subprocess.Popen | None = None
 
 
 class Case(abc.ABC):
-    """What is killed, and what must be true afterwards; see above. A trial of more than `seconds` hangs."""
+    """What is killed, and what must be true afterward; see above. A trial of more than `seconds` hangs."""
 
     seconds = 120
 

@@ -60,7 +60,7 @@ class Network:
         return maps, self.box_predictor(maps, training=training)
 
     def regularization(self):
-        """`(number of regularised weights, sum of the penalties)`."""
+        """`(number of regularized weights, sum of the penalties)`."""
         losses = (*self.feature_extractor.losses, *self.box_predictor.losses)
         losses = [float(keras.ops.convert_to_numpy(loss)) for loss in losses]
         return len(losses), sum(losses)
@@ -154,6 +154,6 @@ def undrawn():
 
 
 def build(name):
-    """The network of a golden, for weights that are assigned afterwards."""
+    """The network of a golden, for weights that are assigned afterward."""
     with undrawn():
         return NETWORKS[name]()

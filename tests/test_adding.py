@@ -101,7 +101,7 @@ def test_a_data_format_is_a_module_with_four_functions(tmp_path, monkeypatch):
     monkeypatch.setattr(load, "FORMATS", dict(load.FORMATS))
     written = {}
     module = types.SimpleNamespace(
-        recognises=lambda path: path.suffix == ".mine",
+        recognizes=lambda path: path.suffix == ".mine",
         read=lambda path, split=None, class_names=None: written[path.name],
         write=lambda dataset, path, split=None: written.setdefault(path.name, dataset),
         holds=lambda field: field.key in ("boxes", "labels"),

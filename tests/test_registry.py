@@ -105,7 +105,7 @@ def test_a_class_of_a_script_goes_before_an_imported_one():
 
 
 @pytest.mark.parametrize("value", [3, None, "text", {"class_name": "no config"}, [1]])
-def test_what_is_not_serialised_comes_back(value):
+def test_what_is_not_serialized_comes_back(value):
     assert registry.deserialize(value) == value
     part = registry.deserialize(keras.saving.serialize_keras_object(ConvHyperparams(l2_weight=0.5)))
     assert part == ConvHyperparams(l2_weight=0.5)

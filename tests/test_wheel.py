@@ -71,8 +71,8 @@ def test_the_metadata_state_the_one_version(built):
     places = [*wheel.ROOT.glob("*.toml"), *(wheel.ROOT / "keras_detect").rglob("*.py")]
     pattern = re.compile(rf'version\w*\s*=\s*"{re.escape(keras_detect.__version__)}"')
     assert [path.name for path in places if pattern.search(path.read_text())] == ["__init__.py"]
-    licences = ("License-Expression", "Apache-2.0"), ("Requires-Python", ">=3.11")
-    assert all(stated[key] == value for key, value in licences)
+    licenses = ("License-Expression", "Apache-2.0"), ("Requires-Python", ">=3.11")
+    assert all(stated[key] == value for key, value in licenses)
     with zipfile.ZipFile(built) as archive:
         points = archive.read(f"{NAME}.dist-info/entry_points.txt").decode()
         assert {f"{NAME}.dist-info/licenses/{name}" for name in ("LICENSE", "NOTICE")} < set(archive.namelist())

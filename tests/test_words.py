@@ -4,11 +4,22 @@ import pathlib
 import re
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+SUFFIXES = {".py", ".md", ".ipynb", ".toml", ".yml", ".yaml", ".cfg"}
+#: what users read: every rule holds
 FILES = [ROOT / "README.md"] + [
     file
     for folder in ("keras_detect", "docs", "examples")
     for suffix in ("*.py", "*.md", "*.ipynb")
     for file in sorted((ROOT / folder).rglob(suffix))
+]
+#: the rest of the repository: the spelling holds there too
+OTHERS = [
+    file for file in sorted(ROOT.iterdir()) if file.suffix in SUFFIXES or file.name in ("NOTICE", "MANIFEST.in")
+] + [
+    file
+    for folder in (".ci", ".github", "benchmarks", "tests", "tools")
+    for file in sorted((ROOT / folder).rglob("*"))
+    if file.suffix in SUFFIXES and file != pathlib.Path(__file__).resolve()
 ]
 _UNIT = "(image|picture|class|epoch|batch|box|row|object|channel|level)"
 #: pattern -> what to write instead
@@ -26,7 +37,6 @@ FORBIDDEN = {
     r"without an up": "without a canonical orientation",
     r"quarter to the (left|right)": "90° counter-clockwise, clockwise",
     r"left out: (found|taken)": "default: auto-detected",
-    r"learnt|spoilt|burnt": "learned, corrupted",
     r"heeded": "respected",
     r"that (is|are) none": "not a ..., invalid",
     r"the near (ones|names?)": "similar names",
@@ -36,11 +46,30 @@ FORBIDDEN = {
     r"by heart": "overfit",
     r"thin covers?": "thin wrapper",
     r"one's own": "your own",
-    r"[Cc]olour\w*": "color",
     r"[Ll]ets (?!go)": "makes, allows, or the verb itself",
     r"([Nn]obody|[Ss]omebody|[Ww]hoever|[Aa]nybody)": "no one, the user, the process: who it is",
     r"of ours": "of this package",
 }
+
+
+#: American spelling, as in Keras and in the public names; inside of identifiers too
+BRITISH = re.compile(
+    r"(normal|quant|local|serial|recogn|random|regular|initial|general|vector|critic|organ|optim|minim|maxim|summar|final"
+    r"|synchron|visual|special|categor|emphas|util|central|standard|memor|author|penal|prior|stabil|token|factor|custom"
+    r"|parametr|equal|real)is(e|ed|es|ing|ation|ations|er|ers|able)(?![a-z])"
+    r"|analys(e[drs]?|ing)(?![a-z])|colour|behaviour|neighbour|favour|honour|(?<![a-z])grey|centre|centring|licence"
+    r"|signall(ed|ing)|labell(ed|ing)|modell(ed|ing)|cancell(ed|ing)|travell(ed|ing)|misspelt|learnt|burnt|spoilt"
+    r"|(?<![a-z])(whatever|whilst|amongst|towards|afterwards)(?![a-z])|catalogue|artefact|programme(?![drs])",
+    re.IGNORECASE,
+)
+
+
+def test_spelling():
+    found = []
+    for file in FILES + OTHERS:
+        for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
+            found += [f"{file.relative_to(ROOT)}:{number}: {match.group(0)}" for match in BRITISH.finditer(line)]
+    assert not found, "American spelling, and no 'whatever':\n" + "\n".join(found)
 
 
 def test_words():

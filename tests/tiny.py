@@ -1,4 +1,4 @@
-"""Small models and ground truth for tests that are about behaviour and not about an architecture."""
+"""Small models and ground truth for tests that are about behavior and not about an architecture."""
 
 import keras
 import numpy as np

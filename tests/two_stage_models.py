@@ -40,13 +40,13 @@ class InPixels:
         stage: `ProposalStage` whose assigner this is.
         shapes: `[(height, width), ...]` of its feature maps.
         image_shape: `(height, width)` of the preprocessed image.
-        boxes: `[B, M, 4]`, the golden's ground truth, normalised to the preprocessed image.
+        boxes: `[B, M, 4]`, the golden's ground truth, normalized to the preprocessed image.
     """
 
     def __init__(self, stage, shapes, image_shape, boxes):
         self.assigner, self.box_coder = stage.target_assigner, stage.target_assigner.box_coder
         side = np.tile(np.asarray(image_shape, "float32"), 2)
-        if isinstance(stage.anchor_generator, GridAnchorGenerator):  # normalised to one pixel
+        if isinstance(stage.anchor_generator, GridAnchorGenerator):  # normalized to one pixel
             self.anchors = np.clip(stage.anchor_generator(shapes, (1, 1)), 0.0, side)
         else:
             self.anchors = stage.anchors(shapes, image_shape, training=False) * side

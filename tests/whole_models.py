@@ -91,7 +91,7 @@ def without_drop_connect(model):
 
 
 def ignored_penalties(model, weights, name):
-    """`{checkpoint key: L2 penalty}` of the variables upstream regularises though no detector uses them.
+    """`{checkpoint key: L2 penalty}` of the variables upstream regularizes though no detector uses them.
 
     They are those that our written rule ignores; their factors are the L2 factors of `<name>.layers.json`.
     """
@@ -112,7 +112,7 @@ def settle_ties(anchors, boxes, positive, threshold=0.5, noise=1e-6):
     """`(indices of ties, anchors)`: anchors as upstream's rounding saw those whose IoU is the threshold itself.
 
     A square of area 0.02 inside a ground-truth box of area 0.04 has IoU 0.5, the threshold: rounding decides whether it
-    is positive. Each such anchor is grown or shrunk by a few roundings towards what `positive`, upstream's list, says.
+    is positive. Each such anchor is grown or shrunk by a few roundings toward what `positive`, upstream's list, says.
     """
     anchors = np.asarray(anchors, np.float64)
     best = _best_iou(anchors, boxes)

@@ -84,10 +84,10 @@ def main():
             "source_sha256": SHA256,
             "made_by": "tools/make_ssd_mobilenet_v2_oidv4.py",
             "changes": "read from LiteRT; batch norm un-folded on 72 photos of COCO 2017, detections unchanged",
-            "licence": "Apache-2.0",
-            "notice": "NOTICE in the repository and among the licence files of the package",
+            "license": "Apache-2.0",
+            "notice": "NOTICE in the repository and among the license files of the package",
             "data": "Open Images V4, 23 classes",
-            "measured": {"split": "persons (204 boxes) in 72 photos of COCO 2017 with free licences", **measured},
+            "measured": {"split": "persons (204 boxes) in 72 photos of COCO 2017 with free licenses", **measured},
         },
         weights_dtype="float16",
     )

@@ -17,7 +17,7 @@ from keras_detect.presets.directory import save_preset
 
 CARD = """---
 library_name: keras
-license: {licence}
+license: {license}
 pipeline_tag: object-detection
 ---
 
@@ -49,7 +49,7 @@ def convert(archive: pathlib.Path, output: pathlib.Path, weights_dtype: str) -> 
     published = f"; published mAP {row.coco_map} on COCO 2017 val, {row.speed_ms} ms" if row and row.coco_map else ""
     card = CARD.format(
         name=name,
-        licence=(row.licence if row else "unknown").lower(),
+        license=(row.license if row else "unknown").lower(),
         architecture=type(model).__name__,
         parameters=model.count_params(),
         classes=model.num_classes,

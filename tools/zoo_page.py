@@ -1,6 +1,6 @@
 """Writes docs/zoo.md from the presets: `python tools/zoo_page.py`.
 
-Names, tasks, parameters, published figures, parity, licences and addresses are those of `keras_detect.presets`;
+Names, tasks, parameters, published figures, parity, licenses and addresses are those of `keras_detect.presets`;
 operations were counted by `tools/zoo_gflop.py`. `tests/docs/test_zoo_page.py` holds the page to this program's output.
 """
 
@@ -63,7 +63,7 @@ def row(entry, count):
         number(count and count["gflop"], ",.1f"),
         published if published != "— / —" else "—",
         "—" if heads is None else f"{heads:.0e} / {scores:.0e}",
-        entry["licence"] or "—",
+        entry["license"] or "—",
     )
 
 
@@ -78,7 +78,7 @@ def page():
     counts = json.loads(COUNTS.read_text())
     entries = [entry for entry in presets.descriptions() if entry["kind"] in ("zoo", "packaged")]
     text = HEAD
-    head = ("Name", "Finds", "Image", "Parameters", "GFLOP", "Published mAP / ms", "Parity: heads / scores", "Licence")
+    head = ("Name", "Finds", "Image", "Parameters", "GFLOP", "Published mAP / ms", "Parity: heads / scores", "License")
     for index, (title, _, link) in enumerate(FAMILIES):
         of_family = [entry for entry in entries if family(entry["name"]) == index]
         rows = [row(entry, counts.get(entry["name"])) for entry in of_family]

@@ -2,7 +2,7 @@
 
     python examples/frcnn_inception_v100/train.py --data path/to/bccd --output runs/frcnn
 
-The folder of BCCD is https://github.com/Shenggan/BCCD_Dataset with its splits (MIT licence); `examples/bccd` uses the
+The folder of BCCD is https://github.com/Shenggan/BCCD_Dataset with its splits (MIT license); `examples/bccd` uses the
 same. First the backbone learns in an SSD, where every cell of three feature maps gives it a gradient; the Faster R-CNN
 starts from that backbone. `--epochs 1 --ssd_epochs 1` is a trial of a minute or two.
 """
@@ -155,9 +155,9 @@ def card(result, minutes):
     return {
         "name": "frcnn_inception_v100",
         "source": "examples/frcnn_inception_v100/train.py",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "data": "BCCD (blood cells), https://github.com/Shenggan/BCCD_Dataset; 205 photos trained, 87 chose the epoch",
-        "data_licence": "MIT",
+        "data_license": "MIT",
         "recipe": "backbone in an SSD, then Faster R-CNN; AdamW 1e-3, cosine, batch 8, flips, turns, crops, colors",
         "hardware": "two CPU cores",
         "training_minutes": round(minutes),

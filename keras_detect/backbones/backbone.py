@@ -12,7 +12,7 @@ _BACKBONES = Registry("backbone")
 
 
 def register_backbone(name: str | None, **settings) -> Callable[[type], type]:
-    """Class decorator that files a `Backbone` under `name` for `from_backbone` and Keras' own serialisation.
+    """Class decorator that files a `Backbone` under `name` for `from_backbone` and Keras' own serialization.
 
     Args:
         name: what `get_backbone` and `from_backbone` know it by.

@@ -28,7 +28,7 @@ from keras_detect.registry import unknown_name
 STEM_FILTERS = 32
 SQUEEZE_RATIO = 0.25  # of a block's input channels
 
-# Upstream's convolutions all have these, whatever its config says.
+# Upstream's convolutions all have these, regardless of its config.
 HYPERPARAMS = ConvHyperparams(
     activation="swish",
     kernel_initializer=initializer("variance_scaling", scale=2.0, mode="fan_out", distribution="truncated_normal"),

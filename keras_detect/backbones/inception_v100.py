@@ -46,7 +46,7 @@ class InceptionV100(Backbone):
 
     Args:
         width_multiplier: factor on every number of channels; products are rounded down to a multiple of 8, at least 8.
-        hyperparams: `ConvHyperparams` of every convolution. Default: ReLU, He's initialisation, batch norm that keeps
+        hyperparams: `ConvHyperparams` of every convolution. Default: ReLU, He's initialization, batch norm that keeps
             0.98 of its statistics in a step, for short trainings.
         **kwargs: Keras' own `name`, `trainable`.
 

@@ -121,8 +121,8 @@ class ResNetV1(Backbone):
         """
         if VARIANTS[self.variant].arithmetic.unit_deviation:
             return scaled_by_deviation(images)
-        centred = images - ops.convert_to_tensor(RGB_MEANS, images.dtype)
-        return ops.flip(centred, axis=-1) if VARIANTS[self.variant].arithmetic.bgr else centred
+        centered = images - ops.convert_to_tensor(RGB_MEANS, images.dtype)
+        return ops.flip(centered, axis=-1) if VARIANTS[self.variant].arithmetic.bgr else centered
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -137,7 +137,7 @@ for _name in VARIANTS:
 
 
 def default_hyperparams(arithmetic):
-    """`ConvHyperparams` with the batch norm of an `Arithmetic`, ReLU and He's initialisation."""
+    """`ConvHyperparams` with the batch norm of an `Arithmetic`, ReLU and He's initialization."""
     return ConvHyperparams(
         activation="relu",
         batch_norm_momentum=arithmetic.batch_norm_momentum,

@@ -1,7 +1,7 @@
 """Anchor generators: the boxes at every cell of every feature map that predictions are relative to.
 
 A generator is called with the sizes of the feature maps and of the preprocessed image (padding included) and returns
-anchors normalised to that image; multiply with `box_ops.to_absolute` for pixels. Anchors are not clipped. Order: levels
+anchors normalized to that image; multiply with `box_ops.to_absolute` for pixels. Anchors are not clipped. Order: levels
 as given (finest first), cells row by row, and within a cell all scales of the first aspect ratio, then of the second,
 and so on. An aspect ratio is width over height.
 
@@ -35,7 +35,7 @@ class AnchorGenerator(abc.ABC):
             image_shape: `(height, width)` of the preprocessed image in pixels.
 
         Returns:
-            `[A, 4]` float32, normalised yxyx. A numpy array if all sizes are integers, else a tensor.
+            `[A, 4]` float32, normalized yxyx. A numpy array if all sizes are integers, else a tensor.
 
         Raises:
             ValueError: if there is not one feature map per level.
@@ -87,7 +87,7 @@ class AnchorGenerator(abc.ABC):
 
     @abc.abstractmethod
     def _grid(self, xp, level, shape, image):
-        """Sizes in a cell, cell size, first centre: `((height, width), ...)`, `(y, x)`, `(y, x)`, all normalised."""
+        """Sizes in a cell, cell size, first center: `((height, width), ...)`, `(y, x)`, `(y, x)`, all normalized."""
 
 
 @register_anchor_generator("grid", scales=(0.25, 0.5, 1.0, 2.0))
@@ -99,8 +99,8 @@ class GridAnchorGenerator(AnchorGenerator):
         scales: factors on the base size.
         aspect_ratios: widths over heights.
         base_anchor_size: `(height, width)` in pixels of an anchor with scale 1 and ratio 1.
-        anchor_stride: `(y, x)` distance of neighbouring cells in pixels.
-        anchor_offset: `(y, x)` of the first cell's centre in pixels.
+        anchor_stride: `(y, x)` distance of neighboring cells in pixels.
+        anchor_offset: `(y, x)` of the first cell's center in pixels.
     """
 
     scales: tuple = (0.5, 1.0, 2.0)
@@ -138,7 +138,7 @@ class GridAnchorGenerator(AnchorGenerator):
 
     def _grid(self, xp, level, shape, image):
         sizes = _sizes(self.scales, self.aspect_ratios, self.base_anchor_size)
-        return _normalised(image, sizes, self.anchor_stride, self.anchor_offset)
+        return _normalized(image, sizes, self.anchor_stride, self.anchor_offset)
 
 
 @register_anchor_generator("ssd", min_scale=0.1, reduce_boxes_in_lowest_layer=False)
@@ -160,7 +160,7 @@ class SsdAnchorGenerator(AnchorGenerator):
         reduce_boxes_in_lowest_layer: give the first level three anchors only: (scale 0.1, ratio 1) and its own scale
             with ratios 2 and 0.5.
         anchor_strides: `(y, x)` in pixels per level; `None`: the image divided by the feature map's size.
-        anchor_offsets: `(y, x)` of the first centre in pixels per level; `None`: half a stride.
+        anchor_offsets: `(y, x)` of the first center in pixels per level; `None`: half a stride.
     """
 
     num_layers: int = 6
@@ -210,7 +210,7 @@ class SsdAnchorGenerator(AnchorGenerator):
         if self.anchor_strides is not None:
             stride = self.anchor_strides[level]
         offset = [0.5 * side for side in stride] if self.anchor_offsets is None else self.anchor_offsets[level]
-        return _normalised(image, sizes, stride, offset)
+        return _normalized(image, sizes, stride, offset)
 
 
 @register_anchor_generator("multiscale_grid")
@@ -218,7 +218,7 @@ class SsdAnchorGenerator(AnchorGenerator):
 class MultiscaleGridAnchorGenerator(AnchorGenerator):
     """The anchors of RetinaNet and EfficientDet (Lin et al. 2017, section 4): level l has stride 2^l.
 
-    The first centre lies half a stride from the border on an axis whose image side is a multiple of the stride, and at
+    The first center lies half a stride from the border on an axis whose image side is a multiple of the stride, and at
     0 otherwise; an axis whose side is a tensor always has half a stride. Upstream's checkpoints need both.
 
     Args:
@@ -266,14 +266,14 @@ class MultiscaleGridAnchorGenerator(AnchorGenerator):
         scales = [2 ** (octave / self.scales_per_octave) for octave in range(self.scales_per_octave)]
         sizes = _sizes(scales, self.aspect_ratios, (self.anchor_scale * stride,) * 2)
         offset = [stride / 2 if not isinstance(side, int) or side % stride == 0 else 0.0 for side in image]
-        return _normalised(image, sizes, (stride, stride), offset)
+        return _normalized(image, sizes, (stride, stride), offset)
 
 
 @part
 class TorchGridAnchorGenerator(AnchorGenerator):
-    """The anchors of torchvision's detectors: corners rounded to whole pixels, the first centre at 0.
+    """The anchors of torchvision's detectors: corners rounded to whole pixels, the first center at 0.
 
-    The distance of neighbouring cells is the image's side divided by the map's, without remainder; it is no power of
+    The distance of neighboring cells is the image's side divided by the map's, without remainder; it is no power of
     two on coarse maps of images whose sides are not multiples of their strides.
 
     Args:
@@ -297,7 +297,7 @@ class TorchGridAnchorGenerator(AnchorGenerator):
         heights, widths = (2.0 * np.round(np.outer(ratios, sides) / 2) for ratios in (roots, np.float32(1.0) / roots))
         sizes = list(zip(heights.ravel().tolist(), widths.ravel().tolist(), strict=True))
         stride = [xp.floor(1.0 * side / cells) for side, cells in zip(image, shape, strict=True)]
-        return _normalised(image, sizes, stride, (0.0, 0.0))
+        return _normalized(image, sizes, stride, (0.0, 0.0))
 
 
 @part
@@ -308,7 +308,7 @@ class FlexibleGridAnchorGenerator(AnchorGenerator):
         base_sizes: per level, the square root of each anchor's area.
         aspect_ratios: per level, width over height of each anchor; as many as base sizes.
         anchor_strides: per level, a number or `(y, x)`.
-        anchor_offsets: per level, a number or `(y, x)`: the first centre.
+        anchor_offsets: per level, a number or `(y, x)`: the first center.
     """
 
     base_sizes: tuple
@@ -333,7 +333,7 @@ class FlexibleGridAnchorGenerator(AnchorGenerator):
     def _grid(self, xp, level, shape, image):
         pairs = zip(self.base_sizes[level], self.aspect_ratios[level], strict=True)
         sizes = [_size(1.0, ratio, (base, base)) for base, ratio in pairs]
-        return _normalised(image, sizes, _pair(self.anchor_strides[level]), _pair(self.anchor_offsets[level]))
+        return _normalized(image, sizes, _pair(self.anchor_strides[level]), _pair(self.anchor_offsets[level]))
 
 
 @functools.lru_cache(maxsize=64)
@@ -365,7 +365,7 @@ def _size(scale, ratio, base):
     return scale / root * base[0], scale * root * base[1]
 
 
-def _normalised(image, sizes, stride, offset):
+def _normalized(image, sizes, stride, offset):
     return [_divided(size, image) for size in sizes], _divided(stride, image), _divided(offset, image)
 
 
@@ -378,7 +378,7 @@ def _pair(value):
 
 
 def _static(side):
-    """Python integers as they are, whatever integer type they came in; a tensor as float32, to compute with."""
+    """Python integers as they are, from any integer type; a tensor as float32, to compute with."""
     return int(side) if isinstance(side, numbers.Integral) else keras.ops.cast(side, "float32")
 
 

@@ -2,7 +2,7 @@
 
 A coder has `encode(boxes, anchors)`, `decode(codes, anchors)` and `code_size`. Boxes and anchors are corners in the
 same frame, `[..., A, 4]`; leading axes broadcast, so one set of anchors `[A, 4]` serves a batch. Everything is
-float32, whatever the precision of the codes.
+float32 for codes of any precision.
 
 Degenerate ground truth (zero-sized, reversed or infinite) encodes to finite numbers; every code but NaN decodes to a
 finite box.
@@ -24,7 +24,7 @@ _LARGEST_LOG_RATIO = 60.0
 
 @part
 class FasterRcnnBoxCoder:
-    """`[ty, tx, th, tw]`: offset of the centre in anchor sizes, logarithm of the size ratio.
+    """`[ty, tx, th, tw]`: offset of the center in anchor sizes, logarithm of the size ratio.
 
     Faster R-CNN (Ren et al. 2015), eq. 2.
 
@@ -170,7 +170,7 @@ class KeypointBoxCoder:
         return FasterRcnnBoxCoder(scale_factors=self.scale_factors)
 
     def _repeated(self, anchors):
-        """Centres and sizes of the anchors, `[..., A, 2N]` each, as y, x, y, x, ..."""
+        """Centers and sizes of the anchors, `[..., A, 2N]` each, as y, x, y, x, ..."""
         yc, xc, height, width = _center_size(anchors)
         return (
             ops.stack([yc, xc] * self.num_keypoints, axis=-1),
@@ -199,7 +199,7 @@ def _bounded(value):
 
 
 def _center_size(boxes):
-    """Centre and size, each `[..., A]`; a reversed box has size 0, which keeps logarithm and root finite."""
+    """Center and size, each `[..., A]`; a reversed box has size 0, which keeps logarithm and root finite."""
     values = box_ops.to_center_size(boxes)
     return values[..., 0], values[..., 1], ops.relu(values[..., 2]), ops.relu(values[..., 3])
 

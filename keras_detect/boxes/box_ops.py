@@ -44,7 +44,7 @@ def ioa(boxes1, boxes2):
 
 
 def giou(boxes1, boxes2):
-    """Pairwise generalised IoU: `[..., N, 4]` and `[..., M, 4]` to `[..., N, M]` float32 in [-1, 1].
+    """Pairwise generalized IoU: `[..., N, 4]` and `[..., M, 4]` to `[..., N, M]` float32 in [-1, 1].
 
     IoU minus the share of the smallest enclosing box that the union leaves empty (Rezatofighi et al. 2019, eq. 1-3);
     two boxes in the same point have 0.
@@ -60,7 +60,7 @@ def matched_iou(boxes1, boxes2):
 
 
 def matched_giou(boxes1, boxes2):
-    """Generalised IoU of corresponding boxes: two `[..., 4]` to `[...]` float32 in [-1, 1]; see `giou`."""
+    """Generalized IoU of corresponding boxes: two `[..., 4]` to `[...]` float32 in [-1, 1]; see `giou`."""
     return _giou(_coordinates(boxes1), _coordinates(boxes2))
 
 
@@ -71,7 +71,7 @@ def squared_distance(boxes1, boxes2):
 
 
 def l1_distance(boxes1, boxes2):
-    """Pairwise sum of absolute differences of centre and size: `[..., N, 4]`, `[..., M, 4]` to `[..., N, M]`."""
+    """Pairwise sum of absolute differences of center and size: `[..., N, 4]`, `[..., M, 4]` to `[..., N, M]`."""
     first, second = _pairs(to_center_size(boxes1), to_center_size(boxes2))
     return sum(ops.abs(a - b) for a, b in zip(first, second, strict=True))
 
@@ -145,7 +145,7 @@ def well_formed(boxes):
     return ops.logical_and(finite, ops.all(boxes[..., 2:] >= boxes[..., :2], axis=-1))
 
 
-def normalise(boxes_abs, height, width):
+def normalize(boxes_abs, height, width):
     """Pixels to fractions of an image.
 
     Args:
@@ -159,7 +159,7 @@ def normalise(boxes_abs, height, width):
 
 
 def to_absolute(boxes, height, width):
-    """Fractions of an image to pixels; the inverse of `normalise`, with the same arguments."""
+    """Fractions of an image to pixels; the inverse of `normalize`, with the same arguments."""
     return as_float32(boxes) * _sides(height, width)
 
 

@@ -10,7 +10,7 @@ from keras import ops
 from keras_detect.kernels.gather import gather_rows
 from keras_detect.kernels.top_k import top_k
 
-PEAK_TOLERANCE = 1e-6  # a cell is a peak if no neighbour is larger by this much
+PEAK_TOLERANCE = 1e-6  # a cell is a peak if no neighbor is larger by this much
 
 
 class Peaks(NamedTuple):
@@ -30,7 +30,7 @@ class Peaks(NamedTuple):
 
 
 def gaussian_deviations(heights: Any, widths: Any, min_overlap: float = 0.7) -> Any:
-    """Standard deviations of the Gaussians around the centres of boxes, in cells; shapes as `heights` and `widths`.
+    """Standard deviations of the Gaussians around the centers of boxes, in cells; shapes as `heights` and `widths`.
 
     A box whose corners are moved by less than three deviations has an IoU of about `min_overlap` with the true one. The
     roots of the three quadratic equations are those of the authors of CenterNet and of upstream, who leave out the

@@ -180,7 +180,7 @@ class Candidates:
         earlier = ops.convert_to_tensor(earlier_columns(pool.scores.shape[1])[None])
         if self.num_groups == 1:
             return earlier
-        # Whole numbers, so 0 or at least 1 apart: three vectorised kernels of TensorFlow's, where comparing is not one.
+        # Whole numbers, so 0 or at least 1 apart: three vectorized kernels of TensorFlow's, where comparing is not one.
         group = ops.cast(pool.group, "float32")
         return ops.maximum(earlier - ops.abs(group[:, :, None] - group[:, None, :]), 0.0)
 

@@ -18,7 +18,7 @@ _SCORE_CONVERTERS = {
 
 @part
 class Postprocessor:
-    """Detections from box codes and class logits, in float32 whatever the precision of the network.
+    """Detections from box codes and class logits, in float32 for any precision of the network.
 
     Args:
         nms: `MulticlassNonMaxSuppression`.
@@ -64,14 +64,14 @@ class Postprocessor:
         Args:
             box_encodings: `[B, A, code]`, or `[B, A, K, code]` with a box per class.
             class_logits: `[B, A, K]`, or `[B, A, K + 1]` with the background first.
-            anchors: `[A, 4]` or `[B, A, 4]`, normalised to the preprocessed (padded) image.
+            anchors: `[A, 4]` or `[B, A, 4]`, normalized to the preprocessed (padded) image.
             box_coder: what `decode`s the codes.
             window: `[B, 4]` or `[4]`, the true image in the frame of the anchors.
             num_valid: `[B]` int, how many leading anchors (proposals) count, or `None` for all.
             levels: `AnchorLevels`, where `needs_levels`.
 
         Returns:
-            The detections dict of `schema`, boxes clipped and normalised to the true image.
+            The detections dict of `schema`, boxes clipped and normalized to the true image.
         """
         return as_detections(self.select(box_encodings, class_logits, anchors, box_coder, window, num_valid, levels))
 
@@ -127,7 +127,7 @@ class FinalStage(NamedTuple):
 
     Attributes:
         raw_boxes_clipped: whether upstream reports the boxes before suppression (`raw_detection_boxes`) clipped and
-            normalised to the true image; else they are in the frame of the anchors.
+            normalized to the true image; else they are in the frame of the anchors.
         further: function, `nms.Detections` -> dict of further per-object fields of the detections; `None`: there are
             none.
     """

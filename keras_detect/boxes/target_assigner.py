@@ -47,7 +47,7 @@ class TargetAssigner:
     ) -> Any:
         """Assigns targets.
 
-        A row of padding changes nothing, whatever its numbers, NaN included. A ground-truth box without area
+        A row of padding changes nothing, with any numbers, NaN included. A ground-truth box without area
         (zero-sized, reversed, or with a coordinate that is not finite) is treated as padding: no anchor can learn it. A
         ground-truth box with weight 0 matches by threshold, and its anchors then count nothing; it is not forced on an
         anchor, and neither is a ground-truth box with nothing in common with any anchor.

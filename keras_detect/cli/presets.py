@@ -50,7 +50,7 @@ def _show(name):
         "name": row["name"],
         "kind": row["kind"],
         "address": ", ".join(row["addresses"]) or None,
-        "licence": row["licence"],
+        "license": row["license"],
         "size": f"{row['parameters']:,} parameters" if row["parameters"] else None,
         "archive": None if limit is None else f"at most {_size(limit)} to download",
         "on disk": f"{_size(row['bytes'])} in {row['folder']}" if row["bytes"] else "not downloaded yet",

@@ -35,7 +35,7 @@ _OTHER_KINDS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info
 _LARGEST = 1e9
 
 
-def recognises(path):
+def recognizes(path):
     """Whether `path` is a COCO JSON file or a folder with one."""
     return path.suffix.lower() == ".json" if path.is_file() else bool(_candidates(path))
 
@@ -472,7 +472,7 @@ def _value(field, value, shape):
 
 
 def _points(values, shape):
-    """`([N, 2] normalised yx, NaN where not annotated, [N])` from x, y, v in pixels; `(None, None)` without any."""
+    """`([N, 2] normalized yx, NaN where not annotated, [N])` from x, y, v in pixels; `(None, None)` without any."""
     if not values:
         return None, None
     if not _are_points(values):

@@ -3,7 +3,7 @@
 Columns: `filename, width, height, class, xmin, ymin, xmax, ymax` in pixels, as the scripts around upstream
 API write them, and where the data has them `is_crowd, difficult, group_of, area, weight` and every other field of one
 number per object, and `split`. An image without
-objects is a row with an empty class. Other names that are common are understood, Open Images' normalised columns too.
+objects is a row with an empty class. Other names that are common are understood, Open Images' normalized columns too.
 """
 
 import csv
@@ -69,7 +69,7 @@ def _heading(field):
     return f"object_{field.singular}" if taken else field.singular
 
 
-def recognises(path):
+def recognizes(path):
     """Whether `path` is a CSV file with boxes, or a folder with one."""
     if path.is_file():
         return path.suffix.lower() == ".csv"
@@ -80,7 +80,7 @@ def read(path, split=None, class_names=None, defects=None):
     """Reads a CSV file or folder; `keras_detect.load_dataset` documents the arguments and errors."""
     defects = Defects() if defects is None else defects
     file, wanted = _choose(path, split)
-    rows, normalised = _rows(file, defects)
+    rows, normalized = _rows(file, defects)
     # Sorted over all splits, so that each of them has the same labels.
     others = [other for other in _files(path) if other != file] if wanted is True and path.is_dir() else []
     names = _names(rows, others, class_names, [file.parent, file.parent.parent], file)
@@ -101,7 +101,7 @@ def read(path, split=None, class_names=None, defects=None):
     images = index_images([place for place in _places(file) if place.is_dir()])
     label_of = label_finder(names)
     records = [
-        _record(name, group, file, images, names, label_of, normalised, defects) for name, group in grouped.items()
+        _record(name, group, file, images, names, label_of, normalized, defects) for name, group in grouped.items()
     ]
     records = [record for record in records if record is not None]
     if defects.collect:
@@ -218,7 +218,7 @@ def _choose(path, split):
 
 
 def _rows(file, defects):
-    """`(rows, normalised)`: a dict per row with texts, corners as `box` (None: an image without objects)."""
+    """`(rows, normalized)`: a dict per row with texts, corners as `box` (None: an image without objects)."""
     try:
         lines = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline=""), strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
@@ -316,7 +316,7 @@ def _found(base, file, images, defects):
     return found if known is None or (is_image_name(found.name) and is_file(found)) else known
 
 
-def _record(name, rows, file, images, names, label_of, normalised, defects):
+def _record(name, rows, file, images, names, label_of, normalized, defects):
     """The `Record` of an image's rows, or None where it is refused."""
     base = _base(name)
     found = _found(base, file, images, defects)
@@ -343,7 +343,7 @@ def _record(name, rows, file, images, names, label_of, normalised, defects):
         image=image,
         file_name=found.name,
         image_id=base.stem,
-        boxes_abs=boxes * np.array([image.height, image.width] * 2) if normalised else boxes,
+        boxes_abs=boxes * np.array([image.height, image.width] * 2) if normalized else boxes,
         labels=[label_of(row["class"]) for row in rows],
         defects=defects,
         **columns,

@@ -18,10 +18,10 @@ class DetectionDataset:
 
     `len(dataset)` counts images; `dataset[i]` and iteration give single examples, decoded when asked for; a slice or
     a list of indices gives a smaller `DetectionDataset`; `batches` gives what `fit` takes. An example is a dict:
-    `"image"` uint8 [H, W, 3], `"boxes"` [n, 4] float32 normalised yxyx, `"labels"` [n] int32, `"is_crowd"` [n] bool,
+    `"image"` uint8 [H, W, 3], `"boxes"` [n, 4] float32 normalized yxyx, `"labels"` [n] int32, `"is_crowd"` [n] bool,
     `"image_id"`, `"file_name"`, and where the data has them the other rows of `schema.object_fields`: `"areas"` [n]
     (pixels, as annotated), `"weights"` [n], `"is_difficult"`, `"is_group_of"` [n] bool, `"masks"` [n, H, W] uint8 (1 on
-    the object), `"keypoints"` [n, N, 2] normalised yx (NaN where not annotated) with `"keypoint_visibility"` [n, N],
+    the object), `"keypoints"` [n, N, 2] normalized yx (NaN where not annotated) with `"keypoint_visibility"` [n, N],
     and of `schema.image_fields`.
 
     Args:
@@ -77,7 +77,7 @@ class DetectionDataset:
 
         Args:
             images: sequence of uint8 [H, W, 3] arrays (sizes may differ) in 0...255.
-            boxes: per image [n, 4], normalised yxyx.
+            boxes: per image [n, 4], normalized yxyx.
             labels: per image [n] int in [0, K).
             class_names: K names.
             is_crowd: per image [n] bool, or None.
@@ -117,10 +117,10 @@ class DetectionDataset:
 
         Args:
             examples: sequence of dicts. `"image"`: uint8 [H, W, 3], or the path of an image. `"boxes"`: [n, 4]
-                normalised yxyx, or instead `"boxes_abs"`: [n, 4] yxyx in pixels. `"labels"`: [n] int in [0, K), or
+                normalized yxyx, or instead `"boxes_abs"`: [n, 4] yxyx in pixels. `"labels"`: [n] int in [0, K), or
                 [n] class names. Optional: `"file_name"`, `"image_id"`, and every other row of `schema.object_fields`
                 and annotated row of `schema.image_fields`, such as `"is_crowd"` [n] bool, `"weights"`, `"areas"` [n],
-                `"masks"` [n, H, W], `"keypoints"` [n, N, 2] normalised yx with `"keypoint_visibility"` [n, N].
+                `"masks"` [n, H, W], `"keypoints"` [n, N, 2] normalized yx with `"keypoint_visibility"` [n, N].
             class_names: K names; None: the names found in the labels, sorted.
             keypoint_names, skeleton: see the class.
 
@@ -230,11 +230,11 @@ class DetectionDataset:
         Returns:
             Dataset of `(x, y)`. x: `images` uint8 [B, h, w, 3], or, where the resizer pads or the data set has
             per-image inputs (`schema.image_fields`), a dict of `"images"`, `"resized_image_shapes"` int32 [B, 3] and
-            these. y: `"boxes"` [B, M, 4] float32 normalised to the true image, zeros in padding rows; `"labels"` [B, M]
+            these. y: `"boxes"` [B, M, 4] float32 normalized to the true image, zeros in padding rows; `"labels"` [B, M]
             int32, -1 in padding rows; `"image_size"` [B, 2] int32, height and width of the image as stored (for
             evaluation by object size); and every other row of `schema.object_fields` and `schema.image_fields` that the
             data set has: flags such as `"is_crowd"` [B, M] bool where one object has it, `"weights"` [B, M] float32,
-            without augmentation `"areas"` [B, M] float32 in pixels, `"keypoints"` [B, M, N, 2] float32 normalised
+            without augmentation `"areas"` [B, M] float32 in pixels, `"keypoints"` [B, M, N, 2] float32 normalized
             (y, x) with `"keypoint_visibility"` [B, M, N] int32, both 0 for a point that is not annotated or has left
             the image; where asked for, `"masks"` [B, M, h, w] uint8 in the frame of the images, 1 on the object, all 0
             for an object without a mask.

@@ -91,7 +91,7 @@ def _check_opened(image, name, max_pixels):
 
 @contextlib.contextmanager
 def _errors_name(name):
-    """Makes an `ImageError` that names the image of whatever a decoder raises."""
+    """Makes an `ImageError` that names the image, from any exception of a decoder."""
     try:
         yield
     except ImageError:
@@ -270,7 +270,7 @@ def _facts(source, name, annotated_size):
 def read_image(path, upright=True, name=None, max_pixels=None):
     """Reads an image file as uint8 [H, W, 3] RGB.
 
-    Grey, palette, CMYK and 16-bit images are converted (16 bits by their high byte); an alpha channel is dropped.
+    Gray, palette, CMYK and 16-bit images are converted (16 bits by their high byte); an alpha channel is dropped.
 
     Args:
         path: the file, anything Pillow reads; or an open file.
@@ -313,13 +313,13 @@ def to_rgb(image, name="the image"):
         )
     if image.mode.startswith("I"):
         deep = np.asarray(image)
-        grey = np.clip(deep.astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        gray = np.clip(deep.astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
     return np.asarray(image.convert("RGB"))
 
 
 def _decoder(image, source):
-    """TensorFlow's decoders for plain, complete, 8-bit grey or RGB files; Pillow for everything else.
+    """TensorFlow's decoders for plain, complete, 8-bit gray or RGB files; Pillow for everything else.
 
     A file without its end marker goes to Pillow, whose error names the file.
     """
@@ -343,7 +343,7 @@ def _tail(source, count):
 
 def _unreadable(name, error):
     known = not isinstance(error, UnidentifiedImageError)
-    reason = one_line(error, 200) or type(error).__name__ if known else "no image format is recognised"
+    reason = one_line(error, 200) or type(error).__name__ if known else "no image format is recognized"
     return ImageError(
         f"Not a readable image: {shown(name, 400)} ({reason}). Replace the file, or remove it with its annotation."
     )

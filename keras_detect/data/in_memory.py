@@ -11,7 +11,7 @@ from keras_detect.data.reading import flag
 from keras_detect.data.record import make_record
 from keras_detect.registry import unknown_name
 
-# Normalised boxes may leave their image, but not by more than this; boxes in pixels do.
+# Normalized boxes may leave their image, but not by more than this; boxes in pixels do.
 _FARTHEST = 10.0
 
 
@@ -19,7 +19,7 @@ def record_of_example(example, number, class_names, defects):
     """The `Record` of one dict; `DetectionDataset.from_examples` documents its entries and the errors."""
     missing = [key for key in ("image", schema.LABELS) if key not in example]
     if missing or not (schema.BOXES in example or "boxes_abs" in example):
-        wanted = '"image", "labels" and "boxes" (normalised yxyx) or "boxes_abs" (pixels)'
+        wanted = '"image", "labels" and "boxes" (normalized yxyx) or "boxes_abs" (pixels)'
         raise ValueError(f"An example needs {wanted}. Received in example {number}: {sorted(example)}")
     image = _image(example["image"], number)
     sides = np.array([image.height, image.width] * 2, np.float64)
@@ -55,7 +55,7 @@ def _image(image, number):
 
 
 def _boxes(boxes, key, number):
-    """[n, 4] float64 yxyx as given: normalised under the key "boxes", in pixels under "boxes_abs"."""
+    """[n, 4] float64 yxyx as given: normalized under the key "boxes", in pixels under "boxes_abs"."""
     try:
         boxes = np.asarray(boxes, np.float64)
     except (TypeError, ValueError):
@@ -65,7 +65,7 @@ def _boxes(boxes, key, number):
     finite = boxes[np.isfinite(boxes)]
     if key == schema.BOXES and np.abs(finite).max(initial=0.0) > _FARTHEST:
         raise ValueError(
-            f'The "boxes" of an example are normalised: 0...1. Received up to {np.abs(finite).max():g} in example '
+            f'The "boxes" of an example are normalized: 0...1. Received up to {np.abs(finite).max():g} in example '
             f'{number}. Give boxes in pixels as "boxes_abs", yxyx.'
         )
     return boxes.reshape(-1, 4)
@@ -114,7 +114,7 @@ def _rows(field, example, count, image, number):
 
 
 def _flags(field, values, number):
-    """Flags as bool [n], whatever an annotation writes them as."""
+    """Flags as bool [n], from any notation."""
     try:
         return np.array([flag(value) for value in np.asarray(values, object).reshape(-1)], bool)
     except ValueError as error:

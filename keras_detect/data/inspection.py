@@ -25,7 +25,7 @@ _PLACE_LENGTH = 40
 _DECODERS = min(4, os.cpu_count() or 1)  # images that are decoded at the same time
 
 _MODES = {
-    "L": "grey images, repeated into three channels",
+    "L": "gray images, repeated into three channels",
     "1": "black-and-white images, repeated into three channels",
     "CMYK": "CMYK images, converted to RGB",
     "YCbCr": "images in another color space, converted to RGB",

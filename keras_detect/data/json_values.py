@@ -1,4 +1,4 @@
-"""One object's values as JSON has them, whatever fields the table of `schema` has."""
+"""One object's values as JSON has them, for every field of the table in `schema`."""
 
 import math
 from typing import Any

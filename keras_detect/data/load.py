@@ -15,7 +15,7 @@ from keras_detect.data.splits import UnnamedSplitError
 from keras_detect.files import settle
 from keras_detect.messages import counted, one_line, shown
 
-# A folder that several recognise is read by the first.
+# A folder that several recognize is read by the first.
 FORMATS: dict[str, Any] = {}
 
 
@@ -24,7 +24,7 @@ def register_format(name: str, module: Any) -> None:
 
     Args:
         name: of the format, as in `load_dataset(path, format=name)`.
-        module: a module or an object with the functions `recognises(path) -> bool`, `read(path, split, class_names,
+        module: a module or an object with the functions `recognizes(path) -> bool`, `read(path, split, class_names,
             defects) -> DetectionDataset`, `write(dataset, folder, split)` and `holds(field) -> bool`, which says
             whether files of the format keep an `ObjectField` of `schema`; and where it has parts, `splits(path) ->
             list[str]`, their names. `write` fills a folder that takes the place
@@ -34,9 +34,9 @@ def register_format(name: str, module: Any) -> None:
         TypeError: one of the functions is missing.
         ValueError: another format has the name.
     """
-    missing = [function for function in ("recognises", "read", "write", "holds") if not hasattr(module, function)]
+    missing = [function for function in ("recognizes", "read", "write", "holds") if not hasattr(module, function)]
     if missing:
-        raise TypeError(f"A format has the functions recognises, read, write and holds. Missing: {', '.join(missing)}")
+        raise TypeError(f"A format has the functions recognizes, read, write and holds. Missing: {', '.join(missing)}")
     if FORMATS.get(name, module) is not module:
         raise ValueError(f"The format {name!r} is already used by {FORMATS[name]}. Choose another name.")
     FORMATS[name] = module
@@ -67,7 +67,7 @@ def load_dataset(
     TFRecord: a file or the shards `name.record-00000-of-00010` of `tf.Example`, with a label map (`.pbtxt`,
     `label_map.json`) in the folder or above it. A folder with several of them is read as the first of this list.
     VOC's corners are taken as they stand, `xmin / width`, without the shift by one of VOC's 1-based pixels: today's
-    labelling tools write 0-based corners.
+    labeling tools write 0-based corners.
 
     Boxes are clipped to their image; boxes that are outside, reversed or without area are dropped; one warning counts
     them, and so does the data set's `defects`. An image without objects is kept. `keras_detect.check_dataset` lists
@@ -168,7 +168,7 @@ def dataset_splits(path: str | os.PathLike[str], format: str | None = None) -> l
 
 @contextlib.contextmanager
 def _errors_name(path):
-    """Makes one line that names `path` of whatever a reader raises."""
+    """Makes one line that names `path`, from any exception of a reader."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -191,7 +191,7 @@ def reader(path, format=None):
             f"format must be one of {', '.join(FORMATS)}, or None to detect it. Received: format={shown(format)}"
         )
     for name in [format] if format else list(FORMATS):
-        if FORMATS[name].recognises(path):
+        if FORMATS[name].recognizes(path):
             return FORMATS[name]
     raise ValueError(_nothing_found(path))
 

@@ -139,7 +139,7 @@ def stack(masks, size):
 
 
 def to_png(mask, size):
-    """A mask as the bytes of a grey PNG image, 1 on the object, as upstream's tools write it."""
+    """A mask as the bytes of a gray PNG image, 1 on the object, as upstream's tools write it."""
     if isinstance(mask, bytes):
         return mask
     return encode_png(decode(mask, size))

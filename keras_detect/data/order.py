@@ -1,7 +1,7 @@
 """Which image comes when: the order of every epoch, and the randomness of its augmentation, from one seed.
 
 The order is a function of the seed and the number of the epoch alone, so that a pipeline can begin at any epoch, a run
-repeats in another process, and the files of a batch can be named afterwards.
+repeats in another process, and the files of a batch can be named afterward.
 """
 
 import hashlib

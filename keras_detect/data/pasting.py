@@ -21,12 +21,12 @@ def paste(
 ) -> np.ndarray:
     """Masks of one image's detections as masks of the whole image.
 
-    The pixels are sampled as upstream's `reframe_box_masks_to_image_masks` does: the centres of a mask's outermost
+    The pixels are sampled as upstream's `reframe_box_masks_to_image_masks` does: the centers of a mask's outermost
     cells are on the edges of its box, and the image's outermost pixels at 0 and 1. What is outside of the box is 0.
 
     Args:
         masks: `[n, h, w]` in 0...1, over the boxes.
-        boxes: `[n, 4]` normalised yxyx. A box without area has an empty mask.
+        boxes: `[n, 4]` normalized yxyx. A box without area has an empty mask.
         image_shape: `(height, width)` of the image in pixels.
         threshold: from it on a pixel belongs to the object; `None` returns the values themselves.
         method: "bilinear", or "nearest": each pixel takes the value of one cell.
@@ -72,7 +72,7 @@ def to_rle(masks: Any, boxes: Any, image_shape: Any, threshold: float = THRESHOL
 def to_polygons(masks: Any, boxes: Any, image_shape: Any, threshold: float = THRESHOLD) -> list[list[list[float]]]:
     """Masks of one image's detections as polygons, as COCO's "segmentation" has them.
 
-    The polygons follow the threshold between the pixels' centres. Holes are not kept: COCO's polygons have none.
+    The polygons follow the threshold between the pixels' centers. Holes are not kept: COCO's polygons have none.
 
     Args:
         masks, boxes, image_shape, threshold: as in `paste`.

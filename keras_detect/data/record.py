@@ -42,7 +42,7 @@ class Record:
 
     @property
     def boxes(self):
-        """[n, 4] float32, normalised yxyx."""
+        """[n, 4] float32, normalized yxyx."""
         return self.objects[schema.BOXES]
 
     @property

@@ -43,7 +43,7 @@ def shapes_dataset(
         class_names: a subset of `SHAPES`, in label order; None takes all.
         max_objects: most objects on an image.
         empty_share: share of images without any object.
-        noise: standard deviation of the noise added to every pixel, in grey levels.
+        noise: standard deviation of the noise added to every pixel, in gray levels.
 
     Returns:
         `DetectionDataset` with the images in memory.
@@ -75,7 +75,7 @@ def shapes_dataset(
 
 
 def _draw_image(rng, height, width, names, count, noise):
-    """`(image uint8 [H, W, 3], boxes [n, 4] normalised yxyx, labels [n])`."""
+    """`(image uint8 [H, W, 3], boxes [n, 4] normalized yxyx, labels [n])`."""
     canvas = _ground(rng, height, width)
     drawn = []
     for _ in range(count):
@@ -111,14 +111,14 @@ def _stamp(rng, height, width, outline):
     radius = rng.uniform(0.07, 0.3) * min(height, width)
     squash = rng.uniform(0.75, 1.0)
     angle = rng.uniform(0.0, 2.0 * math.pi)
-    centre = np.array([rng.uniform(0.1, 0.9) * width, rng.uniform(0.1, 0.9) * height])
+    center = np.array([rng.uniform(0.1, 0.9) * width, rng.uniform(0.1, 0.9) * height])
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    low = np.maximum(np.floor(centre - radius).astype(int), 0)
-    high = np.minimum(np.ceil(centre + radius).astype(int) + 1, [width, height])
+    low = np.maximum(np.floor(center - radius).astype(int), 0)
+    high = np.minimum(np.ceil(center + radius).astype(int) + 1, [width, height])
     image = Image.new("L", tuple(((high - low) * _OVERSAMPLING).tolist()), 0)
     pen = ImageDraw.Draw(image)
     for points, value in outline:
-        placed = (np.asarray(points) * [1.0, squash] @ turn.T * radius + centre - low) * _OVERSAMPLING
+        placed = (np.asarray(points) * [1.0, squash] @ turn.T * radius + center - low) * _OVERSAMPLING
         pen.polygon([tuple(point) for point in placed.tolist()], fill=value)
     return (int(low[1]), int(low[0])), np.asarray(image.reduce(_OVERSAMPLING))
 

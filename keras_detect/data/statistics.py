@@ -25,7 +25,7 @@ def dataset_statistics(
     """Counts and distributions of a data set's objects.
 
     Sizes are measured in the image the network sees: resized by the model's resizer, or to `image_size`, else as
-    stored. Anchors are proposed by k-means over heights and widths with the distance 1 - IoU of boxes about one centre
+    stored. Anchors are proposed by k-means over heights and widths with the distance 1 - IoU of boxes about one center
     (Redmon and Farhadi 2017, section 2).
 
     Args:
@@ -106,32 +106,32 @@ def statistics_table(statistics):
 def propose_anchors(shapes, count, seed=0, steps=100):
     """[k, 2] shapes that fit [n, 2] shapes (height, width), k = `count` or the number of different ones if fewer.
 
-    Lloyd's algorithm with the distance 1 - IoU and the median as a cluster's centre, started as k-means++ does; the
+    Lloyd's algorithm with the distance 1 - IoU and the median as a cluster's center, started as k-means++ does; the
     smallest area first. The same seed gives the same anchors.
     """
     rng = np.random.default_rng(seed)
     shapes = np.asarray(shapes, np.float64)
     if len(shapes) > _MOST:
         shapes = shapes[rng.choice(len(shapes), _MOST, replace=False)]
-    centres = shapes[rng.integers(len(shapes))][None]
-    while len(centres) < count:
-        far = (1.0 - shape_iou(shapes, centres).max(axis=1)).clip(0.0) ** 2
+    centers = shapes[rng.integers(len(shapes))][None]
+    while len(centers) < count:
+        far = (1.0 - shape_iou(shapes, centers).max(axis=1)).clip(0.0) ** 2
         if far.sum() <= 1e-12:
             break
-        centres = np.concatenate([centres, shapes[rng.choice(len(shapes), p=far / far.sum())][None]])
+        centers = np.concatenate([centers, shapes[rng.choice(len(shapes), p=far / far.sum())][None]])
     nearest = None
     for _ in range(steps):
-        before, nearest = nearest, shape_iou(shapes, centres).argmax(axis=1)
+        before, nearest = nearest, shape_iou(shapes, centers).argmax(axis=1)
         if before is not None and (before == nearest).all():
             break
-        groups = [shapes[nearest == number] for number in range(len(centres))]
-        medians = [np.median(group, axis=0) if len(group) else centres[i] for i, group in enumerate(groups)]
-        centres = np.stack(medians)
-    return centres[np.argsort(centres.prod(axis=1), kind="stable")]
+        groups = [shapes[nearest == number] for number in range(len(centers))]
+        medians = [np.median(group, axis=0) if len(group) else centers[i] for i, group in enumerate(groups)]
+        centers = np.stack(medians)
+    return centers[np.argsort(centers.prod(axis=1), kind="stable")]
 
 
 def shape_iou(first, second):
-    """[n, m] IoU of boxes about one centre, of [n, 2] and [m, 2] heights and widths."""
+    """[n, m] IoU of boxes about one center, of [n, 2] and [m, 2] heights and widths."""
     both = np.minimum(first[:, None], second[None]).prod(axis=-1)
     union = first.prod(axis=-1)[:, None] + second.prod(axis=-1)[None] - both
     return both / np.maximum(union, 1e-12)

@@ -1,7 +1,7 @@
 """One `tf.Example` with the keys of the TensorFlow Object Detection API, read and written.
 
 Keys: `image/encoded`, `image/format`, `image/filename`, `image/source_id`, `image/height`, `image/width`,
-`image/key/sha256`; one value per box: `image/object/bbox/{ymin,xmin,ymax,xmax}` (normalised),
+`image/key/sha256`; one value per box: `image/object/bbox/{ymin,xmin,ymax,xmax}` (normalized),
 `image/object/class/text`, `image/object/class/label`, `image/object/{difficult,group_of,is_crowd,area,weight}`,
 `image/object/mask` (a PNG a box, or the pixels of all masks as numbers); `image/object/keypoint/{x,y,visibility}`, as
 many per box as it has points.
@@ -28,13 +28,13 @@ _OF_IMAGE = {
 
 
 def parse_example(serialized):
-    """The entries of a serialised `tf.Example`; nothing is decoded.
+    """The entries of a serialized `tf.Example`; nothing is decoded.
 
     Returns:
         dict: `"encoded"` bytes, `"file_name"`, `"source_id"` str ("" if absent), `"size"` `(height, width)` or None,
-        `"boxes"` [n, 4] float32 normalised yxyx, `"texts"` n strings or None, `"class_ids"` [n] int64 or None; where
+        `"boxes"` [n, 4] float32 normalized yxyx, `"texts"` n strings or None, `"class_ids"` [n] int64 or None; where
         the example has them, `"is_crowd"`, `"is_difficult"`, `"is_group_of"` [n] bool, `"areas"`, `"weights"`,
-        `"mask_weights"` [n] float32, `"masks"` n masks, `"keypoints"` [n, N, 2] normalised yx, NaN where the visibility
+        `"mask_weights"` [n] float32, `"masks"` n masks, `"keypoints"` [n, N, 2] normalized yx, NaN where the visibility
         is 0, with `"keypoint_visibility"` [n, N]; and `"image_classes"`, `"image_confidences"`,
         `"verified_neg_classes"`, `"not_exhaustive_classes"` of the whole image.
 
@@ -74,7 +74,7 @@ def parse_example(serialized):
 
 
 def build_example(record, class_names):
-    """A `Record` as a serialised `tf.Example`; class ids are the labels plus 1.
+    """A `Record` as a serialized `tf.Example`; class ids are the labels plus 1.
 
     JPEG and PNG images keep their bytes where TensorFlow decodes them to the right pixels, others become PNG.
 
@@ -164,7 +164,7 @@ def _feature(values):
 
 
 def _values(features, key):
-    """The values of a feature as a list, whatever its type; [] where it is absent."""
+    """The values of a feature as a list, for every type; [] where it is absent."""
     if key not in features:
         return []
     feature = features[key]

@@ -43,7 +43,7 @@ def holds(field):
     return field.moves == schema.AS_RASTER or sum(isinstance(side, str) for side in field.shape) <= 1
 
 
-def recognises(path):
+def recognizes(path):
     """Whether `path` is a TFRecord file or a folder with some."""
     return bool(_SUFFIX.search(path.name)) if path.is_file() else bool(_files(path))
 
@@ -107,7 +107,7 @@ def write(dataset, folder, split=None, shards=None):
 
 
 def _write_records(path, examples):
-    """Writes serialised examples. Raises `OSError` where TensorFlow says, or hides, that the disk refuses them."""
+    """Writes serialized examples. Raises `OSError` where TensorFlow says, or hides, that the disk refuses them."""
     import tensorflow as tf
 
     size = 0
@@ -250,7 +250,7 @@ def parsed_record(file, offset, serialized, place):
 def _whole_records(file):
     """`(number of records that end inside the file, whether something else follows)`, by their lengths alone.
 
-    TensorFlow's reader makes room for whatever length a damaged record names.
+    TensorFlow's reader allocates any length that a damaged record names.
     """
     size, offset, count = file.stat().st_size, 0, 0
     with open(file, "rb") as opened:

@@ -27,7 +27,7 @@ def holds(field):
     return field.key in (schema.BOXES, schema.LABELS, schema.IS_DIFFICULT)
 
 
-def recognises(path):
+def recognizes(path):
     """Whether `path` is a folder with VOC's annotations."""
     return path.is_dir() and _annotation_folder(path) is not None
 

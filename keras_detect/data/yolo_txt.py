@@ -1,4 +1,4 @@
-"""YOLO's text files, one per image, one line per box: `class cx cy width height`, normalised by the image's sides.
+"""YOLO's text files, one per image, one line per box: `class cx cy width height`, normalized by the image's sides.
 
 Layouts: a `data.yaml` that names the folders of the splits and the classes; or `classes.txt` (`obj.names`) beside
 `images/` and `labels/`, or beside images and text files in one folder. A line with the corners of a polygon instead
@@ -34,7 +34,7 @@ def holds(field):
     return field.key in (schema.BOXES, schema.LABELS)
 
 
-def recognises(path):
+def recognizes(path):
     """Whether `path` is a `data.yaml`, or a folder with one or with a list of classes."""
     if path.is_file():
         return path.suffix.lower() in (".yaml", ".yml")
@@ -102,8 +102,8 @@ def write(dataset, folder, split=None):
 
 def _lines(record):
     boxes = record.boxes.astype(np.float64)
-    centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    rows = zip(record.labels, centres, sizes, strict=True)
+    centers, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    rows = zip(record.labels, centers, sizes, strict=True)
     return "".join(f"{label} {x:.9g} {y:.9g} {width:.9g} {height:.9g}\n" for label, (y, x), (height, width) in rows)
 
 
@@ -274,7 +274,7 @@ def _mask(polygon, image):
 
 
 def _rows(file, labels, names, defects):
-    """[(label, box normalised yxyx, polygon [n, 2] normalised xy or None)] of a file, None where there is none."""
+    """[(label, box normalized yxyx, polygon [n, 2] normalized xy or None)] of a file, None where there is none."""
     try:
         lines = read_text(file, _MAX_LABELS).splitlines()
     except FileNotFoundError:
@@ -312,7 +312,7 @@ def _rows(file, labels, names, defects):
 
 
 def _shape(values):
-    """`(box normalised yxyx, polygon or None)` of the numbers after the class."""
+    """`(box normalized yxyx, polygon or None)` of the numbers after the class."""
     if len(values) == 4:
         x, y, width, height = values
         return (y - height / 2, x - width / 2, y + height / 2, x + width / 2), None

@@ -46,13 +46,13 @@ class Collected:
         """Adds a batch of images; nothing of it is kept where it is refused.
 
         Args:
-            ground_truth: `y`: `"boxes"` [B, M, 4] normalised yxyx, `"labels"` [B, M] (rows below 0 are padding);
+            ground_truth: `y`: `"boxes"` [B, M, 4] normalized yxyx, `"labels"` [B, M] (rows below 0 are padding);
                 optional every other row of `schema.object_fields` [B, M, ...], such as `"is_crowd"`, `"masks"` and
                 `"areas"` in pixels (COCO: the mask's area; default: the box's); `"image_size"` [B, 2]. `"masks"` are
                 pixels [B, M, H, W] of whole images, or [B, M] masks as annotated (`keras_detect.masks.decode`), of an
                 object without one None or empty.
                 `"verified_labels"` [B, V] int, padded with -1: classes checked for in the whole image (Open Images).
-            detections: `"boxes"` [B, D, 4] normalised yxyx, `"scores"` [B, D], `"labels"` [B, D], optional every other
+            detections: `"boxes"` [B, D, 4] normalized yxyx, `"scores"` [B, D], `"labels"` [B, D], optional every other
                 row of the table and `"num_detections"` [B]. Rows past it or with a label below 0 do not count.
                 `"masks"` [B, D, h, w] over the boxes are compared at the size of the true masks, else of the image.
             image_sizes: [B, 2] height and width in pixels; default: `ground_truth["image_size"]`.

@@ -21,11 +21,11 @@ from keras_detect.evaluation.matching import assign, best_pair, first_claims, ov
 # kind -> what it means; foreground and background thresholds are those of `ErrorBreakdown`
 ERROR_KINDS = {
     "classification": "overlaps an object of another class by the foreground threshold or more",
-    "localisation": "of an object of its class, with an overlap between the two thresholds",
+    "localization": "of an object of its class, with an overlap between the two thresholds",
     "both": "overlaps an object of another class between the two thresholds: wrong class and wrong place",
     "duplicate": "of an object of its class that a better-scored detection found already",
     "background": "overlaps every object by less than the background threshold",
-    "missed": "an object that no detection found and that no classification or localisation error covers",
+    "missed": "an object that no detection found and that no classification or localization error covers",
 }
 _RIGHT, _IGNORED = "right", "ignored"
 
@@ -37,7 +37,7 @@ class _Outcomes:
     Attributes:
         kind: [n] str, of each detection: "right", "ignored" or one of `ERROR_KINDS`.
         labels, scores: [n] of each detection.
-        target: [n] int: for classification and localisation errors the object that was meant, else -1.
+        target: [n] int: for classification and localization errors the object that was meant, else -1.
         mends: [n] bool: a mended detection would be right; it is the best-scored error of a free object.
         true_labels: [m] of each object, crowds excluded.
         missed: [m] bool.
@@ -59,13 +59,13 @@ class ErrorBreakdown(Evaluator):
 
     Up to `max_detections` an image, by falling score, each takes the free object of its class that it overlaps most,
     with an IoU of at least `foreground` (0.5): right. What lies with that share of its area in a crowd of its class
-    does not count. Each of the others is the first of these that holds: localisation (`background` = 0.1 <= best IoU
+    does not count. Each of the others is the first of these that holds: localization (`background` = 0.1 <= best IoU
     with its own class < 0.5), classification (best IoU with other classes >= 0.5), duplicate (best IoU with its own
     class >= 0.5), background (best IoU with any object < 0.1), both (the rest: 0.1 <= best IoU with other classes <
     0.5). The order is that of TIDE's published program.
 
     The cost of a kind is the AP50 (mean over classes of COCO's 101 points) that would be won without it alone:
-    classification and localisation errors take the class or place of the object they meant and become right, the
+    classification and localization errors take the class or place of the object they meant and become right, the
     best-scored where an object has several, and vanish where it was found already; duplicates, "both" and background
     errors vanish; missed objects need not be found. Costs do not add up. Other than in TIDE's program, a class without
     objects does not enter the mean (as in COCO) and a class whose every object was missed counts 1 without them, if
@@ -151,10 +151,10 @@ class ErrorBreakdown(Evaluator):
                 own >= self.foreground,
                 np.maximum(own, other) < self.background,
             ],
-            [_RIGHT, _IGNORED, "localisation", "classification", "duplicate", "background"],
+            [_RIGHT, _IGNORED, "localization", "classification", "duplicate", "background"],
             "both",
         )
-        target = np.where(kind == "localisation", own_object, np.where(kind == "classification", other_object, -1))
+        target = np.where(kind == "localization", own_object, np.where(kind == "classification", other_object, -1))
         taken = np.zeros(len(ground_truth) + 1, bool)  # the last stands for "none"
         taken[match[match >= 0]] = True
         free = np.where(taken[target], -1, target)

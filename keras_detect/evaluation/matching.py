@@ -1,4 +1,4 @@
-"""Which detection meets which true object: overlaps as a sparse list of pairs, and one-to-one assignment, vectorised.
+"""Which detection meets which true object: overlaps as a sparse list of pairs, and one-to-one assignment, vectorized.
 
 No loop over images: all images' pairs are formed at once, in chunks that bound memory.
 """

@@ -9,7 +9,7 @@ from keras_detect.data import masks, pasting
 class Objects:
     """Ground truth or detections of many images, in the order of the images.
 
-    The columns that metrics use most are attributes too: `boxes` [n, 4] float32 normalised yxyx, `labels` [n] int,
+    The columns that metrics use most are attributes too: `boxes` [n, 4] float32 normalized yxyx, `labels` [n] int,
     `scores` [n] float32, `areas` [n] float32 in pixels (NaN where not annotated), `is_crowd`, `is_difficult`,
     `is_group_of` [n] bool.
 

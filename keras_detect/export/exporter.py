@@ -51,7 +51,7 @@ class Runner(abc.ABC):
         """Detections of `images [B, H, W, 3]` uint8, in the model's own convention (`schema`).
 
         Returns:
-            `{"boxes" [B, D, 4] float32 (normalised yxyx), "scores" [B, D] float32, "labels" [B, D] int32 (from 0),
+            `{"boxes" [B, D, 4] float32 (normalized yxyx), "scores" [B, D] float32, "labels" [B, D] int32 (from 0),
             "num_detections" [B] int32}` and every further per-object field of the model's output.
         """
 
@@ -65,7 +65,7 @@ class Exporter(abc.ABC):
         requires: distributions (as pip names them) that the format needs beyond the package's own.
         precisions: what `precision` may be.
         signatures: what `signature` may be; the first is "default".
-        static_image_size: whether the file's input has a fixed height and width, whatever the model.
+        static_image_size: whether the file's input has a fixed height and width, even where the model's has not.
     """
 
     suffix: str = ""

@@ -28,7 +28,7 @@ class FittedRunner:
             images: `[B, H, W, 3]` uint8.
 
         Returns:
-            As of `Runner`; `"boxes" [B, D, 4]` are yxyx, normalised to the given images.
+            As of `Runner`; `"boxes" [B, D, 4]` are yxyx, normalized to the given images.
         """
         resizing = None
         size = self.runner.image_size
@@ -68,7 +68,7 @@ def fitting_resizer(resizer, given, size):
 
 
 def _from_canvas(boxes, resizing):
-    """Boxes normalised to the canvas as boxes normalised to the true image, `[B, D, 4]` float32."""
+    """Boxes normalized to the canvas as boxes normalized to the true image, `[B, D, 4]` float32."""
     height, width = (
         float(canvas) / float(after) for canvas, after in zip(resizing.canvas, resizing.after, strict=True)
     )

@@ -43,7 +43,7 @@ class FrozenDetector:
         return self.trace(self.deployable, self.images_spec("uint8"))
 
     def deployable(self, images):
-        """`model.deployable`, with static shapes behind a resizer that has one canvas, whatever `images` are."""
+        """`model.deployable`, with static shapes behind a resizer that has one canvas, for images of any size."""
         inputs = self.preprocess(images)
         predictions = self.model(inputs, training=False)
         return self.with_batch_size(self.model.postprocess(predictions, inputs[schema.TRUE_IMAGE_SHAPES]))

@@ -8,7 +8,7 @@ _numbers = itertools.count()
 def register_functions(graph_def) -> None:
     """Gives the functions of a graph new names and makes them known to this process, in place.
 
-    An optimised graph holds other versions of functions that the process knows already, under the same names.
+    An optimized graph holds other versions of functions that the process knows already, under the same names.
     """
     from tensorflow.python.eager import context
 

@@ -57,7 +57,7 @@ class LiteRTExporter(Exporter):
     def check_model(self, model: Any, options: ExportOptions) -> None:
         if options.precision == "int8" and hasattr(model, "proposal_stage"):
             raise ExportError(
-                "int8 quantises what `call` computes, and here that includes the suppression of proposals, which must "
+                "int8 quantizes what `call` computes, and here that includes the suppression of proposals, which must "
                 f"not be rounded. Received: precision='int8' for a {type(model).__name__}. Pass precision='dynamic', "
                 "whose kernels are int8, or 'float16'."
             )

@@ -1,6 +1,6 @@
-"""LiteRT files (`.tflite`) put together from converted pieces: a network that is quantised, and what stays float32.
+"""LiteRT files (`.tflite`) put together from converted pieces: a network that is quantized, and what stays float32.
 
-The converter quantises whatever it can, anchors and overlaps included. So pixel scaling, network and post-processing
+The converter quantizes everything it can, anchors and overlaps included. So pixel scaling, network and post-processing
 are converted by themselves and joined here: one file, one graph.
 """
 

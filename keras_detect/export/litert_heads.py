@@ -1,6 +1,6 @@
-"""A network in two pieces: what int8 quantises, and the last convolutions of its heads, which stay float32.
+"""A network in two pieces: what int8 quantizes, and the last convolutions of its heads, which stay float32.
 
-A quantised tensor has 256 steps over its whole range. An output of the network holds the codes or the logits of all
+A quantized tensor has 256 steps over its whole range. An output of the network holds the codes or the logits of all
 anchors, and the extreme codes of a few anchors would make the steps of all others too wide.
 """
 

@@ -82,7 +82,7 @@ def _outputs(class_names, score_threshold):
         Table(
             {
                 0: "location",
-                1: "Boxes [ymin, xmin, ymax, xmax], normalised to the image, not clipped.",
+                1: "Boxes [ymin, xmin, ymax, xmax], normalized to the image, not clipped.",
                 3: Table({0: ("Uint8", _BOX), 1: corners, 2: per_detection}),
             }
         ),

@@ -1,6 +1,6 @@
 """A detector as LiteRT pieces: pixel scaling, network and post-processing, each converted by itself.
 
-Only the network is quantised or stored in float16: anchors, overlaps and scores stay float32.
+Only the network is quantized or stored in float16: anchors, overlaps and scores stay float32.
 """
 
 import dataclasses
@@ -184,7 +184,7 @@ def calibration_batches(frozen, representative) -> Iterator[np.ndarray]:
 
 
 def _integer_facts(graph):
-    """How many operators of a quantised graph are computed in integers, and which are not."""
+    """How many operators of a quantized graph are computed in integers, and which are not."""
     types = [tensor.type for tensor in graph.main.tensors]
     counted = [
         (name, any(types[number] == FLOAT32 for number in operator.outputs))

@@ -24,7 +24,7 @@ _WAY_OUT = "Pass signature='default', which detects what predict detects."
 def append_postprocess(graph: LiteRTGraph, frozen, network: Network) -> None:
     """Puts upstream's operator behind the network's predictions.
 
-    Its boxes `[1, D, 4]` (yxyx, normalised to the image) are not clipped, its classes are numbered from 0. It
+    Its boxes `[1, D, 4]` (yxyx, normalized to the image) are not clipped, its classes are numbered from 0. It
     suppresses class by class as `predict` does, or across classes if the model's suppression is class agnostic.
 
     Raises:
@@ -106,7 +106,7 @@ def as_detections(boxes, classes, scores, count) -> dict[str, np.ndarray]:
     """The operator's four outputs as detections of `schema`: boxes clipped, those without area dropped.
 
     Args:
-        boxes: `[1, D, 4]` float32, yxyx, normalised to the image.
+        boxes: `[1, D, 4]` float32, yxyx, normalized to the image.
         classes: `[1, D]` float32, from 0.
         scores: `[1, D]` float32.
         count: `[1]` float32: how many rows are detections.

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 METADATA_NAME = "detector.json"  # of the entry or file that holds it
-RESIZER, SUPPRESSION = "resizer", "final_suppression"  # entries of it: parts, as Keras serialises them
+RESIZER, SUPPRESSION = "resizer", "final_suppression"  # entries of it: parts, as Keras serializes them
 
 
 def weights_digest(model: Any) -> str:

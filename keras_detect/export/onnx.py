@@ -37,8 +37,8 @@ class ONNXExporter(Exporter):
     """A file of opset 17. Input `images [B, H, W, 3]` uint8; the outputs are those of `predict` (`schema`).
 
     The signature "raw", of one-stage detectors, ends before suppression, for runtimes without it: `boxes [B, A, 4]`
-    normalised to the true image and not clipped, `scores [B, A, K]`. The suppression that `predict` would do is in
-    the metadata. int8 is ONNX Runtime's static quantisation, in nodes QuantizeLinear and DequantizeLinear.
+    normalized to the true image and not clipped, `scores [B, A, K]`. The suppression that `predict` would do is in
+    the metadata. int8 is ONNX Runtime's static quantization, in nodes QuantizeLinear and DequantizeLinear.
     """
 
     suffix = ".onnx"
@@ -56,7 +56,7 @@ class ONNXExporter(Exporter):
         model = detector_as_onnx(frozen, options)
         facts = {"opset": OPSET}
         if options.precision == "int8":
-            model, facts["quantised"] = onnx_quantization.quantised(
+            model, facts["quantized"] = onnx_quantization.quantized(
                 model, options.representative, path.parent, frozen.model.resizer
             )
         onnx.checker.check_model(model, full_check=True)

@@ -28,7 +28,7 @@ _BETWEEN = (
     "Resize",
     "Sigmoid",
 )
-_QUANTISED = ("Conv", *(name for name in _BETWEEN if name != "HardSigmoid"))  # which ONNX Runtime has in float alone
+_QUANTIZED = ("Conv", *(name for name in _BETWEEN if name != "HardSigmoid"))  # which ONNX Runtime has in float alone
 
 _TOO_LARGE = (
     "int8 cannot hold the range of an activation: on the representative images the network's values are not finite or "
@@ -36,7 +36,7 @@ _TOO_LARGE = (
 )
 
 
-def quantised(model, representative, folder: pathlib.Path, resizer=None):
+def quantized(model, representative, folder: pathlib.Path, resizer=None):
     """A float model as one whose convolutions compute in int8, with ranges from representative images.
 
     Args:
@@ -46,7 +46,7 @@ def quantised(model, representative, folder: pathlib.Path, resizer=None):
         resizer: of the detector, which fits images to its canvas if that is the size of the input.
 
     Returns:
-        `(onnx.ModelProto, what was quantised)`.
+        `(onnx.ModelProto, what was quantized)`.
 
     Raises:
         ExportError: values of the network that are not finite, or too large.
@@ -70,7 +70,7 @@ def quantised(model, representative, folder: pathlib.Path, resizer=None):
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                op_types_to_quantize=list(_QUANTISED),
+                op_types_to_quantize=list(_QUANTIZED),
                 nodes_to_quantize=names,
             )
         result = onnx.load(int8_path)
@@ -90,7 +90,7 @@ def quantised(model, representative, folder: pathlib.Path, resizer=None):
 
 
 def _steps(model):
-    """Arrays: the step of every quantised tensor."""
+    """Arrays: the step of every quantized tensor."""
     from onnx import numpy_helper
 
     kinds = ("QuantizeLinear", "DequantizeLinear")

@@ -121,7 +121,7 @@ def _decoded(string):
 
 
 def _decoded_example(string):
-    """The image of a serialised `tf.train.Example`, which stands under "image/encoded"."""
+    """The image of a serialized `tf.train.Example`, which stands under "image/encoded"."""
     import tensorflow as tf
 
     features = tf.io.parse_single_example(string, {"image/encoded": tf.io.FixedLenFeature((), tf.string)})

@@ -20,7 +20,7 @@ from keras_detect.transforms.resizers import FixedShapeResizer
 PHOTOS = pathlib.Path(__file__).parents[1] / "photos"
 #: by how much boxes (in shares of the image's side) and scores may differ; `None`: a difference is reported only
 TOLERANCES: dict[str, float | None] = {"float32": 1e-3, "float16": 1e-2, "dynamic": None, "int8": None}
-_QUANTISED = 5e-2  # within which detections of a file without a tolerance are matched, for the report
+_QUANTIZED = 5e-2  # within which detections of a file without a tolerance are matched, for the report
 _LARGEST_SHARE_CUT = 0.1  # of the detections, that may differ because their scores lie at a cut
 _LARGEST_SHARE_SWAPPED = 0.01  # of the detections, whose place a rival of the same score may take
 _TIMED_RUNS = 5
@@ -80,7 +80,7 @@ class Candidates:
     """What a one-stage detector may report: every anchor with every class, before suppression.
 
     Attributes:
-        boxes: `[B, A, 1 or K, 4]` normalised yxyx, clipped to the image.
+        boxes: `[B, A, 1 or K, 4]` normalized yxyx, clipped to the image.
         scores: `[B, A, K]`.
     """
 
@@ -120,7 +120,7 @@ def compare(
     of the lowest score of a side whose rows are all filled.
 
     Args:
-        expected: of `predict` (`schema`): `"boxes" [B, D, 4]` normalised yxyx, `"scores" [B, D]`, `"labels" [B, D]`,
+        expected: of `predict` (`schema`): `"boxes" [B, D, 4]` normalized yxyx, `"scores" [B, D]`, `"labels" [B, D]`,
             `"num_detections" [B]`, optional `"masks" [B, D, h, w]`, `"keypoints" [B, D, N, 2]` and
             `"keypoint_scores" [B, D, N]`.
         found: of the file, with as many images.
@@ -264,7 +264,7 @@ def _overlaps(boxes, others):
 
 def matching_tolerance(precision: str) -> float:
     """Within which boxes and scores are matched: the tolerance of a precision, or where it has none, 0.05."""
-    return TOLERANCES.get(precision) or _QUANTISED
+    return TOLERANCES.get(precision) or _QUANTIZED
 
 
 def sample_images(images: Sequence[Any] | None, image_size: tuple[int, int] | None) -> list[np.ndarray]:

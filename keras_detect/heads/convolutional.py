@@ -28,7 +28,7 @@ class ConvolutionalBoxPredictor(BoxPredictor):
         background: whether the logits have a background column at index 0 (K + 1 columns).
         class_bias: initial bias of the class logits; -4.6 is a prior probability of 0.01 (Lin et al. 2017, 3.3).
         dropout: rate in front of the class head.
-        hyperparams: `ConvHyperparams`, of which initialiser and L2 are used.
+        hyperparams: `ConvHyperparams`, of which initializer and L2 are used.
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
     """
 

@@ -172,7 +172,7 @@ class MaskPredictor(BoxPredictor):
         height, width, channels = x.shape[1:]
         kernel = ops.reshape(ops.transpose(self.mask_head.kernel, (3, 2, 0, 1)), (self.num_masks, channels, size**2))
         kernel = ops.cast(ops.take(kernel, labels, axis=0), x.dtype)
-        # what each cell gives to each neighbour, then the sum over those neighbours
+        # what each cell gives to each neighbor, then the sum over those neighbors
         given = ops.matmul(ops.reshape(x, (-1, height * width, channels)), kernel)
         given = ops.cast(ops.reshape(given, (-1, height, width, size**2)), "float32")
         reach = size // 2

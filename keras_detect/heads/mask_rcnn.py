@@ -23,7 +23,7 @@ class MaskRCNNBoxPredictor(BoxPredictor):
         share_box_across_classes: one box per proposal; else one for each of the K classes.
         box_code_size: numbers per box, the coder's `code_size`.
         dropout: rate in front of both dense layers.
-        hyperparams: `ConvHyperparams`, of which initialiser and L2 are used.
+        hyperparams: `ConvHyperparams`, of which initializer and L2 are used.
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
     """
 

@@ -20,14 +20,14 @@ class RegionProposalPredictor(BoxPredictor):
         depth: channels of the shared convolution.
         kernel_size: its side.
         box_code_size: numbers per box, the coder's `code_size`.
-        hyperparams: `ConvHyperparams`, of which initialiser and L2 are used; the shared convolution has a bias and
+        hyperparams: `ConvHyperparams`, of which initializer and L2 are used; the shared convolution has a bias and
             no batch norm, and ReLU6 follows it.
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
     """
 
     checkpoint_family = "region_proposal"
 
-    num_classes = 1  # "object", whatever its class
+    num_classes = 1  # "object", of any class
     settings = (
         "num_anchors_per_location",
         "depth",
@@ -94,7 +94,7 @@ class SharedRegionProposalPredictor(BoxPredictor):
         depth: channels of the shared convolutions.
         num_convolutions: how many of them, 3 x 3 with a bias, each followed by ReLU.
         box_code_size: numbers per box, the coder's `code_size`.
-        hyperparams: `ConvHyperparams`, of which initialiser and L2 are used.
+        hyperparams: `ConvHyperparams`, of which initializer and L2 are used.
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
 
     Raises:
@@ -103,7 +103,7 @@ class SharedRegionProposalPredictor(BoxPredictor):
 
     checkpoint_family = "region_proposal_shared"
 
-    num_classes = 1  # "object", whatever its class
+    num_classes = 1  # "object", of any class
     settings = ("num_anchors_per_location", "depth", "num_convolutions", "box_code_size")
 
     def __init__(

@@ -186,7 +186,7 @@ class WeightSharedConvolutionalBoxPredictor(BoxPredictor):
 
 @serializable
 class GroupNormBoxPredictor(WeightSharedConvolutionalBoxPredictor):
-    """Shared heads whose towers have group normalisation (Wu and He 2018, arXiv:1803.08494), as in torchvision.
+    """Shared heads whose towers have group normalization (Wu and He 2018, arXiv:1803.08494), as in torchvision.
 
     It has no statistics of its own, so the feature maps share it; the convolutions before it have no bias.
 

@@ -184,7 +184,7 @@ class CompiledDetector:
                 through the runtime by itself.
 
         Returns:
-            `{"boxes" [B, D, 4] (yxyx, normalised to the true image), "scores" [B, D], "labels" [B, D] (from 0, -1 in
+            `{"boxes" [B, D, 4] (yxyx, normalized to the true image), "scores" [B, D], "labels" [B, D] (from 0, -1 in
             padding rows), "num_detections" [B]}` and every further per-object field of the model's output.
         """
         if not isinstance(x, dict):
@@ -212,7 +212,7 @@ class CompiledDetector:
     ) -> Detections | list[Detections]:
         """Detects in an image, or in a list of images; arguments and results are those of `model.detect`.
 
-        Neighbours in a list, and tiles, that have one size share a call of at most `batch_size` images.
+        Neighbors in a list, and tiles, that have one size share a call of at most `batch_size` images.
         """
         tiling: dict[str, Any] = {"tile": tile, "overlap": overlap, "whole_image": whole_image}
         return detect_images(self, images, score_threshold, batch_size, max_pixels, **tiling)

@@ -16,7 +16,7 @@ _PLACED = (schema.BOXES, schema.SCORES, schema.LABELS, schema.MASKS, schema.TRAC
 class Detections(dict):
     """The detections of one image: a dict of numpy arrays, best first, and the size of the image.
 
-    Its entries are `"boxes" [n, 4]` float32 (normalised yxyx), `"scores" [n]` float32, `"labels" [n]` int32,
+    Its entries are `"boxes" [n, 4]` float32 (normalized yxyx), `"scores" [n]` float32, `"labels" [n]` int32,
     `"class_names"` (a list of n strings, `None` if the model has no class names) and every further per-object field of
     `schema` that the model outputs, such as `"masks" [n, h, w]` over the boxes (`keras_detect.masks.paste`).
 
@@ -59,7 +59,7 @@ class Detections(dict):
 
         Returns:
             A `fiftyone.Detection` each: `label` (without a name: its number), `bounding_box` (x, y, width and height,
-            normalised), `confidence`, `index` (the track's) and `mask` (bool, of the box) where there are such fields,
+            normalized), `confidence`, `index` (the track's) and `mask` (bool, of the box) where there are such fields,
             and every further field as an attribute.
 
         Raises:
@@ -109,7 +109,7 @@ def detections_of(
 
     Args:
         detector: whose `class_names` name the labels.
-        batch: detections of the batch (`schema`), numpy arrays `[B, D, ...]`; boxes are normalised yxyx.
+        batch: detections of the batch (`schema`), numpy arrays `[B, D, ...]`; boxes are normalized yxyx.
         row: which image of the batch.
         score_threshold: detections below it are skipped.
         image_size: `(height, width)` of the image in pixels.

@@ -31,7 +31,7 @@ class FilesDetected(NamedTuple):
 
     Attributes:
         images: what `detections.json` holds under "images", `{name of the drawn image: {"image" (path), "boxes"
-            (normalised yxyx), "scores", "labels", "class_names"}}` with every further per-object field of `schema` that
+            (normalized yxyx), "scores", "labels", "class_names"}}` with every further per-object field of `schema` that
             the model outputs (masks as COCO's run lengths).
         videos: what it holds under "videos", `{name of the drawn video: {"video" (path, or "camera 0"), "frames" (their
             number), "frames_per_second", "image_size" (height, width), "detections" (name of the JSON lines)}}`.

@@ -37,7 +37,7 @@ def detect(
     Args:
         model: a `DetectionModel`.
         images: a path, the bytes of an image file, an open binary file, a Pillow image, an array `[H, W, 3]` (uint8, or
-            float in 0...255) or `[H, W]` (grey), or a list or tuple of these. Files and Pillow images are turned
+            float in 0...255) or `[H, W]` (gray), or a list or tuple of these. Files and Pillow images are turned
             upright as their EXIF orientation says; of an animated image the first frame is used, with a warning.
         score_threshold: detections below it are skipped; None for `model.score_threshold`, 0.3 if that is None.
         batch_size: how many images of a list the network sees at once, at most. Images whose canvas has another
@@ -47,7 +47,7 @@ def detect(
         tile: pixels, an int or `(height, width)`: the image is cut into tiles of this size, in which objects stay large
             that resizing the image would make too small to be found; None for the image as a whole. A side of the
             image that is shorter than the tile's is not cut.
-        overlap: least share of a tile that its neighbour has too, from 0 to below 1: an object no larger than that lies
+        overlap: least share of a tile that its neighbor has too, from 0 to below 1: an object no larger than that lies
             whole in one of them.
         whole_image: with `tile`: whether the image is also seen as a whole, where objects larger than a tile are found.
 
@@ -61,10 +61,10 @@ def detect(
     `tile`.
 
     Returns:
-        For one image `Detections`, a dict of numpy arrays, best first: `{"boxes" [n, 4] float32, normalised yxyx,
+        For one image `Detections`, a dict of numpy arrays, best first: `{"boxes" [n, 4] float32, normalized yxyx,
         "scores" [n] float32, "labels" [n] int32, "class_names"}`, and every further per-object field of `schema` that
         the model outputs; for a list, a list of such dicts. `"class_names"` is a list of n strings, `None` if the model
-        has no class names. The boxes of tiles, too, are normalised to the whole image.
+        has no class names. The boxes of tiles, too, are normalized to the whole image.
 
     Raises:
         FileNotFoundError: no such file.

@@ -27,7 +27,7 @@ class Tiling:
 
     Attributes:
         tile: `(height, width)` of a tile in pixels.
-        overlap: least share of a tile that its neighbour has too.
+        overlap: least share of a tile that its neighbor has too.
         whole_image: whether the image as a whole is seen, too.
     """
 
@@ -48,7 +48,7 @@ class Tiling:
             raise ValueError(f"tile is an int or (height, width), in pixels, 1 or more. Received: tile={tile!r}")
         if isinstance(overlap, bool) or not isinstance(overlap, int | float | np.number) or not 0 <= overlap < 1:
             raise ValueError(
-                f"overlap is the share of a tile that its neighbour has too, from 0 to below 1. Received: {overlap!r}"
+                f"overlap is the share of a tile that its neighbor has too, from 0 to below 1. Received: {overlap!r}"
             )
         return cls((int(sides[0]), int(sides[1])), float(overlap), bool(whole_image))
 
@@ -149,7 +149,7 @@ def _in_image(field, values, window, image_size):
 
 
 def _is_cut(boxes, window, image_size):
-    """`[n]` bool: which boxes, normalised to the window, end at a border of it that is not the image's."""
+    """`[n]` bool: which boxes, normalized to the window, end at a border of it that is not the image's."""
     inner_start = np.asarray(window[:2]) > 0
     inner_end = np.asarray(window[2:]) < np.asarray(image_size)
     at_start = (boxes[:, :2] <= _AT_BORDER) & inner_start

@@ -1,11 +1,11 @@
-"""Batch normalisation over the last axis, with given statistics or with those of the batch."""
+"""Batch normalization over the last axis, with given statistics or with those of the batch."""
 
 import keras
 from keras import ops
 
 
 def batch_norm(inputs, gamma, beta, epsilon, mean, variance, dtype):
-    """Normalises with given statistics.
+    """Normalizes with given statistics.
 
     Args:
         inputs: `[..., C]` float tensor.
@@ -26,7 +26,7 @@ def batch_norm(inputs, gamma, beta, epsilon, mean, variance, dtype):
 
 
 def batch_norm_train(inputs, gamma, beta, epsilon, dtype, synchronized=False):
-    """Normalises with the statistics of the batch.
+    """Normalizes with the statistics of the batch.
 
     Args:
         inputs: as in `batch_norm`.
@@ -81,7 +81,7 @@ def _has_fused_kernel(inputs):
 
 
 def _tf_batch_norm(inputs, gamma, beta, epsilon, mean, variance):
-    """TensorFlow's graph optimiser merges this kernel into a convolution before it."""
+    """TensorFlow's graph optimizer merges this kernel into a convolution before it."""
     import tensorflow as tf
 
     gamma, beta = _tf_scale_and_offset(inputs, gamma, beta)

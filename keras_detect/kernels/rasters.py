@@ -14,7 +14,7 @@ def crop_rasters(rasters, rows, boxes, crop_size):
     Args:
         rasters: `[B, M, H, W]` of any dtype; what is above 0 is 1.
         rows: `[B, P]` int32, which raster of its image belongs to each box.
-        boxes: `[B, P, 4]`, normalised to the extent of the rasters; 0 and 1 are the outermost pixels' centres.
+        boxes: `[B, P, 4]`, normalized to the extent of the rasters; 0 and 1 are the outermost pixels' centers.
         crop_size: `(h, w)`.
 
     Returns:
@@ -25,18 +25,18 @@ def crop_rasters(rasters, rows, boxes, crop_size):
     number = ops.shape(rows)[1]
     lines = ops.reshape(rasters, (batch, count * height, width))
     total = 0.0
-    for index, weight in _neighbours(boxes[..., 0], boxes[..., 2], crop_size[0], height):
+    for index, weight in _neighbors(boxes[..., 0], boxes[..., 2], crop_size[0], height):
         index = ops.reshape(rows[..., None] * height + index, (batch, number * crop_size[0]))
         found = ops.reshape(gather_rows(lines, index) > 0, (batch, number, crop_size[0], width))
         total = total + ops.cast(found, "float32") * weight[..., None]
     crops = 0.0
-    for index, weight in _neighbours(boxes[..., 1], boxes[..., 3], crop_size[1], width):
+    for index, weight in _neighbors(boxes[..., 1], boxes[..., 3], crop_size[1], width):
         index = ops.broadcast_to(index[:, :, None], (batch, number, *crop_size))
         crops = crops + ops.take_along_axis(total, index, axis=-1) * weight[:, :, None]
     return crops
 
 
-def _neighbours(low, high, count, size):
+def _neighbors(low, high, count, size):
     """The two pixels around each of `count` positions from `low` to `high`: `[(index int32, weight), ...]`."""
     last = ops.cast(size, "float32") - 1.0
     if count > 1:
@@ -47,8 +47,8 @@ def _neighbours(low, high, count, size):
     position = ops.clip(position, -1.0, last + 1.0)
     before = ops.floor(position)
     share = position - before
-    neighbours = []
+    neighbors = []
     for index, weight in ((before, 1.0 - share), (before + 1.0, share)):
         exists = ops.logical_and(index >= 0.0, index <= last)
-        neighbours.append((ops.cast(ops.clip(index, 0.0, last), "int32"), ops.where(exists, weight, 0.0)))
-    return neighbours
+        neighbors.append((ops.cast(ops.clip(index, 0.0, last), "int32"), ops.where(exists, weight, 0.0)))
+    return neighbors

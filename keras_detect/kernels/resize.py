@@ -3,7 +3,7 @@
 The same arithmetic runs on numpy arrays, on Keras tensors and (for sizes) in a TensorFlow graph: functions take the
 array library `xp`, which is `NUMPY`, `keras.ops` or `tensorflow`.
 
-A kernel is `"half_pixel"` (pixel centres at i + 1/2, what Pillow, OpenCV and Keras do), `"legacy"` (pixel i of the
+A kernel is `"half_pixel"` (pixel centers at i + 1/2, what Pillow, OpenCV and Keras do), `"legacy"` (pixel i of the
 output samples position i * in/out: TensorFlow 1's default, which upstream's models were trained with) or
 `"align_corners"` (position i * (in-1)/(out-1), which upstream has in its conditional resizer).
 """

@@ -3,7 +3,7 @@
 Three ways to lay the grid, all with bilinear samples (`[0, 1]` of a box axis is the extent of the features):
 
 - `crop_and_resize`: n samples from edge to edge, position `y (H - 1)`, one sample per cell.
-- `roi_align`: several samples per cell around its centre, position `y H - 0.5` (pixel centres at half-integers), mean
+- `roi_align`: several samples per cell around its center, position `y H - 0.5` (pixel centers at half-integers), mean
   per cell (He et al. 2017, section 3, with the half-pixel offset that detectors agreed on later).
 - `roi_align(alignment="corners")`: the same cells, position `y (H - 1)`.
 - `roi_align(alignment="unshifted")`: the same cells, position `y H`, and boxes of at least one pixel (He et al. 2017 as
@@ -29,7 +29,7 @@ def crop_and_resize(features, boxes, crop_size, outside="fade"):
 
     Args:
         features: `[B, H, W, C]` float.
-        boxes: `[B, P, 4]`, normalised to the extent of the features; 0 and 1 are the outermost pixels' centres.
+        boxes: `[B, P, 4]`, normalized to the extent of the features; 0 and 1 are the outermost pixels' centers.
         crop_size: `(h, w)`; along an axis of size 1 the sample is in the middle.
         outside: `"fade"`: beyond the outermost pixels the values fall to 0 over one pixel, as if zeros lay there
             (upstream's `use_matmul_crop_and_resize`). `"cut"`: a sample beyond them is 0 at once, be it by rounding,
@@ -49,7 +49,7 @@ def multilevel_crop_and_resize(feature_maps, boxes, levels, crop_size, outside="
 
     Args:
         feature_maps: list of `[B, h_l, w_l, C]` with one C.
-        boxes: `[B, P, 4]`, normalised.
+        boxes: `[B, P, 4]`, normalized.
         levels: `[B, P]` int32, the index of each box's map; `None` with one map.
         crop_size: `(h, w)`.
         outside: as in `crop_and_resize`.
@@ -70,11 +70,11 @@ def roi_align(features, boxes, crop_size, sampling_ratio=2, alignment="half_pixe
 
     Args:
         features: `[B, H, W, C]` float.
-        boxes: `[B, P, 4]`, normalised to the extent of the features.
+        boxes: `[B, P, 4]`, normalized to the extent of the features.
         crop_size: `(h, w)` cells.
         sampling_ratio: samples per cell and axis.
         alignment: "half_pixel": 0 and 1 are the outer borders of the features; "corners": the outermost pixels'
-            centres; "unshifted": 0 is the first pixel's centre, and 1 lies a pixel behind the last one's.
+            centers; "unshifted": 0 is the first pixel's center, and 1 lies a pixel behind the last one's.
 
     Returns:
         `[B, P, h, w, C]` of the features' dtype; the gradient goes to the features alone.
@@ -90,7 +90,7 @@ def multilevel_roi_align(feature_maps, boxes, levels, crop_size, sampling_ratio=
 
     Args:
         feature_maps: list of `[B, h_l, w_l, C]` with one C.
-        boxes: `[B, P, 4]`, normalised.
+        boxes: `[B, P, 4]`, normalized.
         levels: `[B, P]` int32, the index of each box's map; `None` with one map.
         crop_size: `(h, w)` cells.
         sampling_ratio: samples per cell and axis.
@@ -177,7 +177,7 @@ def _sizes(maps, levels, axis):
 
 
 class _Pool(NamedTuple):
-    """Pooling of `size` x `size` neighbours in steps of `stride`, `"max"` or `"average"`."""
+    """Pooling of `size` x `size` neighbors in steps of `stride`, `"max"` or `"average"`."""
 
     size: int
     stride: int
@@ -249,12 +249,12 @@ def _sampler(maps, levels, grid):
 
     def gather(picks):
         total = 0.0
-        for cells, weight in _neighbours(origin, width, grid, picks):
+        for cells, weight in _neighbors(origin, width, grid, picks):
             total = total + ops.cast(ops.take(table, cells, axis=0), "float32") * ops.expand_dims(weight, -1)
         return total
 
     def torch_gather(picks):
-        cells, weights = zip(*_neighbours(origin, width, grid, picks), strict=True)
+        cells, weights = zip(*_neighbors(origin, width, grid, picks), strict=True)
         return _torch_weighted_rows(table, ops.stack(cells, axis=-1), ops.stack(weights, axis=-1))
 
     if dispatch.use_native("torch"):
@@ -305,16 +305,16 @@ def _table(maps, levels):
     return ops.reshape(table, (batch * rows, table.shape[-1])), origin[..., None, None], width
 
 
-def _neighbours(origin, width, grid, picks):
+def _neighbors(origin, width, grid, picks):
     """`(row of the table [B, P, h, w] int32, weight [B, P, h, w])` of the four pixels around each sample."""
-    rows = _axis_neighbours(grid.vertical, picks[0], grid.outside)
-    columns = _axis_neighbours(grid.horizontal, picks[1], grid.outside)
+    rows = _axis_neighbors(grid.vertical, picks[0], grid.outside)
+    columns = _axis_neighbors(grid.horizontal, picks[1], grid.outside)
     for (row, row_weight), (column, column_weight) in itertools.product(rows, columns):
         cells = origin + row[..., :, None] * width + column[..., None, :]
         yield cells, row_weight[..., :, None] * column_weight[..., None, :]
 
 
-def _axis_neighbours(axis, picks, outside):
+def _axis_neighbors(axis, picks, outside):
     """The two pixels around each position and their weights: `[(index [B, P, n] int32, weight [B, P, n]), ...]`."""
     size = ops.expand_dims(axis.size, -1)
     numbers = picks.offset + picks.stride * ops.arange(picks.count, dtype="float32")
@@ -325,12 +325,12 @@ def _axis_neighbours(axis, picks, outside):
     position = ops.minimum(ops.maximum(position, bounds[0]), bounds[1])
     low = ops.floor(position)
     fraction = position - low
-    neighbours = []
+    neighbors = []
     for index, weight in ((low, 1.0 - fraction), (low + 1.0, fraction)):
         exists = ops.logical_and(ops.logical_and(index >= 0.0, index <= size - 1.0), inside)
         index = ops.cast(ops.minimum(ops.maximum(index, 0.0), size - 1.0), "int32")
-        neighbours.append((index, ops.where(exists, weight, 0.0)))
-    return neighbours
+        neighbors.append((index, ops.where(exists, weight, 0.0)))
+    return neighbors
 
 
 # --------------------------------------------------------------------------------------------------------- native forms
@@ -344,7 +344,7 @@ def _tf_crop(maps, boxes, levels, crop_size):
 
     Args:
         maps: list of `[B, h_l, w_l, C]` float32.
-        boxes: `[B, P, 4]` float32, normalised as the kernel has it.
+        boxes: `[B, P, 4]` float32, normalized as the kernel has it.
         levels: `[B, P]` int32, the map of each box, or `None` with one map.
         crop_size: `(h, w)`.
 
@@ -385,8 +385,8 @@ def _tf_crop_gradient(upstream, shape, boxes, images):
     import tensorflow as tf
 
     rows = tf.shape(upstream)
-    y = _tf_neighbours(boxes[:, 0], boxes[:, 2], rows[1], shape[1])
-    x = _tf_neighbours(boxes[:, 1], boxes[:, 3], rows[2], shape[2])
+    y = _tf_neighbors(boxes[:, 0], boxes[:, 2], rows[1], shape[1])
+    x = _tf_neighbors(boxes[:, 1], boxes[:, 3], rows[2], shape[2])
     total = tf.zeros([shape[0] * shape[1] * shape[2], shape[3]], upstream.dtype)
     for pixel_y, weight_y in y:
         for pixel_x, weight_x in x:
@@ -396,7 +396,7 @@ def _tf_crop_gradient(upstream, shape, boxes, images):
     return tf.reshape(total, shape)
 
 
-def _tf_neighbours(low, high, cells, side):
+def _tf_neighbors(low, high, cells, side):
     """The kernel's two pixels along an axis and their weights, `[N, cells]` each: `((before, 1 - d), (after, d))`."""
     import tensorflow as tf
 

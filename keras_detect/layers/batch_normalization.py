@@ -1,4 +1,4 @@
-"""Batch normalisation whose moving variance is the unbiased one, as in TensorFlow's fused kernel."""
+"""Batch normalization whose moving variance is the unbiased one, as in TensorFlow's fused kernel."""
 
 import keras
 from keras import ops
@@ -9,9 +9,9 @@ from keras_detect.registry import serializable
 
 @serializable
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalisation over the last axis; the moving variance takes in n/(n-1) times the batch variance.
+    """Batch normalization over the last axis; the moving variance takes in n/(n-1) times the batch variance.
 
-    The output in training is Keras' own (normalised with the biased variance); only what is remembered differs, so
+    The output in training is Keras' own (normalized with the biased variance); only what is remembered differs, so
     that upstream's checkpoints and training runs carry over. With one value per channel (n = 1) the factor is 1.
     With `trainable=False` the layer runs in inference mode and neither statistics nor scale and offset train.
     Statistics and parameters are float32 under every dtype policy. Masks are not looked at.
@@ -26,7 +26,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     Call arguments:
         inputs: `[..., C]` float of any rank; `[B, H, W, C]` takes the fused kernel of TensorFlow or torch.
-        training: whether to normalise with the statistics of this batch and to update the moving ones.
+        training: whether to normalize with the statistics of this batch and to update the moving ones.
 
     Raises:
         ValueError: for `renorm=True`, and when `axis` is not the last axis of the input.
@@ -40,14 +40,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
         if getattr(self, "renorm", False):  # Keras 3.13 does not know it, and refuses it itself
             raise ValueError(
-                "BatchNormalization has no batch renormalisation. Received: renorm=True. Use "
+                "BatchNormalization has no batch renormalization. Received: renorm=True. Use "
                 "keras.layers.BatchNormalization for it."
             )
 
     def build(self, input_shape):
         if self.axis not in (-1, len(input_shape) - 1):
             raise ValueError(
-                f"BatchNormalization normalises the last axis. Received: axis={self.axis} for an input of shape "
+                f"BatchNormalization normalizes the last axis. Received: axis={self.axis} for an input of shape "
                 f"{tuple(input_shape)}. Move the channels to the end or use keras.layers.BatchNormalization."
             )
         super().build(input_shape)

@@ -50,10 +50,10 @@ class ConvHyperparams:
 
     Args:
         activation: `"relu6"`, `"relu"`, `"swish"` or `None`.
-        batch_norm: whether convolutions are followed by batch normalisation; without it they have a bias.
+        batch_norm: whether convolutions are followed by batch normalization; without it they have a bias.
         batch_norm_momentum: share of the old moving statistics that an update keeps (upstream's `decay`).
         batch_norm_epsilon: added to the variance.
-        batch_norm_scale: whether batch normalisation has a trainable scale.
+        batch_norm_scale: whether batch normalization has a trainable scale.
         batch_norm_center: whether it has a trainable offset.
         batch_norm_trainable: `False` freezes it: inference mode, and nothing of it trains.
         kernel_initializer: how kernels start.
@@ -87,7 +87,7 @@ class ConvHyperparams:
 
 
 def conv(hyperparams, filters, kernel_size, *, name, strides=1, padding="same", use_bias=None, dilation_rate=1):
-    """A `Conv2D` layer; `use_bias=None` means a bias exactly where no batch normalisation follows."""
+    """A `Conv2D` layer; `use_bias=None` means a bias exactly where no batch normalization follows."""
     return keras.layers.Conv2D(
         filters,
         kernel_size,
@@ -158,7 +158,7 @@ def batch_norm(hyperparams, *, name):
 
 
 def norm_act(x, *, hyperparams, name, activation="inherit"):
-    """Batch normalisation where `hyperparams` has it, then the activation.
+    """Batch normalization where `hyperparams` has it, then the activation.
 
     `activation` overrides that of `hyperparams`; `None` leaves it out (a linear bottleneck).
     """
@@ -171,7 +171,7 @@ def norm_act(x, *, hyperparams, name, activation="inherit"):
 
 
 def conv_bn_act(x, filters, kernel_size, *, hyperparams, name, strides=1, padding="same", **options):
-    """Convolution, batch normalisation, activation.
+    """Convolution, batch normalization, activation.
 
     Args:
         x: Keras tensor `[B, H, W, C]`.
@@ -180,8 +180,8 @@ def conv_bn_act(x, filters, kernel_size, *, hyperparams, name, strides=1, paddin
         hyperparams: `ConvHyperparams`.
         name: stem of the layer names.
         strides: step of the kernel.
-        padding: `"same"` (TensorFlow's, uneven for stride 2), `"valid"`, or `"fixed"` (even on both sides, whatever
-            the input size, as in upstream's ResNets).
+        padding: `"same"` (TensorFlow's, uneven for stride 2), `"valid"`, or `"fixed"` (even on both sides, for any
+            input size, as in upstream's ResNets).
         **options: `activation` as in `norm_act`; `use_bias` and `dilation_rate` as in `conv`.
 
     Returns:
@@ -194,7 +194,7 @@ def conv_bn_act(x, filters, kernel_size, *, hyperparams, name, strides=1, paddin
 
 
 def depthwise_bn_act(x, kernel_size, *, hyperparams, name, strides=1, padding="same", **options):
-    """Depthwise convolution, batch normalisation, activation; arguments as in `conv_bn_act`."""
+    """Depthwise convolution, batch normalization, activation; arguments as in `conv_bn_act`."""
     activation = options.pop("activation", "inherit")
     x, padding = _pad(x, kernel_size, strides, padding, options.get("dilation_rate", 1), name)
     layer = depthwise(hyperparams, kernel_size, strides=strides, padding=padding, name=f"{name}_depthwise", **options)
@@ -202,7 +202,7 @@ def depthwise_bn_act(x, kernel_size, *, hyperparams, name, strides=1, padding="s
 
 
 def separable_bn_act(x, filters, kernel_size, *, hyperparams, name, strides=1, padding="same", **options):
-    """Separable convolution, batch normalisation, activation: as `conv_bn_act`, with `reach` as in `separable`."""
+    """Separable convolution, batch normalization, activation: as `conv_bn_act`, with `reach` as in `separable`."""
     activation = options.pop("activation", "inherit")
     x, padding = _pad(x, kernel_size, strides, padding, 1, name)
     layer = separable(

@@ -15,9 +15,9 @@ def box_levels(boxes, num_levels, image_shape, canonical_size=224, canonical_lev
     equation 1).
 
     Args:
-        boxes: `[B, P, 4]`, normalised.
+        boxes: `[B, P, 4]`, normalized.
         num_levels: how many maps there are.
-        image_shape: `(height, width)` in pixels that the boxes are normalised to, ints or a tensor.
+        image_shape: `(height, width)` in pixels that the boxes are normalized to, ints or a tensor.
         canonical_size: the side in pixels of a square box that belongs to `canonical_level`.
         canonical_level: index of that map; `None`: the last but one, as upstream has it.
 
@@ -91,7 +91,7 @@ class RegionCropper:
 
         Args:
             feature_maps: list of `[B, h_l, w_l, C]`, the finest first.
-            boxes: `[B, P, 4]`, normalised to the padded image; `[0, 0, 0, 0]` in padding rows gives finite values.
+            boxes: `[B, P, 4]`, normalized to the padded image; `[0, 0, 0, 0]` in padding rows gives finite values.
             image_shape: `(height, width)` of the padded image, ints or a tensor; decides the levels of several maps.
 
         Returns:

@@ -8,7 +8,7 @@ from keras_detect.registry import serializable
 
 @serializable
 class UpsampleLike(keras.layers.Layer):
-    """Nearest-neighbour doubling of a map, cut to the size of another.
+    """Nearest-neighbor doubling of a map, cut to the size of another.
 
     A map of odd size `h` is halved to `(h + 1) / 2`, which doubles to `h + 1`: the last row or column goes.
 

@@ -1,7 +1,7 @@
 """Classification losses: parts that map logits, targets and weights to unreduced losses.
 
 Shapes, unless a class says otherwise: logits and targets `[B, A, K]` (K counts the background column where there is
-one), weights `[B, A, K]` or `[B, A, 1]`. All arithmetic is float32, whatever the logits' dtype; values and gradients
+one), weights `[B, A, K]` or `[B, A, 1]`. All arithmetic is float32, for logits of any dtype; values and gradients
 are finite for logits of any finite size.
 """
 
@@ -139,13 +139,13 @@ class BootstrappedSigmoidLoss:
 
 @part
 class PenaltyReducedLogisticFocalLoss:
-    """Focal loss on a heatmap whose negatives near an object's centre count less; `[B, A, K]`.
+    """Focal loss on a heatmap whose negatives near an object's center count less; `[B, A, K]`.
 
-    Targets are in [0, 1]; exactly 1 marks a centre. Probabilities are kept within [1e-4, 1 - 1e-4].
+    Targets are in [0, 1]; exactly 1 marks a center. Probabilities are kept within [1e-4, 1 - 1e-4].
 
     Args:
         alpha: exponent of the focal factor.
-        beta: exponent of `1 - target`, the reduction around a centre.
+        beta: exponent of `1 - target`, the reduction around a center.
 
     Law and Deng, 2018 (arXiv:1808.01244), eq. 1; Zhou et al., 2019 (arXiv:1904.07850), eq. 1.
     """
@@ -156,9 +156,9 @@ class PenaltyReducedLogisticFocalLoss:
     def __call__(self, logits: Any, targets: Any, weights: Any) -> Any:
         logits, targets, weights = _float32(logits, targets, weights)
         probability = ops.clip(ops.sigmoid(logits), 1e-4, 1.0 - 1e-4)
-        centre = _power(1.0 - probability, self.alpha) * ops.log(probability)
+        center = _power(1.0 - probability, self.alpha) * ops.log(probability)
         around = _power(1.0 - targets, self.beta) * _power(probability, self.alpha) * ops.log(1.0 - probability)
-        return -weights * ops.where(ops.equal(targets, 1.0), centre, around)
+        return -weights * ops.where(ops.equal(targets, 1.0), center, around)
 
 
 @part

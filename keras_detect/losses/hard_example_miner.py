@@ -28,7 +28,7 @@ class HardExampleMiner:
             which needs no suppression and is much faster.
         loss_type: what ranks the anchors: "cls", "loc" or "both" (weighted sum).
         cls_loss_weight: of the classification loss in "both".
-        loc_loss_weight: of the localisation loss in "both".
+        loc_loss_weight: of the localization loss in "both".
         max_negatives_per_positive: negatives kept for each positive kept; `None` for all.
         min_negatives_per_image: negatives that are kept even without positives.
     """
@@ -64,7 +64,7 @@ class HardExampleMiner:
             match: `Match` of the anchors; `None` where there is no ratio to keep.
 
         Returns:
-            `(localisation loss, classification loss)`: float32 scalars, summed over anchors and images.
+            `(localization loss, classification loss)`: float32 scalars, summed over anchors and images.
         """
         location_losses = ops.cast(location_losses, "float32")
         cls_losses = ops.cast(cls_losses, "float32")

@@ -1,4 +1,4 @@
-"""Localisation losses: parts that map predictions, targets and weights to one loss per anchor.
+"""Localization losses: parts that map predictions, targets and weights to one loss per anchor.
 
 Predictions and targets `[B, A, code]`, weights `[B, A]`, result `[B, A]` float32. All arithmetic is float32; values and
 gradients are finite, for boxes without area too.
@@ -19,7 +19,7 @@ CODES, BOXES = "codes", "boxes"
 
 
 def check_compares(loss):
-    """Raises `ValueError` unless the localisation loss states what it compares. Returns the loss."""
+    """Raises `ValueError` unless the localization loss states what it compares. Returns the loss."""
     compares = getattr(loss, "compares", None)
     if compares not in (CODES, BOXES):
         name = getattr(loss, "__name__", type(loss).__name__)
@@ -32,10 +32,10 @@ def check_compares(loss):
 
 
 def localization_losses(loss, encodings, targets, weights, decode):
-    """The localisation loss of each anchor, on what the loss compares.
+    """The localization loss of each anchor, on what the loss compares.
 
     Args:
-        loss: a localisation loss.
+        loss: a localization loss.
         encodings: `[B, A, code]` predicted box codes.
         targets: `[B, A, code]` wanted box codes.
         weights: `[B, A]`.
@@ -117,7 +117,7 @@ class IouLoss:
 @register_localization_loss("giou")
 @part
 class GiouLoss:
-    """1 - generalised IoU of each predicted box with its target, in [0, 2] (Rezatofighi et al., 2019, algorithm 1)."""
+    """1 - generalized IoU of each predicted box with its target, in [0, 2] (Rezatofighi et al., 2019, algorithm 1)."""
 
     compares = BOXES
 

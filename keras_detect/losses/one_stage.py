@@ -11,7 +11,7 @@ from keras_detect.registry import part
 
 @part
 class OneStageLoss:
-    """Classification and localisation loss of SSD (Liu et al. 2016, eq. 1) and RetinaNet (Lin et al. 2017, section 4).
+    """Classification and localization loss of SSD (Liu et al. 2016, eq. 1) and RetinaNet (Lin et al. 2017, section 4).
 
     Both sums run over the anchors of the whole batch and are divided by the sum of the box weights of the batch (the
     number of matched anchors where all weights are 1), at least 1.
@@ -20,15 +20,15 @@ class OneStageLoss:
         classification: part `(logits, targets, weights) -> [B, A, C] or [B, A]`.
         localization: part `(predictions, targets, weights) -> [B, A]`, of box codes or of boxes (its `compares`).
         classification_weight: factor of the classification loss.
-        localization_weight: factor of the localisation loss.
+        localization_weight: factor of the localization loss.
         normalize_by_num_matches: divide by the number of matches as above; otherwise the plain sums.
-        normalize_localization_by_code_size: also divide the localisation loss by the length of a box code.
+        normalize_localization_by_code_size: also divide the localization loss by the length of a box code.
         background_as_zeros: an unmatched anchor's target is all zeros; `False` sets its background column to 1, which
             softmax needs.
         hard_example_miner: part that picks the anchors that count, or `None` for all (focal loss).
 
     Raises:
-        ValueError: a localisation loss that does not state what it compares.
+        ValueError: a localization loss that does not state what it compares.
     """
 
     classification: Any = SigmoidFocalLoss(gamma=2.0, alpha=0.25)

@@ -1,4 +1,4 @@
-"""Every batch that `fit`, `evaluate` and the `_on_batch` methods receive is checked, whatever it comes in.
+"""Every batch that `fit`, `evaluate` and the `_on_batch` methods receive is checked, from every kind of input.
 
 Wrong ground truth trains in silence: with boxes in pixels no anchor matches, and the loss goes to zero. `BatchCheck`
 states the rules once, in numpy; `checked` applies them to arrays, `tf.data`, `PyDataset`, generators and torch's
@@ -115,7 +115,7 @@ def check_ground_truth(boxes, labels, num_classes, where):
         )
     if largest > LARGEST_COORDINATE:
         raise ValueError(
-            f"Boxes are [ymin, xmin, ymax, xmax] normalised to 0...1. Received values up to {largest:g} in {where}: "
+            f"Boxes are [ymin, xmin, ymax, xmax] normalized to 0...1. Received values up to {largest:g} in {where}: "
             "divide pixel boxes by the image's height and width."
         )
     reversed_rows = (real[:, 2:] < real[:, :2]).any(axis=-1)
@@ -320,7 +320,7 @@ class FitCall:
     Attributes:
         data: its `x` as the caller passed it.
         callbacks: the list of callbacks.
-        undo: functions without arguments, called when `fit` ends, in whatever way.
+        undo: functions without arguments, called when `fit` ends, with or without an error.
     """
 
     data: object

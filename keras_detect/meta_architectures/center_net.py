@@ -173,7 +173,7 @@ class CenterNet(ResizeFirst, DetectionModel):
         return losses
 
     def postprocess(self, predictions, true_image_shapes):
-        """Detections (`schema`), normalised to the true image, with what the tasks say of each."""
+        """Detections (`schema`), normalized to the true image, with what the tasks say of each."""
         frame = self._frame(predictions, true_image_shapes)
         centers = self.object_task.find(predictions, frame)
         detections = {}

@@ -1,4 +1,4 @@
-"""Keypoints of a CenterNet: where each lies from the object's centre, and heatmaps that say so more exactly."""
+"""Keypoints of a CenterNet: where each lies from the object's center, and heatmaps that say so more exactly."""
 
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ _FAR = 1e5  # cells: the distance of a candidate that does not count
 
 @part
 class KeypointCandidates:
-    """How keypoints that were regressed from an object's centre move to peaks of the heatmaps nearby.
+    """How keypoints that were regressed from an object's center move to peaks of the heatmaps nearby.
 
     A keypoint takes a candidate of its own kind if that lies in the object's box and close enough; else it stays, with
     the score `unmatched_score`. All numbers are upstream's.
@@ -143,7 +143,7 @@ class KeypointCandidates:
 class KeypointTask(Task):
     """The keypoints of the objects of one class (Zhou et al. 2019, arXiv:1904.07850, section 6.2).
 
-    Each is regressed from the object's centre; with `candidates` it then moves to a peak of its heatmap. Several tasks
+    Each is regressed from the object's center; with `candidates` it then moves to a peak of its heatmap. Several tasks
     may share the keypoints of the data: each has a class and indices of its own.
 
     Args:
@@ -152,8 +152,8 @@ class KeypointTask(Task):
         deviations: n factors of the Gaussians around them, small for those that are annotated exactly; default: 1.
         heatmap_loss: part `(logits, targets, weights) -> [B, A, n]`.
         localization_loss: part `(predictions, targets, weights) -> [B, A]` that compares codes, in cells.
-        loss_weights: factors of the losses of heatmaps, of offsets and of the regression from the centre.
-        radius: cells around a keypoint, and around a centre, that learn offsets.
+        loss_weights: factors of the losses of heatmaps, of offsets and of the regression from the center.
+        radius: cells around a keypoint, and around a center, that learn offsets.
         per_keypoint_offset: whether each keypoint has offsets of its own.
         candidates: `KeypointCandidates`, or `None` for keypoints that are regressed alone, with the object's score.
         clip: whether keypoints outside of the image are moved to its border, with score 0.
@@ -163,7 +163,7 @@ class KeypointTask(Task):
             "offset".
 
     Raises:
-        ValueError: no keypoint, the same one twice, another number of deviations, or a localisation loss of boxes.
+        ValueError: no keypoint, the same one twice, another number of deviations, or a localization loss of boxes.
     """
 
     checkpoint_family = "center_net_keypoints"
@@ -312,7 +312,7 @@ class KeypointTask(Task):
         return total / (len(maps) * ops.maximum(ops.sum(weights), 1.0))
 
     def decode(self, predictions, centers, frame):
-        """Keypoints normalised to the true image and their scores; zeros for objects of other classes."""
+        """Keypoints normalized to the true image and their scores; zeros for objects of other classes."""
         peaks, number = centers.peaks, len(self.indices)
         vectors = heatmaps.values_at(self.maps(predictions, "regression")[-1], peaks.rows, peaks.columns)
         shape = ops.shape(vectors)

@@ -28,12 +28,12 @@ class Frame(NamedTuple):
     true_image_shapes: Any
 
     def cells(self, coordinates):
-        """Boxes `[..., 4]` or points `[..., 2]`, normalised to the preprocessed image, in cells of the maps."""
+        """Boxes `[..., 4]` or points `[..., 2]`, normalized to the preprocessed image, in cells of the maps."""
         sides = self.image_shape / float(self.stride)
         return coordinates * (sides if coordinates.shape[-1] == 2 else ops.tile(sides, (2,)))
 
     def normalized(self, coordinates):
-        """Boxes `[B, ..., 4]` or points `[B, ..., 2]` in cells, normalised to the true images."""
+        """Boxes `[B, ..., 4]` or points `[B, ..., 2]` in cells, normalized to the true images."""
         sides = ops.cast(self.true_image_shapes[:, :2], "float32")
         sides = sides if coordinates.shape[-1] == 2 else ops.tile(sides, (1, 2))
         shape = (-1, *(1,) * (len(coordinates.shape) - 2), coordinates.shape[-1])
@@ -41,7 +41,7 @@ class Frame(NamedTuple):
 
 
 class Centers(NamedTuple):
-    """What was found by its centre, best first; all `[B, D]` and `[B, D, 4]`.
+    """What was found by its center, best first; all `[B, D]` and `[B, D, 4]`.
 
     Attributes:
         peaks: `boxes.heatmaps.Peaks`.
@@ -158,7 +158,7 @@ class Task(keras.layers.Layer):
 
 @serializable
 class ObjectTask(Task):
-    """Centre, size and offset of objects (Zhou et al. 2019, arXiv:1904.07850, sections 3 and 4).
+    """Center, size and offset of objects (Zhou et al. 2019, arXiv:1904.07850, sections 3 and 4).
 
     Args:
         num_classes: K.
@@ -166,8 +166,8 @@ class ObjectTask(Task):
         localization_loss: part `(predictions, targets, weights) -> [B, A]` that compares codes, in cells.
         center_weight: factor of the loss of the heatmap.
         size_weight: factor of the loss of heights and widths.
-        offset_weight: factor of the loss of the centres' offsets from their cells.
-        min_overlap: IoU with the true box that boxes moved within the Gaussian around its centre have.
+        offset_weight: factor of the loss of the centers' offsets from their cells.
+        min_overlap: IoU with the true box that boxes moved within the Gaussian around its center have.
         max_detections: D, how many peaks are looked at.
         peak_size: side of the window, in cells, of which a peak is the maximum; 1: every cell is one.
         center_bias: start of the heatmap's bias; -2.19 is the probability 0.1.
@@ -176,7 +176,7 @@ class ObjectTask(Task):
         **kwargs: `heads` as in `Task`; Keras' own `dtype`, `trainable`. The heads are "center", "size" and "offset".
 
     Raises:
-        ValueError: no class, a count below 1, or a localisation loss that compares boxes.
+        ValueError: no class, a count below 1, or a localization loss that compares boxes.
     """
 
     checkpoint_family = "center_net_objects"
@@ -317,12 +317,12 @@ class ObjectTargets(NamedTuple):
     """What `ObjectTask` learns; R rows of ground truth, sizes and offsets in cells.
 
     Attributes:
-        heatmap: `[B, h, w, K]`, 1 at the centres.
+        heatmap: `[B, h, w, K]`, 1 at the centers.
         heatmap_weights: `[B, h, w, K]`: 0 outside of the true image and, but for objects there, inside objects of
-            weight 0 such as crowds; at a centre the object's weight.
-        cells: `[B, R, 2]` int32, of the centres.
+            weight 0 such as crowds; at a center the object's weight.
+        cells: `[B, R, 2]` int32, of the centers.
         sizes: `[B, R, 2]`, heights and widths.
-        offsets: `[B, R, 2]`, of the centres from the corners of their cells.
+        offsets: `[B, R, 2]`, of the centers from the corners of their cells.
         weights: `[B, R]`.
     """
 
@@ -335,7 +335,7 @@ class ObjectTargets(NamedTuple):
 
 
 def checked_codes(loss):
-    """Raises `ValueError` unless the localisation loss compares codes: there are no boxes to decode. Returns it."""
+    """Raises `ValueError` unless the localization loss compares codes: there are no boxes to decode. Returns it."""
     if check_compares(loss).compares != CODES:
         raise ValueError(
             "The tasks of a CenterNet compare sizes and offsets, not boxes. Received: "

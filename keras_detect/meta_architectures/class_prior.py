@@ -30,7 +30,7 @@ def set_class_prior(model, fresh=None) -> None:
 
 
 def _biases(model, head):
-    """`[C]`, one bias per column of the logits; None: as the head's own initialiser has them."""
+    """`[C]`, one bias per column of the logits; None: as the head's own initializer has them."""
     stage = getattr(model, "box_stage", None)
     converter = (model if stage is None else stage).postprocessor.score_converter
     prior = FOREGROUND if stage is None else getattr(stage.sampler, "positive_fraction", FOREGROUND)

@@ -47,7 +47,7 @@ class Detection:
             resized: whether the data pipeline has resized them for this model already.
 
         Returns:
-            Detections (`schema`), normalised to the true image.
+            Detections (`schema`), normalized to the true image.
         """
         inputs = self._preprocess(images, true_image_shapes, resized)
         return self.postprocess(self(inputs, training=False), inputs[schema.TRUE_IMAGE_SHAPES])
@@ -104,20 +104,20 @@ class Detection:
 
         Args:
             images: a path, the bytes of an image file, an open binary file, a Pillow image, an array `[H, W, 3]`
-                (uint8, or float in 0...255) or `[H, W]` (grey), or a list or tuple of these.
+                (uint8, or float in 0...255) or `[H, W]` (gray), or a list or tuple of these.
             score_threshold: detections below it are skipped; None for `self.score_threshold`, 0.3 if that is None.
             batch_size: how many images of a list the network sees at once, at most.
             max_pixels: height times width of the largest image that is decoded; None for that of
                 `keras_detect.data.pixel_limit`, 2**26 (8192 x 8192) unless it says otherwise.
             tile: pixels, an int or `(height, width)`: small objects in large images are found in overlapping tiles of
                 this size, whose detections the model's own suppression merges; None for the image as a whole.
-            overlap: least share of a tile that its neighbour has too, from 0 to below 1.
+            overlap: least share of a tile that its neighbor has too, from 0 to below 1.
             whole_image: with `tile`: whether the image is also seen as a whole, where objects larger than a tile are
                 found.
 
         Returns:
             For one image `keras_detect.inference.Detections`, a dict of numpy arrays, best first: `{"boxes" [n, 4]
-            float32, normalised yxyx, "scores" [n] float32, "labels" [n] int32, "class_names"}`, and every further
+            float32, normalized yxyx, "scores" [n] float32, "labels" [n] int32, "class_names"}`, and every further
             per-object field of `schema` that the model outputs; for a list, a list of such dicts. `"class_names"` is a
             list of n strings, `None` if the model has no class names.
 

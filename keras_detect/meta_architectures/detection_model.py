@@ -94,8 +94,8 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Freezi
             training: whether batch norm and dropout train, as in Keras.
 
         Returns:
-            dict of tensors with the batch axis first, or without one (anchors); whatever `compute_losses` and
-            `postprocess` need. Boxes in it are normalised to the preprocessed image. Shapes are static, so that it
+            dict of tensors with the batch axis first, or without one (anchors); what `compute_losses` and
+            `postprocess` need. Boxes in it are normalized to the preprocessed image. Shapes are static, so that it
             compiles; under mixed precision, heads should end in float32.
         """
         raise TypeError(f"{type(self).__name__} must define `call(inputs, training=None)`.")
@@ -106,13 +106,13 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Freezi
         Args:
             y: ground truth as `ground_truth.clean_ground_truth` returns it: `"boxes" [B, M, 4]`, `"labels"`,
                 `"weights"` and `"valid"` `[B, M]`, padding rows with weight 0, and every other field that the data
-                have. Normalised to the true image; `ground_truth.in_padded_frame` moves it to the preprocessed image.
+                have. Normalized to the true image; `ground_truth.in_padded_frame` moves it to the preprocessed image.
             predictions: what `call` returned.
             inputs: what `preprocess` returned.
             training: False in evaluation, where random choices should be the same every time.
 
         Returns:
-            dict of float32 scalars: each of `loss_names`, which are summed with the regularisation losses, and each of
+            dict of float32 scalars: each of `loss_names`, which are summed with the regularization losses, and each of
             `reported_names`, which are only shown. A mean over the images of the batch, or over its objects.
         """
         raise TypeError(f"{type(self).__name__} must define `compute_losses(y, predictions, inputs, training)`.")
@@ -125,7 +125,7 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Freezi
             true_image_shapes: `[B, 3]` int32, of the preprocessed images, as `preprocess` returned them.
 
         Returns:
-            Detections (`schema`): `"boxes" [B, D, 4]` normalised to the true image, `"scores"`, `"labels"` `[B, D]`,
+            Detections (`schema`): `"boxes" [B, D, 4]` normalized to the true image, `"scores"`, `"labels"` `[B, D]`,
             best first, `"num_detections" [B]`; rows past it are zeros with label -1. D is `num_detections`.
         """
         raise TypeError(f"{type(self).__name__} must define `postprocess(predictions, true_image_shapes)`.")

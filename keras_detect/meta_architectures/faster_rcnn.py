@@ -228,7 +228,7 @@ class FasterRCNN(ResizeFirst, DetectionModel):
             Dict of `"rpn_box_encodings"` `[B, A, code]`, `"rpn_objectness"` `[B, A, 2]`, `"anchors"` `[A, 4]`,
             `"image_shape"` `[2]`, `"proposals"` `[B, P, 4]`, `"num_proposals"` `[B]`; then, with two stages, in
             training the feature maps `"features_to_crop"`, else `"box_encodings"` `[B, P, 1 or K, code]` and
-            `"class_logits"` `[B, P, K + 1]`. Boxes are normalised to the preprocessed image.
+            `"class_logits"` `[B, P, K + 1]`. Boxes are normalized to the preprocessed image.
         """
         images, true_image_shapes = split_inputs(inputs)
         maps = self.feature_extractor.extract_proposal_features(images, training=training)
@@ -325,7 +325,7 @@ class FasterRCNN(ResizeFirst, DetectionModel):
         )
 
     def postprocess(self, predictions, true_image_shapes):
-        """Detections (`schema`), normalised to the true image. One stage finds objects of class 0."""
+        """Detections (`schema`), normalized to the true image. One stage finds objects of class 0."""
         stage = self.final_stage(predictions, true_image_shapes)
         return stage.detections(stage.select())
 

@@ -61,7 +61,7 @@ def split_inputs(inputs):
 
 
 def in_padded_frame(y, true_image_shapes, image_shape):
-    """Ground truth normalised to the true image -> to the padded image, which anchors and raw boxes refer to.
+    """Ground truth normalized to the true image -> to the padded image, which anchors and raw boxes refer to.
 
     Args:
         y: what `clean_ground_truth` returned.
@@ -108,7 +108,7 @@ def clean_ground_truth(y, sample_weight=None):
     """
     if not isinstance(y, dict):
         raise ValueError(
-            f"y must be a dict with '{schema.BOXES}' [B, M, 4] (normalised yxyx) and '{schema.LABELS}' [B, M]. "
+            f"y must be a dict with '{schema.BOXES}' [B, M, 4] (normalized yxyx) and '{schema.LABELS}' [B, M]. "
             f"Received: {type(y).__name__}."
         )
     labels = y.get(schema.LABELS, y.get(schema.CLASSES))

@@ -267,12 +267,12 @@ def mask_cropper():
 
 
 def _on_canvas(boxes, window):
-    """`boxes [B, D, 4]` of the true image, normalised to the preprocessed one; `window [B, 4]` begins at 0."""
+    """`boxes [B, D, 4]` of the true image, normalized to the preprocessed one; `window [B, 4]` begins at 0."""
     return boxes * ops.tile(window[:, None, 2:], (1, 1, 2))
 
 
 def _in_rasters(boxes, window, raster_window):
-    """Boxes of the preprocessed image, normalised to the rasters of y."""
+    """Boxes of the preprocessed image, normalized to the rasters of y."""
     if raster_window is None:
         return boxes
     return boxes * ops.tile((raster_window / ops.maximum(window, 1e-6))[:, None, 2:], (1, 1, 2))

@@ -18,7 +18,7 @@ class Pretrained:
 
         Args:
             directory: the folder to write; it appears whole or not at all.
-            metadata: dict added to `metadata.json` (source, licence, measured metric, ...).
+            metadata: dict added to `metadata.json` (source, license, measured metric, ...).
         """
         registry.provided("save_preset")(self, directory, metadata)
 

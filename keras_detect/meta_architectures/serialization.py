@@ -19,7 +19,7 @@ class Serialization:
     """What `DetectionModel` inherits for `save`, `load_model`, presets and checkpoints.
 
     Each name in `parts` and `settings` is an argument of the constructor and an attribute of the model. Parts are
-    serialisable objects, layers or weightless, or lists of such; settings are numbers, strings and flags.
+    serializable objects, layers or weightless, or lists of such; settings are numbers, strings and flags.
     """
 
     dtype_policy: keras.DTypePolicy  # Keras' own
@@ -63,7 +63,7 @@ class Serialization:
 
     @classmethod
     def from_config(cls, config):
-        """Builds the model under the dtype policy it was saved with, whatever the global one is now.
+        """Builds the model under the dtype policy it was saved with, not under the global one.
 
         Raises:
             ValueError: a configuration that is nested too deep, asks for an absurd number (`config_bounds`), or for
@@ -232,7 +232,7 @@ def _has_classes(serialized):
 
 
 def _for_classes(serialized, num_classes):
-    """A serialised part, or a list of them, with the class heads of another number of classes."""
+    """A serialized part, or a list of them, with the class heads of another number of classes."""
     if isinstance(serialized, list):
         return [_for_classes(each, num_classes) for each in serialized]
     if not _has_classes(serialized):

@@ -186,7 +186,7 @@ class SSD(DetectionModel):
         """Raw predictions `{"box_encodings" [B, A, code], "class_logits" [B, A, C], "anchors" [A, 4], "image_shape"}`.
 
         `inputs` is what `preprocess` returned; a bare image tensor means that nothing is padded. Anchors are
-        normalised to the preprocessed image, whose `[height, width]` is `"image_shape"`.
+        normalized to the preprocessed image, whose `[height, width]` is `"image_shape"`.
         """
         images, _ = split_inputs(inputs)
         feature_maps = self.feature_extractor(images, training=training)
@@ -245,5 +245,5 @@ class SSD(DetectionModel):
         )
 
     def postprocess(self, predictions, true_image_shapes):
-        """Detections (`schema`), normalised to the true image."""
+        """Detections (`schema`), normalized to the true image."""
         return as_detections(self.final_stage(predictions, true_image_shapes).select())

@@ -59,7 +59,7 @@ def prepared(backbone: Any, weights: Any) -> Any:
 def start_of(model: Any) -> str:
     """What of a detector is trained: "detector" (all of it), "backbone" (under new parts) or "random" (nothing).
 
-    A model whose optimizer has taken steps is a trained detector, whatever it started from itself; a model that no
+    A model whose optimizer has taken steps is a trained detector, regardless of what it started from; a model that no
     weights were loaded into counts as random.
     """
     optimizer = getattr(model, "optimizer", None)

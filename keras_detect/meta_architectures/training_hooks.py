@@ -37,7 +37,7 @@ class TrainingHooks(compat.KeepsValuesOnJax, compat.BuiltByConstructor):
         return self._preprocess(*split_images(x)), y, sample_weight
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Sums the losses of `compute_losses` and regularisation; a Mean tracker per name keeps the parts."""
+        """Sums the losses of `compute_losses` and regularization; a Mean tracker per name keeps the parts."""
         ground_truth = clean_ground_truth(y, sample_weight)
         losses = self.compute_losses(ground_truth, y_pred, x, training=training)
         regularization = [ops.cast(ops.sum(value), "float32") for value in self.losses]

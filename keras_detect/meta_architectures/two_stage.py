@@ -1,6 +1,6 @@
 """The two stages of Faster R-CNN as parts: what is matched, sampled, suppressed and lost in each.
 
-All boxes are normalised to the preprocessed (padded) image.
+All boxes are normalized to the preprocessed (padded) image.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class ProposalStage:
         localization_weight, objectness_weight: factors of the two losses.
 
     Raises:
-        ValueError: a suppression that changes the frame of the boxes; a localisation loss that does not state what it
+        ValueError: a suppression that changes the frame of the boxes; a localization loss that does not state what it
             compares.
     """
 
@@ -104,7 +104,7 @@ class ProposalStage:
         return ops.stop_gradient(found.boxes), found.num_detections
 
     def final_stage(self, predictions, window):
-        """`FinalStage` of the proposals as detections of class 0, normalised to the window `[B, 4]`."""
+        """`FinalStage` of the proposals as detections of class 0, normalized to the window `[B, 4]`."""
         nms = dataclasses.replace(self.postprocessor.nms, change_coordinate_frame=True)
         post = dataclasses.replace(self.postprocessor, nms=nms)
         return FinalStage(post, *self._candidates(predictions), window, levels=self._levels(predictions))
@@ -122,7 +122,7 @@ class ProposalStage:
         return encodings, logits, anchors, self.target_assigner.box_coder
 
     def losses(self, predictions, ground_truth, seed):
-        """`(localisation loss, objectness loss, positives)`, float32 scalars; `seed` draws the sample.
+        """`(localization loss, objectness loss, positives)`, float32 scalars; `seed` draws the sample.
 
         The positives are the anchors in the sample that learn a box, per image.
         """
@@ -169,7 +169,7 @@ class BoxStage:
         hard_example_miner: part that picks the proposals with the largest losses in place of the sampler, or `None`.
 
     Raises:
-        ValueError: a localisation loss that does not state what it compares.
+        ValueError: a localization loss that does not state what it compares.
     """
 
     target_assigner: Any
@@ -223,7 +223,7 @@ class BoxStage:
         return self.batch_size if self.hard_example_miner else max(1, int(fraction * self.batch_size))
 
     def losses(self, predictions, proposals, num_proposals, ground_truth):
-        """`(localisation loss, classification loss, positives)`, float32 scalars.
+        """`(localization loss, classification loss, positives)`, float32 scalars.
 
         The positives are the proposals that learn a box, per image.
 

@@ -190,13 +190,13 @@ class BiFPN:
 
 @serializable
 class CombineLevels(keras.layers.Layer):
-    """Brings feature maps of neighbouring levels to one size and adds them.
+    """Brings feature maps of neighboring levels to one size and adds them.
 
     With method "fast_attention", map i of n has the share relu(w_i) / (sum_j relu(w_j) + 1e-4), where w starts at one
     (the paper's fast normalized fusion, section 3.3); with "sum" all have the share 1.
 
     Args:
-        resampling: for each map "same", "up" (twice as large, nearest neighbour) or "down" (half as large, 3x3 max
+        resampling: for each map "same", "up" (twice as large, nearest neighbor) or "down" (half as large, 3x3 max
             pooling); at least one is "same" and gives the size.
         method: "fast_attention" or "sum".
         **kwargs: Keras' own `name`, `dtype`, `trainable`.

@@ -62,7 +62,7 @@ class CenterNetPyramid:
 
     @classmethod
     def for_context(cls, levels: Any, last_level: int, **settings) -> Any:
-        """The neck on the backbone levels from C2 to the coarsest of `levels`; its map is P2 whatever `last_level`."""
+        """The neck on the backbone levels from C2 to the coarsest of `levels`; its map is P2 for every `last_level`."""
         last = int(levels[-1][1:])
         return cls(**{"levels": tuple(f"C{n}" for n in range(2, last + 1)), **_last_filters(last - 2), **settings})
 
@@ -116,7 +116,7 @@ class CenterNetDeconvolution:
 
     @classmethod
     def for_context(cls, levels: Any, last_level: int, **settings) -> Any:
-        """The neck on the coarsest of `levels`; its map is P2 whatever `last_level`."""
+        """The neck on the coarsest of `levels`; its map is P2 for every `last_level`."""
         return cls(**{"level": levels[-1], **_last_filters(int(levels[-1][1:]) - 2), **settings})
 
     def __call__(self, features: Any) -> Any:

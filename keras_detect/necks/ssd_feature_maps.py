@@ -29,7 +29,7 @@ class SsdFeatureMaps:
 
     @classmethod
     def for_context(cls, levels: Any, last_level: int, **settings) -> Any:
-        """The neck on backbone `levels`, finest first, and as many extra maps as make six, whatever `last_level`."""
+        """The neck on backbone `levels`, finest first, and as many extra maps as make six, for every `last_level`."""
         return cls(**{"levels": levels, "extra_depths": (512, 256, 256, 128)[: 6 - len(levels)], **settings})
 
     def __call__(self, features: Any) -> Any:

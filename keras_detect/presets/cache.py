@@ -58,7 +58,7 @@ def cached(key: str, build: Callable[[pathlib.Path], object]) -> pathlib.Path:
 
     A failure in `build` leaves nothing. Of two processes that build the same key, the first one's folder stays and
     the other's is thrown away. `key` is a plain file name; raises `ValueError` otherwise, `CacheError` if the cache
-    cannot be written, and whatever `build` raises.
+    cannot be written, and every exception of `build`.
     """
     final = _place(key)
     if final.is_dir():

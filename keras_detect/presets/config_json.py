@@ -1,7 +1,7 @@
-"""`config.json` of a preset: what Keras serialises, without what a rebuild does not need.
+"""`config.json` of a preset: what Keras serializes, without what a rebuild does not need.
 
 A part of this package is `{"part": "SSD", "config": {...}}`: no module path, which may change, no build shapes, no
-compile state. The dtype policy that all parts share is omitted, so a model computes under the session's. Whatever else
+compile state. The dtype policy that all parts share is omitted, so a model computes under the session's. What else
 is in a model (a user's classes, Keras' own layers) stands as Keras writes it.
 """
 

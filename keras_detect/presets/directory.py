@@ -49,7 +49,7 @@ def save_preset(model, directory, metadata=None, weights_dtype="float32"):
         model: a `DetectionModel`, or a built Keras model with `get_config` and `named_weights`; its `class_names`
             attribute, if any, becomes the label map. Its optimizer is not written.
         directory: the folder, which is new, empty or holds an older preset and nothing else.
-        metadata: a dict that JSON can hold (source, sha256, licence, metrics); the versions of the package and of
+        metadata: a dict that JSON can hold (source, sha256, license, metrics); the versions of the package and of
             Keras, the format and the digest of the weights are added.
         weights_dtype: "float32", or "float16" for a file half as large: kernels read from it have three digits.
 
@@ -177,7 +177,7 @@ def _built(config, path, num_classes, max_bytes=MAX_WEIGHTS):
 
 
 def _with_num_classes(config, num_classes, path):
-    """The serialised config for another number of classes; None if it is the number that the preset has."""
+    """The serialized config for another number of classes; None if it is the number that the preset has."""
     cls = keras.saving.get_registered_object(config["registered_name"])
     if not hasattr(cls, "with_num_classes"):
         raise PresetError(f"{path}: a {cls.__name__} cannot be built with another number of classes")
@@ -210,7 +210,7 @@ def _build(config, path, max_bytes=MAX_WEIGHTS):
             model = keras.saving.deserialize_keras_object(config)
         if not callable(getattr(model, "named_weights", None)):
             raise ValueError(f"a {type(model).__name__} is not a detector")
-    except Exception as error:  # whatever Keras or a part raises: the config is to blame
+    except Exception as error:  # any exception of Keras or a part: the config is to blame
         raise PresetError(f"{path}: cannot build the model ({reason(error)})") from error
     return model
 

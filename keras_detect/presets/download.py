@@ -251,7 +251,7 @@ def remote_folder(uri):
     parts = [part for part in handle.split("/") if part]
     if scheme == "hf":
         if len(parts) != 2:
-            raise ValueError(f"A Hugging Face address is hf://organisation/name. Received: '{shown(uri)}'")
+            raise ValueError(f"A Hugging Face address is hf://organization/name. Received: '{shown(uri)}'")
         name, patterns = "/".join(parts), list(PRESET_FILES)
         return _from_hub(
             "huggingface_hub", uri, lambda hub: hub.snapshot_download(repo_id=name, allow_patterns=patterns)

@@ -16,7 +16,7 @@ def describe(name: str | os.PathLike) -> dict[str, Any]:
         name: a built-in name, a preset's folder, or the name of a cached one.
 
     Returns a dict: `name`; `kind` ("zoo", "packaged", "folder", or "cached", "damaged" if it cannot be read);
-    `addresses` that are tried in this order, or where it comes from; `licence`; `parameters`; `outputs` of a detection;
+    `addresses` that are tried in this order, or where it comes from; `license`; `parameters`; `outputs` of a detection;
     `published_map` (COCO 2017 val, percent) and `published_ms` (per image, on the authors' hardware), as published;
     `measured_map` (percent), as we measured on `measured_on`; `parity_heads` and `parity_scores` (see `Preset.parity`);
     `sha256`; `bytes` on this disk; `max_archive_bytes`, above which an archive is not fetched; `folder`, where it is
@@ -50,7 +50,7 @@ def clear(name: str | None = None) -> dict[str, int]:
 
     Args:
         name: a built-in name, the address of an archive, or the name of a cached one; None removes them all. Nothing
-            but what the cache itself wrote is removed, whatever else is in its folder.
+            but what the cache itself wrote is removed; other files in its folder stay.
 
     Returns `{name: bytes freed}`. Raises `ValueError` for a name that is not cached, `CacheError` if the cache cannot
     be written.
@@ -81,7 +81,7 @@ def _of_row(row):
         "name": row.name,
         "kind": "zoo",
         "addresses": list(row.addresses),
-        "licence": row.licence,
+        "license": row.license,
         "parameters": row.parameters,
         "outputs": list(row.outputs),
         "published_map": row.coco_map,
@@ -105,7 +105,7 @@ def _of_folder(kind, folder, metadata):
         "name": folder.name,
         "kind": kind,
         "addresses": [source] if (source := _text(metadata.get("source"))) else [],
-        "licence": _text(metadata.get("licence")),
+        "license": _text(metadata.get("license")),
         "parameters": _number(metadata.get("parameters")),
         "outputs": [str(value) for value in outputs] if isinstance(outputs, list) else None,
         "published_map": _number(metadata.get("coco_map")),

@@ -26,7 +26,7 @@ class Preset:
         speed_ms: the published speed, milliseconds per image on the authors' hardware.
         coco_map: the published mAP on COCO 2017 val, in percent; `measured_map` is what we measured (None: nothing).
         outputs: what a detection holds beside its score and label.
-        licence: SPDX identifier.
+        license: SPDX identifier.
         sha256: digest of the archive, where one is known.
         class_names: names of the classes that it was trained on.
         mirrors: further addresses (`hf://`, `kaggle://`, or an archive's `https://`), tried in order before the
@@ -43,7 +43,7 @@ class Preset:
     coco_map: float | None
     measured_map: float | None = None
     outputs: tuple = ("boxes",)
-    licence: str = "Apache-2.0"
+    license: str = "Apache-2.0"
     sha256: str | None = None
     class_names: tuple = COCO_NAMES
     mirrors: tuple[str, ...] = ()

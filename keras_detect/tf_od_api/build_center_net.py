@@ -54,7 +54,7 @@ def _objects(node, num_classes, separable):
     boxes = node.message("object_detection_task", required="keypoint_estimation_task" not in node)
     build_parts.refuse_values(center, use_labeled_classes=False)
     if center.has("keypoint_weights_for_center"):
-        raise center.error("keypoint_weights_for_center", "is not supported; supported: centres of boxes")
+        raise center.error("keypoint_weights_for_center", "is not supported; supported: centers of boxes")
     if not boxes.present:
         head = _head(center.message("center_head_params"), separable)
         return _object_task(center, num_classes=num_classes, heads=head, boxes=False)

@@ -79,7 +79,7 @@ def _neck(node, row):
     if row.backbone != "mobilenet_v2" or not isinstance(row.neck, CenterNetPyramid):
         build_parts.refuse_values(node, use_separable_conv=False, upsampling_interpolation="nearest")
         return row.neck
-    # a type that says so has separable convolutions, as in the zoo's checkpoint, whatever the field says
+    # a type that says so has separable convolutions, as in the zoo's checkpoint, where the field says otherwise
     separable = node.scalar("use_separable_conv", bool, False) or row.neck.separable
     interpolation = node.scalar("upsampling_interpolation", str, "nearest")
     if interpolation not in INTERPOLATIONS:

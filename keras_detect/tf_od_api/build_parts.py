@@ -128,7 +128,7 @@ def anchor_generator(node):
 
 @located
 def multiscale_anchor_generator(node, normalized=True):
-    """`multiscale_anchor_generator`; ours are always normalised, in the config they must be as `normalized` says."""
+    """`multiscale_anchor_generator`; ours are always normalized, in the config they must be as `normalized` says."""
     found = node.scalar("normalize_coordinates", bool, True)
     if found != normalized:
         raise node.error("normalize_coordinates", f"found {found}; supported: {normalized} in this architecture")
@@ -217,7 +217,7 @@ def _box_coder(node):
 
 @located
 def one_stage_loss(node):
-    """`loss` and its neighbours in an `ssd` message -> `OneStageLoss`."""
+    """`loss` and its neighbors in an `ssd` message -> `OneStageLoss`."""
     loss = node.message("loss", required=True)
     class_weight = loss.scalar("classification_weight", float, 1.0)
     box_weight = loss.scalar("localization_weight", float, 1.0)
@@ -259,7 +259,7 @@ def classification_loss(node):
 
 @located
 def localization_loss(node):
-    """`localization_loss` -> a localisation loss part."""
+    """`localization_loss` -> a localization loss part."""
     kinds = {
         "weighted_l2": localization.L2Loss,
         "weighted_smooth_l1": localization.SmoothL1Loss,

@@ -42,7 +42,7 @@ def checkpoint_keys(model):
 
 
 def backbone_checkpoint_keys(model):
-    """`{our weight name: checkpoint key}` of the backbone alone, in a detector's checkpoint, whatever its heads are.
+    """`{our weight name: checkpoint key}` of the backbone alone, in a detector's checkpoint with any heads.
 
     Raises:
         ValueError: for a backbone the tables do not know.
@@ -56,7 +56,7 @@ def classifier_keys(model):
     Upstream's configs name such checkpoints as `fine_tune_checkpoint` of the type "classification"; there, the layers
     of the whole network are numbered below `CLASSIFIER`.
     """
-    # a detector's table has the layers in the network's order, whatever the parts that upstream renumbers
+    # a detector's table has the layers in the network's order, regardless of the parts that upstream renumbers
     return _backbone_weight_keys(model, numbered(declared(MODELS, model).backbone_table(model), CLASSIFIER))
 
 

@@ -23,7 +23,7 @@ LAYERS = {
 def _split_rows(extractor):
     order, first_on_crops = declared(LAYERS, extractor.backbone)
     layers = order(extractor.backbone)
-    # upstream splits here whatever our split is; the numbers start over behind it
+    # upstream splits here, regardless of our split; the numbers start over behind it
     split = layers.index(first_on_crops)
     return numbered(layers[:split], PROPOSAL_FEATURES) | numbered(layers[split:], CROP_FEATURES)
 

@@ -101,7 +101,7 @@ def _zoom(node):
     )
 
 
-_CROP = "patches are drawn by overlap and not by covered part, and a box stays if its centre does"
+_CROP = "patches are drawn by overlap and not by covered part, and a box stays if its center does"
 _FACTOR = "the factor's range is symmetric about 1"
 _HUE = "hue and saturation change in YIQ and not in HSV"
 

@@ -43,7 +43,7 @@ class Recipe:
         freeze_batchnorm: batch norm keeps its statistics, scales and offsets: True, "backbone" (there alone), or False:
             as the model has it.
         early_stopping: epochs without a new maximum of `val_map` after which training ends; 0 for none.
-        localization_weight: weight of a one-stage model's localisation loss (`OneStageLoss`), kept in the trained
+        localization_weight: weight of a one-stage model's localization loss (`OneStageLoss`), kept in the trained
             model; None: as the model has it.
 
     Raises:
@@ -157,7 +157,7 @@ class Recipe:
     def compile(self, model: Any, steps_per_epoch: int, **options) -> None:
         """Compiles `model` for `epochs * steps_per_epoch` steps; `options` as in Keras' `compile`.
 
-        Where the recipe says so, batch norm is frozen and the localisation loss weighted first.
+        Where the recipe says so, batch norm is frozen and the localization loss weighted first.
 
         Raises:
             ValueError: a `localization_weight` for a model without a `OneStageLoss`.
@@ -201,7 +201,7 @@ class Recipe:
 
 
 def _weighted(model, localization_weight):
-    """The model's `OneStageLoss` with another weight of the localisation loss."""
+    """The model's `OneStageLoss` with another weight of the localization loss."""
     loss = getattr(model, "detection_loss", None)
     if not isinstance(loss, OneStageLoss):
         raise ValueError(
@@ -212,7 +212,7 @@ def _weighted(model, localization_weight):
 
 
 def _averages_codes(model):
-    """Whether the localisation loss is a mean over the numbers of a box code, where the paper of SSD has their sum."""
+    """Whether the localization loss is a mean over the numbers of a box code, where the paper of SSD has their sum."""
     loss = getattr(model, "detection_loss", None)
     return isinstance(loss, OneStageLoss) and loss.normalize_localization_by_code_size
 

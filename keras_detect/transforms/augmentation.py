@@ -1,9 +1,9 @@
 """What every augmentation obeys: one or several examples in, one example out, the randomness handed in.
 
 An example is a dict of tensors inside a `tf.data` graph: `"image"` uint8 [H, W, 3], and rows of the tables in
-`schema.py`: `"boxes"` [n, 4] float32 normalised yxyx and the other per-object fields of the data set, one row
-per object (`"masks"` [n, H, W], `"keypoints"` [n, N, 2] normalised yx), and per-image entries. An augmentation is a
-part (it serialises), is called as `operation(example, seed)` with an int64 [2] `seed`, returns a new example, and draws
+`schema.py`: `"boxes"` [n, 4] float32 normalized yxyx and the other per-object fields of the data set, one row
+per object (`"masks"` [n, H, W], `"keypoints"` [n, N, 2] normalized yx), and per-image entries. An augmentation is a
+part (it serializes), is called as `operation(example, seed)` with an int64 [2] `seed`, returns a new example, and draws
 only from that seed: the same seed gives the same image.
 
 An operation on several images (mosaic, mixup, copy-paste) says how many in an attribute `num_examples`, and is called

@@ -91,7 +91,7 @@ class RandomIoUCrop:
     The options are: the whole image, any patch, or a patch whose IoU with at least one object reaches one of
     `min_overlaps`. `trials` patches are drawn, with `min_area` to 1 of the image's area and its aspect ratio changed
     by at most `max_aspect_ratio`; an option is possible if one of them fits it and keeps an object. One possible
-    option is chosen, each as likely as the others, and its first patch taken. Objects whose centre is outside are
+    option is chosen, each as likely as the others, and its first patch taken. Objects whose center is outside are
     dropped, the others clipped. Where all objects are small, high overlaps are never reached and do not count.
 
     Args:
@@ -131,7 +131,7 @@ class RandomIoUCrop:
         shape = tf.shape(example["image"])[:2]
         patches = self._patches(seed, shape)
         windows = tf.cast(patches, tf.float32) / tf.cast(tf.concat([shape, shape], 0), tf.float32)
-        inside = _centre_inside(boxes, windows)
+        inside = _center_inside(boxes, windows)
         overlap = tf.where(inside, _iou(windows, boxes), -1.0)
         if crowd is not None:
             overlap = tf.where(crowd[None, :], -1.0, overlap)
@@ -167,14 +167,14 @@ class RandomIoUCrop:
 def cut_out(example, patch):
     """The example cropped to `patch` [4] int32 (y0, x0, y1, x1) in pixels.
 
-    Objects whose centre is outside are dropped, the boxes of the others clipped to the patch.
+    Objects whose center is outside are dropped, the boxes of the others clipped to the patch.
     """
     import tensorflow as tf
 
     image = example["image"]
     shape = tf.shape(image)[:2]
     window = tf.cast(patch, tf.float32) / tf.cast(tf.concat([shape, shape], 0), tf.float32)
-    keep = _centre_inside(example[schema.BOXES], window[None])[0]
+    keep = _center_inside(example[schema.BOXES], window[None])[0]
     corner, size = window[:2], window[2:] - window[:2]
     cropped = tf.ensure_shape(image[patch[0] : patch[2], patch[1] : patch[3]], [None, None, image.shape[2]])
 
@@ -234,13 +234,13 @@ def _quarter_turn(example):
     )
 
 
-def _centre_inside(boxes, windows):
-    """[windows, boxes] bool: whether a box's centre is strictly inside a window."""
+def _center_inside(boxes, windows):
+    """[windows, boxes] bool: whether a box's center is strictly inside a window."""
     import tensorflow as tf
 
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    after = centres[None] > windows[:, None, :2]
-    before = centres[None] < windows[:, None, 2:]
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    after = centers[None] > windows[:, None, :2]
+    before = centers[None] < windows[:, None, 2:]
     return tf.reduce_all(after & before, axis=-1)
 
 

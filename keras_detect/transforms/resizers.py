@@ -3,7 +3,7 @@
 A resizer is the rule for sizes; what follows from it is a `Resizing` (`transforms.resizing`). One `ImageResizer` serves
 the model (`__call__`, Keras tensors), numpy (`resize_image`) and a `tf.data` graph (`resize_tf`).
 
-Normalised boxes need nothing: they refer to the true image (`schema.py`), which resizing does not move.
+Normalized boxes need nothing: they refer to the true image (`schema.py`), which resizing does not move.
 """
 
 import abc

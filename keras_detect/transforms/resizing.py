@@ -59,7 +59,7 @@ class Resizing:
         return self._scaled(coordinates, self.after, self.before)
 
     def to_canvas(self, coordinates):
-        """Coordinates normalised to the image as coordinates normalised to the canvas; shapes as in `move`."""
+        """Coordinates normalized to the image as coordinates normalized to the canvas; shapes as in `move`."""
         return self._scaled(coordinates, self.after, self.canvas)
 
     def from_canvas(self, coordinates):
@@ -67,7 +67,7 @@ class Resizing:
         return self._scaled(coordinates, self.canvas, self.after)
 
     def window(self):
-        """The image on its canvas, normalised: `[4]` or `[B, 4]` float32, `[0, 0, height / h, width / w]`."""
+        """The image on its canvas, normalized: `[4]` or `[B, 4]` float32, `[0, 0, height / h, width / w]`."""
         bottom, right = self._ratios(self.after, self.canvas)
         return self.xp.stack([bottom * 0.0, right * 0.0, bottom, right], -1)
 

@@ -224,7 +224,7 @@ class _Reader:
         raise self._refusal(f"more than {_EXTENDED_RECORDS} records in one header")
 
     def _checked(self, raw, size, kind):
-        """The member; raises for whatever is not a plain file or folder inside the folder."""
+        """The member; raises for everything that is not a plain file or folder inside the folder."""
         name_shown = f"'{shown(raw.decode('utf-8', 'backslashreplace'), 100)}'"
         path = self._checked_path(raw, name_shown)
         is_folder = kind == _FOLDER or (kind in (_FILE, _OLD_FILE) and raw.endswith(b"/"))

@@ -25,7 +25,7 @@ _MAX_RANK = 32
 _MAX_SHARDS = 10_000
 _SLICE = b"\0"  # what the key of a part of a variable begins with
 
-#: number of a type in TensorFlow's `types.proto` -> dtype; texts, resources, quantised types are not read
+#: number of a type in TensorFlow's `types.proto` -> dtype; texts, resources, quantized types are not read
 _DTYPES = {
     number: np.dtype(dtype)
     for number, dtype in {

@@ -1,4 +1,4 @@
-"""Batch norm that was folded into convolutions: recognised in a source and in a model, and undone by calibration.
+"""Batch norm that was folded into convolutions: recognized in a source and in a model, and undone by calibration.
 
 A converter that folds batch norm leaves a kernel and a bias. In a model whose layers are still there, the folded form
 is batch norm as the identity plus an offset: gamma `sqrt(1 + epsilon)`, mean 0, variance 1, beta the folded bias. It

@@ -72,7 +72,7 @@ def load_keras_file(path: pathlib.Path, kind: type | None = None, compile: bool 
         found = non_finite_weight(model)
         if found is not None:
             raise ValueError(f"the weight {found}: its training had diverged")
-    except Exception as error:  # whatever Keras, a layer or HDF5 raises: the file is to blame
+    except Exception as error:  # any exception of Keras, a layer or HDF5: the file is to blame
         raise ModelFileError(f"{path}: cannot load the model ({reason(error)})") from error
     return model
 
@@ -83,7 +83,7 @@ def weights_limit(stored: int) -> int:
 
 
 def check_class(config: dict[str, Any], kind: type) -> None:
-    """Raises `ValueError` unless a serialised object is of the class `kind` of detectors, or of one below it."""
+    """Raises `ValueError` unless a serialized object is of the class `kind` of detectors, or of one below it."""
     name = config.get("registered_name")
     if not isinstance(config.get("class_name"), str):
         raise ValueError("it names no class")

@@ -2,7 +2,7 @@
 
 A LiteRT file holds operators and constants, not variables. A convolution is known by its scope, the name that its
 filter had in the graph which was converted ("FeatureExtractor/MobilenetV2/Conv"). Constants are float32, float16 or
-integers with scales and zero points per tensor or per channel, which are de-quantised: `scale * (q - zero_point)`.
+integers with scales and zero points per tensor or per channel, which are de-quantized: `scale * (q - zero_point)`.
 The layout of the file is the schema of TensorFlow Lite, version 3.
 """
 
@@ -36,7 +36,7 @@ class LiteRTError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class _Constant:
-    """A tensor with content: its shape, the content's type and place, how it is de-quantised and laid out."""
+    """A tensor with content: its shape, the content's type and place, how it is de-quantized and laid out."""
 
     shape: tuple
     dtype: np.dtype

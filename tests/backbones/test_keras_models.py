@@ -13,7 +13,7 @@ from keras_detect.backbones.keras_models import PixelScaling, from_keras_model
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.necks.fpn import FeaturePyramid
 from tests import goldens, tiny
-from tests.weights.test_keras_applications import randomise, undrawn
+from tests.weights.test_keras_applications import randomize, undrawn
 
 
 def small_model(padding="same", name="small", scaled=True, outputs="last"):
@@ -131,7 +131,7 @@ APPLICATIONS = {
 def test_networks_of_keras_applications(name):
     """Channels of C2 to C5 and the scaling; the features are those of the network cut at these layers."""
     model = application(name)
-    randomise(model, 0)
+    randomize(model, 0)
     backbone = from_keras_model(model)
     *channels, mode = APPLICATIONS[name]
     assert backbone.channels == dict(zip(("C2", "C3", "C4", "C5"), channels, strict=True))
@@ -314,7 +314,7 @@ def test_keras_applications_in_one_line(name, tmp_path):
     with undrawn():
         network = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(None, None, 3))
         model = SSD.from_backbone(network, num_classes=3, image_size=96, neck="fpn")
-    randomise(network, 0)
+    randomize(network, 0)
     x, y = tiny.tiny_batch(batch_size=2, size=96)
     model.compile(optimizer=keras.optimizers.SGD(1e-3))
     assert np.isfinite(list(model.train_on_batch(x, y, return_dict=True).values())).all()

@@ -30,7 +30,7 @@ def test_width_and_smallest_depth():
 
 
 def test_stride_two_pads_as_tensorflow_does():
-    """A 3x3 kernel at stride 2 with its centre tap alone: even sizes give pixels 1, 3, 5, odd ones 0, 2, 4.
+    """A 3x3 kernel at stride 2 with its center tap alone: even sizes give pixels 1, 3, 5, odd ones 0, 2, 4.
 
     keras.applications pads one row and column behind at every size and gives 1, 3 for the odd size too.
     """

@@ -10,7 +10,7 @@ from keras_detect.boxes.anchor_generators import MultiscaleGridAnchorGenerator
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from tests import goldens, tiny
 from tests.networks import undrawn
-from tests.weights.test_keras_applications import randomise
+from tests.weights.test_keras_applications import randomize
 
 #: name in keras.applications -> channels of C2, C3, C4, C5; the two NASNets take images of one size only
 CHANNELS = {
@@ -109,7 +109,7 @@ def without_c2(name="without_c2"):
 
 def check_training(model):
     """One step gives finite losses and moves a kernel of the backbone."""
-    randomise(model, 0)
+    randomize(model, 0)
     x, y = tiny.tiny_batch(batch_size=1, num_classes=2)
     model.compile(keras.optimizers.SGD(1e-4), run_eagerly=goldens.BACKEND == "tensorflow")  # tracing takes a minute
     before = tiny.weights_of(model)

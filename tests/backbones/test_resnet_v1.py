@@ -42,7 +42,7 @@ def test_first_pool_by_hand(arithmetic, expected):
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 5)])
 def test_the_stem_pads_evenly_at_any_size(size):
-    """The 7x7 kernel's centre tap alone copies pixels 0, 2, 4...; SAME would copy 1, 3, 5 of an even size."""
+    """The 7x7 kernel's center tap alone copies pixels 0, 2, 4...; SAME would copy 1, 3, 5 of an even size."""
     inputs = keras.Input((None, None, 1))
     with networks.undrawn():
         hyperparams = ConvHyperparams(activation=None, batch_norm=False)

@@ -47,7 +47,7 @@ def test_anchors_equal_upstream(case):
 
 
 def test_multiscale_by_hand():
-    # A 2 x 3 map of stride 8 on a 16 x 24 image, anchors 8 x 2 = 16 pixels square: centres at 4, 12 and 4, 12, 20.
+    # A 2 x 3 map of stride 8 on a 16 x 24 image, anchors 8 x 2 = 16 pixels square: centers at 4, 12 and 4, 12, 20.
     generator = anchor_generators.MultiscaleGridAnchorGenerator(
         min_level=3, max_level=3, anchor_scale=2.0, aspect_ratios=(1.0,), scales_per_octave=1
     )

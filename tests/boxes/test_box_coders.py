@@ -20,12 +20,12 @@ CODERS = {
     "keypoint3": box_coders.KeypointBoxCoder(num_keypoints=3),
     "keypoint3_10_10_5_5": box_coders.KeypointBoxCoder(num_keypoints=3, scale_factors=(10, 10, 5, 5)),
 }
-# anchor centred at (2, 3), 4 high and 2 wide
+# anchor centered at (2, 3), 4 high and 2 wide
 ANCHOR = np.array([[0.0, 2.0, 4.0, 4.0]], "float32")
 
 
 def box_of_square_anchor():
-    """The square of the anchor's area, at its centre (2, 3)."""
+    """The square of the anchor's area, at its center (2, 3)."""
     half = math.sqrt(8) / 2
     return [2 - half, 3 - half, 2 + half, 3 + half]
 
@@ -46,7 +46,7 @@ def test_codes_and_boxes_equal_upstream(case):
 
 
 def test_faster_rcnn_by_hand():
-    # box centred at (3, 3), 2 high and 2 wide: (3 - 2) / 4, 0, log(2 / 4), log(2 / 2); times 10, 10, 5, 5
+    # box centered at (3, 3), 2 high and 2 wide: (3 - 2) / 4, 0, log(2 / 4), log(2 / 2); times 10, 10, 5, 5
     coder = box_coders.FasterRcnnBoxCoder(scale_factors=(10, 10, 5, 5))
     codes = np.array([[2.5, 0.0, 5 * math.log(0.5), 0.0]], "float32")
     assert_close(coder.encode([[2.0, 2.0, 4.0, 4.0]], ANCHOR), codes)
@@ -54,7 +54,7 @@ def test_faster_rcnn_by_hand():
 
 
 def test_square_by_hand():
-    # the anchor's square has side sqrt(8); the box is 2 x 8 at centre (2, 7), its square has side 4
+    # the anchor's square has side sqrt(8); the box is 2 x 8 at center (2, 7), its square has side 4
     side = math.sqrt(8)
     codes = box_coders.SquareBoxCoder().encode([[1.0, 3.0, 3.0, 11.0]], ANCHOR)
     assert_close(codes, [[0.0, 4 / side, math.log(4 / side)]])
@@ -92,7 +92,7 @@ def test_decoding_undoes_encoding(name, boxes, anchors):
 
 
 @pytest.mark.parametrize("name", ["square", "square_10_10_5"])
-def test_square_decoding_keeps_centre_and_area(name):
+def test_square_decoding_keeps_center_and_area(name):
     boxes = np.array([[0.1, 0.2, 0.5, 0.3], [0.0, 0.0, 1.0, 1.0]], "float32")
     decoded = host(CODERS[name].decode(CODERS[name].encode(boxes, ANCHOR), ANCHOR))
     assert_close(decoded[:, :2] + decoded[:, 2:], boxes[:, :2] + boxes[:, 2:])

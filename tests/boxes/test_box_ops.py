@@ -89,7 +89,7 @@ def test_iou_ioa_giou_by_hand():
     assert_close(box_ops.giou(first, second), [[1 / 7 - 2 / 9, -12 / 20]])
     assert_close(box_ops.matched_giou(first * 2, second), [1 / 7 - 2 / 9, -12 / 20])
     assert_close(box_ops.squared_distance(first, second), [[4.0, 16.0 + 0.0 + 9.0 + 4.0]])
-    # centres (1, 1) and (4.5, 2), sizes (2, 2) and (1, 4): 3.5 + 1 + 1 + 2
+    # centers (1, 1) and (4.5, 2), sizes (2, 2) and (1, 4): 3.5 + 1 + 1 + 2
     assert_close(box_ops.l1_distance(first, second), [[2.0, 7.5]])
 
 
@@ -171,8 +171,8 @@ def test_pixels_and_fractions_are_inverse_with_a_size_per_image():
     heights, widths = np.array([100.0, 240.0], "float32"), np.array([200.0, 320.0], "float32")
     pixels = host(box_ops.to_absolute(boxes, heights, widths))
     assert_close(pixels[1], boxes[1] * [240, 320, 240, 320])
-    assert_close(box_ops.normalise(pixels, heights, widths), boxes)
-    np.testing.assert_array_equal(host(box_ops.normalise(pixels[0], 0, 200))[:, 0], 0)
+    assert_close(box_ops.normalize(pixels, heights, widths), boxes)
+    np.testing.assert_array_equal(host(box_ops.normalize(pixels[0], 0, 200))[:, 0], 0)
 
 
 def test_center_size_and_corners_are_inverse():

@@ -132,7 +132,7 @@ def overlap(box, other):
 
 
 def crowd(rng, batch, num_anchors, num_boxes):
-    """Boxes around a few centres, so that many overlap; some outside of the window."""
+    """Boxes around a few centers, so that many overlap; some outside of the window."""
     centers = rng.uniform(-0.1, 1.1, (batch, 8, 2))
     centers = centers[:, rng.integers(8, size=num_anchors)] + rng.normal(0, 0.05, (batch, num_anchors, 2))
     centers = centers[:, :, None] + rng.normal(0, 0.02, (batch, num_anchors, num_boxes, 2))
@@ -160,12 +160,12 @@ def test_every_way_equals_the_reference(name, kernel, pool):
     options = dict(RANDOM[name])
     rng = np.random.default_rng(len(name))
     num_classes, per_class = options.pop("num_classes", 12), options.pop("per_class", False)
-    rounded, spoilt = options.pop("rounded", False), options.pop("corrupted", False)
+    rounded, spoiled = options.pop("rounded", False), options.pop("corrupted", False)
     boxes = crowd(rng, 2, 60, num_classes if per_class else 1)
     scores = rng.uniform(0, 1, (2, 60, num_classes)).astype("float32")
     if rounded:
         scores = np.round(scores, 1)
-    if spoilt:
+    if spoiled:
         scores[0, ::3, ::2], boxes[0, 1::5] = np.nan, np.nan
         boxes[1, ::4, 0, 3], boxes[1, 1::4, 0, :2] = np.inf, -np.inf
         boxes[1, 2::4] = boxes[1, 2::4, :, [2, 3, 0, 1]].transpose(1, 2, 0)
@@ -298,7 +298,7 @@ def test_degenerate_inputs(kernel, pool, sigma):
         assert not found.num_detections.any()
 
 
-def test_spoilt_neighbours_change_nothing():
+def test_spoiled_neighbors_change_nothing():
     # A NaN, an infinite and a reversed box with the best scores, and a NaN score: the good box is reported alone.
     good = [0.1, 0.1, 0.6, 0.6]
     boxes = [[[np.nan, 0, 1, 1], [0, 0, np.inf, 1], [0.6, 0.6, 0.1, 0.1], good, good]]

@@ -30,7 +30,7 @@ def matrix(candidates):
 
 @part
 class LowestIndex:
-    """Keeps the first `count` anchors, whatever overlaps: a scheme with a setting."""
+    """Keeps the first `count` anchors, overlapping or not: a scheme with a setting."""
 
     count: int = 1
 

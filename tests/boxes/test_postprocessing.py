@@ -29,7 +29,7 @@ def nms(**settings):
 
 
 def test_by_hand():
-    # Anchor 1 is centred at (0.4, 0.3) and 0.2 x 0.2. Codes (0.5, 0, log 2, 0) move the centre by half the height to
+    # Anchor 1 is centered at (0.4, 0.3) and 0.2 x 0.2. Codes (0.5, 0, log 2, 0) move the center by half the height to
     # (0.5, 0.3) and double the height: [0.3, 0.2, 0.7, 0.4]. The true image is the upper left [0, 0, 0.5, 0.4] of the
     # padded one: clipped to [0.3, 0.2, 0.5, 0.4], divided by its size [0.6, 0.5, 1, 1].
     anchors = [[0.0, 0.0, 0.1, 0.1], [0.3, 0.2, 0.5, 0.4]]

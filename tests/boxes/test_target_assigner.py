@@ -209,7 +209,7 @@ def test_a_batch_equals_its_images_and_anchors_may_differ_per_image():
 
 def test_keypoints_are_encoded_with_their_box():
     anchors = [[0.0, 0.0, 1.0, 1.0], [4.0, 0.0, 5.0, 1.0]]
-    boxes = [[[0.0, 0.0, 1.0, 1.0, 0.75, 0.25]]]  # the keypoint is a quarter below and left of the centre
+    boxes = [[[0.0, 0.0, 1.0, 1.0, 0.75, 0.25]]]  # the keypoint is a quarter below and left of the center
     part = assigner(0.5, box_coder=box_coders.KeypointBoxCoder(num_keypoints=1, scale_factors=(10, 10, 5, 5)))
     targets = part(anchors, boxes, [[[1.0]]], [0.0])
     assert_close(targets.box_targets, [[[0, 0, 0, 0, 2.5, -2.5], [0] * 6]])

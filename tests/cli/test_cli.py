@@ -256,13 +256,13 @@ def test_a_run_that_diverges_ends_with_status_1(validation, shapes, tmp_path, ca
     """NaN weights after the first epoch, whose model stays; `--overwrite` starts over, and loses no model doing so."""
     look, steps = BestModel.on_train_batch_begin, iter(range(10))
 
-    def spoilt(self, batch, logs=None):
+    def spoiled(self, batch, logs=None):
         if next(steps) == 2:  # the first of the second epoch
             variable = self.model.trainable_variables[0]
             variable.assign(np.full(variable.shape, np.nan))
         look(self, batch, logs)
 
-    monkeypatch.setattr(BestModel, "on_train_batch_begin", spoilt)
+    monkeypatch.setattr(BestModel, "on_train_batch_begin", spoiled)
     assert train_command(shapes, tmp_path / "run", *validation) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("keras-detect train: ")]
     assert "Training diverged: " in line and "in epoch 2, step 1 (images " in line

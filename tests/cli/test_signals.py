@@ -58,35 +58,35 @@ def compiling(action):
 def test_a_signal_waits_for_the_compiler_unless_it_is_the_second():
     done = []
 
-    def signalled_once():
+    def signaled_once():
         signal.raise_signal(signal.SIGTERM)
         wait(0.5)  # the signal is sent again meanwhile
         done.append("compiled")
 
     with interrupting() as received, pytest.raises(KeyboardInterrupt):
-        compiling(signalled_once)
+        compiling(signaled_once)
         wait(30)
     assert (done, received.status) == (["compiled"], 143)
 
-    def signalled_twice():
+    def signaled_twice():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         done.append("compiled")
 
     with interrupting(), pytest.raises(KeyboardInterrupt):
-        compiling(signalled_twice)
+        compiling(signaled_twice)
     assert done == ["compiled"]
 
 
 @pytest.mark.backend_free
 def test_a_signal_in_a_finalizer_is_not_lost(capsys):
-    class Signalled:
+    class Signaled:
         def __del__(self):
             signal.raise_signal(signal.SIGINT)
 
     hook = sys.unraisablehook
     with interrupting() as received, pytest.raises(KeyboardInterrupt):
-        Signalled()
+        Signaled()
         gc.collect()
         wait(30)
     assert (received.status, sys.unraisablehook is hook, capsys.readouterr().err) == (130, True, "")
@@ -125,14 +125,14 @@ def test_a_signal_ends_it_in_one_line(moment, number, data, tmp_path, capsys, mo
     def after(owner, name, count):
         function, calls = getattr(owner, name), iter(range(1, 100))
 
-        def signalled(*arguments, **named):
+        def signaled(*arguments, **named):
             result = function(*arguments, **named)
             if next(calls) == count:
                 sent.append(moment.__name__)
                 signal.raise_signal(number)
             return result
 
-        monkeypatch.setattr(owner, name, signalled)
+        monkeypatch.setattr(owner, name, signaled)
 
     moment(after, monkeypatch)
     output = tmp_path / "run"

@@ -81,7 +81,7 @@ def test_levels_are_finite_and_not_constant(backbone):
 
 
 def test_pixels_are_scaled_one_by_one(backbone):
-    """Black, grey and white land in order, within a few hundred, and a pixel's scale ignores its neighbours."""
+    """Black, gray and white land in order, within a few hundred, and a pixel's scale ignores its neighbors."""
     model, _ = backbone
     shades = np.repeat(np.array([0.0, 127.5, 255.0], "float32"), 3).reshape(1, 1, 3, 3)
     scaled = keras.ops.convert_to_numpy(model.preprocess(keras.ops.convert_to_tensor(shades)))[0, 0]

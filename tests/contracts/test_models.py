@@ -1,4 +1,4 @@
-"""What every meta-architecture promises, whatever it is made of. A new one adds a row to `tiny.TINY_MODELS`."""
+"""What every meta-architecture promises, with any parts. A new one adds a row to `tiny.TINY_MODELS`."""
 
 import re
 
@@ -312,7 +312,7 @@ def test_ground_truth_that_would_train_silently_wrong_is_refused(build):
     x, y = tiny.full_batch()
     with pytest.raises(ValueError, match=r"\[0, 3\).*Received a label 3"):
         model.fit(x, {**y, schema.LABELS: np.full((4, 4), 3, "int32")}, verbose=0)
-    with pytest.raises(ValueError, match="normalised"):
+    with pytest.raises(ValueError, match="normalized"):
         model.fit(x, {**y, schema.BOXES: y[schema.BOXES] * 64}, verbose=0)
     with pytest.raises(ValueError, match="NaN"):
         model.fit(x, {**y, schema.BOXES: y[schema.BOXES] * np.nan}, verbose=0)

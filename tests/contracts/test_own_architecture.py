@@ -17,7 +17,7 @@ from tests import tiny
 
 @serializable
 class CenterClassifier(DetectionModel):
-    """Each cell of one feature map says which class has its centre there, and where the box' sides are."""
+    """Each cell of one feature map says which class has its center there, and where the box' sides are."""
 
     parts = ("resizer", "network")
     settings = ("num_classes", "num_detections")

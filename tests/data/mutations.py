@@ -1,4 +1,4 @@
-"""Spoilt data sets, the same ones from the same seed: small good ones of every format, and what is done to one file."""
+"""Spoiled data sets, the same from the same seed: small good ones of every format, and what is done to one file."""
 
 import io
 import json
@@ -138,7 +138,7 @@ def _of_images():
     yield one("a.jpg", "an SVG", '<svg xmlns="http://www.w3.org/2000/svg"/>')
     yield one("a.jpg", "another size than annotated", lambda: _saved(Image.new("RGB", (20, 30)), "JPEG"))
     yield one("a.jpg", "CMYK", lambda: _saved(Image.new("CMYK", (64, 48)), "JPEG"))
-    yield one("a.jpg", "grey", lambda: _saved(Image.new("L", (64, 48)), "JPEG"))
+    yield one("a.jpg", "gray", lambda: _saved(Image.new("L", (64, 48)), "JPEG"))
     yield one(
         "a.jpg", "an EXIF that ends early", lambda: _saved(Image.new("L", (64, 48)), "JPEG", exif=b"Exif\0\0II*\0\x08")
     )
@@ -291,7 +291,7 @@ def _crc_row(value):
 _CRC = [_crc_row(value) for value in range(256)]
 
 
-def spoilt(mutation, bases, folder):
+def spoiled(mutation, bases, folder):
     """Copies the good data set into `folder` and spoils it; returns the corrupted file."""
     shutil.copytree(bases / mutation.base, folder)
     path = pathlib.Path(folder) / mutation.file

@@ -1,4 +1,4 @@
-"""Spoilt annotations: COCO's JSON, VOC's XML, tables, lines and label maps."""
+"""Spoiled annotations: COCO's JSON, VOC's XML, tables, lines and label maps."""
 
 import copy
 import json

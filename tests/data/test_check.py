@@ -31,7 +31,7 @@ def test_real_data():
     report = check_dataset(goldens.require_shared("data/coco_free"), decode=False)
     rows = found(report)
     assert report.ok
-    assert rows["grey images, repeated into three channels"] == (REPAIRED, 1, ("000000000086.jpg",))
+    assert rows["gray images, repeated into three channels"] == (REPAIRED, 1, ("000000000086.jpg",))
     assert rows["images without objects, used as background"] == (KEPT, 1, ("000000000508.jpg",))
     assert rows["classes without objects"][1] == 11  # 69 of 80 classes, says its README
     bccd = check_dataset(goldens.require_shared("data/bccd"), decode=False)
@@ -120,7 +120,7 @@ def test_everything_wrong_with_a_voc_folder(tmp_path):
 @pytest.mark.parametrize(
     ("mode", "name", "kind"),
     [
-        ("L", "a.png", "grey images, repeated into three channels"),
+        ("L", "a.png", "gray images, repeated into three channels"),
         ("CMYK", "a.jpg", "CMYK images, converted to RGB"),
         ("I;16", "a.png", "images of 16 bits or more, of which the high byte is used"),
         ("RGBA", "a.png", "images with transparency, which is ignored"),
@@ -199,8 +199,8 @@ def test_what_cannot_be_read_at_all(tmp_path):
     assert len(places) == 1
 
 
-def test_sixteen_bits_of_colour(tmp_path):
-    """A PNG of one colour, 0x1234, 0xabcd and 0x00ff per channel: Pillow and TensorFlow take 0x12, 0xab and 0x00."""
+def test_sixteen_bits_of_color(tmp_path):
+    """A PNG of one color, 0x1234, 0xabcd and 0x00ff per channel: Pillow and TensorFlow take 0x12, 0xab and 0x00."""
 
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

@@ -18,11 +18,11 @@ ROWS = ("is_crowd", "is_difficult", "is_group_of", "areas", "weights")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Images of coco_free with all 5 crowds, the empty one, the grey one and some others; and of each format."""
+    """Images of coco_free with all 5 crowds, the empty one, the gray one and some others; and of each format."""
     data = load_dataset(goldens.require_shared("data/coco_free"))
     special = [i for i, record in enumerate(data.records) if record.is_crowd.any() or not len(record.boxes)]
-    grey = [i for i, record in enumerate(data.records) if record.file_name == "000000000086.jpg"]
-    data = data.subset(sorted({*special, *grey, 0, 1, 2, 40}))
+    gray = [i for i, record in enumerate(data.records) if record.file_name == "000000000086.jpg"]
+    data = data.subset(sorted({*special, *gray, 0, 1, 2, 40}))
     written = {}
     for name in FORMATS:
         folder = tmp_path_factory.mktemp(name)
@@ -108,7 +108,7 @@ def test_a_round_trip_between_two_formats_loses_no_box(photos, tmp_path, first, 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_images_keep_their_pixels(photos, name):
-    """JPEG files keep their bytes; the grey image is among them."""
+    """JPEG files keep their bytes; the gray image is among them."""
     data, written = photos
     through = {pathlib.PurePosixPath(e["file_name"]).stem: e["image"] for e in load_dataset(written[name][0])}
     for example in data:
@@ -187,7 +187,7 @@ def test_the_label_map_of_the_record(everything, tmp_path):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_image_lost_on_the_way_leaves_nothing_that_looks_whole(tmp_path, name):
-    """The second of two images vanishes after the data set was read: no format is recognised in what was written."""
+    """The second of two images vanishes after the data set was read: no format is recognized in what was written."""
     source = tmp_path / "source"
     images = [np.full((20, 20, 3), shade, np.uint8) for shade in (10, 200)]
     boxes = [[[0.1, 0.1, 0.9, 0.9]]] * 2
@@ -237,6 +237,6 @@ def test_names_and_skeleton_of_keypoints_are_kept(tmp_path):
     written[0]["skeleton"] = [[1, 3]]
     content = json.loads((tmp_path / "instances.json").read_text()) | {"categories": written}
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    spoilt = load_dataset(tmp_path)
-    assert spoilt.skeleton == ()
-    assert spoilt.defects.counts() == {"keypoint names or skeletons that cannot be used": 1}
+    spoiled = load_dataset(tmp_path)
+    assert spoiled.skeleton == ()
+    assert spoiled.defects.counts() == {"keypoint names or skeletons that cannot be used": 1}

@@ -23,7 +23,7 @@ def test_pixels(tmp_path):
     assert (data.class_names, data[0]["labels"].tolist()) == (["cat, big", "dog"], [1, 0])
 
 
-def test_open_images_columns_are_normalised(tmp_path):
+def test_open_images_columns_are_normalized(tmp_path):
     text = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsGroupOf\na,x,/m/1,1,0.1,1,0.25,0.5,1\n"
     data = load_dataset(table(tmp_path, text))
     np.testing.assert_allclose(data[0]["boxes"], [[0.25, 0.1, 0.5, 1.0]], atol=1e-7)

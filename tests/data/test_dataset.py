@@ -165,20 +165,20 @@ def test_no_object_anywhere():
     assert (y["boxes"].shape, y["labels"].tolist()) == ((1, 1, 4), [[-1]])
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "grey jpeg", "png", "grey png", "palette png", "turned jpeg", "cut jpeg"])
+@pytest.mark.parametrize("kind", ["jpeg", "gray jpeg", "png", "gray png", "palette png", "turned jpeg", "cut jpeg"])
 def test_tensorflow_decodes_what_pillow_does(tmp_path, kind):
     """The fast decoders are taken where they are right; their pixels equal Pillow's."""
     smooth = np.linspace(0, 255, 48 * 64 * 3).reshape(48, 64, 3)
     noise = np.random.default_rng(0).normal(0, 20, smooth.shape)
     image = Image.fromarray(np.clip(smooth + noise, 0, 255).astype(np.uint8))
-    image = image.convert("L") if "grey" in kind else image.convert("P") if "palette" in kind else image
+    image = image.convert("L") if "gray" in kind else image.convert("P") if "palette" in kind else image
     file = tmp_path / f"a.{kind.split()[-1]}"
     exif = Image.Exif()
     exif[0x0112] = 3 if "turned" in kind else 1
     image.save(file, **({"exif": exif} if "jpeg" in kind else {}))
     if "cut" in kind:
         file.write_bytes(file.read_bytes()[:-200])
-    decoder = {"jpeg": TF_JPEG, "grey jpeg": TF_JPEG, "png": TF_PNG, "grey png": TF_PNG}.get(kind, PYTHON)
+    decoder = {"jpeg": TF_JPEG, "gray jpeg": TF_JPEG, "png": TF_PNG, "gray png": TF_PNG}.get(kind, PYTHON)
     image = find_image(file)
     assert image.decoder == decoder
     if "cut" in kind:

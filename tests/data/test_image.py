@@ -14,7 +14,7 @@ from keras_detect.visualization import draw_boxes
 
 
 def rotated(path, orientation):
-    """A PNG of 2 x 3 grey levels 0, 40, ..., 200 with an EXIF orientation; returns the stored pixels."""
+    """A PNG of 2 x 3 gray levels 0, 40, ..., 200 with an EXIF orientation; returns the stored pixels."""
     pixels = np.repeat(np.arange(0, 240, 40, dtype=np.uint8).reshape(2, 3, 1), 3, axis=2)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -52,9 +52,9 @@ def test_everybody_sees_the_same_upright_image(tmp_path, orientation):
 
 
 def test_arrays_of_other_channels_and_dtypes():
-    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    for pixels in (grey, grey[..., None]):
-        np.testing.assert_array_equal(as_pixels(pixels), np.repeat(grey[..., None], 3, axis=2))
+    gray = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    for pixels in (gray, gray[..., None]):
+        np.testing.assert_array_equal(as_pixels(pixels), np.repeat(gray[..., None], 3, axis=2))
     alpha = np.arange(24, dtype=np.float64).reshape(2, 3, 4)
     assert as_pixels(alpha).dtype == np.float32
     np.testing.assert_array_equal(as_pixels(alpha), alpha[..., :3])

@@ -66,13 +66,13 @@ def good():
             made[f"{format}_{mode.replace(';', '')}.{format.lower()}"] = saved(image(mode), format)
     made["progressive.jpg"] = saved(image("RGB"), "JPEG", progressive=True)
     made["restart.jpg"] = saved(image("RGB"), "JPEG", restart_marker_rows=1)
-    made["colour444.jpg"] = saved(image("RGB"), "JPEG", subsampling=0, quality=100)
+    made["color444.jpg"] = saved(image("RGB"), "JPEG", subsampling=0, quality=100)
     made["two.gif"] = saved(image("P"), "GIF", save_all=True, append_images=[image("P", 1)])
     made["transparent.png"] = saved(image("P"), "PNG", transparency=3)
     return made
 
 
-def spoilt(seed=0):
+def spoiled(seed=0):
     """`{name: bytes}` of 260 seeded images that were cut, changed in the header or anywhere, or called otherwise."""
     drawn, originals, made = random.Random(seed), list(good().items()), {}
     for number in range(260):
@@ -124,7 +124,7 @@ def test_every_good_kind_is_passed_and_decoded_alike(tmp_path):
 
 def test_what_check_passes_training_decodes(tmp_path):
     """Of 270 corrupted images: each is refused with one line by the one error, or every decoder takes it."""
-    images = spoilt()
+    images = spoiled()
     assert len(images) >= 200
     folder = coco(tmp_path / "data", images)
     passed, refused = {}, 0

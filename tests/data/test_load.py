@@ -106,13 +106,13 @@ def test_bccd_reads_the_same_both_ways(warnings):
     assert warnings[-1].endswith("dropped boxes of zero area: 2 (BloodImage_00338.jpg, BloodImage_00343.jpg)")
 
 
-def test_coco_free_has_crowds_grey_images_and_an_empty_one(warnings):
+def test_coco_free_has_crowds_gray_images_and_an_empty_one(warnings):
     data = load_dataset(goldens.require_shared("data/coco_free"))
     assert (len(data), sum(len(record.boxes) for record in data.records), len(data.class_names)) == (72, 505, 80)
     assert sum(int(record.is_crowd.sum()) for record in data.records) == 5
     assert [record.file_name for record in data.records if not len(record.boxes)] == ["000000000508.jpg"]
-    grey = next(i for i, record in enumerate(data.records) if record.file_name == "000000000086.jpg")
-    assert data[grey]["image"].shape[2] == 3
+    gray = next(i for i, record in enumerate(data.records) if record.file_name == "000000000086.jpg")
+    assert data[gray]["image"].shape[2] == 3
     assert len(load_dataset(goldens.require_shared("data/coco_free"), split="val")) == 33
 
 

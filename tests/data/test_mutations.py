@@ -23,7 +23,7 @@ from keras_detect import cli
 from keras_detect.data import load_dataset
 from keras_detect.data.record import ACTIONS
 from keras_detect.transforms.resizers import FixedShapeResizer
-from tests.data.mutations import NAMES, mutations, spoilt, write_bases
+from tests.data.mutations import NAMES, mutations, spoiled, write_bases
 from tests.tiny import tiny_ssd
 
 SAMPLE = 40
@@ -84,7 +84,7 @@ def wrongs(chosen, bases, model, tmp_path, monkeypatch):
     wrong, results, memory = [], {}, {}
     for number, mutation in enumerate(chosen):
         folder = tmp_path / f"case_{number}"
-        path = spoilt(mutation, bases, folder)
+        path = spoiled(mutation, bases, folder)
         try:
             with limits() as used:
                 found = judge(folder, path.name, tmp_path / f"out_{number}", FORMATS[number % len(FORMATS)])

@@ -1,4 +1,4 @@
-"""The order of the epochs: what the batches deal, whatever was iterated before, and by name."""
+"""The order of the epochs: what the batches deal, regardless of what was iterated before, and by name."""
 
 import keras
 import numpy as np

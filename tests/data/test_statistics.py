@@ -52,10 +52,10 @@ def test_todays_anchors():
 
 def test_anchors_find_clusters_and_repeat():
     rng = np.random.default_rng(1)
-    centres = np.array([[8.0, 8.0], [20.0, 60.0], [100.0, 90.0]])
-    shapes = np.concatenate([centre * rng.uniform(0.9, 1.1, (50, 2)) for centre in centres])
+    centers = np.array([[8.0, 8.0], [20.0, 60.0], [100.0, 90.0]])
+    shapes = np.concatenate([center * rng.uniform(0.9, 1.1, (50, 2)) for center in centers])
     proposed = propose_anchors(shapes, 3, seed=4)
-    assert (shape_iou(proposed, centres).diagonal() > 0.93).all()
+    assert (shape_iou(proposed, centers).diagonal() > 0.93).all()
     np.testing.assert_array_equal(proposed, propose_anchors(shapes, 3, seed=4))
     more = [shape_iou(shapes, propose_anchors(shapes, count)).max(axis=1).mean() for count in (1, 2, 3, 6)]
     assert more == sorted(more)

@@ -124,7 +124,7 @@ def test_a_damaged_file_is_named(tmp_path):
 
 
 def example(**features):
-    """A serialised example with one red image of 4 x 2 and the given features."""
+    """A serialized example with one red image of 4 x 2 and the given features."""
     import tensorflow as tf
 
     (record,) = shapes_dataset(1, image_size=16).records

@@ -10,7 +10,7 @@ from keras_detect.data.tf_example import build_example
 from tests.data.mutations import framed_record
 
 NAMES = ["circle", "star"]
-# serialised examples at the edge of what is one; findings of tests/fuzz/fuzz_tfrecord.py belong here
+# serialized examples at the edge of what is one; findings of tests/fuzz/fuzz_tfrecord.py belong here
 REGRESSIONS = (b"", b"\n", b"\n\x00", b"\n\x02\n\x00", b"\x0b\x0c", b"\n\xff\xff\xff\xff\x0f", b"\x0a" * 40)
 
 
@@ -24,7 +24,7 @@ def read(file, serialized, defects):
     return tf_record.dataset_of(parsed, None, NAMES, None, defects)
 
 
-def spoilt(content, drawn):
+def spoiled(content, drawn):
     """The bytes with one to six changes: bytes drawn anew, skipped, doubled, or flipped."""
     changed = bytearray(content)
     for _ in range(drawn.randrange(1, 7)):
@@ -59,7 +59,7 @@ def test_examples_that_were_generated(tmp_path):
     """300 seeded ones."""
     drawn, good = random.Random(0), example()
     assert not check(tmp_path / "a.record", good)
-    refused = [check(tmp_path / "a.record", spoilt(good, drawn)) for _ in range(300)]
+    refused = [check(tmp_path / "a.record", spoiled(good, drawn)) for _ in range(300)]
     assert 50 < sum(refused) < 300
 
 

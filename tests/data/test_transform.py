@@ -22,7 +22,7 @@ FLAGS = {"is_crowd": "is_crowd", "is_difficult": "difficult", "is_group_of": "gr
 @golden_cases("transform/*")
 def test_upstreams_input(case, tmp_path):
     """The golden's boxes are relative to the padded image, ours to the true one; its model preprocesses (x - 100) / 2
-    before resizing, which our pipeline leaves to the model, so that it rounds to whole grey levels: 0.25 after it.
+    before resizing, which our pipeline leaves to the model, so that it rounds to whole gray levels: 0.25 after it.
     """
     kind, number = case.name.split("/")[1:]
     shutil.copy(goldens.golden("units2.tfrecord"), tmp_path / "units2.tfrecord")

@@ -146,20 +146,20 @@ def test_a_registered_format_is_whole_too(tmp_path, monkeypatch):
                 raise OSError(28, "No space left on device")
 
     module = types.SimpleNamespace(
-        recognises=lambda path: False, read=lambda *arguments: None, write=write, holds=lambda field: True
+        recognizes=lambda path: False, read=lambda *arguments: None, write=write, holds=lambda field: True
     )
     load.register_format("mine", module)
     monkeypatch.setattr("keras_detect.data.convert.FORMATS", load.FORMATS)
     write_dataset(drawn(2), tmp_path / "out", "mine", split="train")
     before = files(tmp_path)
     assert len(before) == 2
-    spoilt = DetectionDataset.from_arrays(
+    spoiled = DetectionDataset.from_arrays(
         [np.zeros((8, 8, 3), np.uint8)] * 2, [[]] * 2, [[]] * 2, ["circle", "star"], file_names=["a", "stop"]
     )
     with pytest.raises(OSError, match="No space left"):
-        write_dataset(spoilt, tmp_path / "out", "mine", split="val")
+        write_dataset(spoiled, tmp_path / "out", "mine", split="val")
     with pytest.raises(OSError, match="No space left"):
-        write_dataset(spoilt, tmp_path / "other", "mine")
+        write_dataset(spoiled, tmp_path / "other", "mine")
     assert files(tmp_path) == before
 
 

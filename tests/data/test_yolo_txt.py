@@ -20,7 +20,7 @@ def yolo(folder, lines, names="names: [cat, dog]\n", split="train", images="imag
 
 
 def test_numbers(tmp_path):
-    """Centre (0.5, 0.25), size 0.5 x 0.1: y 0.2...0.3, x 0.25...0.75."""
+    """Center (0.5, 0.25), size 0.5 x 0.1: y 0.2...0.3, x 0.25...0.75."""
     data = load_dataset(yolo(tmp_path, "1 0.5 0.25 0.5 0.1\n\n0 0.5 0.5 1 1\n"))
     np.testing.assert_allclose(data[0]["boxes"], [[0.2, 0.25, 0.3, 0.75], [0, 0, 1, 1]], atol=1e-7)
     assert (data.class_names, data[0]["labels"].tolist()) == (["cat", "dog"], [1, 0])

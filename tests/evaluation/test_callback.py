@@ -14,7 +14,7 @@ IMAGES = 5
 
 
 class OneBox(keras.Model):
-    """Predicts one box [0, 0, 1, w] of class 0 per image; its loss pulls w towards 1."""
+    """Predicts one box [0, 0, 1, w] of class 0 per image; its loss pulls w toward 1."""
 
     def __init__(self, w=0.3):
         super().__init__()

@@ -116,7 +116,7 @@ def test_equals_pycocotools_on_random_images(seed):
 
 @hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @hypothesis.given(data=strategies.data())
-def test_equals_pycocotools_whatever_the_images(data):
+def test_equals_pycocotools_for_any_images(data):
     """Boxes on a coarse grid (overlaps hit thresholds and tie), equal scores, crowds, images without either."""
     batches, classes = [], 3
     for _ in range(data.draw(strategies.integers(1, 4))):

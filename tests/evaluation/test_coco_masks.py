@@ -166,7 +166,7 @@ def test_kinds_of_error_follow_the_masks():
     """The left half of the image, found twice: as a whole box whose mask is right, and whose mask is its upper third.
 
     By their boxes one is right and the other a duplicate. By their masks the second, with the larger score, overlaps by
-    a third: localisation; a third detection lies on an object without a mask and does not count.
+    a third: localization; a third detection lies on an object without a mask and does not count.
     """
     mask = np.zeros((41, 61), np.uint8)
     mask[:, :31] = 1
@@ -187,7 +187,7 @@ def test_kinds_of_error_follow_the_masks():
         results.append(breakdown.result())
     boxes, of_masks = results
     assert (boxes["right_detections"], boxes["error_counts"]["duplicate"]) == (1, 1)
-    assert (of_masks["mask_right_detections"], of_masks["mask_error_counts"]["localisation"]) == (1, 1)
+    assert (of_masks["mask_right_detections"], of_masks["mask_error_counts"]["localization"]) == (1, 1)
     assert sum(of_masks["mask_error_counts"].values()) == 1
     assert of_masks["mask_error_ap"] == pytest.approx(0.5)
 

@@ -22,7 +22,7 @@ THIRD, NEAR_NOTHING = [0.0, 0.0, 0.12, 0.4], [0.0, 0.0, 0.02, 0.4]
     ("kind", "box", "label"),
     [
         ("right", LEFT, 0),
-        ("localisation", THIRD, 0),  # IoU 0.3 with an object of its class
+        ("localization", THIRD, 0),  # IoU 0.3 with an object of its class
         ("classification", LEFT, 1),
         ("both", THIRD, 1),
         ("background", NEAR_NOTHING, 0),  # IoU 0.05
@@ -30,19 +30,19 @@ THIRD, NEAR_NOTHING = [0.0, 0.0, 0.12, 0.4], [0.0, 0.0, 0.02, 0.4]
     ],
 )
 def test_one_detection_of_one_object(kind, box, label):
-    """Mended, classification and localisation make AP 1; the others leave the object missed, which then costs.
+    """Mended, classification and localization make AP 1; the others leave the object missed, which then costs.
 
     Missed alone: a class without objects to find and without false detections left is whole (AP 1); with a false one
     of class a left it is 0.
     """
     result = breakdown(image([LEFT], [0]), image([box], [label], [0.9]))
-    covered = kind in ("right", "localisation", "classification")
+    covered = kind in ("right", "localization", "classification")
     expected = dict.fromkeys(ERROR_KINDS, 0) | ({} if kind == "right" else {kind: 1})
     assert result["error_counts"] == expected | {"missed": 0 if covered else 1}
     assert result["right_detections"] == (kind == "right")
     assert result["error_ap"] == (1.0 if kind == "right" else 0.0)
     costs = dict.fromkeys(ERROR_KINDS, 0.0)
-    if kind in ("localisation", "classification"):
+    if kind in ("localization", "classification"):
         costs[kind] = 1.0
     elif kind != "right":
         costs["missed"] = 1.0 if label == 1 else 0.0
@@ -65,8 +65,8 @@ def test_a_duplicate_before_the_second_right_one():
 def test_the_best_scored_of_two_errors_is_mended():
     """Two poor boxes of one object, at 0.9 and 0.8: mended, the first is right and the second is gone: AP 1."""
     result = breakdown(image([LEFT], [0]), image([THIRD, THIRD], [0, 0], [0.8, 0.9]))
-    assert result["error_counts"]["localisation"] == 2
-    assert result["error_costs"]["localisation"] == 1.0
+    assert result["error_counts"]["localization"] == 2
+    assert result["error_costs"]["localization"] == 1.0
 
 
 # What tidecv 1.0.1 gives for these images (`TIDE().evaluate(..., mode=TIDE.BOX)`), recorded once: AP, counts, costs

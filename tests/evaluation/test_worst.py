@@ -48,9 +48,9 @@ def test_the_report_shows_the_worst_images_first(three, tmp_path):
     with Image.open(tmp_path / "report" / "worst_1.jpg") as drawn:
         pixels = np.asarray(drawn.convert("RGB"), int)
     half = pixels.shape[1] // 2
-    coloured = np.ptp(pixels, axis=-1) > 60  # boxes and labels; the image is grey
-    assert coloured[:, :half].any()
-    assert coloured[:, half:].any()
+    colored = np.ptp(pixels, axis=-1) > 60  # boxes and labels; the image is gray
+    assert colored[:, :half].any()
+    assert colored[:, half:].any()
     page = (tmp_path / "report" / "index.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 2
     assert page.index("confused.png: 1 confused, 1 false alarms, 0 missed") < page.index("missed.png: 0 confused")

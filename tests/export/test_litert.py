@@ -192,7 +192,7 @@ def test_smaller_weights(model, folder, upstreams_file, precision, smaller):
     assert report.score_difference < 1e-2
 
 
-def test_int8_quantises_the_network_alone_and_tells_what_it_costs(model, folder):
+def test_int8_quantizes_the_network_alone_and_tells_what_it_costs(model, folder):
     examples = [
         {"image": photo, schema.BOXES: found["boxes"][:5], schema.LABELS: found["labels"][:5]}
         for photo in photos(6)
@@ -328,7 +328,7 @@ def test_what_cannot_go_says_why(model, folder):
     refused("TFLite_Detection_PostProcess takes.*FasterRCNN", two_stages, signature="tf_od_api")
     # before the size of the input, which would be asked for in vain
     two_stages = two_stages.with_parts(resizer=KeepAspectRatioResizer(min_dimension=64, max_dimension=96))
-    refused("int8 quantises.*precision='dynamic'", two_stages, precision="int8", representative_data=photos(1))
+    refused("int8 quantizes.*precision='dynamic'", two_stages, precision="int8", representative_data=photos(1))
     refused("images of one size.*Pass image_size", two_stages)
 
 

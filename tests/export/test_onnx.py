@@ -150,16 +150,16 @@ def test_a_trained_model_of_the_package_detects_the_same(tmp_path):
 
 
 def test_int8_stands_around_the_convolutions_but_the_last(ssd_file, tmp_path):
-    from keras_detect.export.onnx_quantization import quantised
+    from keras_detect.export.onnx_quantization import quantized
 
     images = list(tiny_batch(3)[0])
-    model, _ = quantised(onnx.load(ssd_file[0]), RepresentativeImages(images), tmp_path)
+    model, _ = quantized(onnx.load(ssd_file[0]), RepresentativeImages(images), tmp_path)
     onnx.checker.check_model(model, full_check=True)
     produced = {name: node for node in model.graph.node for name in node.output}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    quantised_ones = [node for node in convolutions if produced.get(node.input[1]) is not None]
-    assert 0 < len(quantised_ones) < len(convolutions)  # the last ones of the heads stay float
-    assert all(produced[node.input[0]].op_type == "DequantizeLinear" for node in quantised_ones)
+    quantized_ones = [node for node in convolutions if produced.get(node.input[1]) is not None]
+    assert 0 < len(quantized_ones) < len(convolutions)  # the last ones of the heads stay float
+    assert all(produced[node.input[0]].op_type == "DequantizeLinear" for node in quantized_ones)
     kept = next(node for node in model.graph.node if node.op_type == "NonMaxSuppression")
     assert produced[kept.input[0]].op_type == "GatherND"
     onnx.save(model, tmp_path / "int8.onnx")
@@ -169,7 +169,7 @@ def test_int8_stands_around_the_convolutions_but_the_last(ssd_file, tmp_path):
 
 
 def test_values_that_are_not_finite_have_no_int8(ssd_file, tmp_path):
-    from keras_detect.export.onnx_quantization import quantised
+    from keras_detect.export.onnx_quantization import quantized
 
     model = onnx.load(ssd_file[0])
     kernels = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
@@ -177,7 +177,7 @@ def test_values_that_are_not_finite_have_no_int8(ssd_file, tmp_path):
         if tensor.name in kernels:
             tensor.raw_data = (onnx.numpy_helper.to_array(tensor) * np.float32(np.inf)).tobytes()
     with pytest.raises(ExportError, match="with untrained weights"):
-        quantised(model, RepresentativeImages(list(tiny_batch(3)[0])), tmp_path)
+        quantized(model, RepresentativeImages(list(tiny_batch(3)[0])), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -62,8 +62,8 @@ def test_the_report(ssd, exported):
     assert "1 image per call, size any" in str(report)
     nothing = dataclasses.replace(report, detections=0, matched=0)
     assert "nothing: predict detects nothing in these 2 images" in str(nothing)
-    quantised = dataclasses.replace(report, precision="int8", tolerance=None)
-    assert "lie within 0.05 of those of predict" in str(quantised)
+    quantized = dataclasses.replace(report, precision="int8", tolerance=None)
+    assert "lie within 0.05 of those of predict" in str(quantized)
     assert report.route == (
         "tensorflow" if goldens.BACKEND == "tensorflow" else f"{goldens.BACKEND} -> .keras -> tensorflow"
     )

@@ -1,6 +1,6 @@
 """Fuzzes the TFRecord entry point: a data set, or an error of one line, for any file and any record in it.
 
-The first byte of an input says what the rest is: a whole file (0), or the serialised `tf.Example` of one record, which
+The first byte of an input says what the rest is: a whole file (0), or the serialized `tf.Example` of one record, which
 needs no right lengths and checksums. Opening a file takes TensorFlow a tenth of a second, a record less than one
 thousandth.
 

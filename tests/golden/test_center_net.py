@@ -138,7 +138,7 @@ def _row(golden, index, ours):
 
 
 def test_losses(run):
-    """Without penalties: upstream's CenterNet adds none, whatever its layers have."""
+    """Without penalties: upstream's CenterNet adds none, even where its layers have some."""
     assert not run.model.losses
     names = {key.removeprefix("loss/Loss/") for key in run.golden if key.startswith("loss/Loss/")}
     assert {LOSSES[name] for name in names} == set(run.model.loss_names)

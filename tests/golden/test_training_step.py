@@ -1,4 +1,4 @@
-"""One training step against upstream's: losses, every gradient, batch norm afterwards (GOLDEN.md, section 5)."""
+"""One training step against upstream's: losses, every gradient, batch norm afterward (GOLDEN.md, section 5)."""
 
 import dataclasses
 import json

@@ -73,7 +73,7 @@ def test_every_kind_of_source_gives_the_same_detections(model, tmp_path):
             same(detect(model, source, 0.0), wanted)
 
 
-def test_an_image_lies_upright_whatever_its_source(model, tmp_path):
+def test_an_image_lies_upright_from_every_source(model, tmp_path):
     pixels = image()
     turned = Image.fromarray(np.rot90(pixels))  # by a quarter to the left; orientation 6: turn it to the right
     exif = Image.Exif()
@@ -188,7 +188,7 @@ def test_what_may_be_meant_otherwise_is_said(tmp_path, caplog):
     detect(model, np.zeros((8, 8, 3)))
     detect(model, np.ones((8, 8, 3), np.uint8))
     assert not caplog.text
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("white", "black")]
     frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
     assert detect(model, tmp_path / "two.gif")["scores"] == [1.0]
     assert "first" in caplog.text

@@ -17,10 +17,10 @@ CANVAS, SMALLEST = 64, 4  # the finder below sees images in this size, and objec
 
 
 class FindsBlocks:
-    """A detector with known answers: bright blocks are class 0, grey ones class 1, if they are large enough on its
+    """A detector with known answers: bright blocks are class 0, gray ones class 1, if they are large enough on its
     canvas."""
 
-    class_names = ("bright", "grey")
+    class_names = ("bright", "gray")
     score_threshold = None
     jit_compile = False
     num_detections = 40
@@ -67,7 +67,7 @@ def blocks(mask):
 
 
 def drawn(height, width, boxes, values):
-    """`(image, truth)`: blocks of grey values at boxes in pixels."""
+    """`(image, truth)`: blocks of gray values at boxes in pixels."""
     image = np.zeros((height, width, 3), np.uint8)
     for (top, left, bottom, right), value in zip(boxes, values, strict=True):
         image[top:bottom, left:right] = value
@@ -244,7 +244,7 @@ def test_every_field_moves_with_its_tile():
     np.testing.assert_allclose(found["boxes"], [[0.2, 0.6, 0.6, 0.9]], atol=1e-6)
     np.testing.assert_allclose(found["keypoints"], [[[0.5, 0.75]]], atol=1e-6)
     np.testing.assert_array_equal(found["masks"], mask)
-    assert found["track_ids"].tolist() == [7] and found["class_names"] == ["grey"]
+    assert found["track_ids"].tolist() == [7] and found["class_names"] == ["gray"]
     nothing = merged(FindsBlocks(), [parts[0], parts[0]], windows, size, 0.3)
     assert nothing["boxes"].shape == (0, 4) and nothing["class_names"] == []
 

@@ -16,7 +16,7 @@ FRAMES, RATE = 12, 10.0
 
 
 def frame(number):
-    """48 x 64 pixels, red as bright as the number says: codecs keep it within a few grey levels."""
+    """48 x 64 pixels, red as bright as the number says: codecs keep it within a few gray levels."""
     pixels = np.zeros((48, 64, 3), np.uint8)
     pixels[..., 0] = 20 * number
     return pixels

@@ -13,7 +13,7 @@ def test_by_hand():
     In five samples, half a pixel apart: 0, 1/2, 1, 1, 1. Along an axis of one sample it is in the middle.
     """
     raster = np.zeros((1, 2, 5, 5), np.uint8)
-    raster[0, 1, :, 2:] = 255  # whatever is above 0 is 1
+    raster[0, 1, :, 2:] = 255  # everything above 0 is 1
     boxes, rows = np.array([[[0.0, 0.25, 1.0, 0.75]]], "float32"), np.array([[1]], "int32")
     for size, expected in (((2, 3), [[0, 1, 1]] * 2), ((1, 5), [[0, 0.5, 1, 1, 1]])):
         for crop in both_modes(lambda raster, rows, boxes, size=size: crop_rasters(raster, rows, boxes, size)):

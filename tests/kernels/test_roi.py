@@ -56,7 +56,7 @@ def test_crop_and_resize_matches_upstream(case, outside):
 
 @golden_cases("ops/multilevel_roi_align")
 def test_multilevel_roi_align_matches_upstream(case):
-    """Upstream places cells between the outermost pixels' centres; 4 x 4 cells of 2 x 2 samples."""
+    """Upstream places cells between the outermost pixels' centers; 4 x 4 cells of 2 x 2 samples."""
     arguments = [case.inputs[name] for name in ("f0", "f1", "boxes", "levels")]
     for align in all_ways(lambda f0, f1, boxes, levels: multilevel_roi_align([f0, f1], boxes, levels, 4, 2, "corners")):
         assert_close(align(*arguments), case.outputs["y"])

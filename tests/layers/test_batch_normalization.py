@@ -1,4 +1,4 @@
-"""Batch normalisation: upstream's numbers, the unbiased moving variance, freezing, precision."""
+"""Batch normalization: upstream's numbers, the unbiased moving variance, freezing, precision."""
 
 import keras
 import numpy as np
@@ -85,10 +85,10 @@ def test_as_keras_but_for_the_moving_variance(scale, center, training):
 @pytest.mark.parametrize("trainable", [True, False])
 def test_slopes_are_keras_own(trainable):
     rng = np.random.default_rng(1)
-    x, towards = rng.normal(size=(2, 2, 3, 4, 5)).astype("float32")
+    x, toward = rng.normal(size=(2, 2, 3, 4, 5)).astype("float32")
     ours, kerass = BatchNormalization(trainable=trainable), keras.layers.BatchNormalization(trainable=trainable)
     slopes = [
-        gradient(lambda x, layer=layer: ops.sum(ops.multiply(layer(x, training=True), towards)), x)
+        gradient(lambda x, layer=layer: ops.sum(ops.multiply(layer(x, training=True), toward)), x)
         for layer in (ours, kerass)
     ]
     assert_close(slopes[0], slopes[1], 1e-4)

@@ -1,4 +1,4 @@
-"""Convolution blocks: upstream's padding and up-sampling, layer names, regularisation, hand-worked output."""
+"""Convolution blocks: upstream's padding and up-sampling, layer names, regularization, hand-worked output."""
 
 import keras
 import numpy as np

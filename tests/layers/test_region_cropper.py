@@ -62,7 +62,7 @@ def test_the_cropper_takes_each_box_from_its_level():
 @pytest.mark.parametrize("levels", [1, 2])
 def test_the_gradient_of_pooled_crops_is_the_finite_difference(cropper, way, levels):
     """Piecewise linear: a central difference of step 1e-3 along a direction errs only where a maximum changes hands."""
-    rng = np.random.default_rng(4)  # its own numbers, whatever tests run before: a few draws have such a maximum
+    rng = np.random.default_rng(4)  # its own numbers, regardless of the tests before: a few draws have such a maximum
     boxes = np.concatenate([BOXES, rng.uniform(0, 1, (2, 30, 4)).astype("float32")], axis=1)
     weights = rng.normal(size=(2, 33, 3, 3, 3)).astype("float32")
     direction = rng.normal(size=FEATURES.shape).astype("float32")

@@ -79,7 +79,7 @@ def test_softmax_hand_worked():
 
 
 def test_penalty_reduced_hand_worked():
-    # p = 3/4: at a centre (1/4)^2 * -log(3/4); at a target of 1/2, (1/2)^4 * (3/4)^2 * -log(1/4).
+    # p = 3/4: at a center (1/4)^2 * -log(3/4); at a target of 1/2, (1/2)^4 * (3/4)^2 * -log(1/4).
     part = losses.PenaltyReducedLogisticFocalLoss(alpha=2.0, beta=4.0)
     assert value_of(part, math.log(3), 1.0) == pytest.approx(-math.log(3 / 4) / 16, rel=1e-5)
     assert value_of(part, math.log(3), 0.5) == pytest.approx(-math.log(1 / 4) * 9 / 256, rel=1e-5)

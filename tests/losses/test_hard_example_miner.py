@@ -133,7 +133,7 @@ def gradient(function, *tensors):
 def test_nan_shows_and_infinity_outside_does_not():
     miner = HardExampleMiner(num_hard_examples=1, iou_threshold=1.0, loss_type="cls")
     assert np.isnan(mine(miner, [1.0, 2.0], [np.nan, 3.0])[1])
-    # The infinite localisation loss belongs to the anchor that is not chosen.
+    # The infinite localization loss belongs to the anchor that is not chosen.
     assert mine(miner, [np.inf, 2.0], [1.0, 3.0]) == [2.0, 3.0]
 
 

@@ -1,4 +1,4 @@
-"""Localisation losses: upstream's numbers, hand-worked values, degenerate boxes, slopes."""
+"""Localization losses: upstream's numbers, hand-worked values, degenerate boxes, slopes."""
 
 import keras
 import numpy as np

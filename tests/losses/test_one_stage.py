@@ -1,4 +1,4 @@
-"""The one-stage loss on numbers worked by hand: sums, normaliser, and what a localisation loss compares."""
+"""The one-stage loss on numbers worked by hand: sums, normalizer, and what a localization loss compares."""
 
 import numpy as np
 import pytest

@@ -96,7 +96,7 @@ def test_a_backbone_without_stride_4_is_refused():
 
 
 def rectangles(number, seed=0, side=64):
-    """`(images, y)`: a dark and a bright rectangle on grey, with three keypoints on the diagonal of each dark one."""
+    """`(images, y)`: a dark and a bright rectangle on gray, with three keypoints on the diagonal of each dark one."""
     rng = np.random.default_rng(seed)
     images, boxes = np.full((number, side, side, 3), 120, "uint8"), np.zeros((number, 2, 4), "float32")
     for image in range(number):

@@ -51,7 +51,7 @@ def second_stage(**changes):
 def test_first_stage_losses_by_hand():
     """One anchor equals the ground truth, two meet nothing of it: all three count.
 
-    Objectness: logits (0, 0) cost log 2 each, so the mean over three anchors is log 2. Localisation: the codes of the
+    Objectness: logits (0, 0) cost log 2 each, so the mean over three anchors is log 2. Localization: the codes of the
     matching anchor should be 0; a prediction of 2 in one coordinate costs 2 - 0.5 = 1.5 (delta 1), divided by three
     anchors and times the weight 2.
     """
@@ -74,7 +74,7 @@ def test_first_stage_losses_by_hand():
 def test_anchors_across_the_border_are_clipped_or_take_no_part():
     grid = GridAnchorGenerator(scales=(1.0,), aspect_ratios=(1.0,), base_anchor_size=(32.0, 32.0))
     clipped = first_stage(anchor_generator=grid).anchors([(2, 2)], (32, 32), training=True)
-    # centres at 0 and 16 of 32 pixels, side 32: only what is inside remains
+    # centers at 0 and 16 of 32 pixels, side 32: only what is inside remains
     np.testing.assert_allclose(clipped, [[0, 0, 0.5, 0.5], [0, 0, 0.5, 1], [0, 0, 1, 0.5], [0, 0, 1, 1]])
     pruned = first_stage(anchor_generator=grid, clip_anchors=False)
     np.testing.assert_allclose(pruned.anchors([(2, 2)], (32, 32), training=True), [[0] * 4] * 3 + [[0, 0, 1, 1]])
@@ -238,7 +238,7 @@ def test_one_stage_finds_objects_of_one_class():
     model = tiny.tiny_faster_rcnn(num_classes=1, number_of_stages=1)
     assert model.loss_names == ("rpn_localization_loss", "rpn_objectness_loss")
     model.compile(optimizer=keras.optimizers.Adam(3e-3))
-    x, y = tiny.tiny_batch(num_classes=3)  # whatever the classes are
+    x, y = tiny.tiny_batch(num_classes=3)  # for any classes
     y[schema.LABELS] = np.minimum(y[schema.LABELS], 0)
     history = model.fit(x, y, epochs=8, verbose=0).history
     assert history["rpn_objectness_loss"][-1] < history["rpn_objectness_loss"][0]
@@ -296,7 +296,7 @@ def test_padding_is_a_scaled_black_pixel():
 
 @pytest.mark.parametrize("padded_canvas", [True, False])
 def test_images_of_different_sizes_share_a_batch(padded_canvas):
-    """An image on a larger canvas is detected as it is alone, normalised to itself and not to the canvas."""
+    """An image on a larger canvas is detected as it is alone, normalized to itself and not to the canvas."""
     resizer = KeepAspectRatioResizer(min_dimension=48, max_dimension=64, pad_to_max_dimension=padded_canvas)
     model = tiny.tiny_faster_rcnn(resizer=resizer)
     rng = np.random.default_rng(0)

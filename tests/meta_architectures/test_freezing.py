@@ -36,10 +36,10 @@ def moved(before, after):
 def test_what_a_pattern_matches(patterns, inside):
     model = tiny.tiny_ssd()
     frozen = model.freeze(*patterns)
-    learnt = {name for name in model.named_weights() if "moving" not in name}
+    learned = {name for name in model.named_weights() if "moving" not in name}
     trains = {id(variable) for variable in model.trainable_variables}
-    kept = {name for name in learnt if id(model.named_weights()[name]) not in trains}
-    assert kept == {name for name in learnt if name.startswith(inside)}
+    kept = {name for name in learned if id(model.named_weights()[name]) not in trains}
+    assert kept == {name for name in learned if name.startswith(inside)}
     assert frozen == len(kept)
     assert model.frozen == tuple(patterns)
 

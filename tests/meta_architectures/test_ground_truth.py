@@ -96,7 +96,7 @@ DEFECTS = {
     "NaN pixels": "Pixels are numbers.*NaN or infinite pixels in {}",
     "infinite pixels": "Pixels are numbers.*NaN or infinite pixels in {}",
     "label": r"Labels must be in \[0, 3\).*Received a label 7 in {}",
-    "pixel boxes": "normalised to 0...1. Received values up to 25.6 in {}: divide",
+    "pixel boxes": "normalized to 0...1. Received values up to 25.6 in {}: divide",
     "reversed": r"ymin <= ymax.*\[0.3, 0.2, 0.1, 0.4\] in {}",
     "NaN box": "Boxes are finite.*in {}",
     "negative weight": r"y\['weights'\].*in {}",

@@ -53,7 +53,7 @@ class Watched:
 def learned(model, x, y, boxes):
     """The loss, and `(logits, targets, weights)` of the masks, of a step in which `boxes [B, P, 4]` are the proposals.
 
-    They are normalised to the preprocessed image.
+    They are normalized to the preprocessed image.
     """
     model.mask_stage = Watched(model.mask_stage)
     sampled = (ops.array(boxes, "float32"), ops.array([len(row) for row in boxes], "int32"))
@@ -111,7 +111,7 @@ def test_masks_of_padded_images_are_found_where_the_image_lies():
     canvas[..., :32, :64] = small
     labels = np.array([[0]])
     images = np.random.default_rng(0).integers(0, 256, (1, 48, 128, 3), dtype=np.uint8)
-    proposals = boxes * np.array([0.5, 1.0, 0.5, 1.0], "float32")  # normalised to the preprocessed image
+    proposals = boxes * np.array([0.5, 1.0, 0.5, 1.0], "float32")  # normalized to the preprocessed image
     found = []
     for x, masks in (
         (images[:, :32, :64], small),

@@ -13,7 +13,7 @@ def model():
 
 
 def detected(model, scores, **options):
-    """How many of these scores `detect` reports, whatever the network would have found."""
+    """How many of these scores `detect` reports, regardless of what the network would have found."""
     count = len(scores)
     model.predict_on_batch = lambda x: {
         "boxes": np.tile(np.float32([0, 0, 1, 1]), (len(x), count, 1)),

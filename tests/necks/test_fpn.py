@@ -21,7 +21,7 @@ def pyramid_model(channels=(1, 1, 1), **settings):
 
 
 def make_identity(model):
-    """Kernels that copy their input (the centre tap), no biases, batch norm without effect."""
+    """Kernels that copy their input (the center tap), no biases, batch norm without effect."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D):
             kernel = np.zeros(layer.kernel.shape, "float32")
@@ -39,7 +39,7 @@ def test_identity_kernels_by_hand():
     """P5 = C5; P4 = relu6(C4 + doubled P5); P3 = relu6(C3 + doubled P4); P6 is P5 at every second pixel.
 
     The sum that P3 receives is rectified already: C4 + P5 = 4 + 3 = 7 goes down as 6. P6 is made by a 3x3 kernel at
-    stride 2 over 1 x 2 pixels: TensorFlow's SAME pads no column in front, so its centre is at column 1.
+    stride 2 over 1 x 2 pixels: TensorFlow's SAME pads no column in front, so its center is at column 1.
     """
     model, _ = pyramid_model(depth=1, coarse_levels=1, hyperparams=ConvHyperparams(batch_norm_epsilon=EPSILON))
     make_identity(model)

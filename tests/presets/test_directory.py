@@ -33,13 +33,13 @@ def model():
 
 @pytest.fixture
 def saved(model, tmp_path):
-    return save_preset(model, tmp_path / "preset", {"licence": "Apache-2.0", "coco_map": 20.2})
+    return save_preset(model, tmp_path / "preset", {"license": "Apache-2.0", "coco_map": 20.2})
 
 
 def test_the_four_files(saved, tmp_path):
     assert sorted(os.listdir(saved)) == sorted(directory.PRESET_FILES) and os.listdir(tmp_path) == ["preset"]
     metadata = json.loads((saved / "metadata.json").read_text())
-    assert metadata["licence"] == "Apache-2.0" and metadata["coco_map"] == 20.2
+    assert metadata["license"] == "Apache-2.0" and metadata["coco_map"] == 20.2
     assert metadata["parameters"] == 5 * 4 + 4 + 4 * 4 + 4 * 3 + 3 and metadata["keras_version"] == keras.__version__
     assert json.loads((saved / "label_map.json").read_text()) == {"class_names": ["a", "b", "c"]}
     assert "compile_config" not in json.loads((saved / "config.json").read_text())

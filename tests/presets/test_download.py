@@ -1,4 +1,4 @@
-"""Fetching: whole files only, resumed where possible, and a clear error for whatever can go wrong on the way."""
+"""Fetching: whole files only, resumed where possible, and a clear error for everything that can go wrong on the way."""
 
 import hashlib
 import http.server

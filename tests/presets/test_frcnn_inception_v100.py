@@ -1,6 +1,6 @@
 """The preset that ships with the package: offline, on every backend, the same cells on a photo of BCCD's test split.
 
-`blood_cells/` holds that photo and BCCD's licence (MIT).
+`blood_cells/` holds that photo and BCCD's license (MIT).
 """
 
 import functools
@@ -111,7 +111,7 @@ def test_files():
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
     metadata = json.loads((folder / "metadata.json").read_text())
     assert metadata["weights_sha256"] == hashlib.sha256((folder / "weights.h5").read_bytes()).hexdigest()
-    assert (metadata["weights_dtype"], metadata["data_licence"]) == ("float16", "MIT")
+    assert (metadata["weights_dtype"], metadata["data_license"]) == ("float16", "MIT")
     assert metadata["parameters"] == 3_399_598
     assert metadata["measured"]["map"] > 0.5 and metadata["measured"]["map_50"] > 0.85
 

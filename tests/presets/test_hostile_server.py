@@ -71,7 +71,7 @@ def redirect(target, body=b""):
 
 
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-BEHAVIOURS = {
+BEHAVIORS = {
     "good": lambda send, *_: send(length(len(CONTENT)) + CONTENT),
     "good, chunked": lambda send, *_: send(CHUNKED + chunk(CONTENT[:7]) + chunk(CONTENT[7:]) + b"0\r\n\r\n"),
     "good, without a length": lambda send, *_: send(OK + b"\r\n" + CONTENT),
@@ -151,9 +151,9 @@ SLOW = {
 }
 
 
-def outcome(tmp_path, behaviour, **settings):
+def outcome(tmp_path, behavior, **settings):
     """ "whole" or the error of a fetch; it took no second more than it may, and left nothing half."""
-    with Server(behaviour) as server:
+    with Server(behavior) as server:
         start = time.monotonic()
         given = {
             "sha256": DIGEST,
@@ -177,10 +177,10 @@ def outcome(tmp_path, behaviour, **settings):
     return said
 
 
-@pytest.mark.parametrize("name", BEHAVIOURS)
-def test_behaviours(tmp_path, name):
+@pytest.mark.parametrize("name", BEHAVIORS)
+def test_behaviors(tmp_path, name):
     tracemalloc.start()
-    said = outcome(tmp_path, BEHAVIOURS[name])
+    said = outcome(tmp_path, BEHAVIORS[name])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (said == "whole") == name.startswith("good"), said
@@ -206,11 +206,11 @@ def test_a_deadline_for_everything(tmp_path):
 def test_200_seeded_servers(tmp_path):
     """A good answer that is cut, repeated, or mixed with another one at random places, twice in a row."""
     found = collections.Counter()
-    quick = [name for name in BEHAVIOURS if "ndless" not in name and "without end" not in name]
+    quick = [name for name in BEHAVIORS if "ndless" not in name and "without end" not in name]
 
     def recorded(name):
         pieces = []
-        BEHAVIOURS[name](pieces.append, 1, "http://127.0.0.1:9/")
+        BEHAVIORS[name](pieces.append, 1, "http://127.0.0.1:9/")
         return b"".join(pieces)
 
     for seed in range(200):

@@ -36,7 +36,7 @@ def test_every_preset_is_described():
     assert set(names()) < set(rows) and {"frcnn_inception_v100"} < set(rows)
     assert len({frozenset(row) for row in rows.values()}) == 1
     for name in names():
-        assert rows[name]["addresses"] == list(get(name).addresses) and rows[name]["licence"] == "Apache-2.0"
+        assert rows[name]["addresses"] == list(get(name).addresses) and rows[name]["license"] == "Apache-2.0"
         published = rows[name]["published_map"]  # of boxes
         assert (published is None or published > 20) and (published is None) == ("boxes" not in get(name).outputs)
         assert rows[name]["bytes"] is None
@@ -73,13 +73,13 @@ def test_list_and_show(home, capsys):
 
 def test_what_strangers_wrote_is_shown_on_one_line_each(home, capsys):
     cached(
-        home, "mine-0123456789ab", source="https://x/\x1b[2J\nlicence: MIT", licence=["x"], parameters="many", outputs=3
+        home, "mine-0123456789ab", source="https://x/\x1b[2J\nlicense: MIT", license=["x"], parameters="many", outputs=3
     )
     assert run("show", "mine-0123456789ab") == 0
     shown = capsys.readouterr().out
     assert (
         shown.replace("\n", "").isprintable()
-        and "\nlicence: unknown\n" in shown
+        and "\nlicense: unknown\n" in shown
         and "address: https://x/\\x1b" in shown
     )
     (home / "mine-0123456789ab" / "metadata.json").write_text("{")

@@ -44,7 +44,7 @@ def test_files():
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 12e6
     metadata = json.loads((folder / "metadata.json").read_text())
     assert metadata["weights_sha256"] == hashlib.sha256((folder / "weights.h5").read_bytes()).hexdigest()
-    assert (metadata["weights_dtype"], metadata["licence"]) == ("float16", "Apache-2.0")
+    assert (metadata["weights_dtype"], metadata["license"]) == ("float16", "Apache-2.0")
     assert metadata["source_sha256"] == recipe.SHA256 and "objectron" in metadata["source"]
     notice = (ROOT / "NOTICE").read_text()
     assert recipe.SHA256 in notice and PHOTO.name in notice and "NOTICE" in (ROOT / "pyproject.toml").read_text()

@@ -131,7 +131,7 @@ def test_a_built_in_name_fetches_its_row(model, zoo_url, home, monkeypatch):
     same(store.load_preset("zoo", progress=False), model)
     assert os.listdir(home) == ["zoo"]
     written = json.loads((home / "zoo" / "metadata.json").read_text())
-    assert (written["coco_map"], written["measured_map"], written["licence"]) == (2.0, None, "Apache-2.0")
+    assert (written["coco_map"], written["measured_map"], written["license"]) == (2.0, None, "Apache-2.0")
 
 
 def test_addresses_are_tried_in_order(model, zoo_url, home, monkeypatch):

@@ -149,7 +149,7 @@ def test_keypoints_of_another_class_by_the_label_map_beside_the_config(tmp_path)
         ("num_classes", "deepmac_mask_estimation { } num_classes", "DeepMAC is not built yet"),
         ("num_classes", "mask_estimation_task { } num_classes", "masks are not built yet"),
         ("min_box_overlap_iou", "use_labeled_classes: true min_box_overlap_iou", "use_labeled_classes: found True"),
-        ("min_box_overlap_iou", "keypoint_weights_for_center: 1.0 min_box_overlap_iou", "centres of boxes"),
+        ("min_box_overlap_iou", "keypoint_weights_for_center: 1.0 min_box_overlap_iou", "centers of boxes"),
         ("max_box_predictions: 12", "max_box_predictions: 0", "max_detections=0"),
         ("kernel_sizes: 3 kernel_sizes: 1", "kernel_sizes: 3", "a kernel size for each"),
         ("l1_localization_loss { }", "weighted_iou { }", "compare sizes and offsets"),

@@ -1,4 +1,4 @@
-"""The backbone alone: from a checkpoint of an ImageNet classifier, or whatever the heads of the detector are."""
+"""The backbone alone: from a checkpoint of an ImageNet classifier, or of a detector with any heads."""
 
 import re
 

@@ -88,7 +88,7 @@ def layers_of(model, seed=0):
 
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v1", "mobilenet_v2"])
-def test_a_quantised_file_of_either_backbone(tmp_path, backbone):
+def test_a_quantized_file_of_either_backbone(tmp_path, backbone):
     """As TensorFlow 1's converter writes it: scopes of MobileNetV1 one level deeper, uint8 with one scale."""
     with undrawn():
         model = SSD.from_backbone(backbone, num_classes=3, image_size=64, weights=None, **heads())

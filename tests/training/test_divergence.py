@@ -145,7 +145,7 @@ def test_fit_names_the_files_and_keeps_the_model(tmp_path):
     assert all(np.isfinite(weight).all() for weight in keras.saving.load_model(best.path).get_weights())
 
 
-def test_a_weight_spoilt_between_two_epochs_names_the_model_that_stays(tmp_path):
+def test_a_weight_spoiled_between_two_epochs_names_the_model_that_stays(tmp_path):
     """By another callback, after the model was saved: the checkpoint of the next epoch is where it is seen."""
     data = shapes_dataset(4, seed=0, image_size=64, class_names=NAMES)
     model = tiny.tiny_ssd(num_classes=2)

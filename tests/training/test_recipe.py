@@ -71,7 +71,7 @@ def test_the_learning_rate_grows_with_the_square_root_of_the_batch(ssd, faster_r
     base = ROWS["ssd"].learning_rate[0]
     rates = {batch: Recipe.for_model(ssd, 500, batch, "detector").learning_rate for batch in (2, 8, 32)}
     np.testing.assert_allclose([rates[2], rates[8], rates[32]], [base / 2, base, 2 * base])
-    # five images make a step of five, whatever the batch size
+    # five images make a step of five, for any batch size
     assert Recipe.for_model(ssd, 5, 8, "detector").learning_rate == pytest.approx(base * math.sqrt(5 / 8))
     two_stage = Recipe.for_model(faster_rcnn, 500, start="backbone")
     expected = ROWS["faster_rcnn"].learning_rate[1] * math.sqrt(ROWS["faster_rcnn"].batch_size / 8)
@@ -94,7 +94,7 @@ def test_small_batches_keep_the_statistics_that_are_trained(ssd, start, batch, f
     assert Recipe.for_model(ssd, 100, batch, start, freeze_batchnorm=False).freeze_batchnorm is False
 
 
-def test_the_localisation_loss_is_the_papers_sum_over_a_box_code(ssd, faster_rcnn):
+def test_the_localization_loss_is_the_papers_sum_over_a_box_code(ssd, faster_rcnn):
     """Of the mean over four numbers, which a tiny SSD has, four times as much; the trained model keeps it."""
     assert ssd.detection_loss.normalize_localization_by_code_size
     recipe = Recipe.for_model(ssd, 100, start="random")

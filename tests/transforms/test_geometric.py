@@ -1,4 +1,4 @@
-"""Augmentations that move boxes: each box of an example is painted in its own colour, so its place can be read off."""
+"""Augmentations that move boxes: each box of an example is painted in its own color, so its place can be read off."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ OPERATIONS = [
 
 
 def painted(rng, height=40, width=60, count=4):
-    """Black ground, box j filled with grey level 10 (j + 1); boxes lie in their own quarters and do not overlap."""
+    """Black ground, box j filled with gray level 10 (j + 1); boxes lie in their own quarters and do not overlap."""
     image, boxes = np.zeros((height, width, 3), np.uint8), []
     for j in range(count):
         top, left = (j // 2) * height // 2, (j % 2) * width // 2
@@ -41,7 +41,7 @@ def run(operation, example, seed=(1, 2)):
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: type(operation).__name__)
 def test_painted_boxes_move_with_the_image(operation):
-    """Each surviving box bounds exactly the pixels of its colour, and its other rows are still its own."""
+    """Each surviving box bounds exactly the pixels of its color, and its other rows are still its own."""
     rng, survivors, moved = np.random.default_rng(0), 0, 0
     apply = tf.function(operation)
     for seed in range(40):
@@ -78,9 +78,9 @@ def test_a_quarter_turn_goes_to_the_left():
     np.testing.assert_allclose(result["boxes"], [[0, 0, 1 / 3, 0.5]], atol=1e-6)
 
 
-def test_cut_out_drops_by_the_centre_and_clips():
-    """20 x 20, patch rows 5...15, columns 10...20. Box 0 (rows 0...12, columns 8...16): centre (6, 12) is inside: rows
-    0...7 of 10 remain, columns 0...6 of 10. Box 1 (rows 0...8): centre row 4 is outside. Box 2's centre column 10 lies
+def test_cut_out_drops_by_the_center_and_clips():
+    """20 x 20, patch rows 5...15, columns 10...20. Box 0 (rows 0...12, columns 8...16): center (6, 12) is inside: rows
+    0...7 of 10 remain, columns 0...6 of 10. Box 1 (rows 0...8): center row 4 is outside. Box 2's center column 10 lies
     on the edge: outside.
     """
     boxes = np.array([[0, 8, 12, 16], [0, 11, 8, 19], [6, 5, 10, 15]]) / 20

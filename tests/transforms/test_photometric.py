@@ -1,4 +1,4 @@
-"""Colour changes against the same arithmetic in numpy."""
+"""Color changes against the same arithmetic in numpy."""
 
 import numpy as np
 import pytest
@@ -45,14 +45,14 @@ def test_contrast_turns_about_the_mean():
 
 
 @pytest.mark.parametrize("setting", [{"saturation": 0.9}, {"hue": 0.5}])
-def test_saturation_and_hue_leave_luma_and_greys(setting):
-    """Luma 0.299 R + 0.587 G + 0.114 B stays within a rounding; a grey pixel stays itself."""
+def test_saturation_and_hue_leave_luma_and_grays(setting):
+    """Luma 0.299 R + 0.587 G + 0.114 B stays within a rounding; a gray pixel stays itself."""
     luma = np.array([0.299, 0.587, 0.114])
-    grey = np.repeat(np.arange(0, 250, 10, dtype=np.uint8)[None, :, None], 3, axis=2)
+    gray = np.repeat(np.arange(0, 250, 10, dtype=np.uint8)[None, :, None], 3, axis=2)
     for seed in range(5):
         changed = run(RandomColor(**ONLY | setting), image(110, 140), (seed, 0))
         np.testing.assert_allclose(changed @ luma, image(110, 140) @ luma, atol=0.8)
-        assert np.abs(run(RandomColor(**ONLY | setting), grey, (seed, 0)) - grey).max() <= 1
+        assert np.abs(run(RandomColor(**ONLY | setting), gray, (seed, 0)) - gray).max() <= 1
     assert not np.array_equal(changed, image(110, 140))
 
 

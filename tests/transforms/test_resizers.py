@@ -126,7 +126,7 @@ def row(values, length, **settings):
         ({"kernel": "half_pixel"}, 3, [10 / 6, 15.0, 20 + 20 * 5 / 6]),
         # Positions 0, 3/2, 3.
         ({"kernel": "align_corners"}, 3, [0.0, 15.0, 40.0]),
-        # Doubled: -1/4, 1/4, 3/4 ... ; before the first centre the border repeats.
+        # Doubled: -1/4, 1/4, 3/4 ... ; before the first center the border repeats.
         ({"kernel": "half_pixel"}, 8, [0.0, 2.5, 7.5, 12.5, 17.5, 25.0, 35.0, 40.0]),
         # floor of 0, 4/3, 8/3 and of 2/3, 2, 10/3; round of 0, 1.5, 3
         ({"method": "nearest", "kernel": "legacy"}, 3, [0.0, 10.0, 20.0]),

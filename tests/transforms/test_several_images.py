@@ -36,7 +36,7 @@ class SideBySide:
 
 
 def numbered(count=8):
-    """Image i has the grey level 10 i and one box of class i that covers its left half, with a mask and a point."""
+    """Image i has the gray level 10 i and one box of class i that covers its left half, with a mask and a point."""
     images = [np.full((SIDE, SIDE, 3), 10 * i, np.uint8) for i in range(count)]
     mask = np.zeros((1, SIDE, SIDE), np.uint8)
     mask[:, :, : SIDE // 2] = 1

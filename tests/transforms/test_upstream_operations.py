@@ -1,4 +1,4 @@
-"""Upstream's deterministic preprocessing operations, each by whatever does its work here."""
+"""Upstream's deterministic preprocessing operations, each by what does its work here."""
 
 import numpy as np
 import tensorflow as tf
@@ -49,7 +49,7 @@ def test_pixel_scaling_is_the_backbones(case, monkeypatch):
 
 
 @golden_cases("prep/rgb_to_gray")
-def test_grey(case):
+def test_gray(case):
     resizer = FixedShapeResizer(height=12, width=16, convert_to_grayscale=True)
     assert_close(resizer.resize_image(case.inputs["image"])[0], case.outputs["image"])
 
@@ -86,5 +86,5 @@ def test_rows_above_a_weight(case):
 
 @golden_cases("prep/one_hot_encoding")
 def test_classes_of_a_whole_image(case):
-    """Which of 5 classes the image has, whatever their number: Keras' own operation."""
+    """Which of 5 classes the image has, for any number of them: Keras' own operation."""
     assert_close(ops.multi_hot(case.inputs["labels"], 5), case.outputs["y"])

@@ -81,4 +81,4 @@ def _base(last, shape, noise):
         return noise * np.float32(math.sqrt(2.0 / fan_in))
     if last == "bias":
         return np.float32(0.01) * noise
-    return one + tenth * noise  # gamma and whatever has no rule of its own
+    return one + tenth * noise  # gamma and everything that has no rule of its own

@@ -1,4 +1,4 @@
-"""LiteRT files of a few convolutions, written with TensorFlow Lite's own schema: any type, any quantisation."""
+"""LiteRT files of a few convolutions, written with TensorFlow Lite's own schema: any type, any quantization."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def write(path, layers, kind="float32", per_channel=True):
         per_channel: of int8: a scale per output channel.
 
     Returns:
-        `{key: value}` as a reader should give them, the quantisation's error included.
+        `{key: value}` as a reader should give them, the quantization's error included.
     """
     import flatbuffers
     from tensorflow.lite.python import schema_py_generated as schema

@@ -29,7 +29,7 @@ def undrawn():
 
 
 def ssd(name, **settings):
-    """Two classes on C3, C4 and C5 of a backbone whose kernels are zeros, for weights that are restored afterwards."""
+    """Two classes on C3, C4 and C5 of a backbone whose kernels are zeros, for weights that are restored afterward."""
     anchors = SsdAnchorGenerator(num_layers=3)
     with networks.undrawn():
         neck = SsdFeatureMaps(levels=("C3", "C4", "C5"), extra_depths=())
@@ -46,11 +46,11 @@ def application(name, seed=0, **settings):
     with undrawn():
         settings = {"include_top": False, "input_shape": (None, None, 3), **settings}
         network = getattr(keras.applications, name)(weights=None, **settings)
-    randomise(network, seed)
+    randomize(network, seed)
     return network
 
 
-def randomise(network, seed):
+def randomize(network, seed):
     rng = np.random.default_rng(seed)
     for layer in network.layers:
         if isinstance(layer, keras.layers.Normalization) and layer.weights:  # as with ImageNet weights
