@@ -89,6 +89,26 @@ def encode(mask: Any) -> dict[str, Any]:
     return {"size": [int(side) for side in runs["size"]], "counts": _text(runs["counts"])}
 
 
+def encode_runs(starts, stops, size):
+    """Runs of pixels that do not touch, counted down the columns, as `encode` would give them: compressed run lengths.
+
+    Args:
+        starts: [n] integers, ascending.
+        stops: [n] integers, the pixels behind the ends of the runs.
+        size: `(height, width)` of the image.
+    """
+    from faster_coco_eval.core import mask as coco_mask
+
+    height, width = (int(side) for side in size)
+    edges = np.zeros(2 * len(starts) + 2, np.int64)
+    edges[1:-1:2], edges[2:-1:2], edges[-1] = starts, stops, height * width
+    counts = np.diff(edges)
+    if not counts[-1] and len(counts) > 1:
+        counts = counts[:-1]
+    runs = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return {"size": [height, width], "counts": _text(runs["counts"])}
+
+
 def decode(mask: Any, size: Any) -> np.ndarray:
     """A mask as annotations and detections.json hold it, as pixels.
 

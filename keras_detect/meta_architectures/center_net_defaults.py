@@ -1,6 +1,7 @@
 """The parts that `CenterNet.from_backbone` takes where the caller gives none."""
 
 import functools
+import math
 
 from keras_detect import schema
 from keras_detect.heads.point_heads import PointHead
@@ -8,7 +9,12 @@ from keras_detect.meta_architectures import arguments
 from keras_detect.meta_architectures.center_net_keypoints import KeypointCandidates, KeypointTask
 from keras_detect.meta_architectures.center_net_tasks import ObjectTask, Task
 from keras_detect.meta_architectures.ssd_defaults import as_backbone, square_resizer
-from keras_detect.necks.center_net_feature_extractor import CenterNetFeatureExtractor, default_neck, pyramid_levels
+from keras_detect.necks.center_net_feature_extractor import (
+    STRIDE,
+    CenterNetFeatureExtractor,
+    default_neck,
+    pyramid_levels,
+)
 from keras_detect.registry import NECKS, unknown_name
 
 IMAGE_SIZE = 512
@@ -69,9 +75,11 @@ def complete(cls, given):
         own.get("backbone"), own.get("neck"), own.get("preprocess")
     )
     heads = own.get("heads") or PointHead(separable=_is_mobile(extractor))
+    resizer = given.get("resizer") or square_resizer(own.get("image_size", IMAGE_SIZE))
+    own["size_bias"] = _usual_side(resizer)
     return {
         **given,
-        "resizer": given.get("resizer") or square_resizer(own.get("image_size", IMAGE_SIZE)),
+        "resizer": resizer,
         "feature_extractor": extractor,
         "tasks": _tasks(given.get("tasks", (BOXES,)), own, given.get("class_names"), heads),
     }
@@ -89,6 +97,12 @@ def feature_extractor(backbone, neck=None, preprocess=None):
     return CenterNetFeatureExtractor(backbone=backbone, neck=neck, name="feature_extractor")
 
 
+def _usual_side(resizer):
+    """An eighth of the image's side, in cells: half of COCO's boxes are smaller."""
+    height, width = resizer.output_shape(IMAGE_SIZE, IMAGE_SIZE)
+    return math.sqrt(height * width) / STRIDE / 8.0
+
+
 def _is_mobile(extractor):
     """Whether the backbone is made of separable convolutions: its heads then are, too, as in upstream's zoo."""
     return str(getattr(getattr(extractor, "backbone", None), "checkpoint_family", "")).startswith("mobilenet")
@@ -103,7 +117,7 @@ def _tasks(wanted, own, class_names, heads):
     objects = next((task for task in wanted if isinstance(task, ObjectTask)), None)
     num_classes = arguments.count_classes(own.get("num_classes"), class_names, objects)
     if objects is None:
-        objects = ObjectTask(num_classes=num_classes, heads=heads)
+        objects = ObjectTask(num_classes=num_classes, size_bias=own["size_bias"], heads=heads)
     others = [task for task in wanted if task is not objects and task != BOXES]
     number = own.get("num_keypoints")
     if number is not None and KEYPOINTS not in others:

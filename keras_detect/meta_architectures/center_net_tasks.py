@@ -171,6 +171,8 @@ class ObjectTask(Task):
         max_detections: D, how many peaks are looked at.
         peak_size: side of the window, in cells, of which a peak is the maximum; 1: every cell is one.
         center_bias: start of the heatmap's bias; -2.19 is the probability 0.1.
+        size_bias: start of the bias of heights and widths, in cells. The nearer to the sides of the objects, the sooner
+            boxes fit: from 0, a side of 20 cells takes hundreds of steps.
         boxes: whether sizes and offsets are predicted; without them, a box encloses the object's keypoints.
         name: of the task.
         **kwargs: `heads` as in `Task`; Keras' own `dtype`, `trainable`. The heads are "center", "size" and "offset".
@@ -191,6 +193,7 @@ class ObjectTask(Task):
         "max_detections",
         "peak_size",
         "center_bias",
+        "size_bias",
         "boxes",
     )
 
@@ -207,6 +210,7 @@ class ObjectTask(Task):
         max_detections=100,
         peak_size=3,
         center_bias=-2.19,
+        size_bias=0.0,
         boxes=True,
         name="objects",
         **kwargs,
@@ -217,14 +221,14 @@ class ObjectTask(Task):
         self.localization_loss = checked_codes(localization_loss or L1Loss())
         self.center_weight, self.size_weight, self.offset_weight = center_weight, size_weight, offset_weight
         self.min_overlap, self.max_detections = min_overlap, max_detections
-        self.peak_size, self.center_bias, self.boxes = peak_size, center_bias, boxes
+        self.peak_size, self.center_bias, self.size_bias, self.boxes = peak_size, center_bias, size_bias, boxes
         self.loss_names = _LOSSES if boxes else _LOSSES[:1]
         for argument in ("max_detections", "peak_size"):
             if getattr(self, argument) < 1:
                 raise ValueError(f"{argument} must be at least 1. Received: {argument}={getattr(self, argument)!r}")
 
     def channels(self):
-        heads = {"center": (self.num_classes, self.center_bias), "size": (2, 0.0), "offset": (2, 0.0)}
+        heads = {"center": (self.num_classes, self.center_bias), "size": (2, self.size_bias), "offset": (2, 0.0)}
         return heads if self.boxes else {"center": heads["center"]}
 
     def targets(self, y, frame, size):

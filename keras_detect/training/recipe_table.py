@@ -36,7 +36,7 @@ ROWS = {
     "efficientdet": Row(learning_rate=(5e-4, 5e-4, 1e-3)),
     "faster_rcnn": Row(batch_size=4, learning_rate=(2e-4, 2e-4, 5e-4)),
     "mask_rcnn": Row(batch_size=4, learning_rate=(2e-4, 2e-4, 5e-4)),
-    "centernet": Row(learning_rate=(5e-4, 5e-4, 1e-3)),
+    "centernet": Row(learning_rate=(5e-4, 2e-3, 2e-3)),
 }
 
 #: images per step at which the learning rates above hold

@@ -1,5 +1,7 @@
 """Masks of detections on the image: upstream's numbers, cases worked by hand, encodings."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,54 @@ def test_run_lengths_are_those_of_the_pixels():
     runs = kd.masks.to_rle(masks, boxes, (50, 70))
     assert runs == [kd.masks.encode(plane) for plane in pasted]
     np.testing.assert_array_equal([kd.masks.decode(run, (50, 70)) for run in runs], pasted)
+
+
+@pytest.mark.parametrize("kind", ["values", "pixels"])
+@pytest.mark.parametrize("size", [(40, 60), (1, 1), (200, 3)])
+def test_runs_are_where_the_values_reach_the_threshold(kind, size):
+    """Masks of one cell too, and of zeros and ones, whose values are the threshold itself half-way."""
+    rng = np.random.default_rng(3)
+    for cells in ((7, 6), (1, 5), (4, 1), (1, 1)):
+        _, boxes = random_masks(20, seed=1)
+        masks = rng.uniform(size=(20, *cells))
+        masks = masks if kind == "values" else np.round(masks)
+        values = kd.masks.paste(masks, boxes, size, threshold=None)
+        pasted = kd.masks.paste(masks, boxes, size)
+        clear = np.abs(values - 0.5) > 1e-6
+        np.testing.assert_array_equal(pasted[clear], values[clear] >= 0.5)
+        np.testing.assert_array_equal(kd.masks.paste(masks, boxes, size, threshold=2.0), 0)
+
+
+def test_a_pixel_at_the_threshold_belongs_to_the_object():
+    """Cells four pixels apart, zeros above ones and the other way round: the pixel half-way has the value 0.5."""
+    masks = np.array([[[0.0], [1.0]], [[1.0], [0.0]]])
+    pasted = kd.masks.paste(masks, [[0.0, 0.0, 1.0, 1.0]] * 2, (5, 2))
+    np.testing.assert_array_equal(pasted[..., 1], [[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]])
+
+
+def test_values_that_are_no_numbers():
+    masks = np.full((2, 4, 4), np.nan)
+    masks[1, :2], masks[1, 2:] = np.inf, -np.inf
+    pasted = kd.masks.paste(masks, [[0.0, 0.0, 1.0, 1.0]] * 2, (8, 8))
+    assert not pasted[0].any()
+    assert pasted[1, :3].all() and not pasted[1, 5:].any()
+
+
+def test_more_masks_than_are_looked_at_at_once(monkeypatch):
+    masks, boxes = random_masks(10)
+    together = kd.masks.to_rle(masks, boxes, (50, 70))
+    monkeypatch.setattr("keras_detect.data.pasting.GROUP", 3)
+    assert kd.masks.to_rle(masks, boxes, (50, 70)) == together
+
+
+def test_run_lengths_hold_no_plane():
+    """A hundred masks of an image of 4000 x 4000 pixels, 16 MB each, in less memory than two of them."""
+    masks, boxes = random_masks(100)
+    tracemalloc.start()
+    runs = kd.masks.to_rle(masks, np.clip(boxes * 0.02, 0.0, 1.0), (4000, 4000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(runs) == 100 and peak < 32e6
 
 
 def test_polygons_enclose_the_pixels():

@@ -125,3 +125,12 @@ def test_boxes_and_keypoints_are_learned_by_heart():
     assert np.abs(boxes - y[schema.BOXES]).max() < 0.05
     points = np.take_along_axis(found[schema.KEYPOINTS], rows[..., None, None], axis=1)[:, 0]
     assert np.abs(points - y[schema.KEYPOINTS][:, 0]).max() < 0.05
+
+
+def test_sizes_start_at_an_eighth_of_the_side():
+    """Boxes fit from the first steps on; in cells of 4 pixels, and for stretched images of both sides together."""
+    for image_size, side in ((128, 4.0), ((64, 256), 4.0)):
+        model = build(num_classes=2, image_size=image_size)
+        assert model.object_task.size_bias == side
+        out = next(layers[-1] for (head, _), layers in model.object_task.towers().items() if head == "size")
+        np.testing.assert_array_equal(out.bias, [side, side])
