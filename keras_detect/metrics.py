@@ -1,6 +1,7 @@
 """Metrics of detectors, with and without a model, and the report."""
 
 from keras_detect.evaluation import (
+    COCO_KEYPOINT_METRICS,
     COCO_METRICS,
     ERROR_KINDS,
     COCOEvaluator,
@@ -17,6 +18,7 @@ from keras_detect.evaluation import (
 )
 
 __all__ = [
+    "COCO_KEYPOINT_METRICS",
     "COCO_METRICS",
     "ERROR_KINDS",
     "COCOEvaluator",

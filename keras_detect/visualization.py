@@ -98,7 +98,8 @@ def draw_objects(
         objects: dict of rows of `schema.object_fields`, of an example, of one image of y or of detections: `"boxes"`
             [n, 4] normalized yxyx, `"labels"` [n] int (rows below 0 are padding and skipped), optional `"scores"` [n],
             `"masks"` [n, h, w] over the image or, of objects with scores (detections), over the boxes, `"keypoints"`
-            [n, N, 2] normalized yx with `"keypoint_visibility"` [n, N], `"track_ids"` [n].
+            [n, N, 2] normalised yx with `"keypoint_visibility"` or `"keypoint_scores"` [n, N] (0: not drawn),
+            `"track_ids"` [n].
             Other fields are drawn by how they move: as boxes, points or rasters. `"num_detections"` is respected.
         class_names: names by label; a label without one is written as its number.
         score_threshold: rows with a lower score are skipped.
@@ -133,6 +134,8 @@ def draw_objects(
     for key, field in fields.items():
         for i in rows if field.moves == schema.AS_POINTS else ():
             seen = columns[field.visibility][i] if field.visibility in columns else None
+            if key == schema.KEYPOINTS and schema.KEYPOINT_SCORES in columns:  # 0: the object has no such point
+                seen = np.where(columns[schema.KEYPOINT_SCORES][i] > 0, 2, 0)
             lines = skeleton if key == schema.KEYPOINTS else ()
             _points(pen, columns[key][i].reshape(-1, 2), seen, lines, colors[i], line, image.size)
     taken: list[Any] = []

@@ -11,6 +11,7 @@ from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act, upsamp
 from keras_detect.layers.region_cropper import RegionCropper
 from keras_detect.meta_architectures.center_net import CenterNet
 from keras_detect.meta_architectures.center_net_keypoints import KeypointCandidates, KeypointTask
+from keras_detect.meta_architectures.center_net_masks import MaskTask
 from keras_detect.meta_architectures.center_net_tasks import ObjectTask
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.mask_rcnn import MaskRCNN, MaskStage
@@ -127,6 +128,13 @@ def tiny_center_net_with_keypoints(num_classes=3, **options):
         class_id=0, indices=range(NUM_KEYPOINTS), candidates=KeypointCandidates(), heads=PointHead(filters=(16,))
     )
     return tiny_center_net(num_classes, tasks=[keypoints], **options)
+
+
+def tiny_center_net_with_masks(num_classes=3, **options):
+    """A `tiny_center_net` that finds masks of 16 x 16 cells, too."""
+    number = num_classes if options.get("class_names") is None else len(options["class_names"])
+    masks = MaskTask(num_classes=number, mask_size=16, heads=PointHead(filters=(16,)))
+    return tiny_center_net(num_classes, tasks=[masks], **options)
 
 
 def _sized(options):

@@ -54,7 +54,8 @@ def _add_model(parser):
         metavar="|".join(ARCHITECTURES),
         help="build a new detector on the backbone of --model: ssd (fast, a head per feature map), retinanet (feature "
         "pyramid), efficientdet (BiFPN, small heads), faster_rcnn (two stages, slower, precise boxes), mask_rcnn "
-        "(masks too, from annotations with polygons or masks) or centernet (no anchors, objects by their centers); "
+        "(masks too, from annotations with polygons or masks) or centernet (no anchors, objects by their centers; "
+        "keypoints too, from annotations with keypoints); "
         "default: fine-tune --model itself, or ssd if --model is a backbone",
     )
     group.add_argument("--neck", help=_NECK)

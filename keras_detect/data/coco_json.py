@@ -12,6 +12,7 @@ from keras_detect.data import masks
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.data.image import is_image_name
 from keras_detect.data.json_values import json_value
+from keras_detect.data.keypoints import checked_pairs
 from keras_detect.data.paths import DataPathError, image_path, is_file
 from keras_detect.data.reading import flag, image_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, join_values, make_record
@@ -28,7 +29,7 @@ from keras_detect.files import write_file
 from keras_detect.messages import one_line, shown
 from keras_detect.registry import unknown_name
 
-# COCO's other annotation files, which hold no boxes of their own.
+# COCO's other annotation files, which hold no boxes of their own, or those of one class beside the instances.
 _OTHER_KINDS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
 
 # What is not below it is not a number of pixels, and float32 may not hold it.
@@ -66,19 +67,22 @@ def read(path, split=None, class_names=None, defects=None):
 
 
 def _keypoints_of(categories, file, defects):
-    """Names and skeleton of the keypoints, of the first category that has some: COCO's only one is "person"."""
+    """Names, skeleton and flip pairs of the keypoints, of the first category with some: COCO's only one is "person"."""
     category = next((entry for entry in categories if entry.get("keypoints") or entry.get("skeleton")), {})
     names, lines = category.get("keypoints") or [], category.get("skeleton") or []
+    pairs = category.get("flip_pairs")
     try:
         if not all(isinstance(name, str) for name in names):
             raise ValueError("a name that is not text")
         skeleton = [(int(first) - 1, int(last) - 1) for first, last in lines]
-        if any(min(pair) < 0 or (names and max(pair) >= len(names)) for pair in skeleton):
+        swapped = None if pairs is None else [(int(first) - 1, int(last) - 1) for first, last in pairs]
+        if any(min(pair) < 0 or (names and max(pair) >= len(names)) for pair in [*skeleton, *(swapped or ())]):
             raise ValueError("a line to a point that does not exist")
+        swapped = None if swapped is None else checked_pairs(swapped)
     except (TypeError, ValueError, OverflowError):
         defects.add(DROPPED, "keypoint names or skeletons that cannot be used", file.name)
         return {}
-    return {"keypoint_names": names, "skeleton": skeleton}
+    return {"keypoint_names": names, "skeleton": skeleton, "flip_pairs": swapped}
 
 
 def write(dataset, folder, split=None):
@@ -95,7 +99,8 @@ def write(dataset, folder, split=None):
             ids = {"id": len(annotations) + 1, "image_id": number + 1, "category_id": int(record.labels[row]) + 1}
             annotations.append(ids | _annotation(record, row, height, width))
     points = {"keypoints": list(dataset.keypoint_names)} if dataset.keypoint_names else {}
-    points |= {"skeleton": [[first + 1, last + 1] for first, last in dataset.skeleton]} if dataset.skeleton else {}
+    for key, pairs in (("skeleton", dataset.skeleton), ("flip_pairs", dataset.flip_pairs)):
+        points |= {key: [[first + 1, last + 1] for first, last in pairs]} if pairs else {}
     categories = [{"id": i + 1, "name": name} | points for i, name in enumerate(dataset.class_names)]
     text = json.dumps({"images": images, "annotations": annotations, "categories": categories})
     return write_file(folder / (f"instances_{split}.json" if split else "instances.json"), text)
@@ -152,6 +157,7 @@ def _candidates(folder):
         likely = [file for file in files if file.name.startswith("instances") or file.name.endswith(".coco.json")]
         others = [file for file in files if not file.name.startswith(_OTHER_KINDS)]
         found = likely or [file for file in others if file not in likely and _has_instances(file)]
+        found = found or [file for file in files if file.name.startswith("person_keypoints")]
         if found:
             break
     return found

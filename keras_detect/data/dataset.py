@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_detect import schema
-from keras_detect.data import pipeline
+from keras_detect.data import keypoints, pipeline
 from keras_detect.data.in_memory import record_of_example
 from keras_detect.data.record import Defects, raster_keys
 from keras_detect.messages import counted
@@ -31,9 +31,12 @@ class DetectionDataset:
         defects: the `Defects` that a reader counted, or None.
         keypoint_names: names of the N keypoints in order, or ().
         skeleton: pairs `(first, last)` of keypoints, from 0, that a line joins in drawings, or ().
+        flip_pairs: pairs of keypoints, from 0, that change places in a mirrored image; default: those whose names
+            differ in left and right (`data.keypoints.pairs_by_name`).
 
     Raises:
-        ValueError: a label outside [0, K), no records, or class names that `schema.check_class_names` refuses.
+        ValueError: a label outside [0, K), no records, class names that `schema.check_class_names` refuses, or a
+            keypoint in two of the `flip_pairs`.
     """
 
     def __init__(
@@ -44,12 +47,15 @@ class DetectionDataset:
         defects: Any = None,
         keypoint_names: Sequence[str] = (),
         skeleton: Sequence[tuple[int, int]] = (),
+        flip_pairs: Sequence[tuple[int, int]] | None = None,
     ):
         self.records = list(records)
         self.class_names = list(schema.check_class_names(class_names))
         self.split = split
         self.keypoint_names = tuple(keypoint_names)
         self.skeleton = tuple((int(first), int(last)) for first, last in skeleton)
+        pairs = keypoints.pairs_by_name(self.keypoint_names) if flip_pairs is None else flip_pairs
+        self.flip_pairs = keypoints.checked_pairs(pairs)
         self.defects = Defects() if defects is None else defects
         if not self.records:
             raise ValueError("A data set needs at least one image. Received none.")
@@ -112,6 +118,7 @@ class DetectionDataset:
         class_names: Sequence[str] | None = None,
         keypoint_names: Sequence[str] = (),
         skeleton: Sequence[tuple[int, int]] = (),
+        flip_pairs: Sequence[tuple[int, int]] | None = None,
     ) -> "DetectionDataset":
         """A data set of dicts such as iteration over one gives: a list, or examples that were changed.
 
@@ -122,7 +129,7 @@ class DetectionDataset:
                 and annotated row of `schema.image_fields`, such as `"is_crowd"` [n] bool, `"weights"`, `"areas"` [n],
                 `"masks"` [n, H, W], `"keypoints"` [n, N, 2] normalized yx with `"keypoint_visibility"` [n, N].
             class_names: K names; None: the names found in the labels, sorted.
-            keypoint_names, skeleton: see the class.
+            keypoint_names, skeleton, flip_pairs: see the class.
 
         Raises:
             FileNotFoundError: a path without an image.
@@ -138,7 +145,8 @@ class DetectionDataset:
         defects = Defects()
         records = [record_of_example(example, i, names, defects) for i, example in enumerate(examples)]
         defects.report("examples")
-        return cls(records, names, defects=defects, keypoint_names=keypoint_names, skeleton=skeleton)
+        points = {"keypoint_names": keypoint_names, "skeleton": skeleton, "flip_pairs": flip_pairs}
+        return cls(records, names, defects=defects, **points)
 
     def __len__(self):
         return len(self.records)
@@ -166,9 +174,27 @@ class DetectionDataset:
             self.class_names,
             split=self.split,
             defects=self.defects,
-            keypoint_names=self.keypoint_names,
-            skeleton=self.skeleton,
+            **self.keypoint_facts(),
         )
+
+    def keypoint_facts(self) -> dict[str, tuple]:
+        """`{"keypoint_names", "skeleton", "flip_pairs"}`, as the constructor takes them."""
+        return {key: getattr(self, key) for key in ("keypoint_names", "skeleton", "flip_pairs")}
+
+    @property
+    def num_keypoints(self) -> int:
+        """N, the largest number of keypoints of an object; 0 where no object has any."""
+        found = (record.get(schema.KEYPOINTS) for record in self.records)
+        return max((points.shape[1] for points in found if points is not None), default=0)
+
+    @property
+    def keypoint_permutation(self) -> tuple[int, ...]:
+        """The order of the N keypoints in a mirrored image, by `flip_pairs`: place i takes keypoint `permutation[i]`.
+
+        Raises:
+            ValueError: a pair names a keypoint that the data do not have.
+        """
+        return keypoints.permutation(self.flip_pairs, self.num_keypoints)
 
     def check(self, model: Any = None, decode: bool = True) -> Any:
         """Looks for everything that is wrong with the images and boxes; see `keras_detect.check_dataset`.
@@ -210,7 +236,8 @@ class DetectionDataset:
             model: what will read the batches; its `resizer` sizes the images. A resizer itself is accepted.
             batch_size: images in a batch.
             augment: None, an augmentation of `keras_detect.transforms`, or a sequence of them, applied in order. One
-                that takes several images (`num_examples`) gets the further ones at random from the whole data set.
+                that takes several images (`num_examples`) gets the further ones at random from the whole data set. A
+                flip takes the order of the keypoints from `flip_pairs`, unless it has one of its own.
             shuffle: a new order every epoch.
             seed: int that makes order and augmentation the same on every run (and still different in every epoch: they
                 depend on the seed and the number of the epoch alone). None: one drawn from Python's `random`.
@@ -257,7 +284,7 @@ class DetectionDataset:
             self.records,
             resizer=getattr(model, "resizer", model),
             batch_size=batch_size,
-            augment=augment,
+            augment=pipeline.fitted(augment, self),
             shuffle=shuffle,
             seed=seed,
             drop_remainder=drop_remainder,

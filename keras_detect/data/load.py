@@ -145,8 +145,7 @@ def read_splits(module, path, defects, class_names=None):
         [record for part in parts for record in part.records],
         first.class_names,
         defects=defects,
-        keypoint_names=first.keypoint_names,
-        skeleton=first.skeleton,
+        **first.keypoint_facts(),
     )
     return whole, {name: len(part) for name, part in zip(names, parts, strict=True)}
 

@@ -281,6 +281,14 @@ def _canvas(records, resizer, augmentations):
     return canvas, any(tuple(resizer.resized_size(*probe)) != canvas for probe in _PROBES)
 
 
+def fitted(augment, dataset):
+    """The augmentations, each with what it takes from the data set (`fitted_to`): the order of mirrored keypoints."""
+    return tuple(
+        operation.fitted_to(dataset) if hasattr(operation, "fitted_to") else operation
+        for operation in _as_sequence(augment)
+    )
+
+
 def _as_sequence(augment):
     if augment is None:
         return ()

@@ -34,6 +34,7 @@ def as_dataset(data):
     if isinstance(data, DetectionDataset):
         return data
     points = {key: getattr(data, key, ()) for key in ("keypoint_names", "skeleton")}
+    points["flip_pairs"] = getattr(data, "flip_pairs", None)
     return DetectionDataset.from_examples(data, data.class_names, **points)
 
 

@@ -10,8 +10,15 @@ from tqdm import tqdm
 
 from keras_detect import schema
 from keras_detect.evaluation.annotated import evaluation_batches, without_padding
-from keras_detect.evaluation.coco import COCO_METRICS, MASK_PREFIX, COCOEvaluator, has_masks
-from keras_detect.evaluation.collected import to_host
+from keras_detect.evaluation.coco import (
+    COCO_KEYPOINT_METRICS,
+    COCO_METRICS,
+    KEYPOINT_PREFIX,
+    MASK_PREFIX,
+    COCOEvaluator,
+    further_comparisons,
+)
+from keras_detect.evaluation.collected import Collected, to_host
 
 
 def evaluate_coco(
@@ -21,13 +28,14 @@ def evaluate_coco(
     progress: bool = True,
     batch_size: int = 8,
     evaluators: Sequence[Any] = (),
+    keypoint_sigmas: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Runs a detector over annotated images and computes COCO's metrics, and others where they are wanted.
 
     Args:
         model: its `predict_on_batch(x)` returns detections `{"boxes" [B, D, 4], "scores" [B, D], "labels" [B, D],
-            "num_detections" [B]}`, boxes normalized to the true image, and `"masks"` [B, D, h, w] over the boxes
-            where it finds masks.
+            "num_detections" [B]}`, boxes normalised to the true image, `"masks"` [B, D, h, w] over the boxes where it
+            finds masks, and `"keypoints"` [B, D, N, 2] where it finds keypoints.
         data: a `DetectionDataset`, or an iterable of batches `(x, y)` as its `batches` gives them. Where y has no
             `"image_size"`, objects are sorted into small, medium and large by their size in the network's input. Masks
             are compared as a `DetectionDataset` has them annotated; in batches, at the size of the network's input.
@@ -35,19 +43,23 @@ def evaluate_coco(
         progress: whether to show a progress bar.
         batch_size: images in a batch where `data` is a `DetectionDataset`.
         evaluators: further `Evaluator`s of the same class names; they forget what they held and look at these images.
+        keypoint_sigmas: see `Collected`.
 
     Returns:
-        dict, see `COCOEvaluator.result`, with the same of masks ("mask_map" and so on) where the model finds some and
-        the data have some, and what the `result` of each further evaluator holds.
+        dict, see `COCOEvaluator.result`, with the same of masks ("mask_map" and so on) and of keypoints ("keypoint_map"
+        and so on) where the model finds some and the data have some, and what the `result` of each further evaluator
+        holds.
 
     Raises:
-        ValueError: no class names are known, or an evaluator has others.
+        ValueError: no class names are known, an evaluator has others, or another number of `keypoint_sigmas` than of
+            keypoints.
     """
-    evaluator = COCOEvaluator(_names(model, data, class_names))
+    names = list(_names(model, data, class_names))
+    evaluator = COCOEvaluator(names, Collected(names, keypoint_sigmas))
     collect_detections(model, data, evaluator.collected, progress, batch_size)
     result = evaluator.result()
-    if has_masks(evaluator.collected):
-        result |= COCOEvaluator(evaluator.class_names, evaluator.collected, compare="masks").result()
+    for compare in further_comparisons(evaluator.collected):
+        result |= COCOEvaluator(evaluator.class_names, evaluator.collected, compare=compare).result()
     for other in evaluators:
         other.share(evaluator.collected)
         result.update(other.result())
@@ -96,13 +108,14 @@ class COCOEvaluation(keras.callbacks.Callback):
         validation_data: a `DetectionDataset`, or batches `(x, y)` as its `batches` gives them.
         prefix: put before each name in the logs.
         every_n_epochs: evaluate after every n-th epoch and after the last one; other epochs get no entry.
-        metrics: names out of `COCO_METRICS` that enter the logs, or "all"; of masks too, where the model finds some
-            (`val_mask_map`).
+        metrics: names out of `COCO_METRICS` that enter the logs, or "all"; of masks and of keypoints too, where the
+            model finds some (`val_mask_map`, `val_keypoint_map`).
         class_names: the K names; default: the model's, else the data set's.
         batch_size: images in a batch where `validation_data` is a `DetectionDataset`.
         progress: whether to show a progress bar.
         evaluators: further `Evaluator`s of the same class names, such as `PascalVOCEvaluator(names)`; the floats of
             their results enter the logs too (`val_voc_map`).
+        keypoint_sigmas: see `Collected`.
 
     Raises:
         ValueError: an unknown metric, or `every_n_epochs` below 1.
@@ -118,6 +131,7 @@ class COCOEvaluation(keras.callbacks.Callback):
         batch_size: int = 8,
         progress: bool = False,
         evaluators: Sequence[Any] = (),
+        keypoint_sigmas: Sequence[float] | None = None,
     ):
         super().__init__()
         names = tuple(COCO_METRICS) if metrics == "all" else tuple(metrics)
@@ -130,10 +144,13 @@ class COCOEvaluation(keras.callbacks.Callback):
         self.prefix = prefix
         self.every_n_epochs = every_n_epochs
         self.metrics = names
+        of_keypoints = tuple(COCO_KEYPOINT_METRICS) if metrics == "all" else names
+        self._further = tuple(MASK_PREFIX + n for n in names) + tuple(KEYPOINT_PREFIX + n for n in of_keypoints)
         self.class_names = class_names
         self.batch_size = batch_size
         self.progress = progress
         self.evaluators = tuple(evaluators)
+        self.keypoint_sigmas = keypoint_sigmas
         self.last_result: dict[str, Any] | None = None
         self._batches = None
 
@@ -147,14 +164,25 @@ class COCOEvaluation(keras.callbacks.Callback):
         names = self.class_names or getattr(self.model, "class_names", None)
         names = names or getattr(self.validation_data, "class_names", None)
         result = evaluate_coco(
-            self.model, self._batches, class_names=names, progress=self.progress, evaluators=self.evaluators
+            self.model,
+            self._batches,
+            class_names=names,
+            progress=self.progress,
+            evaluators=self.evaluators,
+            keypoint_sigmas=self.keypoint_sigmas,
         )
         if logs is not None:
-            masks = [MASK_PREFIX + name for name in self.metrics if MASK_PREFIX + name in result]
-            known = {*COCO_METRICS, *(MASK_PREFIX + name for name in COCO_METRICS)}
-            others = [name for name, value in result.items() if isinstance(value, float) and name not in known]
-            logs.update({self.prefix + name: result[name] for name in (*self.metrics, *masks, *others)})
+            further = [name for name in self._further if name in result]
+            others = [name for name, value in result.items() if isinstance(value, float) and name not in _KNOWN]
+            logs.update({self.prefix + name: result[name] for name in (*self.metrics, *further, *others)})
         self.last_result = result
+
+
+_KNOWN = {
+    *COCO_METRICS,
+    *(MASK_PREFIX + name for name in COCO_METRICS),
+    *(KEYPOINT_PREFIX + name for name in COCO_KEYPOINT_METRICS),
+}
 
 
 def _fill(rows, count):

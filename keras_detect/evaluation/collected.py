@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_detect import schema
+from keras_detect.evaluation.keypoints import checked_sigmas
 from keras_detect.evaluation.objects import joined, objects_of
 
 
@@ -22,12 +23,15 @@ class Collected:
 
     Args:
         class_names: the K class names.
+        keypoint_sigmas: N deviations of COCO's object keypoint similarity, as shares of the square root of an object's
+            area; default: COCO's for 17 keypoints, else 0.05 for each.
 
     Raises:
-        ValueError: no class names.
+        ValueError: no class names, or deviations that are not positive.
     """
 
-    def __init__(self, class_names: Sequence[str]):
+    def __init__(self, class_names: Sequence[str], keypoint_sigmas: Sequence[float] | None = None):
+        self.keypoint_sigmas = checked_sigmas(keypoint_sigmas)
         self.class_names = list(schema.check_class_names(class_names))
         if not self.class_names:
             raise ValueError("Detection metrics need the class names. Received an empty list.")

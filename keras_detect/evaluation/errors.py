@@ -96,7 +96,7 @@ class ErrorBreakdown(Evaluator):
         compare: str = "boxes",
     ):
         super().__init__(class_names, collected)
-        self.compare = checked_comparison(compare)
+        self.compare = checked_comparison(compare, ("boxes", "masks"))
         if not 0 < background < foreground <= 1:
             raise ValueError(
                 "The thresholds need 0 < background < foreground <= 1. "

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from keras_detect.evaluation import plots
-from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator, has_masks
+from keras_detect.evaluation.coco import COCO_METRICS, COCOEvaluator, further_comparisons
 from keras_detect.evaluation.confusion import ConfusionMatrix
 from keras_detect.evaluation.errors import ERROR_KINDS, ErrorBreakdown
 from keras_detect.evaluation.pascal_voc import OpenImagesEvaluator, PascalVOCEvaluator
@@ -86,11 +86,12 @@ def _measure(collected, score_threshold, dataset):
     confusion, found = matcher.result(), collected.found()
     worst = [] if dataset is None else worst_images(matcher.errors_per_image(), dataset)
     errors = ErrorBreakdown(names, collected=collected).result()
-    masks = {}
-    if has_masks(collected):
-        of_masks = COCOEvaluator(names, collected, compare="masks").result()
-        masks["coco_masks"] = {key: value for key, value in of_masks.items() if not isinstance(value, dict)}
-        masks["errors_of_masks"] = ErrorBreakdown(names, collected=collected, compare="masks").result()
+    further = {}
+    for compare in further_comparisons(collected):
+        result = COCOEvaluator(names, collected, compare=compare).result()
+        further[f"coco_{compare}"] = {key: value for key, value in result.items() if not isinstance(value, dict)}
+        if compare == "masks":
+            further["errors_of_masks"] = ErrorBreakdown(names, collected=collected, compare=compare).result()
     per_class = coco.result_per_class()
     report = {
         "images": collected.count,
@@ -103,7 +104,7 @@ def _measure(collected, score_threshold, dataset):
         "open_images": OpenImagesEvaluator(names, collected=collected).result(),
         "confusion": confusion,
         "errors": errors,
-        **masks,
+        **further,
         "score_thresholds": ScoreThresholds(names, collected=collected).result(),
         "worst_images": worst,
     }
@@ -133,6 +134,7 @@ th { text-align: left } td { text-align: right; font-variant-numeric: tabular-nu
 td:first-child { text-align: left } img { max-width: 100% } p.note { color: #4a5568; max-width: 48rem }
 """
 
+_COCO_TABLES = ("coco", "coco_masks", "coco_keypoints")
 _COLUMNS = ("objects", "detections", "map", "map_50", "map_75", "mar_100")
 
 
@@ -163,7 +165,7 @@ def _page(report, images):
     parts = [
         _table(("", ""), details, head=False),
         "<h2>COCO</h2>",
-        _table(("metric", "value"), [*report["coco"].items(), *report.get("coco_masks", {}).items()]),
+        _table(("metric", "value"), [row for key in _COCO_TABLES for row in report.get(key, {}).items()]),
         "<h2>Other metrics</h2>",
         _table(("metric", "value"), others.items()),
         "<h2>Precision and recall</h2>",

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from keras_detect.data.inspection import damaged_images_named
@@ -23,6 +24,7 @@ def evaluate(
     details: dict[str, str] | None = None,
     progress: bool = True,
     max_pixels: int | None = None,
+    keypoint_sigmas: Sequence[float] | None = None,
 ) -> dict:
     """COCO's metrics of a detector on annotated images, and a report of them; `keras-detect evaluate` is this function.
 
@@ -37,10 +39,11 @@ def evaluate(
         details: texts shown in the report, beside the data and the split.
         progress: whether to show a progress bar.
         max_pixels: as for `load_dataset`, where `data` is a path.
+        keypoint_sigmas: deviations of the keypoints, see `Collected`.
 
     Returns:
         `{name: float}` of COCO's metrics and `"map_per_class"` `{class name: float}`, as `COCOEvaluator.result`; of
-        masks too ("mask_map" and so on) where the data and the detections have some.
+        masks and keypoints too ("mask_map", "keypoint_map" and so on) where the data and the detections have some.
 
     Raises:
         FileNotFoundError: no such data.
@@ -52,11 +55,13 @@ def evaluate(
         dataset = load_dataset(data, split, class_names=getattr(model, "class_names", None), max_pixels=max_pixels)
     if output is None or not _is_report(output):
         with damaged_images_named(dataset):
-            metrics = evaluate_coco(model, dataset, batch_size=batch_size, progress=progress)
+            metrics = evaluate_coco(
+                model, dataset, batch_size=batch_size, progress=progress, keypoint_sigmas=keypoint_sigmas
+            )
         if output is not None:
             write_json(pathlib.Path(output).expanduser(), metrics)
         return metrics
-    collected = Collected(dataset.class_names)
+    collected = Collected(dataset.class_names, keypoint_sigmas)
     with damaged_images_named(dataset):
         collect_detections(model, dataset, collected, batch_size=batch_size, progress=progress)
     details = {**(details or {}), "data": str(data), "split": split or "everything"}
@@ -65,7 +70,8 @@ def evaluate(
     score_threshold = 0.3 if score_threshold is None else score_threshold
     report = write_report(collected, output, "Evaluation", details, score_threshold, dataset)
     per_class = {name: values["map"] for name, values in report["coco_per_class"].items()}
-    return {**report["coco"], **report.get("coco_masks", {}), "map_per_class": per_class}
+    further = {**report.get("coco_masks", {}), **report.get("coco_keypoints", {})}
+    return {**report["coco"], **further, "map_per_class": per_class}
 
 
 def check_output(output):

@@ -45,8 +45,12 @@ def draw_worst_image(entry, dataset, found, score_threshold, path):
     """
     example = dataset[entry["index"]]
     rows = found.where(found.image == entry["index"])
-    detections = {key: rows[key] for key in (schema.BOXES, schema.LABELS, schema.SCORES)}
-    ground_truth = {key: example[key] for key in (schema.BOXES, schema.LABELS)}
-    drawn = draw_side_by_side(example["image"], ground_truth, detections, dataset.class_names, score_threshold)
+    drawn_fields = (schema.BOXES, schema.LABELS, schema.SCORES, schema.KEYPOINTS, schema.KEYPOINT_SCORES)
+    detections = {key: rows[key] for key in drawn_fields if key in rows}
+    drawn_fields = (schema.BOXES, schema.LABELS, schema.KEYPOINTS, schema.KEYPOINT_VISIBILITY)
+    ground_truth = {key: example[key] for key in drawn_fields if key in example}
+    drawn = draw_side_by_side(
+        example["image"], ground_truth, detections, dataset.class_names, score_threshold, dataset.skeleton
+    )
     drawn.thumbnail((_WIDTH, _WIDTH))
     save_image(drawn.convert("RGB"), path, quality=85)

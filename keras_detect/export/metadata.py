@@ -32,6 +32,7 @@ def model_metadata(model, options, image_size) -> dict[str, Any]:
         "class_names": None if model.class_names is None else list(model.class_names),
         "started_from": model.started_from,
         "score_threshold": model.score_threshold,
+        "skeleton": [list(pair) for pair in model.skeleton],
         "weights_digest": weights_digest(model),
         "precision": options.precision,
         "signature": options.signature,

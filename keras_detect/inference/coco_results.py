@@ -64,7 +64,8 @@ def coco_results(found: Detections, image_id: Any, category_id: Callable[[int], 
 
     Returns:
         A dict per detection: `"image_id"`, `"category_id"`, `"bbox"` (x, y, width and height in pixels), `"score"`, and
-        with masks `"segmentation"` (COCO's run lengths).
+        with masks `"segmentation"` (COCO's run lengths), with keypoints `"keypoints"` (x, y in pixels and 1, or three
+        zeros for a point that the object has not).
     """
     height, width = found.image_size
     corners = found[schema.BOXES].astype(np.float64) * [height, width, height, width]
@@ -81,8 +82,18 @@ def coco_results(found: Detections, image_id: Any, category_id: Callable[[int], 
         }
         if runs is not None:
             entry["segmentation"] = runs[row]
+        if schema.KEYPOINTS in found:
+            entry["keypoints"] = _points(found, row)
         entries.append(entry)
     return entries
+
+
+def _points(found, row):
+    """`[x, y, 1, ...]` of one object's keypoints, zeros for those without a score."""
+    points = np.nan_to_num(found[schema.KEYPOINTS][row].astype(np.float64)) * np.asarray(found.image_size)
+    seen = np.ones(len(points)) if schema.KEYPOINT_SCORES not in found else found[schema.KEYPOINT_SCORES][row] > 0
+    table = np.stack([points[:, 1], points[:, 0], np.ones(len(points))], axis=1) * np.reshape(seen, (-1, 1))
+    return [value for x, y, shown in table.tolist() for value in (round(x, 2), round(y, 2), int(shown))]
 
 
 def _read(file):

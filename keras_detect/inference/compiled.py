@@ -108,7 +108,8 @@ def open_detector(path: str | os.PathLike, format: str | None = None) -> "Compil
             f"{path} holds a part that this process does not know. Import the module that defines it. Received: "
             f"{one_line(error, 200)}"
         ) from None
-    model = _OpenedModel(metadata["class_names"], metadata["score_threshold"], *parts)
+    skeleton = tuple(tuple(pair) for pair in metadata.get("skeleton", ()))
+    model = _OpenedModel(metadata["class_names"], metadata["score_threshold"], *parts, skeleton)
     runtime = next((runtime for runtime, known in RUNTIMES.items() if known == name), name)
     return CompiledDetector(model, runner, runtime, metadata["precision"])
 
@@ -142,6 +143,7 @@ class _OpenedModel(NamedTuple):
     score_threshold: float | None
     resizer: Any
     final_suppression: Any
+    skeleton: tuple[tuple[int, int], ...]
 
 
 class CompiledDetector:
@@ -153,6 +155,7 @@ class CompiledDetector:
         weights_digest: SHA-256 of the weights that were frozen, as `export.weights_digest` computes it of a model.
         class_names: of the model.
         score_threshold: of the model: what `detect` leaves out by default.
+        skeleton: of the model: the lines between keypoints in drawings.
         final_suppression: of the model, which merges the detections of tiles; `None` if it has none.
         report: `ExportReport` of the runtime's file; `None` for TensorFlow, which needs no file, and for one that
             `open_detector` has opened.
@@ -171,6 +174,7 @@ class CompiledDetector:
         self.weights_digest = runner.metadata["weights_digest"]
         self.class_names, self.score_threshold = model.class_names, model.score_threshold
         self.final_suppression = getattr(model, "final_suppression", None)
+        self.skeleton = getattr(model, "skeleton", ())
         self.runner = runner
         self._fitted = FittedRunner(runner, model.resizer)
         self._folder = folder  # the file lives as long as this

@@ -142,6 +142,7 @@ class _Writer:
 
     def __init__(self, model, folder, options, batch_size, progress, ids):
         self._model, self._folder, self._options, self._batch_size = model, folder, options, batch_size
+        self._skeleton = getattr(model, "skeleton", ())
         self._no_bar = None if progress else True  # None: only on a terminal
         self._ids, self._stems = ids, set()
         self.found: dict[str, dict] = {}
@@ -157,7 +158,7 @@ class _Writer:
                 readable = self._read(chosen)
                 for (path, image), result in zip(readable, self._detect(i for _, i in readable), strict=True):
                     name = f"{self._unused(path.stem)}.jpg"
-                    drawn = draw_objects(image, result, self._model.class_names)
+                    drawn = draw_objects(image, result, self._model.class_names, skeleton=self._skeleton)
                     save_image(drawn, self._folder / name, quality=92)
                     self.found[name] = {"image": str(path), **_plain(result)}
                     if self._ids is not None:
@@ -185,7 +186,9 @@ class _Writer:
             _ctrl_c_ends(video),
         ):
             for frame in detect_frames(frames, lambda pixels: self._detect(pixels, 1 if video.is_camera else None)):
-                drawn = draw_objects(frame.pixels, frame.detections, self._model.class_names, enlarge=False)
+                drawn = draw_objects(
+                    frame.pixels, frame.detections, self._model.class_names, skeleton=self._skeleton, enlarge=False
+                )
                 line = {"frame": frame.index, "seconds": round(frame.seconds, 3), **_plain(frame.detections)}
                 file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
                 writer.write(np.asarray(drawn))

@@ -1,4 +1,4 @@
-"""Crops of masks: each box of one raster, on a grid of one size."""
+"""Crops of rasters: each box of one of them, on a grid of one size."""
 
 from keras import ops
 
@@ -36,15 +36,49 @@ def crop_rasters(rasters, rows, boxes, crop_size):
     return crops
 
 
-def _neighbors(low, high, count, size):
-    """The two pixels around each of `count` positions from `low` to `high`: `[(index int32, weight), ...]`."""
+def crop_planes(planes, rows, boxes, crop_size):
+    """Crops one plane for each box and resizes it bilinearly, the outermost samples on the box's edges.
+
+    The samples lie as in `crop_rasters`. They are two products of matrices, which every format of export has.
+
+    Args:
+        planes: `[B, K, h, w]` float32.
+        rows: `[B, D]` int32, which plane of its image belongs to each box.
+        boxes: `[B, D, 4]`, normalised to the extent of the planes; 0 and 1 are the outermost cells' centres.
+        crop_size: `(height, width)`.
+
+    Returns:
+        `[B, D, height, width]` float32.
+    """
+    shape = ops.shape(planes)
+    batch, kinds, height, width = shape
+    chosen = gather_rows(ops.reshape(planes, (batch, kinds, height * width)), rows)
+    chosen = ops.reshape(chosen, (batch, ops.shape(rows)[1], height, width))
+    of_rows = _tent(boxes[..., 0], boxes[..., 2], crop_size[0], height)
+    of_columns = _tent(boxes[..., 1], boxes[..., 3], crop_size[1], width)
+    return ops.matmul(ops.matmul(of_rows, chosen), ops.transpose(of_columns, (0, 1, 3, 2)))
+
+
+def _tent(low, high, count, size):
+    """`[B, D, count, size]` float32: how much each of `size` cells has of `count` samples from `low` to `high`."""
+    cells = ops.arange(size, dtype="float32")
+    distance = ops.abs(ops.expand_dims(_positions(low, high, count, size), -1) - cells)
+    return ops.maximum(1.0 - distance, 0.0)
+
+
+def _positions(low, high, count, size):
+    """`[B, D, count]` float32: samples from `low` to `high` in pixels."""
     last = ops.cast(size, "float32") - 1.0
     if count > 1:
         steps = ops.arange(count, dtype="float32") / float(count - 1)
-        position = (low[..., None] + (high - low)[..., None] * steps) * last
-    else:
-        position = 0.5 * (low + high)[..., None] * last
-    position = ops.clip(position, -1.0, last + 1.0)
+        return (low[..., None] + (high - low)[..., None] * steps) * last
+    return 0.5 * (low + high)[..., None] * last
+
+
+def _neighbours(low, high, count, size):
+    """The two pixels around each of `count` positions from `low` to `high`: `[(index int32, weight), ...]`."""
+    last = ops.cast(size, "float32") - 1.0
+    position = ops.clip(_positions(low, high, count, size), -1.0, last + 1.0)
     before = ops.floor(position)
     share = position - before
     neighbors = []

@@ -16,6 +16,7 @@ from keras_detect.meta_architectures.ground_truth import (
     positives_per_image,
     split_inputs,
 )
+from keras_detect.meta_architectures.raster_windows import with_raster_windows
 from keras_detect.meta_architectures.resize_first import ResizeFirst
 from keras_detect.registry import serializable
 
@@ -87,11 +88,23 @@ class CenterNet(ResizeFirst, DetectionModel):
         self.loss_names = tuple(name for task in self.tasks for name in task.loss_names)
         for task in self.tasks:
             task.check_classes(self.object_task.num_classes)
+            if task.needs_boxes and not objects[0].boxes:
+                raise ValueError(f"The task '{task.name}' needs boxes. Received: an ObjectTask with boxes=False.")
 
     @property
     def object_task(self):
         """The task that finds the objects."""
         return next(task for task in self.tasks if isinstance(task, ObjectTask))
+
+    @property
+    def ground_truth_keys(self):
+        """Keys of y that the tasks learn, beside boxes and labels."""
+        return tuple(dict.fromkeys(key for task in self.tasks for key in task.ground_truth_keys))
+
+    @property
+    def skeleton(self):
+        """Pairs of keypoints, counted from 0, that a line joins in drawings: those of all tasks."""
+        return tuple(dict.fromkeys(pair for task in self.tasks for pair in task.skeleton))
 
     @property
     def num_classes(self):
@@ -128,15 +141,16 @@ class CenterNet(ResizeFirst, DetectionModel):
             image_size: side of the square that images are fitted into and padded, or `(height, width)` to which they
                 are stretched; default: 512. Multiples of 32 suit every backbone, and of 128 the hourglasses.
             class_names: sequence of K strings.
-            tasks: names out of "boxes" and "keypoints", or task parts (`keras_detect.tasks`); objects are always found.
-                "keypoints" are those of the first class.
+            tasks: names out of "boxes", "keypoints" and "masks", or task parts (`keras_detect.tasks`); objects are
+                always found. "keypoints" are those of the classes `keypoint_classes`.
             neck: a registered name or a neck part with a map of stride 4, "P2"; default: a feature pyramid from C2 on
                 ("center_net_pyramid"), nothing over an hourglass.
             weights: what the backbone starts from, as in `SSD.from_backbone`.
             **parts: any argument of the constructor, instead of the default part. Further: `preprocess`, pixel scaling
-                of a wrapped Keras model; `num_keypoints`, N, of the task "keypoints" (default: COCO's 17 of a person);
-                `heads`, a `PointHead` for all heads that are made here (default: upstream's, with separable
-                convolutions over MobileNet).
+                of a wrapped Keras model; of the task "keypoints", `num_keypoints`, N (default: COCO's 17 of a person),
+                `keypoint_classes`, labels of the objects that have them (default: the first class alone), and
+                `skeleton`, pairs of keypoints that a line joins in drawings; `heads`, a `PointHead` for all heads that
+                are made here (default: upstream's, with separable convolutions over MobileNet).
 
         Raises:
             TypeError: an unknown argument; similar names are listed.
@@ -166,6 +180,7 @@ class CenterNet(ResizeFirst, DetectionModel):
     def compute_losses(self, y, predictions, inputs, training=True):
         """One float32 scalar for each of `loss_names`, and `"num_positives"`, the objects per image that count."""
         frame = self._frame(predictions, inputs[schema.TRUE_IMAGE_SHAPES])
+        frame = frame._replace(raster_windows=inputs.get(schema.RASTER_WINDOWS))
         y = in_padded_frame(y, frame.true_image_shapes, frame.image_shape)
         losses = {NUM_POSITIVES: positives_per_image(y[schema.WEIGHTS])}
         for task in self.tasks:
@@ -185,6 +200,13 @@ class CenterNet(ResizeFirst, DetectionModel):
         if self.nms is None:
             return _padded(detections, centers.found)
         return self._suppressed(detections, centers.found)
+
+    def _preprocess_data(self, data):
+        """Adds where the true image lies in the images of `x`, which the masks of `y` have the frame of."""
+        inputs, y, sample_weight = super()._preprocess_data(data)
+        if schema.MASKS in self.ground_truth_keys:
+            inputs = with_raster_windows(inputs, data)
+        return inputs, y, sample_weight
 
     def _suppressed(self, detections, found):
         scores = ops.where(found, detections[schema.SCORES], float("-inf"))

@@ -7,6 +7,7 @@ from keras_detect import schema
 from keras_detect.heads.point_heads import PointHead
 from keras_detect.meta_architectures import arguments
 from keras_detect.meta_architectures.center_net_keypoints import KeypointCandidates, KeypointTask
+from keras_detect.meta_architectures.center_net_masks import MaskTask
 from keras_detect.meta_architectures.center_net_tasks import ObjectTask, Task
 from keras_detect.meta_architectures.ssd_defaults import as_backbone, square_resizer
 from keras_detect.necks.center_net_feature_extractor import (
@@ -18,9 +19,11 @@ from keras_detect.necks.center_net_feature_extractor import (
 from keras_detect.registry import NECKS, unknown_name
 
 IMAGE_SIZE = 512
-BOXES, KEYPOINTS = "boxes", "keypoints"
+BOXES, KEYPOINTS, MASKS = TASKS = ("boxes", "keypoints", "masks")
+#: arguments of the task "keypoints"
+_OF_KEYPOINTS = ("num_keypoints", "keypoint_classes", "skeleton")
 #: what `from_backbone` takes beside the constructor's arguments
-OWN_ARGUMENTS = ("backbone", "num_classes", "image_size", "neck", "preprocess", "num_keypoints", "heads")
+OWN_ARGUMENTS = ("backbone", "num_classes", "image_size", "neck", "preprocess", *_OF_KEYPOINTS, "heads")
 #: (argument, the one that takes its place)
 IGNORED = (
     ("backbone", "feature_extractor"),
@@ -112,37 +115,54 @@ def _tasks(wanted, own, class_names, heads):
     """Task parts from parts and names; the objects' task comes first."""
     wanted = [wanted] if isinstance(wanted, str | Task) else list(wanted)
     for name in wanted:
-        if not isinstance(name, Task) and name not in (BOXES, KEYPOINTS):
-            raise ValueError(unknown_name("task", name, (BOXES, KEYPOINTS)))
+        if not isinstance(name, Task) and name not in TASKS:
+            raise ValueError(unknown_name("task", name, TASKS))
     objects = next((task for task in wanted if isinstance(task, ObjectTask)), None)
     num_classes = arguments.count_classes(own.get("num_classes"), class_names, objects)
     if objects is None:
         objects = ObjectTask(num_classes=num_classes, size_bias=own["size_bias"], heads=heads)
     others = [task for task in wanted if task is not objects and task != BOXES]
-    number = own.get("num_keypoints")
-    if number is not None and KEYPOINTS not in others:
-        raise ValueError(
-            f"num_keypoints is for the task '{KEYPOINTS}', which is not among the tasks. Received: "
-            f"num_keypoints={number!r}."
-        )
-    made = [_keypoints(number, heads) if task == KEYPOINTS else task for task in others]
-    return [objects, *made]
+    for name in _OF_KEYPOINTS:
+        if name in own and KEYPOINTS not in others:
+            raise ValueError(
+                f"{name} is for the task '{KEYPOINTS}', which is not among the tasks. Received: {name}={own[name]!r}."
+            )
+    made = [objects]
+    for task in others:
+        if task == KEYPOINTS:
+            made += _keypoint_tasks(own, heads)
+        else:
+            made.append(MaskTask(num_classes=num_classes, heads=heads) if task == MASKS else task)
+    return made
 
 
-def _keypoints(number, heads):
-    """The keypoints of the first class, COCO's of a person where no number is given, with upstream's settings."""
+def _keypoint_tasks(own, heads):
+    """A task for each of the classes that have the keypoints."""
+    labels = own.get("keypoint_classes", (0,))
+    labels = (labels,) if isinstance(labels, int) else tuple(labels)
+    if not labels or len(set(labels)) != len(labels):
+        raise ValueError(f"keypoint_classes are labels, each once. Received: keypoint_classes={labels}")
+    names = {label: KEYPOINTS if len(labels) == 1 else f"{KEYPOINTS}_{label}" for label in labels}
+    skeleton = own.get("skeleton", ())
+    return [_keypoints(own.get("num_keypoints"), heads, label, skeleton, names[label]) for label in labels]
+
+
+def _keypoints(number, heads, label, skeleton, name):
+    """The keypoints of one class, COCO's of a person where no number is given, with upstream's settings."""
     if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
         raise ValueError(f"num_keypoints must be a positive integer. Received: num_keypoints={number!r}")
     deviations = tuple(COCO_DEVIATIONS.values())
     if number not in (None, len(deviations)):
         deviations = (0.6,) * number
     return KeypointTask(
-        class_id=0,
+        class_id=label,
         indices=range(len(deviations)),
         deviations=deviations,
         loss_weights=(1.0, 1.0, 0.1),
         radius=3,
         per_keypoint_offset=True,
         candidates=KeypointCandidates(),
+        skeleton=skeleton,
         heads=heads,
+        name=name,
     )

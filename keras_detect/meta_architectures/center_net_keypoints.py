@@ -158,6 +158,7 @@ class KeypointTask(Task):
         candidates: `KeypointCandidates`, or `None` for keypoints that are regressed alone, with the object's score.
         clip: whether keypoints outside of the image are moved to its border, with score 0.
         heatmap_bias: start of the heatmaps' bias.
+        skeleton: pairs of keypoints of the data, counted from 0, that a line joins in drawings.
         name: of the task.
         **kwargs: `heads` as in `Task`; Keras' own `dtype`, `trainable`. The heads are "heatmap", "regression" and
             "offset".
@@ -179,7 +180,9 @@ class KeypointTask(Task):
         "candidates",
         "clip",
         "heatmap_bias",
+        "skeleton",
     )
+    ground_truth_keys = (schema.KEYPOINTS,)
 
     def __init__(
         self,
@@ -195,6 +198,7 @@ class KeypointTask(Task):
         candidates=None,
         clip=False,
         heatmap_bias=-2.19,
+        skeleton=(),
         name="keypoints",
         **kwargs,
     ):
@@ -206,6 +210,7 @@ class KeypointTask(Task):
         self.loss_weights, self.radius = tuple(loss_weights), radius
         self.per_keypoint_offset, self.candidates = per_keypoint_offset, candidates
         self.clip, self.heatmap_bias = clip, heatmap_bias
+        self.skeleton = tuple((int(first), int(last)) for first, last in skeleton)
         self.loss_names = tuple(f"{name}_{loss}" for loss in _LOSSES[-1 if candidates is None else 0 :])
         distinct = len(set(self.indices)) == len(self.indices) > 0
         if not distinct or min(self.indices) < 0 or len(self.deviations) != len(self.indices):

@@ -12,6 +12,7 @@ from keras_detect.heads.point_heads import PointHead
 from keras_detect.losses.classification import PenaltyReducedLogisticFocalLoss
 from keras_detect.losses.localization import CODES, L1Loss, check_compares
 from keras_detect.registry import serializable, unknown_name
+from keras_detect.transforms.resizing import true_window
 
 
 class Frame(NamedTuple):
@@ -21,11 +22,17 @@ class Frame(NamedTuple):
         stride: pixels per cell.
         image_shape: `[2]` float32, height and width of the preprocessed images.
         true_image_shapes: `[B, 3]` int32, of the true images within them.
+        raster_windows: `[B, 4]`, the true images in the rasters of y, where those have another frame, else `None`.
     """
 
     stride: int
     image_shape: Any
     true_image_shapes: Any
+    raster_windows: Any = None
+
+    def window(self):
+        """`[B, 4]`, the true images in the preprocessed ones."""
+        return true_window(self.true_image_shapes, self.image_shape)
 
     def cells(self, coordinates):
         """Boxes `[..., 4]` or points `[..., 2]`, normalized to the preprocessed image, in cells of the maps."""
@@ -77,6 +84,15 @@ class Task(keras.layers.Layer):
 
     #: names of the losses that `compute_losses` returns
     loss_names: tuple[str, ...] = ()
+
+    #: keys of y that the task learns, beside boxes and labels
+    ground_truth_keys: tuple[str, ...] = ()
+
+    #: whether `decode` needs the boxes of the objects that were found
+    needs_boxes: bool = False
+
+    #: pairs of keypoints of the data, counted from 0, that a line joins in drawings
+    skeleton: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, *, name, heads=None, **kwargs):
         super().__init__(name=name, **kwargs)

@@ -40,6 +40,9 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Freezi
     #: names of further scalars that `compute_losses` returns: shown beside the losses, not part of their sum
     reported_names: tuple[str, ...] = ()
 
+    #: pairs of keypoints, counted from 0, that a line joins in drawings
+    skeleton: tuple[tuple[int, int], ...] = ()
+
     def __init__(self, *, resizer, class_names=None, **kwargs):
         super().__init__(**kwargs)
         self.resizer = resizer

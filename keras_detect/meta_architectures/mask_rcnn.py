@@ -16,7 +16,7 @@ from keras_detect.losses.classification import SigmoidCrossEntropyLoss
 from keras_detect.meta_architectures import faster_rcnn_defaults as defaults
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
-from keras_detect.meta_architectures.ground_truth import split_images
+from keras_detect.meta_architectures.raster_windows import in_rasters, with_raster_windows
 from keras_detect.meta_architectures.two_stage import leading
 from keras_detect.registry import part, serializable
 from keras_detect.transforms.resizing import true_window
@@ -243,22 +243,14 @@ class MaskRCNN(FasterRCNN):
         else:
             maps, image_shape = self._feature_maps(predictions), predictions[schema.IMAGE_SHAPE]
             logits = self.mask_logits(maps, boxes, labels, image_shape, training)
-        frames = _in_rasters(boxes, window, inputs.get(schema.RASTER_WINDOWS))
+        frames = in_rasters(boxes, window, inputs.get(schema.RASTER_WINDOWS))
         wanted = crop_rasters(y[schema.MASKS], rows, frames, self.mask_predictor.mask_size)
         return [self.mask_stage.losses(logits, ops.stop_gradient(wanted), ops.stop_gradient(weights))]
 
     def _preprocess_data(self, data):
         """Adds where the true image lies in the images of `x`, which the masks of `y` have the frame of."""
         inputs, y, sample_weight = super()._preprocess_data(data)
-        images, shapes, resized = split_images(keras.utils.unpack_x_y_sample_weight(data)[0])
-        if resized:
-            return inputs, y, sample_weight
-        sides = ops.cast(ops.stack(ops.shape(images)[1:3]), "float32")
-        if shapes is None:
-            windows = ops.broadcast_to(ops.array([0.0, 0.0, 1.0, 1.0], "float32"), (ops.shape(images)[0], 4))
-        else:
-            windows = true_window(shapes, sides)
-        return {**inputs, schema.RASTER_WINDOWS: windows}, y, sample_weight
+        return with_raster_windows(inputs, data), y, sample_weight
 
 
 def mask_cropper():
@@ -269,13 +261,6 @@ def mask_cropper():
 def _on_canvas(boxes, window):
     """`boxes [B, D, 4]` of the true image, normalized to the preprocessed one; `window [B, 4]` begins at 0."""
     return boxes * ops.tile(window[:, None, 2:], (1, 1, 2))
-
-
-def _in_rasters(boxes, window, raster_window):
-    """Boxes of the preprocessed image, normalized to the rasters of y."""
-    if raster_window is None:
-        return boxes
-    return boxes * ops.tile((raster_window / ops.maximum(window, 1e-6))[:, None, 2:], (1, 1, 2))
 
 
 def _mask_weights(y):

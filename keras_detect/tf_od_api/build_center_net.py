@@ -8,6 +8,7 @@ from keras_detect.losses.classification import PenaltyReducedLogisticFocalLoss
 from keras_detect.meta_architectures.center_net import CenterNet
 from keras_detect.meta_architectures.center_net_defaults import COCO_DEVIATIONS
 from keras_detect.meta_architectures.center_net_keypoints import RANKINGS, KeypointCandidates, KeypointTask
+from keras_detect.meta_architectures.center_net_masks import MaskTask
 from keras_detect.meta_architectures.center_net_tasks import ObjectTask
 from keras_detect.registry import unknown_name
 from keras_detect.text_proto.node import located
@@ -19,10 +20,9 @@ MISSING = {
     "track_estimation_task": "tracking has no counterpart",
     "temporal_offset_task": "tracking by temporal offsets has no counterpart",
     "densepose_estimation_task": "DensePose has no counterpart",
-    "deepmac_mask_estimation": "DeepMAC is not built yet",
-    "mask_estimation_task": "CenterNet's masks are not built yet",
+    "deepmac_mask_estimation": "DeepMAC, masks of boxes that are given, has no counterpart",
 }
-SUPPORTED = "object_detection_task, keypoint_estimation_task"
+SUPPORTED = "object_detection_task, keypoint_estimation_task, mask_estimation_task"
 PERSON = ("/m/01g317", "person")
 
 
@@ -39,7 +39,7 @@ def center_net(node, num_classes):
     return CenterNet(
         resizer=build_parts.resizer(node.message("image_resizer", required=True)),
         feature_extractor=center_net_feature_extractor(node.message("feature_extractor", required=True)),
-        tasks=[objects, *_keypoints(node, separable)],
+        tasks=[objects, *_keypoints(node, separable), *_masks(node, objects.num_classes, separable)],
         nms=_suppression(node.message("post_processing")),
     )
 
@@ -111,6 +111,25 @@ def _alike(heads):
     """One `PointHead` where all are alike."""
     first = next(iter(heads.values()))
     return first if all(head == first for head in heads.values()) else heads
+
+
+def _masks(node, num_classes, separable):
+    """`mask_estimation_task` -> `MaskTask`, at most one."""
+    masks = node.message("mask_estimation_task")
+    return [_mask_task(masks, num_classes, separable)] if masks.present else []
+
+
+@located
+def _mask_task(node, num_classes, separable):
+    return MaskTask(
+        num_classes=num_classes,
+        mask_loss=_heatmap_loss(node.message("classification_loss", required=True)),
+        loss_weight=node.scalar("task_loss_weight", float, 1.0),
+        mask_size=(node.scalar("mask_height", int, 256), node.scalar("mask_width", int, 256)),
+        threshold=node.scalar("score_threshold", float, 0.5),
+        mask_bias=node.scalar("heatmap_bias_init", float, -2.19),
+        heads=_head(node.message("mask_head_params"), separable),
+    )
 
 
 # --- keypoints ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ TASKS = {
     "center_net_keypoints": lambda task: {
         head: f"{task.name}/keypoint/{head}" for head in ("heatmap", "regression", "offset")
     },
+    "center_net_masks": lambda task: {"mask": "segmentation/heatmap"},
 }
 
 

@@ -40,8 +40,16 @@ def augmentations(train, near):
     return tuple(built)
 
 
+def _rotation(node):
+    return RandomRotation90(probability=node.scalar("probability", float, 0.5))
+
+
 def _flip(part):
-    return lambda node: part(probability=node.scalar("probability", float, 0.5))
+    """Without a permutation in the file, the data set says which keypoints change places."""
+    return lambda node: part(
+        probability=node.scalar("probability", float, 0.5),
+        keypoint_permutation=tuple(node.repeated("keypoint_flip_permutation", int)) or None,
+    )
 
 
 def _color(**settings):
@@ -109,7 +117,7 @@ _HUE = "hue and saturation change in YIQ and not in HSV"
 STEPS = {
     "random_horizontal_flip": (_flip(RandomHorizontalFlip), None),
     "random_vertical_flip": (_flip(RandomVerticalFlip), None),
-    "random_rotation90": (_flip(RandomRotation90), None),
+    "random_rotation90": (_rotation, None),
     "random_adjust_brightness": (lambda node: _color(brightness=node.scalar("max_delta", float, 0.2)), None),
     "random_adjust_contrast": (_factor("contrast"), _FACTOR),
     "random_adjust_saturation": (_factor("saturation"), f"{_HUE}; {_FACTOR}"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from keras_detect import schema
 from keras_detect.evaluation.callback import evaluate_coco
 from keras_detect.evaluation.thresholds import ScoreThresholds
 from keras_detect.files import replacing_file, write_json
@@ -102,8 +103,9 @@ def train(
             and it is not part of "trainval".
         validation_fraction: share of the training images that is held out for validation, chosen by `seed`; 0 for no
             validation: the last epoch is kept. Default: 0.2 where nothing else is there for validation.
-        architecture: "ssd", "retinanet", "efficientdet", "faster_rcnn", "mask_rcnn" (data with masks) or "centernet": a
-            new detector around the backbone of `model`; default: `model` as it is, an SSD around a backbone.
+        architecture: "ssd", "retinanet", "efficientdet", "faster_rcnn", "mask_rcnn" (data with masks) or "centernet"
+            (keypoints too, where the data have some): a new detector around the backbone of `model`; default: `model`
+            as it is, an SSD around a backbone.
         neck: of the new detector, a registered name or a part; default: the architecture's.
         image_size: side, or `(height, width)`, to which images are resized; default: the model's own, or the
             architecture's.
@@ -167,9 +169,14 @@ def _check_fields(detector, training):
         if all(record.get(key) is None for record in training.records):
             raise ValueError(
                 f"A {type(detector).__name__} learns {key}, and none of the {len(training)} training images has any. "
-                f"Annotate {key} (in COCO's files under 'segmentation', in YOLO's as polygons), or choose another "
-                "architecture."
+                f"Annotate {key} ({_ANNOTATED.get(key, 'in the data set')}), or choose another architecture."
             )
+
+
+_ANNOTATED = {
+    schema.MASKS: "in COCO's files under 'segmentation', in YOLO's as polygons",
+    schema.KEYPOINTS: "in COCO's files under 'keypoints'",
+}
 
 
 def _batches(training, detector, recipe, seed, cache):

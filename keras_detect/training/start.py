@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_detect import schema
 from keras_detect.data.dataset import DetectionDataset
 from keras_detect.meta_architectures.detection_model import DetectionModel
 from keras_detect.meta_architectures.starting_weights import start_of
@@ -90,7 +91,7 @@ class Start:
             ValueError: an unknown name, an image size for a resizer that has none, or a pattern that matches nothing.
             FileNotFoundError: no such file.
         """
-        detector, start = self._built(dataset.class_names)
+        detector, start = self._built(dataset)
         if self.mixed_precision is not None:
             detector = detector.with_dtype_policy(f"mixed_{self.mixed_precision}")
         unfolded = unfold_batchnorm(detector, _spread(dataset))
@@ -103,13 +104,14 @@ class Start:
                 print(f"frozen: {frozen} of {len(detector.named_weights())} weights")
         return detector, start
 
-    def _built(self, class_names):
+    def _built(self, dataset):
+        class_names = dataset.class_names
         if self._is_backbone():
-            new = ARCHITECTURES[self.architecture or "ssd"].from_backbone(self.model, **self._of_new(class_names))
+            new = ARCHITECTURES[self.architecture or "ssd"].from_backbone(self.model, **self._of_new(dataset))
             return new, start_of(new)
         model, start = self._loaded()
         if self.architecture is not None:
-            return self._around_backbone(model, start, class_names)
+            return self._around_backbone(model, start, dataset)
         if list(model.class_names or ()) != list(class_names):
             model = model.re_head(class_names=class_names)
         if self.image_size is not None:
@@ -123,7 +125,7 @@ class Start:
         model.started_from = f"'{name}'"  # a local copy still says what it was trained from itself
         return model, "detector"
 
-    def _around_backbone(self, model, start, class_names):
+    def _around_backbone(self, model, start, dataset):
         """A new detector of the architecture around the backbone of another one."""
         backbone = getattr(getattr(model, "feature_extractor", None), "backbone", None)
         if backbone is None:
@@ -131,13 +133,27 @@ class Start:
                 f"A {type(model).__name__} has no backbone to build another detector around. Received: "
                 f"architecture={self.architecture!r}."
             )
-        new = ARCHITECTURES[self.architecture].from_backbone(backbone, **self._of_new(class_names))
+        new = ARCHITECTURES[self.architecture].from_backbone(backbone, **self._of_new(dataset))
         new.started_from = f"backbone of the {model.started_from or type(model).__name__}"
         return new, "random" if start == "random" else "backbone"
 
-    def _of_new(self, class_names):
-        given = {"image_size": self.image_size, "neck": self.neck, "class_names": class_names}
+    def _of_new(self, dataset):
+        given = {"image_size": self.image_size, "neck": self.neck, "class_names": dataset.class_names}
+        given |= _tasks_of(dataset) if self.architecture == "centernet" else {}
         return {name: value for name, value in given.items() if value is not None}
+
+
+def _tasks_of(dataset):
+    """What a CenterNet of the data finds beside boxes: the keypoints of the classes that have some."""
+    labels = set()
+    for record in dataset.records:
+        seen = record.get(schema.KEYPOINT_VISIBILITY)
+        if seen is not None:
+            labels |= set(record.labels[(seen > 0).any(axis=1)].tolist())
+    if not labels:
+        return {}
+    keypoints = {"num_keypoints": dataset.num_keypoints, "skeleton": dataset.skeleton or None}
+    return {"tasks": ("boxes", "keypoints"), "keypoint_classes": sorted(labels), **keypoints}
 
 
 def _spread(dataset):

@@ -67,7 +67,8 @@ class TensorBoardImages(keras.callbacks.Callback):
         found = self.model.detect(images, score_threshold=self.score_threshold) if images else []
         for example, detections in zip(self.examples, found, strict=True):
             names = self.model.class_names
-            yield draw_side_by_side(example["image"], example, detections, names, self.score_threshold)
+            lines = self.model.skeleton
+            yield draw_side_by_side(example["image"], example, detections, names, self.score_threshold, lines)
 
 
 def require_tensorboard() -> None:

@@ -1,6 +1,9 @@
 """Augmentations that move the image, and its boxes with it."""
 
+import dataclasses
 from typing import Any
+
+from absl import logging
 
 from keras_detect import schema
 from keras_detect.registry import part
@@ -13,38 +16,28 @@ class RandomHorizontalFlip:
 
     Args:
         probability: how often.
-        keypoint_permutation: the new order of the keypoints, so that a left ear stays a left ear; () keeps the order.
+        keypoint_permutation: the new order of the keypoints, so that a left ear stays a left ear; () keeps the order;
+            default: that of the data set's `flip_pairs`, in `DetectionDataset.batches`.
+
+    Raises:
+        ValueError: a setting outside its range.
     """
 
     probability: float = 0.5
-    keypoint_permutation: tuple = ()
+    keypoint_permutation: tuple | None = None
 
     def __post_init__(self):
         check_probability(self.probability)
-        if sorted(self.keypoint_permutation) != list(range(len(self.keypoint_permutation))):
-            raise ValueError(
-                "keypoint_permutation must contain each of 0...N-1 once. "
-                f"Received: keypoint_permutation={self.keypoint_permutation}"
-            )
+        _check_permutation(self.keypoint_permutation)
+
+    def fitted_to(self, dataset: Any) -> "RandomHorizontalFlip":
+        """The operation with the keypoints' order of a `DetectionDataset`, unless it has one of its own."""
+        return _with_permutation(self, dataset)
 
     def __call__(self, example: dict[str, Any], seed: Any) -> dict[str, Any]:
         """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
-        return _sometimes(self.probability, seed, self._mirror, example)
-
-    def _mirror(self, example):
-        import tensorflow as tf
-
-        example = _mirror_columns(example)
-        keys = [field.key for field in schema.object_fields() if field.shape[:1] == ("N",) and field.key in example]
-        if self.keypoint_permutation and keys:
-            order, count = list(self.keypoint_permutation), example[keys[0]].shape[1]
-            if count not in (None, len(order)):
-                raise ValueError(
-                    f"keypoint_permutation orders all keypoints of an object. Received {len(order)} places for "
-                    f"{count} keypoints."
-                )
-            example |= {key: tf.gather(example[key], order, axis=1) for key in keys}
-        return example
+        mirror = lambda example: _reorder(_mirror_columns(example), self.keypoint_permutation)  # noqa: E731
+        return _sometimes(self.probability, seed, mirror, example)
 
 
 @part
@@ -53,16 +46,27 @@ class RandomVerticalFlip:
 
     Args:
         probability: how often.
+        keypoint_permutation: see `RandomHorizontalFlip`: a mirror image of a left hand is a right hand here, too.
+
+    Raises:
+        ValueError: a setting outside its range.
     """
 
     probability: float = 0.5
+    keypoint_permutation: tuple | None = None
 
     def __post_init__(self):
         check_probability(self.probability)
+        _check_permutation(self.keypoint_permutation)
+
+    def fitted_to(self, dataset: Any) -> "RandomVerticalFlip":
+        """The operation with the keypoints' order of a `DetectionDataset`, unless it has one of its own."""
+        return _with_permutation(self, dataset)
 
     def __call__(self, example: dict[str, Any], seed: Any) -> dict[str, Any]:
         """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
-        return _sometimes(self.probability, seed, _mirror_rows, example)
+        mirror = lambda example: _reorder(_mirror_rows(example), self.keypoint_permutation)  # noqa: E731
+        return _sometimes(self.probability, seed, mirror, example)
 
 
 @part
@@ -186,6 +190,42 @@ def cut_out(example, patch):
 
     raster = lambda raster: raster[:, patch[0] : patch[2], patch[1] : patch[3]]  # noqa: E731
     return keep_rows(move_objects(example, box, point, raster) | {"image": cropped}, keep)
+
+
+def _check_permutation(permutation):
+    if permutation is not None and sorted(permutation) != list(range(len(permutation))):
+        raise ValueError(
+            f"keypoint_permutation must contain each of 0...N-1 once. Received: keypoint_permutation={permutation}"
+        )
+
+
+def _with_permutation(flip, dataset):
+    """The flip with the keypoints' order of a data set, unless it has one; warns where nothing says which is left."""
+    if flip.keypoint_permutation is not None or not dataset.num_keypoints:
+        return flip
+    if not dataset.flip_pairs and not dataset.keypoint_names:
+        logging.warning(
+            "%s keeps the order of keypoints: the data set has neither flip_pairs nor keypoint_names. Where some are "
+            "left and right, pass flip_pairs to the data set.",
+            type(flip).__name__,
+        )
+    return dataclasses.replace(flip, keypoint_permutation=dataset.keypoint_permutation)
+
+
+def _reorder(example, permutation):
+    """The example whose keypoints, and what belongs to them, have the order `permutation`; () and None keep it."""
+    import tensorflow as tf
+
+    keys = [field.key for field in schema.object_fields() if field.shape[:1] == ("N",) and field.key in example]
+    if not permutation or not keys:
+        return example
+    count = example[keys[0]].shape[1]
+    if count not in (None, len(permutation)):
+        raise ValueError(
+            f"keypoint_permutation orders all keypoints of an object. Received {len(permutation)} places for "
+            f"{count} keypoints."
+        )
+    return example | {key: tf.gather(example[key], list(permutation), axis=1) for key in keys}
 
 
 def _sometimes(probability, seed, function, example):

@@ -20,6 +20,7 @@ ROWS = [
 ]
 #: with fewer tasks than another row's model
 ROWS.append(pytest.param(tiny.tiny_center_net, id="center_net_boxes", marks=pytest.mark.slow))
+ROWS.append(pytest.param(tiny.tiny_center_net_with_masks, id="center_net_masks", marks=pytest.mark.slow))
 MODELS = pytest.mark.parametrize("build", ROWS)
 
 

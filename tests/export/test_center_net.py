@@ -1,4 +1,4 @@
-"""A CenterNet's boxes and keypoints leave Keras: every format answers as `predict`."""
+"""A CenterNet's boxes, keypoints and masks leave Keras: every format answers as `predict`."""
 
 import numpy as np
 import pytest
@@ -25,6 +25,22 @@ def model():
 @pytest.fixture(scope="module")
 def images():
     return list(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def with_masks():
+    return tiny.tiny_center_net_with_masks(num_classes=None, class_names=["cat", "dog", "owl"])
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_masks_are_those_of_predict(name, with_masks, images, tmp_path):
+    pytest.importorskip(PACKAGES[name])
+    report = with_masks.export(tmp_path / name, images=images, image_size=64, verbose=0)
+    assert report.missing == 0 and report.matched == report.detections == 40
+    expected = with_masks.predict_on_batch(images[0][None])[schema.MASKS]
+    found = open_exported(tmp_path / name)(images[0][None])[schema.MASKS]
+    assert np.ptp(expected) > 0.001
+    np.testing.assert_allclose(np.sort(found, 1), np.sort(expected, 1), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", PACKAGES)

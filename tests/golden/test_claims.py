@@ -43,7 +43,6 @@ NOT_YET = {
     "matcher/hungarian/*": "issue 2 leaves the Hungarian matcher to the DETR parts of a later issue",
     "similarity/detr": "issue 2 leaves DETR similarity to a later issue",
     "ops/position_sensitive_crop": "R-FCN is a later issue",
-    "eval/coco_keypoints": "keypoints are a later issue",
 }
 
 
