@@ -7,7 +7,7 @@ from keras_detect.data.image import pixel_limit
 from keras_detect.data.inspection import CheckReport
 from keras_detect.data.label_map import LabelMap, read_label_map, write_label_map
 from keras_detect.data.load import dataset_splits, load_dataset, register_format
-from keras_detect.data.shapes import shapes_dataset
+from keras_detect.data.shapes import figures_dataset, shapes_dataset
 from keras_detect.data.splits import random_split
 from keras_detect.data.statistics import dataset_statistics, write_statistics
 
@@ -19,6 +19,7 @@ __all__ = [
     "convert_dataset",
     "dataset_splits",
     "dataset_statistics",
+    "figures_dataset",
     "load_dataset",
     "pixel_limit",
     "random_split",

@@ -1,10 +1,11 @@
-"""A synthetic data set drawn with Pillow: shapes of several classes on textured ground, with exact boxes.
+"""Synthetic data sets drawn with Pillow: shapes of several classes, and stick figures with keypoints, with exact boxes.
 
 It needs no download and is the same on every run. A box is the tight bound of the pixels its shape was drawn on, also
 of those that a later shape covers.
 """
 
 import math
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -188,3 +189,198 @@ SHAPES = {
     "ring": ((_regular(48), 255), (_regular(48, radius=0.55), 0)),
     "cross": ((_cross(), 255),),
 }
+
+
+# --- stick figures ---------------------------------------------------------------------------------------------------
+
+KEYPOINT_NAMES = ("head", "neck", "hip", "left_hand", "right_hand", "left_foot", "right_foot")
+SKELETON = ((0, 1), (1, 2), (1, 3), (1, 4), (2, 5), (2, 6))
+# The smallest and the largest figure, as parts of the shorter side of the image: 1 : 8.
+_HEIGHTS = (0.11, 0.88)
+_LINE, _HEAD, _END = 0.035, 0.1, 0.045  # half the width of a line, and the radii of head and hands, by the height
+_SHOWN = 0.6  # of a figure's pixels, at least
+_TRIALS = 20
+_OCCLUDED = 0.3  # share of the figures that something is put in front of
+
+
+def figures_dataset(
+    num_images: int,
+    seed: int = 0,
+    image_size: Any = (192, 224),
+    max_figures: int = 4,
+    photo_share: float = 0.7,
+    noise: float = 5.0,
+) -> DetectionDataset:
+    """Draws a data set of stick figures with seven keypoints each, on pieces of a photo and on drawn ground.
+
+    A figure's height is drawn from 0.11 to 0.88 of the image's shorter side, on a logarithmic scale. Figures bend
+    their limbs, lean, overlap, and stand behind pieces of the background; of each, at least 60 % can be seen. They face
+    the viewer: the left hand is at the right side of the image. A keypoint that something is in front of has the
+    visibility 1, others 2.
+
+    Args:
+        num_images: how many images.
+        seed: int; image `i` depends on `seed` and `i` alone, so a longer set begins like a shorter one.
+        image_size: an int for square images, or `(smallest, largest)` for sides drawn from that range, in pixels.
+        max_figures: most figures on an image.
+        photo_share: share of images on a piece of the photo that ships with the package.
+        noise: standard deviation of the noise added to every pixel, in grey levels.
+
+    Returns:
+        `DetectionDataset` of the class "figure" with the images in memory, `KEYPOINT_NAMES` and `SKELETON`.
+
+    Raises:
+        ValueError: sizes below 64 pixels, or no images or figures.
+    """
+    low, high = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if not 64 <= low <= high:
+        raise ValueError(f"image_size must be at least 64 pixels. Received: image_size={image_size}")
+    if num_images < 1 or max_figures < 1:
+        raise ValueError(
+            "num_images and max_figures must be at least 1. "
+            f"Received: num_images={num_images}, max_figures={max_figures}"
+        )
+    photo, examples = _photo(), []
+    for i in range(num_images):
+        rng = np.random.default_rng([seed, i])
+        height, width = (int(side) for side in rng.integers(low, high + 1, 2)) if low < high else (low, low)
+        on_photo = rng.uniform() < photo_share
+        canvas = _piece(rng, photo, height, width) if on_photo else _ground(rng, height, width)
+        figures = _draw_figures(rng, canvas, int(rng.integers(1, max_figures + 1)))
+        canvas += rng.normal(0.0, noise, canvas.shape)
+        examples.append(
+            {
+                "image": np.clip(np.rint(canvas), 0, 255).astype(np.uint8),
+                "boxes": np.reshape([figure["box"] for figure in figures], (-1, 4)),
+                "labels": np.zeros(len(figures), np.int32),
+                "keypoints": np.reshape([figure["points"] for figure in figures], (-1, len(KEYPOINT_NAMES), 2)),
+                "keypoint_visibility": np.reshape(
+                    [figure["visibility"] for figure in figures], (-1, len(KEYPOINT_NAMES))
+                ),
+                "file_name": f"figures_{seed}_{i:05d}.png",
+            }
+        )
+    return DetectionDataset.from_examples(examples, ["figure"], keypoint_names=KEYPOINT_NAMES, skeleton=SKELETON)
+
+
+def _photo():
+    path = pathlib.Path(__file__).parents[1] / "photos" / "control_room.jpg"
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _piece(rng, photo, height, width):
+    """float [height, width, 3]: a piece of the photo at another scale, perhaps mirrored, darker or brighter."""
+    most = min(photo.shape[0] / height, photo.shape[1] / width)
+    scale = rng.uniform(min(0.5, most), min(1.4, most))
+    sides = (np.array([height, width]) * scale).astype(int)
+    top, left = (int(rng.integers(0, room + 1)) for room in np.array(photo.shape[:2]) - sides)
+    piece = Image.fromarray(photo[top : top + sides[0], left : left + sides[1]])
+    pixels = np.asarray(piece.resize((width, height), Image.Resampling.BILINEAR), np.float64)
+    pixels = pixels[:, :: int(rng.choice([-1, 1]))]
+    return np.clip((pixels - 128.0) * rng.uniform(0.6, 1.1) + 128.0 + rng.uniform(-30, 30), 0, 255)
+
+
+def _draw_figures(rng, canvas, count):
+    """Draws figures onto the canvas, the largest first, and returns a dict of each: box, points, visibility."""
+    height, width = canvas.shape[:2]
+    bounds = np.log(np.array(_HEIGHTS) * min(height, width))
+    drawn: list[dict[str, Any]] = []
+    for tall in sorted(np.exp(rng.uniform(*bounds, count)), reverse=True):
+        for _ in range(_TRIALS):
+            points = _pose(rng) * tall
+            room = np.array([height, width]) - np.ptp(points, axis=0) - 2 * _HEAD * tall
+            if (room < 0).any():
+                continue
+            points += rng.uniform(0, 1, 2) * room - points.min(axis=0) + _HEAD * tall
+            coverage = _figure(points, tall, height, width)
+            solid = coverage >= _HALF
+            if solid.any() and all(_shows(figure, solid) for figure in drawn):
+                _put(canvas, coverage, _color(rng, canvas[solid].mean(axis=0)))
+                for figure in drawn:
+                    figure["visible"] &= ~solid
+                drawn.append({"points": points, "visible": solid, "area": solid.sum(), "box": tight_box(solid)})
+                _occlude(rng, canvas, drawn, tall)
+                break
+    sides = np.array([height, width])
+    return [
+        {
+            "box": np.array(figure["box"]) / np.tile(sides, 2),
+            "points": figure["points"] / sides,
+            "visibility": [2 if _seen(figure["visible"], point) else 1 for point in figure["points"]],
+        }
+        for figure in drawn
+    ]
+
+
+def _pose(rng):
+    """[7, 2] float64, y and x of the keypoints of a figure of height 1."""
+    arms, legs = rng.uniform(-1.2, 1.2, 2), rng.uniform(0.1, 0.7, 2)
+    neck, hip = np.array([-0.28, 0.0]), np.array([0.08, 0.0])
+    hands = [
+        neck + 0.36 * np.array([np.sin(angle), side * np.cos(angle)]) for angle, side in zip(arms, (1, -1), strict=True)
+    ]
+    feet = [
+        hip + 0.44 * np.array([np.cos(angle), side * np.sin(angle)]) for angle, side in zip(legs, (1, -1), strict=True)
+    ]
+    points = np.array([[-0.4, 0.0], neck, hip, *hands, *feet])
+    lean = rng.uniform(-0.45, 0.45)
+    turn = np.array([[math.cos(lean), -math.sin(lean)], [math.sin(lean), math.cos(lean)]])
+    return points @ turn.T
+
+
+def _figure(points, tall, height, width):
+    """uint8 [height, width], 255 where the figure covers a pixel wholly."""
+    low = np.maximum(np.floor(points.min(axis=0) - _HEAD * tall).astype(int) - 1, 0)
+    high = np.minimum(np.ceil(points.max(axis=0) + _HEAD * tall).astype(int) + 2, [height, width])
+    image = Image.new("L", tuple(((high - low) * _OVERSAMPLING)[::-1].tolist()), 0)
+    pen = ImageDraw.Draw(image)
+    places = ((points - low) * _OVERSAMPLING)[:, ::-1]
+    line = max(2 * _LINE * tall, 1.6) * _OVERSAMPLING
+    for first, last in SKELETON:
+        pen.line([*places[first], *places[last]], fill=255, width=round(line))
+    radii = [_HEAD, _LINE, _LINE, *[_END] * 4]
+    for (x, y), radius in zip(places, radii, strict=True):
+        reach = max(radius * tall * _OVERSAMPLING, line / 2)
+        pen.ellipse([x - reach, y - reach, x + reach, y + reach], fill=255)
+    coverage = np.zeros((height, width), np.uint8)
+    coverage[low[0] : high[0], low[1] : high[1]] = np.asarray(image.reduce(_OVERSAMPLING))
+    return coverage
+
+
+def _color(rng, under):
+    """float [3]: a color that stands out from what is under it."""
+    color = rng.uniform(0, 255, 3)
+    while np.abs(color - under).max() < 90:
+        color = rng.uniform(0, 255, 3)
+    return color
+
+
+def _put(canvas, coverage, color):
+    alpha = (coverage / 255.0)[:, :, None]
+    canvas[:] = canvas * (1.0 - alpha) + color * alpha
+
+
+def _occlude(rng, canvas, drawn, tall):
+    """Sometimes puts a patch of one color in front of the last figure, where all of them can still be seen."""
+    if rng.uniform() >= _OCCLUDED:
+        return
+    middle = drawn[-1]["points"][rng.integers(len(KEYPOINT_NAMES))]
+    half = rng.uniform(0.08, 0.16, 2) * tall
+    top, left = np.maximum(np.round(middle - half).astype(int), 0)
+    bottom, right = np.round(middle + half).astype(int)
+    patch = np.zeros(canvas.shape[:2], bool)
+    patch[top:bottom, left:right] = True
+    if patch.any() and all(_shows(figure, patch) for figure in drawn):
+        canvas[patch] = rng.uniform(0, 255, 3)
+        for figure in drawn:
+            figure["visible"] &= ~patch
+
+
+def _shows(figure, over):
+    return (figure["visible"] & ~over).sum() >= _SHOWN * figure["area"]
+
+
+def _seen(visible, point):
+    row, column = np.minimum(np.floor(point).astype(int), np.array(visible.shape) - 1)
+    return bool(visible[row, column])

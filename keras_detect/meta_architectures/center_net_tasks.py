@@ -308,8 +308,13 @@ class ObjectTask(Task):
         return sum(ops.sum(self.localization_loss(each, values, targets.weights)) for each in found)
 
     def find(self, predictions, frame):
-        """`Centers`: the best peaks of the last heatmap, with their boxes."""
+        """`Centers`: the best peaks of the last heatmap, with their boxes.
+
+        Upstream compares the numbers of cells with the true size in pixels, so that most of the padding has peaks, too,
+        whose boxes have no area on the true image; so does this.
+        """
         heat = ops.sigmoid(self.maps(predictions, "center")[-1])
+        heat = heat * heatmaps.true_cells(frame.true_image_shapes, 1, tuple(ops.shape(heat)[1:3]))[..., None]
         best = heatmaps.peaks(heat, self.max_detections, self.peak_size)
         if not self.boxes:
             return Centers(best, best.scores > 0.0, None)

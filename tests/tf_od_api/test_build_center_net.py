@@ -7,12 +7,17 @@ import pytest
 import keras_detect
 from keras_detect.boxes.nms import MulticlassNonMaxSuppression
 from keras_detect.heads.point_heads import PointHead
-from keras_detect.losses.classification import PenaltyReducedLogisticFocalLoss, SigmoidFocalLoss
+from keras_detect.losses.classification import (
+    PenaltyReducedLogisticFocalLoss,
+    SigmoidFocalLoss,
+    SoftmaxCrossEntropyLoss,
+)
 from keras_detect.losses.localization import L1Loss
 from keras_detect.meta_architectures.center_net_defaults import COCO_DEVIATIONS
 from keras_detect.meta_architectures.center_net_keypoints import KeypointCandidates
+from keras_detect.meta_architectures.center_net_masks import MaskTask
 from keras_detect.text_proto import PipelineConfigError
-from keras_detect.tf_od_api import build_center_net
+from keras_detect.tf_od_api import build_center_net, name_maps_center_net
 from tests import goldens, tiny
 from tests.networks import undrawn
 
@@ -146,8 +151,8 @@ def test_keypoints_of_another_class_by_the_label_map_beside_the_config(tmp_path)
         ("num_classes", "track_estimation_task { } num_classes", "track_estimation_task: tracking has no counterpart"),
         ("num_classes", "densepose_estimation_task { } num_classes", "DensePose has no counterpart"),
         ("num_classes", "temporal_offset_task { } num_classes", "temporal offsets has no counterpart"),
-        ("num_classes", "deepmac_mask_estimation { } num_classes", "DeepMAC is not built yet"),
-        ("num_classes", "mask_estimation_task { } num_classes", "masks are not built yet"),
+        ("num_classes", "deepmac_mask_estimation { } num_classes", "DeepMAC, masks of boxes that are given, has no"),
+        ("num_classes", "mask_estimation_task { } num_classes", "classification_loss"),
         ("min_box_overlap_iou", "use_labeled_classes: true min_box_overlap_iou", "use_labeled_classes: found True"),
         ("min_box_overlap_iou", "keypoint_weights_for_center: 1.0 min_box_overlap_iou", "centers of boxes"),
         ("max_box_predictions: 12", "max_box_predictions: 0", "max_detections=0"),
@@ -177,8 +182,34 @@ def test_keypoints_that_are_not_supported_are_refused(old, new, message):
         build((old, new), keypoints=KEYPOINTS)
 
 
+MASKS = """
+    mask_estimation_task {
+      task_loss_weight: 0.5
+      classification_loss { weighted_softmax { } }
+      mask_height: 48
+      score_threshold: 0.4
+      heatmap_bias_init: -1.0
+      mask_head_params { num_filters: 8 kernel_sizes: 1 }
+    }
+"""
+
+
+def test_masks():
+    model = build(keypoints=MASKS)
+    (task,) = model.tasks[1:]
+    assert isinstance(task, MaskTask) and isinstance(task.mask_loss, SoftmaxCrossEntropyLoss)
+    assert (task.num_classes, task.mask_size, task.threshold) == (3, (48, 256), 0.4)
+    assert (task.loss_weight, task.mask_bias, task.heads) == (0.5, -1.0, PointHead(filters=(8,), kernel_sizes=(1,)))
+    keys = name_maps_center_net.tables(model)["masks"]
+    assert keys["mask_0_out"] == "model/_prediction_head_dict/segmentation.Sheatmap/0/layer_with_weights-1"
+
+
 def configs():
-    paths = [*goldens.configs(), *sorted((goldens.SHARED / "data" / "configs_wild").glob("*.config"))]
+    folders = ("zoo/training_configs", "data/configs_wild")
+    paths = [
+        *goldens.configs(),
+        *(path for name in folders for path in sorted((goldens.SHARED / name).glob("*.config"))),
+    ]
     return [path for path in paths if re.search(r"^\s*center_net\s*{", path.read_text(errors="replace"), re.MULTILINE)]
 
 
@@ -186,7 +217,7 @@ def configs():
 def test_every_config_is_built_or_says_what_is_missing(path):
     """The parts around the network; `tests/golden` builds the networks."""
     if "deepmac_mask_estimation" in path.read_text(errors="replace"):
-        with pytest.raises(PipelineConfigError, match="DeepMAC is not built yet"):
+        with pytest.raises(PipelineConfigError, match="DeepMAC, masks of boxes that are given"):
             keras_detect.from_pipeline_config(path)
         return
     with undrawn():
