@@ -98,7 +98,7 @@ def draw_objects(
         objects: dict of rows of `schema.object_fields`, of an example, of one image of y or of detections: `"boxes"`
             [n, 4] normalized yxyx, `"labels"` [n] int (rows below 0 are padding and skipped), optional `"scores"` [n],
             `"masks"` [n, h, w] over the image or, of objects with scores (detections), over the boxes, `"keypoints"`
-            [n, N, 2] normalised yx with `"keypoint_visibility"` or `"keypoint_scores"` [n, N] (0: not drawn),
+            [n, N, 2] normalized yx with `"keypoint_visibility"` or `"keypoint_scores"` [n, N] (0: not drawn),
             `"track_ids"` [n].
             Other fields are drawn by how they move: as boxes, points or rasters. `"num_detections"` is respected.
         class_names: names by label; a label without one is written as its number.

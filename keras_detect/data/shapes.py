@@ -224,7 +224,7 @@ def figures_dataset(
         image_size: an int for square images, or `(smallest, largest)` for sides drawn from that range, in pixels.
         max_figures: most figures on an image.
         photo_share: share of images on a piece of the photo that ships with the package.
-        noise: standard deviation of the noise added to every pixel, in grey levels.
+        noise: standard deviation of the noise added to every pixel, in gray levels.
 
     Returns:
         `DetectionDataset` of the class "figure" with the images in memory, `KEYPOINT_NAMES` and `SKELETON`.

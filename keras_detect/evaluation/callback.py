@@ -34,7 +34,7 @@ def evaluate_coco(
 
     Args:
         model: its `predict_on_batch(x)` returns detections `{"boxes" [B, D, 4], "scores" [B, D], "labels" [B, D],
-            "num_detections" [B]}`, boxes normalised to the true image, `"masks"` [B, D, h, w] over the boxes where it
+            "num_detections" [B]}`, boxes normalized to the true image, `"masks"` [B, D, h, w] over the boxes where it
             finds masks, and `"keypoints"` [B, D, N, 2] where it finds keypoints.
         data: a `DetectionDataset`, or an iterable of batches `(x, y)` as its `batches` gives them. Where y has no
             `"image_size"`, objects are sorted into small, medium and large by their size in the network's input. Masks

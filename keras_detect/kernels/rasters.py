@@ -44,7 +44,7 @@ def crop_planes(planes, rows, boxes, crop_size):
     Args:
         planes: `[B, K, h, w]` float32.
         rows: `[B, D]` int32, which plane of its image belongs to each box.
-        boxes: `[B, D, 4]`, normalised to the extent of the planes; 0 and 1 are the outermost cells' centres.
+        boxes: `[B, D, 4]`, normalized to the extent of the planes; 0 and 1 are the outermost cells' centers.
         crop_size: `(height, width)`.
 
     Returns:
@@ -75,7 +75,7 @@ def _positions(low, high, count, size):
     return 0.5 * (low + high)[..., None] * last
 
 
-def _neighbours(low, high, count, size):
+def _neighbors(low, high, count, size):
     """The two pixels around each of `count` positions from `low` to `high`: `[(index int32, weight), ...]`."""
     last = ops.cast(size, "float32") - 1.0
     position = ops.clip(_positions(low, high, count, size), -1.0, last + 1.0)

@@ -140,7 +140,7 @@ def _at_cells(rasters, frame, size):
     centers = ops.concatenate([ops.full((2,), first), last]) / ops.tile(frame.image_shape, (2,))
     boxes = ops.broadcast_to(centers, (batch, 1, 4))
     boxes = in_rasters(boxes, frame.window(), frame.raster_windows)
-    # from shares of the raster's sides to shares of the way between its outermost pixels' centres
+    # from shares of the raster's sides to shares of the way between its outermost pixels' centers
     edges = ops.tile(sides, (2,))
     boxes = (boxes * edges - 0.5) / ops.maximum(edges - 1.0, 1.0)
     rows = ops.broadcast_to(ops.arange(number, dtype="int32"), (batch, number))

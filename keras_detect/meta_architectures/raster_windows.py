@@ -27,7 +27,7 @@ def with_raster_windows(inputs, data):
 
 
 def in_rasters(boxes, window, raster_window):
-    """Boxes `[B, n, 4]`, normalised to the preprocessed image, normalised to the rasters of y.
+    """Boxes `[B, n, 4]`, normalized to the preprocessed image, normalized to the rasters of y.
 
     Args:
         boxes: the boxes.

@@ -36,10 +36,10 @@ def test_what_the_images_hold(data):
 
 
 def test_visible_keypoints_are_where_the_figure_was_painted(monkeypatch):
-    """On black ground, figure i in grey 50 (i + 1), patches black: what is visible has the grey of its figure."""
+    """On black ground, figure i in gray 50 (i + 1), patches black: what is visible has the gray of its figure."""
     monkeypatch.setattr(shapes, "_ground", lambda rng, height, width: np.zeros((height, width, 3)))
-    greys = iter(range(50, 10**6, 1))
-    monkeypatch.setattr(shapes, "_color", lambda rng, under: np.full(3, float(next(greys) % 200 + 50)))
+    grays = iter(range(50, 10**6, 1))
+    monkeypatch.setattr(shapes, "_color", lambda rng, under: np.full(3, float(next(grays) % 200 + 50)))
     checked = 0
     for example in figures_dataset(20, seed=1, image_size=128, photo_share=0.0, noise=0.0):
         image = example["image"].astype(int)[..., 0]

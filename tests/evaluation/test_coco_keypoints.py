@@ -7,7 +7,7 @@ from keras_detect.evaluation import COCO_KEYPOINT_METRICS, COCOEvaluator, Collec
 from keras_detect.evaluation.keypoints import DEFAULT_SIGMA, PERSON_SIGMAS
 from tests.goldens import golden_cases
 
-# upstream names the places of COCO's twelve numbers of boxes, whatever stands in them
+# upstream names the places of COCO's twelve numbers of boxes, of keypoints too
 GOLDEN_NAMES = {
     "map": "Precision|mAP",
     "map_50": "Precision|mAP@.50IOU",
