@@ -88,12 +88,9 @@ def test_public_functions_have_type_hints(name):
 
 
 def methods(cls):
-    """`(name, function)` of the constructor, the call and the public methods and properties of a class of the package.
-
-    Those of the meta-architectures' base classes are left out: Keras' hooks, with the arguments that Keras gives them.
-    """
+    """`(name, function)` of the constructor, the call and the public methods and properties of a class."""
     for base in cls.__mro__:
-        if base.__module__.startswith("keras_detect") and ".meta_architectures" not in base.__module__:
+        if base.__module__.startswith("keras_detect"):
             for key, value in vars(base).items():
                 function = getattr(value, "__func__", getattr(value, "fget", value))
                 function = inspect.unwrap(function) if callable(function) else function

@@ -145,7 +145,7 @@ class DetectionDataset:
         defects = Defects()
         records = [record_of_example(example, i, names, defects) for i, example in enumerate(examples)]
         defects.report("examples")
-        points = {"keypoint_names": keypoint_names, "skeleton": skeleton, "flip_pairs": flip_pairs}
+        points: dict[str, Any] = {"keypoint_names": keypoint_names, "skeleton": skeleton, "flip_pairs": flip_pairs}
         return cls(records, names, defects=defects, **points)
 
     def __len__(self):

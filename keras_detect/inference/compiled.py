@@ -102,14 +102,14 @@ def open_detector(path: str | os.PathLike, format: str | None = None) -> "Compil
         )
     name = format_of(pathlib.Path(path), format)
     try:
-        parts = [deserialize(metadata[key]) for key in (RESIZER, SUPPRESSION)]
+        resizer, suppression = (deserialize(metadata[key]) for key in (RESIZER, SUPPRESSION))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{path} holds a part that this process does not know. Import the module that defines it. Received: "
             f"{one_line(error, 200)}"
         ) from None
     skeleton = tuple(tuple(pair) for pair in metadata.get("skeleton", ()))
-    model = _OpenedModel(metadata["class_names"], metadata["score_threshold"], *parts, skeleton)
+    model = _OpenedModel(metadata["class_names"], metadata["score_threshold"], resizer, suppression, skeleton)
     runtime = next((runtime for runtime, known in RUNTIMES.items() if known == name), name)
     return CompiledDetector(model, runner, runtime, metadata["precision"])
 

@@ -12,12 +12,14 @@ import functools
 import inspect
 import types
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_detect import schema
 from keras_detect.kernels import tf_data
+from keras_detect.meta_architectures.model_mixin import ModelMixin
 from keras_detect.weights.folded_batch_norm import folded_layers
 from keras_detect.weights.restore import UNFOLD
 
@@ -32,9 +34,9 @@ class BatchCheck:
         what: how messages call the data ("batch", "validation batch").
     """
 
-    def __init__(self, num_classes, what="batch"):
+    def __init__(self, num_classes: int | None, what: str = "batch"):
         self.num_classes, self.what = num_classes, what
-        self.error = None
+        self.error: Exception | None = None
 
     def __enter__(self):
         return self
@@ -44,12 +46,14 @@ class BatchCheck:
         if isinstance(error, Exception) and self.error is not None and error is not self.error:
             raise self.error from None
 
-    def __call__(self, index, batch):
+    def __call__(self, index: int | None, batch: Any) -> None:
         """Checks a batch `x`, `(x, y)` or `(x, y, sample_weight)`; `index` says which, `None` if it is the only one."""
         images, shapes, *rest = fields(batch, with_ground_truth=self.num_classes is not None)
         self.look(index, image_facts(images, shapes, first=not index), *map(to_host, rest))
 
-    def look(self, index, image_facts, boxes, labels, weights, sample_weight):
+    def look(
+        self, index: int | None, image_facts: Any, boxes: Any, labels: Any, weights: Any, sample_weight: Any
+    ) -> None:
         """Raises `ValueError` for what would train silently wrong; warns of pixels in 0...1.
 
         Args:
@@ -328,13 +332,13 @@ class FitCall:
     undo: list = dataclasses.field(default_factory=list)
 
 
-class ChecksBatches:
+class ChecksBatches(ModelMixin):
     """What `DetectionModel` inherits so that no batch reaches it unchecked: `BatchCheck` states the rules."""
 
     #: the `FitCall` of a running `fit`, else None
     fit_call: FitCall | None = None
 
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
         warn_of_folded_weights(self)
         call = inspect.signature(super().fit).bind(*args, **kwargs)
         given, held_out = call.arguments, call.arguments.get("validation_data")
@@ -346,9 +350,9 @@ class ChecksBatches:
         if hasattr(given["x"], "element_spec"):  # tf.data has its own order: Keras' default would only be warned about
             given.setdefault("shuffle", False)
         if held_out is not None:
-            parts = keras.utils.unpack_x_y_sample_weight(held_out)
-            x = checked(validation, *parts, given.get("validation_batch_size") or size)
-            given["validation_data"] = (x, *parts[1:]) if isinstance(held_out, tuple | list) else x
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(held_out)
+            x = checked(validation, x, y, weight, given.get("validation_batch_size") or size)
+            given["validation_data"] = (x, y, weight) if isinstance(held_out, tuple | list) else x
         with training, validation, self._variables_kept(), self._running(running):
             return super().fit(*call.args, **call.kwargs)
 
@@ -362,7 +366,7 @@ class ChecksBatches:
             for function in fit_call.undo:
                 function()
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         call = inspect.signature(super().evaluate).bind(*args, **kwargs)
         given = call.arguments
         if given.get("kwargs"):  # only `fit` passes them, with validation data that are checked already
@@ -372,20 +376,20 @@ class ChecksBatches:
         with check, self._variables_kept():
             return super().evaluate(*call.args, **call.kwargs)
 
-    def predict(self, x, batch_size=None, *args, **kwargs):
+    def predict(self, x: Any, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
         check = BatchCheck(None)
         with check:
             return super().predict(checked(check, x, batch_size=batch_size), batch_size, *args, **kwargs)
 
-    def train_on_batch(self, x, y=None, sample_weight=None, *args, **kwargs):
+    def train_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
         BatchCheck(self.num_classes)(None, (x, y, sample_weight))
         return super().train_on_batch(x, y, sample_weight, *args, **kwargs)
 
-    def test_on_batch(self, x, y=None, sample_weight=None, *args, **kwargs):
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, *args: Any, **kwargs: Any) -> Any:
         BatchCheck(self.num_classes)(None, (x, y, sample_weight))
         return super().test_on_batch(x, y, sample_weight, *args, **kwargs)
 
-    def predict_on_batch(self, x):
+    def predict_on_batch(self, x: Any) -> Any:
         BatchCheck(None)(None, (x,))
         return super().predict_on_batch(x)
 

@@ -1,6 +1,8 @@
 """CenterNet: objects as the peaks of a heatmap, and what tasks predict at them."""
 
 import math
+from collections.abc import Sequence
+from typing import Any, Self
 
 from keras import ops
 
@@ -53,13 +55,13 @@ class CenterNet(ResizeFirst, DetectionModel):
     def __init__(
         self,
         *,
-        resizer,
-        feature_extractor,
-        tasks,
-        nms=None,
-        class_names=None,
-        freeze_batchnorm=False,
-        **kwargs,
+        resizer: Any,
+        feature_extractor: Any,
+        tasks: Sequence[Any],
+        nms: Any = None,
+        class_names: Sequence[str] | None = None,
+        freeze_batchnorm: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(resizer=resizer, class_names=class_names, **kwargs)
         self.feature_extractor, self.nms = feature_extractor, nms
@@ -92,46 +94,46 @@ class CenterNet(ResizeFirst, DetectionModel):
                 raise ValueError(f"The task '{task.name}' needs boxes. Received: an ObjectTask with boxes=False.")
 
     @property
-    def object_task(self):
+    def object_task(self) -> ObjectTask:
         """The task that finds the objects."""
         return next(task for task in self.tasks if isinstance(task, ObjectTask))
 
     @property
-    def ground_truth_keys(self):
+    def ground_truth_keys(self) -> tuple[str, ...]:
         """Keys of y that the tasks learn, beside boxes and labels."""
         return tuple(dict.fromkeys(key for task in self.tasks for key in task.ground_truth_keys))
 
     @property
-    def skeleton(self):
+    def skeleton(self) -> tuple[tuple[int, int], ...]:  # type: ignore[override]  # a constant of a class elsewhere
         """Pairs of keypoints, counted from 0, that a line joins in drawings: those of all tasks."""
         return tuple(dict.fromkeys(pair for task in self.tasks for pair in task.skeleton))
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return self.object_task.num_classes
 
     @property
-    def num_detections(self):
+    def num_detections(self) -> int:
         return self.object_task.max_detections if self.nms is None else self.nms.max_total_detections
 
     @property
-    def final_suppression(self):
+    def final_suppression(self) -> Any:
         """The suppression that the detections come from; `None` where there is none."""
         return self.nms
 
     @classmethod
     def from_backbone(
         cls,
-        backbone=None,
+        backbone: Any = None,
         *,
-        num_classes=None,
-        image_size=None,
-        class_names=None,
-        tasks=("boxes",),
-        neck=None,
-        weights=starting_weights.AUTO,
-        **parts,
-    ):
+        num_classes: int | None = None,
+        image_size: int | Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+        tasks: Any = ("boxes",),
+        neck: Any = None,
+        weights: Any = starting_weights.AUTO,
+        **parts: Any,
+    ) -> Self:
         """A CenterNet with default parts around a backbone.
 
         Args:
@@ -164,20 +166,22 @@ class CenterNet(ResizeFirst, DetectionModel):
         model = cls(**center_net_defaults.complete(cls, {**own, "class_names": class_names, **parts}))
         return starting_weights.load(model, backbone, weights)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
         """Raw predictions: `"task/head"`, a list of `[B, h, w, c]` with one entry per feature map, and `"image_shape"`.
 
         `inputs` is what `preprocess` returned; a bare image tensor means that nothing is padded.
         """
         images, _ = split_inputs(inputs)
         feature_maps = list(self.feature_extractor(images, training=training).values())
-        predictions = {}
+        predictions: dict[str, Any] = {}
         for task in self.tasks:
             predictions |= task(feature_maps, training=training)
         predictions[schema.IMAGE_SHAPE] = ops.cast(ops.stack(ops.shape(images)[1:3]), "float32")
         return predictions
 
-    def compute_losses(self, y, predictions, inputs, training=True):
+    def compute_losses(
+        self, y: Any, predictions: dict[str, Any], inputs: Any, training: bool | None = True
+    ) -> dict[str, Any]:
         """One float32 scalar for each of `loss_names`, and `"num_positives"`, the objects per image that count."""
         frame = self._frame(predictions, inputs[schema.TRUE_IMAGE_SHAPES])
         frame = frame._replace(raster_windows=inputs.get(schema.RASTER_WINDOWS))
@@ -187,11 +191,11 @@ class CenterNet(ResizeFirst, DetectionModel):
             losses |= task.compute_losses(y, predictions, frame)
         return losses
 
-    def postprocess(self, predictions, true_image_shapes):
+    def postprocess(self, predictions: dict[str, Any], true_image_shapes: Any) -> dict[str, Any]:
         """Detections (`schema`), normalized to the true image, with what the tasks say of each."""
         frame = self._frame(predictions, true_image_shapes)
         centers = self.object_task.find(predictions, frame)
-        detections = {}
+        detections: dict[str, Any] = {}
         for task in self.tasks:
             for key, value in task.decode(predictions, centers, frame).items():
                 detections[key] = _together(detections[key], value) if key in detections else value

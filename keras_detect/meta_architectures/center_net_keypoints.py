@@ -1,5 +1,6 @@
 """Keypoints of a CenterNet: where each lies from the object's center, and heatmaps that say so more exactly."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -187,20 +188,20 @@ class KeypointTask(Task):
     def __init__(
         self,
         *,
-        class_id,
-        indices,
-        deviations=None,
-        heatmap_loss=None,
-        localization_loss=None,
-        loss_weights=(1.0, 1.0, 1.0),
-        radius=0,
-        per_keypoint_offset=False,
-        candidates=None,
-        clip=False,
-        heatmap_bias=-2.19,
-        skeleton=(),
-        name="keypoints",
-        **kwargs,
+        class_id: int,
+        indices: Sequence[int],
+        deviations: Sequence[float] | None = None,
+        heatmap_loss: Any = None,
+        localization_loss: Any = None,
+        loss_weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        radius: int = 0,
+        per_keypoint_offset: bool = False,
+        candidates: KeypointCandidates | None = None,
+        clip: bool = False,
+        heatmap_bias: float = -2.19,
+        skeleton: Sequence[tuple[int, int]] = (),
+        name: str = "keypoints",
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         self.class_id, self.indices = int(class_id), tuple(int(index) for index in indices)
@@ -219,20 +220,20 @@ class KeypointTask(Task):
                 f"indices={self.indices}, deviations={self.deviations}."
             )
 
-    def check_classes(self, num_classes):
+    def check_classes(self, num_classes: int) -> None:
         if not 0 <= self.class_id < num_classes:
             raise ValueError(
                 f"The task '{self.name}' is for objects of one of the {num_classes} classes. Received: "
                 f"class_id={self.class_id}. Leave the task out, or give it another class."
             )
 
-    def channels(self):
+    def channels(self) -> dict[str, tuple[int, float]]:
         number = len(self.indices)
         heads = {"heatmap": (number, self.heatmap_bias), "regression": (2 * number, 0.0)}
         heads["offset"] = (2 * number if self.per_keypoint_offset else 2, 0.0)
         return {"regression": heads["regression"]} if self.candidates is None else heads
 
-    def targets(self, y, frame, size):
+    def targets(self, y: Any, frame: Any, size: tuple[int, int]) -> "KeypointTargets":
         """`KeypointTargets` of a batch; `size` is `(height, width)` of the maps in cells."""
         if y.get(schema.KEYPOINTS) is None:
             raise ValueError(
@@ -266,7 +267,7 @@ class KeypointTask(Task):
                 f"with {number} keypoints, counted from 0."
             )
 
-    def compute_losses(self, y, predictions, frame):
+    def compute_losses(self, y: Any, predictions: dict[str, Any], frame: Any) -> dict[str, Any]:
         maps = self.maps(predictions, "regression")
         size = tuple(ops.shape(maps[0])[1:3])
         targets = self.targets(y, frame, size)
@@ -316,7 +317,7 @@ class KeypointTask(Task):
         total = sum(ops.sum(weights * self.localization_loss(each, vectors, ones)) for each in found)
         return total / (len(maps) * ops.maximum(ops.sum(weights), 1.0))
 
-    def decode(self, predictions, centers, frame):
+    def decode(self, predictions: dict[str, Any], centers: Any, frame: Any) -> dict[str, Any]:
         """Keypoints normalized to the true image and their scores; zeros for objects of other classes."""
         peaks, number = centers.peaks, len(self.indices)
         vectors = heatmaps.values_at(self.maps(predictions, "regression")[-1], peaks.rows, peaks.columns)

@@ -44,14 +44,14 @@ class MaskTask(Task):
     def __init__(
         self,
         *,
-        num_classes,
-        mask_loss=None,
-        loss_weight=1.0,
-        mask_size=64,
-        threshold=0.5,
-        mask_bias=-2.19,
-        name="masks",
-        **kwargs,
+        num_classes: int,
+        mask_loss: Any = None,
+        loss_weight: float = 1.0,
+        mask_size: Any = 64,
+        threshold: float = 0.5,
+        mask_bias: float = -2.19,
+        name: str = "masks",
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         self.num_classes = checked_num_classes(num_classes)
@@ -63,17 +63,17 @@ class MaskTask(Task):
         if not 0.0 < threshold < 1.0:
             raise ValueError(f"threshold must be in (0, 1). Received: threshold={threshold!r}")
 
-    def check_classes(self, num_classes):
+    def check_classes(self, num_classes: int) -> None:
         if self.num_classes != num_classes:
             raise ValueError(
                 f"The task '{self.name}' has the classes of the model, {num_classes}. Received: "
                 f"num_classes={self.num_classes}."
             )
 
-    def channels(self):
+    def channels(self) -> dict[str, tuple[int, float]]:
         return {"mask": (self.num_classes, self.mask_bias)}
 
-    def targets(self, y, frame, size):
+    def targets(self, y: Any, frame: Any, size: tuple[int, int]) -> Any:
         """`MaskTargets` of a batch; `size` is `(height, width)` of the maps in cells."""
         if schema.MASKS not in y:
             raise ValueError(
@@ -93,7 +93,7 @@ class MaskTask(Task):
             weights=_cell_weights(y, rasters, frame, size),
         )
 
-    def compute_losses(self, y, predictions, frame):
+    def compute_losses(self, y: Any, predictions: dict[str, Any], frame: Any) -> dict[str, Any]:
         maps = self.maps(predictions, "mask")
         size = tuple(ops.shape(maps[0])[1:3])
         targets = self.targets(y, frame, size)
@@ -104,7 +104,7 @@ class MaskTask(Task):
         count = len(maps) * ops.maximum(ops.sum(weights), 1.0)
         return {self.loss_names[0]: self.loss_weight * total / count}
 
-    def decode(self, predictions, centers, frame):
+    def decode(self, predictions: dict[str, Any], centers: Any, frame: Any) -> dict[str, Any]:
         """Masks over the boxes, float32 in 0...1, from 0.5 on where the probability reaches `threshold`."""
         maps = self.maps(predictions, "mask")[-1]
         planes = ops.transpose(ops.sigmoid(maps), (0, 3, 1, 2))

@@ -1,6 +1,6 @@
 """What a CenterNet predicts: tasks, each with heads of its own and the verbs targets, losses and decode."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import keras
 from keras import ops
@@ -30,16 +30,16 @@ class Frame(NamedTuple):
     true_image_shapes: Any
     raster_windows: Any = None
 
-    def window(self):
+    def window(self) -> Any:
         """`[B, 4]`, the true images in the preprocessed ones."""
         return true_window(self.true_image_shapes, self.image_shape)
 
-    def cells(self, coordinates):
+    def cells(self, coordinates: Any) -> Any:
         """Boxes `[..., 4]` or points `[..., 2]`, normalized to the preprocessed image, in cells of the maps."""
         sides = self.image_shape / float(self.stride)
         return coordinates * (sides if coordinates.shape[-1] == 2 else ops.tile(sides, (2,)))
 
-    def normalized(self, coordinates):
+    def normalized(self, coordinates: Any) -> Any:
         """Boxes `[B, ..., 4]` or points `[B, ..., 2]` in cells, normalized to the true images."""
         sides = ops.cast(self.true_image_shapes[:, :2], "float32")
         sides = sides if coordinates.shape[-1] == 2 else ops.tile(sides, (1, 2))
@@ -94,20 +94,21 @@ class Task(keras.layers.Layer):
     #: pairs of keypoints of the data, counted from 0, that a line joins in drawings
     skeleton: tuple[tuple[int, int], ...] = ()
 
-    def __init__(self, *, name, heads=None, **kwargs):
+    def __init__(self, *, name: str, heads: Any = None, **kwargs: Any):
         super().__init__(name=name, **kwargs)
         self.heads = PointHead() if heads is None else heads
 
-    def check_classes(self, num_classes):
+    def check_classes(self, num_classes: int) -> None:
         """Raises `ValueError` where the task does not fit a model of `num_classes` classes."""
 
     def channels(self) -> dict[str, tuple[int, float]]:
         """`{head: (channels, start of the bias)}`."""
         raise TypeError(f"{type(self).__name__} must define `channels()`.")
 
-    def build(self, input_shapes):
+    def build(self, input_shapes: Any) -> None:
         """Makes the heads, one of each per feature map; `input_shapes` are those of the maps, `[B, h, w, c]` each."""
-        made, self._places = [], {}
+        made: list[Any] = []
+        self._places: dict[tuple[str, int], tuple[int, int]] = {}
         rows = self.channels()
         if isinstance(self.heads, dict):
             for head in self.heads:
@@ -125,9 +126,9 @@ class Task(keras.layers.Layer):
         self.head_layers = made
         self.built = True
 
-    def call(self, feature_maps, training=None):
+    def call(self, feature_maps: Any, training: bool | None = None) -> dict[str, Any]:
         """`{"task/head": [map, ...]}`, float32 maps `[B, h, w, channels]` in the order of `feature_maps`."""
-        predictions = {}
+        predictions: dict[str, Any] = {}
         for (head, index), layers in self.towers().items():
             x = feature_maps[index]
             for layer in layers:
@@ -135,15 +136,15 @@ class Task(keras.layers.Layer):
             predictions.setdefault(f"{self.name}/{head}", []).append(ops.cast(x, "float32"))
         return predictions
 
-    def towers(self):
+    def towers(self) -> dict[tuple[str, int], Any]:
         """`{(head, number of the feature map): its layers}` of a built task."""
         return {place: self.head_layers[start:end] for place, (start, end) in self._places.items()}
 
-    def maps(self, predictions, head):
+    def maps(self, predictions: dict[str, Any], head: str) -> Any:
         """The predictions of one head, one per feature map."""
         return predictions[f"{self.name}/{head}"]
 
-    def compute_losses(self, y, predictions, frame):
+    def compute_losses(self, y: Any, predictions: dict[str, Any], frame: Any) -> dict[str, Any]:
         """`{loss name: float32 scalar}`.
 
         Args:
@@ -153,7 +154,7 @@ class Task(keras.layers.Layer):
         """
         raise TypeError(f"{type(self).__name__} must define `compute_losses(y, predictions, frame)`.")
 
-    def decode(self, predictions, centers, frame):
+    def decode(self, predictions: dict[str, Any], centers: Any, frame: Any) -> dict[str, Any]:
         """`{key of schema: [B, D, ...]}`, what the task says of the objects that were found.
 
         Args:
@@ -163,12 +164,12 @@ class Task(keras.layers.Layer):
         """
         raise TypeError(f"{type(self).__name__} must define `decode(predictions, centers, frame)`.")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         values = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in (*self.settings, "heads")}
         return {**super().get_config(), **values}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**{key: keras.saving.deserialize_keras_object(value) for key, value in config.items()})
 
 
@@ -216,20 +217,20 @@ class ObjectTask(Task):
     def __init__(
         self,
         *,
-        num_classes,
-        center_loss=None,
-        localization_loss=None,
-        center_weight=1.0,
-        size_weight=0.1,
-        offset_weight=1.0,
-        min_overlap=0.7,
-        max_detections=100,
-        peak_size=3,
-        center_bias=-2.19,
-        size_bias=0.0,
-        boxes=True,
-        name="objects",
-        **kwargs,
+        num_classes: int,
+        center_loss: Any = None,
+        localization_loss: Any = None,
+        center_weight: float = 1.0,
+        size_weight: float = 0.1,
+        offset_weight: float = 1.0,
+        min_overlap: float = 0.7,
+        max_detections: int = 100,
+        peak_size: int = 3,
+        center_bias: float = -2.19,
+        size_bias: float = 0.0,
+        boxes: Any = True,
+        name: str = "objects",
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         self.num_classes = checked_num_classes(num_classes)
@@ -243,11 +244,11 @@ class ObjectTask(Task):
             if getattr(self, argument) < 1:
                 raise ValueError(f"{argument} must be at least 1. Received: {argument}={getattr(self, argument)!r}")
 
-    def channels(self):
+    def channels(self) -> dict[str, tuple[int, float]]:
         heads = {"center": (self.num_classes, self.center_bias), "size": (2, self.size_bias), "offset": (2, 0.0)}
         return heads if self.boxes else {"center": heads["center"]}
 
-    def targets(self, y, frame, size):
+    def targets(self, y: Any, frame: Any, size: tuple[int, int]) -> "ObjectTargets":
         """`ObjectTargets` of a batch; `size` is `(height, width)` of the maps in cells."""
         boxes = frame.cells(y[schema.BOXES])
         weights, valid = y[schema.WEIGHTS], y["valid"]
@@ -287,7 +288,7 @@ class ObjectTask(Task):
         found = ops.segment_max(flat, ops.reshape(places, (batch * number,)), num_segments=batch * count)
         return ops.reshape(ops.maximum(found, 0.0), (batch, size[0], size[1], self.num_classes))
 
-    def compute_losses(self, y, predictions, frame):
+    def compute_losses(self, y: Any, predictions: dict[str, Any], frame: Any) -> dict[str, Any]:
         centers = self.maps(predictions, "center")
         size = tuple(ops.shape(centers[0])[1:3])
         targets = self.targets(y, frame, size)
@@ -307,7 +308,7 @@ class ObjectTask(Task):
         found = [heatmaps.values_at(feature_map, rows, columns) for feature_map in maps]
         return sum(ops.sum(self.localization_loss(each, values, targets.weights)) for each in found)
 
-    def find(self, predictions, frame):
+    def find(self, predictions: dict[str, Any], frame: Frame) -> Centers:
         """`Centers`: the best peaks of the last heatmap, with their boxes.
 
         Upstream compares the numbers of cells with the true size in pixels, so that most of the padding has peaks, too,
@@ -327,7 +328,7 @@ class ObjectTask(Task):
         corners = [ops.clip(cells + offsets + sign * half, 0.0, limits) for sign in (-1.0, 1.0)]
         return Centers(best, best.scores > 0.0, ops.concatenate(corners, axis=-1))
 
-    def decode(self, predictions, centers, frame):
+    def decode(self, predictions: dict[str, Any], centers: Any, frame: Any) -> dict[str, Any]:
         """Boxes clipped to the true image, where there are any, scores and labels."""
         found = {schema.SCORES: centers.peaks.scores, schema.LABELS: centers.peaks.labels}
         if centers.boxes is None:

@@ -1,11 +1,15 @@
 """From images to detections: what `DetectionModel` inherits for prediction."""
 
 import numbers
+import os
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from keras_detect import registry, schema
 from keras_detect.meta_architectures.ground_truth import split_images
+from keras_detect.meta_architectures.model_mixin import ModelMixin
 
 DEFAULT_SCORE_THRESHOLD = 0.3  # of a model that has none of its own
 
@@ -17,7 +21,7 @@ def threshold_of(detector, score_threshold: float | None = None) -> float:
     return DEFAULT_SCORE_THRESHOLD if detector.score_threshold is None else detector.score_threshold
 
 
-class Detection:
+class Detection(ModelMixin):
     """What `DetectionModel` inherits for `predict`, `detect` and export."""
 
     _score_threshold: float | None = None
@@ -31,14 +35,14 @@ class Detection:
         return self._score_threshold
 
     @score_threshold.setter
-    def score_threshold(self, value):
+    def score_threshold(self, value: float | None) -> None:
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1
         ):
             raise ValueError(f"score_threshold must be a number from 0 to 1, or None. Received: {value!r}")
         self._score_threshold = None if value is None else float(value)
 
-    def deployable(self, images, true_image_shapes=None, resized=False):
+    def deployable(self, images: Any, true_image_shapes: Any = None, resized: bool = False) -> dict[str, Any]:
         """From pixels to detections: the one forward path, which `predict`, `detect` and export take.
 
         Args:
@@ -57,7 +61,7 @@ class Detection:
         marks = {"resized": True} if resized else {}
         return self.preprocess(images, true_image_shapes, **marks)
 
-    def predict_step(self, *args):
+    def predict_step(self, *args: Any) -> Any:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(args[-1])
         images = split_images(x)
         with self._kernels():
@@ -71,7 +75,7 @@ class Detection:
                 detections = self.deployable(*images)
             return detections, [scope.get_current_value(variable) for variable in self.non_trainable_variables]
 
-    def export(self, path, format=None, **options):
+    def export(self, path: str | os.PathLike, format: str | None = None, **options: Any) -> dict[str, Any]:
         """Writes the detector for another runtime, pixels in and detections out, and compares the file with `predict`.
 
         Args:
@@ -91,15 +95,15 @@ class Detection:
 
     def detect(
         self,
-        images,
-        score_threshold=None,
-        batch_size=8,
-        max_pixels=None,
+        images: Any,
+        score_threshold: float | None = None,
+        batch_size: int = 8,
+        max_pixels: int | None = None,
         *,
-        tile=None,
-        overlap=0.2,
-        whole_image=True,
-    ):
+        tile: int | Sequence[int] | None = None,
+        overlap: float = 0.2,
+        whole_image: bool = True,
+    ) -> Any:
         """Detects in an image, or in a list of images, of any size.
 
         Args:

@@ -1,5 +1,8 @@
 """`DetectionModel`: a detector's five verbs on Keras' training and prediction hooks."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from keras_detect import schema
@@ -43,12 +46,12 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Freezi
     #: pairs of keypoints, counted from 0, that a line joins in drawings
     skeleton: tuple[tuple[int, int], ...] = ()
 
-    def __init__(self, *, resizer, class_names=None, **kwargs):
+    def __init__(self, *, resizer: Any, class_names: Sequence[str] | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.resizer = resizer
         self.class_names = None if class_names is None else schema.check_class_names(class_names)
 
-    def finish_init(self):
+    def finish_init(self) -> None:
         """Checks that the parts agree and marks the model built. The last line of a subclass' `__init__`."""
         self._check_class_names()
         scalars = (*self.loss_names, REGULARIZATION_LOSS, *self.reported_names)
@@ -56,7 +59,7 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Freezi
         self.build((None, None, None, 3))
         super().finish_init()
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.built = True
 
     def _check_class_names(self):
@@ -64,16 +67,16 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Freezi
             self.class_names = schema.check_class_names(self.class_names, self.num_classes)
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """K, background not counted."""
         raise AttributeError(f"{type(self).__name__} must define the property `num_classes`.")
 
     @property
-    def num_detections(self):
+    def num_detections(self) -> int:
         """D, the rows of `postprocess`."""
         raise AttributeError(f"{type(self).__name__} must define the property `num_detections`.")
 
-    def preprocess(self, images, true_image_shapes=None):
+    def preprocess(self, images: Any, true_image_shapes: Any = None) -> dict[str, Any]:
         """From pixels to what the network takes. Runs in training, evaluation, prediction and export.
 
         Scales and resizes, in the order that the architecture requires. A detector on which the data pipeline resizes
@@ -89,7 +92,7 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Freezi
         """
         raise TypeError(f"{type(self).__name__} must define `preprocess(images, true_image_shapes=None)`.")
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
         """Raw predictions. Runs in training, evaluation, prediction and export.
 
         Args:
@@ -103,7 +106,9 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Freezi
         """
         raise TypeError(f"{type(self).__name__} must define `call(inputs, training=None)`.")
 
-    def compute_losses(self, y, predictions, inputs, training=True):
+    def compute_losses(
+        self, y: Any, predictions: dict[str, Any], inputs: Any, training: bool | None = True
+    ) -> dict[str, Any]:
         """The losses of a batch. Runs in training and evaluation.
 
         Args:
@@ -120,7 +125,7 @@ class DetectionModel(ChecksBatches, TrainingHooks, Detection, Pretrained, Freezi
         """
         raise TypeError(f"{type(self).__name__} must define `compute_losses(y, predictions, inputs, training)`.")
 
-    def postprocess(self, predictions, true_image_shapes):
+    def postprocess(self, predictions: dict[str, Any], true_image_shapes: Any) -> dict[str, Any]:
         """From raw predictions to detections. Runs in prediction and export.
 
         Args:

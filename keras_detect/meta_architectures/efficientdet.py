@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import os
+from collections.abc import Sequence
+from typing import Any, Self
 
 from keras_detect import registry
 from keras_detect.backbones.efficientnet import EfficientNet
@@ -47,16 +50,16 @@ class EfficientDet(SSD):
     @classmethod
     def from_backbone(
         cls,
-        backbone=None,
+        backbone: Any = None,
         *,
-        size="d0",
-        num_classes=None,
-        image_size=None,
-        class_names=None,
-        neck=None,
-        weights=starting_weights.AUTO,
-        **parts,
-    ):
+        size: str = "d0",
+        num_classes: int | None = None,
+        image_size: int | Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+        neck: Any = None,
+        weights: Any = starting_weights.AUTO,
+        **parts: Any,
+    ) -> Self:
         """An EfficientDet of a compound size.
 
         Args:
@@ -89,7 +92,7 @@ class EfficientDet(SSD):
         return starting_weights.load(model, f"EfficientNet {backbone.variant.upper()}", weights)
 
     @classmethod
-    def from_preset(cls, name, *args, **kwargs):
+    def from_preset(cls, name: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
         """`SSD.from_preset`: the published EfficientDets are SSDs."""
         return SSD.from_preset(name, *args, **kwargs)
 

@@ -1,5 +1,8 @@
 """The two-stage detector: proposals first, then a class and a better box for each of them."""
 
+from collections.abc import Sequence
+from typing import Any, Self
+
 import keras
 from keras import ops
 
@@ -64,18 +67,18 @@ class FasterRCNN(ResizeFirst, DetectionModel):
     def __init__(
         self,
         *,
-        resizer,
-        feature_extractor,
-        region_predictor,
-        proposal_stage,
-        cropper=None,
-        box_predictor=None,
-        box_stage=None,
-        number_of_stages=2,
-        class_names=None,
-        freeze_batchnorm=False,
-        seed=0,
-        **kwargs,
+        resizer: Any,
+        feature_extractor: Any,
+        region_predictor: Any,
+        proposal_stage: Any,
+        cropper: Any = None,
+        box_predictor: Any = None,
+        box_stage: Any = None,
+        number_of_stages: int = 2,
+        class_names: Sequence[str] | None = None,
+        freeze_batchnorm: bool = False,
+        seed: int = 0,
+        **kwargs: Any,
     ):
         super().__init__(resizer=resizer, class_names=class_names, **kwargs)
         self.set_parts(
@@ -91,7 +94,7 @@ class FasterRCNN(ResizeFirst, DetectionModel):
         self.freeze_batch_norm(freeze_batchnorm)
         self.finish_init()
 
-    def set_parts(self, *, number_of_stages, seed, **parts):
+    def set_parts(self, *, number_of_stages: int, seed: int | None, **parts: Any) -> None:
         """Takes the parts of both stages, checks that they fit and builds the predictors."""
         for name, part in parts.items():
             setattr(self, name, part)
@@ -131,20 +134,20 @@ class FasterRCNN(ResizeFirst, DetectionModel):
             )
 
     @property
-    def loss_names(self):
+    def loss_names(self) -> tuple[str, ...]:  # type: ignore[override]  # a constant of a class elsewhere
         first = ("rpn_localization_loss", "rpn_objectness_loss")
         return first if self.number_of_stages == 1 else (*first, "localization_loss", "classification_loss")
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return 1 if self.number_of_stages == 1 else self.box_predictor.num_classes
 
     @property
-    def num_detections(self):
+    def num_detections(self) -> int:
         return self.final_suppression.max_total_detections
 
     @property
-    def final_suppression(self):
+    def final_suppression(self) -> Any:
         """The suppression that the detections come from."""
         stage = self.proposal_stage if self.number_of_stages == 1 else self.box_stage
         return stage.postprocessor.nms
@@ -152,15 +155,15 @@ class FasterRCNN(ResizeFirst, DetectionModel):
     @classmethod
     def from_backbone(
         cls,
-        backbone=None,
+        backbone: Any = None,
         *,
-        num_classes=None,
-        image_size=None,
-        class_names=None,
-        neck=None,
-        weights=starting_weights.AUTO,
-        **parts,
-    ):
+        num_classes: int | None = None,
+        image_size: int | Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+        neck: Any = None,
+        weights: Any = starting_weights.AUTO,
+        **parts: Any,
+    ) -> Self:
         """A Faster R-CNN with default parts around a backbone.
 
         Args:
@@ -195,14 +198,20 @@ class FasterRCNN(ResizeFirst, DetectionModel):
         return starting_weights.load(model, backbone, weights)
 
     @classmethod
-    def with_defaults(cls, given):
+    def with_defaults(cls, given: dict[str, Any]) -> dict[str, Any]:
         """The constructor's arguments of what `from_backbone` was given."""
         return defaults.complete(cls, given)
 
     @classmethod
     def from_torchvision(
-        cls, name="fasterrcnn_resnet50_fpn", *, num_classes=None, class_names=None, weights=None, **parts
-    ):
+        cls,
+        name: str = "fasterrcnn_resnet50_fpn",
+        *,
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        weights: Any = None,
+        **parts: Any,
+    ) -> Any:
         """A detector that computes what torchvision's does, pixels to detections.
 
         Args:
@@ -219,7 +228,7 @@ class FasterRCNN(ResizeFirst, DetectionModel):
         """
         return from_torchvision(cls, "FasterRCNN", name, num_classes, class_names, weights, parts)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
         """Raw predictions.
 
         `inputs` is what `preprocess` returned; a bare image tensor means that nothing is padded.
@@ -256,11 +265,13 @@ class FasterRCNN(ResizeFirst, DetectionModel):
                 predictions.update(self.classify(maps, proposals, image_shape, training=False))
         return predictions
 
-    def classify(self, feature_maps, proposals, image_shape, training=None):
+    def classify(
+        self, feature_maps: Any, proposals: Any, image_shape: Any, training: bool | None = None
+    ) -> dict[str, Any]:
         """The second stage on `proposals [B, P, 4]`: `{"box_encodings", "class_logits"}` as in `call`."""
         return self.box_predictor(self.roi_features(feature_maps, proposals, image_shape, training), training=training)
 
-    def roi_features(self, feature_maps, boxes, image_shape, training=None):
+    def roi_features(self, feature_maps: Any, boxes: Any, image_shape: Any, training: bool | None = None) -> Any:
         """`[B, P, h, w, D]`, what the box classifier sees of each of `boxes [B, P, 4]`."""
         crops = self.cropper(feature_maps, boxes, image_shape)
         batch, number = ops.shape(crops)[:2]
@@ -268,7 +279,9 @@ class FasterRCNN(ResizeFirst, DetectionModel):
         features = self.feature_extractor.extract_box_classifier_features(flat, training=training)
         return ops.reshape(features, (batch, number, *ops.shape(features)[1:]))
 
-    def compute_losses(self, y, predictions, inputs, training=True):
+    def compute_losses(
+        self, y: Any, predictions: dict[str, Any], inputs: Any, training: bool | None = True
+    ) -> dict[str, Any]:
         """One float32 scalar for each of `loss_names`, and `"num_positives"`; `y` comes from `clean_ground_truth`.
 
         Positives are the sampled proposals that learn a box, per image; with one stage, the sampled anchors.
@@ -290,7 +303,9 @@ class FasterRCNN(ResizeFirst, DetectionModel):
             losses += [*second, *self.further_losses(y, predictions, inputs, ground_truth, training)]
         return {**dict(zip(self.loss_names, losses, strict=True)), NUM_POSITIVES: positives}
 
-    def further_losses(self, y, predictions, inputs, ground_truth, training):
+    def further_losses(
+        self, y: Any, predictions: dict[str, Any], inputs: Any, ground_truth: Any, training: bool | None
+    ) -> list[Any]:
         """Losses of a third stage, in the order of `loss_names`.
 
         Args:
@@ -308,7 +323,7 @@ class FasterRCNN(ResizeFirst, DetectionModel):
         targets = ops.where(y["valid"][..., None], targets, 0.0)
         return GroundTruth(boxes=y[schema.BOXES], class_targets=targets, weights=y[schema.WEIGHTS], valid=y["valid"])
 
-    def final_stage(self, predictions, true_image_shapes):
+    def final_stage(self, predictions: dict[str, Any], true_image_shapes: Any) -> FinalStage:
         """`FinalStage`: what `postprocess` selects the detections from; export reads the raw boxes and scores here."""
         window = true_window(true_image_shapes, predictions[schema.IMAGE_SHAPE])
         if self.number_of_stages == 1:
@@ -324,15 +339,15 @@ class FasterRCNN(ResizeFirst, DetectionModel):
             raw_boxes_clipped=True,
         )
 
-    def postprocess(self, predictions, true_image_shapes):
+    def postprocess(self, predictions: dict[str, Any], true_image_shapes: Any) -> dict[str, Any]:
         """Detections (`schema`), normalized to the true image. One stage finds objects of class 0."""
         stage = self.final_stage(predictions, true_image_shapes)
         return stage.detections(stage.select())
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         """Keeps the samplers' state, which Keras leaves out, so that training continues as if it had not stopped."""
         store["sample_seed"] = ops.convert_to_numpy(self.sample_seed.state)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         if "sample_seed" in store.keys():  # noqa: SIM118 (Keras' store has no `in` of its own)
             self.sample_seed.state.assign(store["sample_seed"])

@@ -3,6 +3,7 @@
 import fnmatch
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 
@@ -58,14 +59,14 @@ class Freezing(Serialization):
                 self._keep({id(names[name]) for name in found})
                 self.frozen = tuple(dict.fromkeys((*self.frozen, pattern)))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The model's parts and settings; `frozen` is what does not train now, `trainable = False` set by hand too."""
         config = super().get_config()
         frozen = (*self._still_frozen(), *self._set_by_hand())
         config.pop("frozen", None)
         return {**config, "frozen": frozen} if frozen else config
 
-    def finish_init(self):
+    def finish_init(self) -> None:
         """Remembers what does not train by construction, such as the batch norm of some architectures."""
         self._constants = frozenset(id(weight) for weight in self.weights if not weight.trainable)
 

@@ -1,12 +1,14 @@
 """Faster R-CNN with a third stage: a mask for each detection."""
 
 import functools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import keras
 from keras import ops
 
 from keras_detect import schema
+from keras_detect.boxes.postprocessing import FinalStage
 from keras_detect.heads.mask_predictor import MaskPredictor
 from keras_detect.kernels.gather import gather_rows
 from keras_detect.kernels.rasters import crop_rasters
@@ -41,7 +43,7 @@ class MaskStage:
     loss: Any = SigmoidCrossEntropyLoss()
     loss_weight: float = 1.0
 
-    def losses(self, logits, targets, weights):
+    def losses(self, logits: Any, targets: Any, weights: Any) -> Any:
         """The loss, a float32 scalar, of masks `[B, P, h, w]`, by weights `[B, P]`."""
         batch, number, height, width = ops.shape(targets)
         cells = (batch, number, height * width)
@@ -89,19 +91,19 @@ class MaskRCNN(FasterRCNN):
     def __init__(
         self,
         *,
-        resizer,
-        feature_extractor,
-        region_predictor,
-        proposal_stage,
-        cropper,
-        box_predictor,
-        box_stage,
-        mask_predictor,
-        mask_stage,
-        class_names=None,
-        freeze_batchnorm=False,
-        seed=0,
-        **kwargs,
+        resizer: Any,
+        feature_extractor: Any,
+        region_predictor: Any,
+        proposal_stage: Any,
+        cropper: Any,
+        box_predictor: Any,
+        box_stage: Any,
+        mask_predictor: Any,
+        mask_stage: Any,
+        class_names: Sequence[str] | None = None,
+        freeze_batchnorm: bool = False,
+        seed: int = 0,
+        **kwargs: Any,
     ):
         DetectionModel.__init__(self, resizer=resizer, class_names=class_names, **kwargs)
         self.mask_predictor, self.mask_stage = mask_predictor, mask_stage
@@ -136,11 +138,11 @@ class MaskRCNN(FasterRCNN):
         return (None, *self.mask_stage.cropper.output_size, maps[0].shape[-1])
 
     @property
-    def loss_names(self):
+    def loss_names(self) -> tuple[str, ...]:  # type: ignore[override]  # a constant of a class elsewhere
         return (*super().loss_names, "mask_loss")
 
     @classmethod
-    def from_backbone(cls, backbone=None, **arguments):
+    def from_backbone(cls, backbone: Any = None, **arguments: Any) -> Self:
         """A Mask R-CNN with default parts around a backbone.
 
         Args:
@@ -154,7 +156,7 @@ class MaskRCNN(FasterRCNN):
         return super().from_backbone(backbone, **arguments)
 
     @classmethod
-    def from_torchvision(cls, *_, **__):
+    def from_torchvision(cls, *_: Any, **__: Any) -> Any:
         """Not supported: raises `ValueError`. `FasterRCNN.from_torchvision` reads torchvision's Faster R-CNNs."""
         raise ValueError(
             "torchvision's Mask R-CNN is not supported. Received: MaskRCNN.from_torchvision. For boxes use "
@@ -162,7 +164,7 @@ class MaskRCNN(FasterRCNN):
         )
 
     @classmethod
-    def with_defaults(cls, given):
+    def with_defaults(cls, given: dict[str, Any]) -> dict[str, Any]:
         """The constructor's arguments of what `from_backbone` was given."""
         if "number_of_stages" in given:
             raise TypeError(
@@ -176,7 +178,9 @@ class MaskRCNN(FasterRCNN):
             complete["mask_predictor"] = MaskPredictor(num_classes=classes, name="mask_predictor")
         return complete
 
-    def classify(self, feature_maps, proposals, image_shape, training=None):
+    def classify(
+        self, feature_maps: Any, proposals: Any, image_shape: Any, training: bool | None = None
+    ) -> dict[str, Any]:
         """As in `FasterRCNN`; in training with `"roi_features"` where the masks are predicted from them."""
         features = self.roi_features(feature_maps, proposals, image_shape, training)
         found = self.box_predictor(features, training=training)
@@ -184,7 +188,9 @@ class MaskRCNN(FasterRCNN):
             found = {**found, schema.ROI_FEATURES: features}
         return found
 
-    def mask_logits(self, feature_maps, boxes, labels, image_shape, training=None):
+    def mask_logits(
+        self, feature_maps: Any, boxes: Any, labels: Any, image_shape: Any, training: bool | None = None
+    ) -> Any:
         """`[B, P, h, w]` float32: the mask of each of `boxes [B, P, 4]` (preprocessed image) as class `[B, P]`."""
         if self.mask_stage.cropper is None:
             features = self.roi_features(feature_maps, boxes, image_shape, training)
@@ -198,7 +204,7 @@ class MaskRCNN(FasterRCNN):
         logits = self.mask_predictor(flat, labels=ops.reshape(labels, (-1,)), training=training)
         return ops.reshape(logits, (batch, number, *self.mask_predictor.mask_size))
 
-    def final_stage(self, predictions, true_image_shapes):
+    def final_stage(self, predictions: dict[str, Any], true_image_shapes: Any) -> FinalStage:
         stage = super().final_stage(predictions, true_image_shapes)
         return stage._replace(further=functools.partial(self._masks, predictions, stage.window))
 
@@ -216,7 +222,9 @@ class MaskRCNN(FasterRCNN):
         exists = leading(found.num_detections, found.boxes.shape[1])
         return {schema.MASKS: ops.where(exists[..., None, None], ops.sigmoid(logits), 0.0)}
 
-    def further_losses(self, y, predictions, inputs, ground_truth, training):
+    def further_losses(
+        self, y: Any, predictions: dict[str, Any], inputs: Any, ground_truth: Any, training: bool | None
+    ) -> list[Any]:
         """The loss of the masks: of the positive proposals in training, else of the detections that match an object."""
         if schema.MASKS not in y:
             raise ValueError(

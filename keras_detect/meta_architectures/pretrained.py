@@ -1,19 +1,24 @@
 """Weights from elsewhere: presets, checkpoints, and the same model for other classes."""
 
 import os
+from collections.abc import Sequence
+from typing import Any, Self
 
 from keras_detect import registry, schema
 from keras_detect.meta_architectures.class_prior import set_class_prior
+from keras_detect.meta_architectures.model_mixin import ModelMixin
 from keras_detect.meta_architectures.starting_weights import ALONE
 from keras_detect.weights import keras_sources, torch_state_dict  # noqa: F401 - they register their readers
 from keras_detect.weights.named_weights import ModelWeights, copy_weights
 from keras_detect.weights.sources import restore_model
 
 
-class Pretrained:
+class Pretrained(ModelMixin):
     """What `DetectionModel` inherits for presets and checkpoints. Higher levels know their formats."""
 
-    def save_to_preset(self, directory, metadata=None):
+    started_from: str | None
+
+    def save_to_preset(self, directory: str | os.PathLike, metadata: dict[str, Any] | None = None) -> None:
         """Writes the preset directory `config.json`, `weights.h5`, `label_map.json`, `metadata.json`.
 
         Args:
@@ -23,7 +28,14 @@ class Pretrained:
         registry.provided("save_preset")(self, directory, metadata)
 
     @classmethod
-    def from_preset(cls, name, num_classes=None, load_weights=True, class_names=None, image_size=None):
+    def from_preset(
+        cls,
+        name: str | os.PathLike,
+        num_classes: int | None = None,
+        load_weights: bool = True,
+        class_names: Sequence[str] | None = None,
+        image_size: int | Sequence[int] | None = None,
+    ) -> Any:
         """A model from a built-in name, a preset directory, a URI or a `.keras` file.
 
         Args:
@@ -56,7 +68,7 @@ class Pretrained:
             model.started_from = f"'{name}'"
         return model
 
-    def re_head(self, num_classes=None, class_names=None):
+    def re_head(self, num_classes: int | None = None, class_names: Sequence[str] | None = None) -> Self:
         """A new model for other classes: the same architecture, every weight but the class head's copied.
 
         Args:
@@ -66,9 +78,11 @@ class Pretrained:
         Returns:
             The new, uncompiled model; the log says how many weights are new, and at level DEBUG which.
         """
-        if num_classes is None and class_names is None:
-            raise ValueError("re_head needs num_classes or class_names. Received neither.")
-        config = self.with_num_classes(self.get_config(), len(class_names) if num_classes is None else num_classes)
+        if num_classes is None:
+            if class_names is None:
+                raise ValueError("re_head needs num_classes or class_names. Received neither.")
+            num_classes = len(class_names)
+        config = self.with_num_classes(self.get_config(), num_classes)
         model = type(self).from_config({**config, "class_names": class_names})
         report = copy_weights(ModelWeights(self), model, other_classes=True)
         named = model.named_weights()
@@ -76,7 +90,7 @@ class Pretrained:
         report.log()
         return model
 
-    def restore(self, checkpoint, kind="detection", calibration_images=None):
+    def restore(self, checkpoint: str | os.PathLike, kind: str = "detection", calibration_images: Any = None) -> Any:
         """Restores weights, strictly: of another detector, a preset, a checkpoint, or a classifier.
 
         Args:

@@ -1,14 +1,17 @@
 """The order of preprocessing of Faster R-CNN and CenterNet; SSD scales the pixels first, as upstream does."""
 
+from typing import Any
+
 from keras import ops
 
 from keras_detect import schema
+from keras_detect.meta_architectures.model_mixin import ModelMixin
 
 
-class ResizeFirst:
+class ResizeFirst(ModelMixin):
     """Mixin of a `DetectionModel` with a `resizer` and a `feature_extractor`: padding is a scaled black pixel."""
 
-    def preprocess(self, images, true_image_shapes=None, resized=False):
+    def preprocess(self, images: Any, true_image_shapes: Any = None, resized: bool = False) -> dict[str, Any]:
         """Resizes and pads, then scales the pixels.
 
         Args:

@@ -1,6 +1,9 @@
 """RetinaNet (Lin et al. 2017, arXiv:1708.02002): an SSD with the settings of the paper."""
 
 import functools
+import os
+from collections.abc import Sequence
+from typing import Any, Self
 
 from keras_detect.boxes.anchor_generators import MultiscaleGridAnchorGenerator
 from keras_detect.boxes.matchers import ArgMaxMatcher
@@ -30,15 +33,15 @@ class RetinaNet(SSD):
     @classmethod
     def from_backbone(
         cls,
-        backbone=None,
+        backbone: Any = None,
         *,
-        num_classes=None,
-        image_size=None,
-        class_names=None,
-        neck=None,
-        weights=starting_weights.AUTO,
-        **parts,
-    ):
+        num_classes: int | None = None,
+        image_size: int | Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+        neck: Any = None,
+        weights: Any = starting_weights.AUTO,
+        **parts: Any,
+    ) -> Self:
         """A RetinaNet around a backbone.
 
         Args:
@@ -66,8 +69,14 @@ class RetinaNet(SSD):
 
     @classmethod
     def from_torchvision(
-        cls, name="retinanet_resnet50_fpn", *, num_classes=None, class_names=None, weights=None, **parts
-    ):
+        cls,
+        name: str = "retinanet_resnet50_fpn",
+        *,
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        weights: Any = None,
+        **parts: Any,
+    ) -> Any:
         """A detector that computes what torchvision's does, pixels to detections.
 
         Args:
@@ -85,7 +94,7 @@ class RetinaNet(SSD):
         return from_torchvision(cls, "RetinaNet", name, num_classes, class_names, weights, parts)
 
     @classmethod
-    def from_preset(cls, name, *args, **kwargs):
+    def from_preset(cls, name: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
         """`SSD.from_preset`: the published RetinaNets are SSDs."""
         return SSD.from_preset(name, *args, **kwargs)
 

@@ -1,12 +1,16 @@
 """A detector as a config of its parts, and its weights by their place in the model."""
 
 import contextlib
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any, Self
 
 import keras
 
 from keras_detect import compat, files
 from keras_detect.config_bounds import MAX_WEIGHTS, check_config
+from keras_detect.meta_architectures.model_mixin import ModelMixin
 from keras_detect.registry import PACKAGE, deserialize, unknown_name
 from keras_detect.weights.finite import require_finite
 from keras_detect.weights.named_weights import named_weights
@@ -15,7 +19,7 @@ from keras_detect.weights.named_weights import named_weights
 _NOTES = ("started_from", "score_threshold", "frozen")
 
 
-class Serialization:
+class Serialization(ModelMixin):
     """What `DetectionModel` inherits for `save`, `load_model`, presets and checkpoints.
 
     Each name in `parts` and `settings` is an argument of the constructor and an attribute of the model. Parts are
@@ -33,7 +37,7 @@ class Serialization:
     #: what the weights were before any training, in words; `train` prints it, `save`, `re_head` and presets keep it
     started_from: str | None = None
 
-    def named_weights(self):
+    def named_weights(self) -> dict[str, Any]:
         """`{name: variable}` of every weight, by its place in the model: `"backbone/stem_conv/kernel"`.
 
         The names do not depend on the order in which models were built, as Keras' variable paths do; checkpoint maps
@@ -48,7 +52,7 @@ class Serialization:
             groups.update(_weight_groups_of(name, getattr(self, name)))
         return groups
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """`parts` and `settings` by name, each the constructor's argument and the model's attribute of that name."""
         notes = {name: getattr(self, name) for name in _NOTES}
         return {
@@ -62,7 +66,7 @@ class Serialization:
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Builds the model under the dtype policy it was saved with, not under the global one.
 
         Raises:
@@ -88,7 +92,7 @@ class Serialization:
             keras.config.set_dtype_policy(before)
 
     @classmethod
-    def with_num_classes(cls, config, num_classes):
+    def with_num_classes(cls, config: dict[str, Any], num_classes: int) -> dict[str, Any]:
         """A copy of a `get_config()` dict for another number of classes: new class heads, no class names.
 
         The class heads are the parts whose config holds `"num_classes"`.
@@ -106,7 +110,14 @@ class Serialization:
         config = {key: value for key, value in config.items() if key not in ("score_threshold", "frozen")}
         return {**config, **changed, "class_names": None}
 
-    def save(self, filepath, overwrite=True, zipped=None, include_optimizer=True, **kwargs):
+    def save(
+        self,
+        filepath: str | os.PathLike,
+        overwrite: bool = True,
+        zipped: bool | None = None,
+        include_optimizer: bool = True,
+        **kwargs: Any,
+    ) -> None:
         """Keras' `save`, with a choice, and whole or not at all: an older file stays until the new one is written.
 
         Args:
@@ -128,12 +139,12 @@ class Serialization:
             target = stack.enter_context(files.replacing_file(path)) if whole else filepath
             super().save(target, overwrite=overwrite, zipped=zipped, **kwargs)
 
-    def save_weights(self, filepath, overwrite=True, **kwargs):
+    def save_weights(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
         """Keras' `save_weights`. Raises `NonFiniteWeightsError` where a weight is NaN or infinite."""
         require_finite(self)
         super().save_weights(filepath, overwrite=overwrite, **kwargs)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         """What every function of Keras that saves a model calls. Raises `NonFiniteWeightsError`."""
         require_finite(self)
         super().save_own_variables(store)
@@ -150,7 +161,7 @@ class Serialization:
         finally:
             self.optimizer, self.compiled = optimizer, True
 
-    def with_parts(self, class_names=None, **parts):
+    def with_parts(self, class_names: Sequence[str] | None = None, **parts: Any) -> Self:
         """A new model with some parts exchanged; the other parts keep their weights.
 
         Args:
@@ -183,7 +194,7 @@ class Serialization:
             ours[name].assign(theirs[name])
         return model
 
-    def with_dtype_policy(self, policy: str):
+    def with_dtype_policy(self, policy: str) -> Self:
         """This model under another dtype policy, with the same weights; a layer with a policy of its own keeps it.
 
         Args:

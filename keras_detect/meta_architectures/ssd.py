@@ -1,5 +1,8 @@
 """The single-shot detector: SSD, RetinaNet and EfficientDet are settings of it."""
 
+from collections.abc import Sequence
+from typing import Any, Self
+
 import keras
 from keras import ops
 
@@ -59,16 +62,16 @@ class SSD(DetectionModel):
     def __init__(
         self,
         *,
-        resizer,
-        feature_extractor,
-        box_predictor,
-        anchor_generator,
-        target_assigner,
-        detection_loss,
-        postprocessor,
-        class_names=None,
-        freeze_batchnorm=False,
-        **kwargs,
+        resizer: Any,
+        feature_extractor: Any,
+        box_predictor: Any,
+        anchor_generator: Any,
+        target_assigner: Any,
+        detection_loss: Any,
+        postprocessor: Any,
+        class_names: Sequence[str] | None = None,
+        freeze_batchnorm: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(resizer=resizer, class_names=class_names, **kwargs)
         self.feature_extractor = feature_extractor
@@ -96,35 +99,35 @@ class SSD(DetectionModel):
         self.finish_init()
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return self.box_predictor.num_classes
 
     @property
-    def num_detections(self):
+    def num_detections(self) -> int:
         return self.final_suppression.max_total_detections
 
     @property
-    def final_suppression(self):
+    def final_suppression(self) -> Any:
         """The suppression that the detections come from."""
         return self.postprocessor.nms
 
     @property
-    def box_coder(self):
+    def box_coder(self) -> Any:
         """The target assigner's box coder: encoding and decoding cannot drift apart."""
         return self.target_assigner.box_coder
 
     @classmethod
     def from_backbone(
         cls,
-        backbone=None,
+        backbone: Any = None,
         *,
-        num_classes=None,
-        image_size=None,
-        class_names=None,
-        neck=None,
-        weights=starting_weights.AUTO,
-        **parts,
-    ):
+        num_classes: int | None = None,
+        image_size: int | Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+        neck: Any = None,
+        weights: Any = starting_weights.AUTO,
+        **parts: Any,
+    ) -> Self:
         """An SSD with default parts around a backbone.
 
         The anchors follow the neck's levels and the predictor follows the anchors, so that any backbone fits.
@@ -165,7 +168,7 @@ class SSD(DetectionModel):
             set_class_prior(model)
         return starting_weights.load(model, backbone, weights)
 
-    def preprocess(self, images, true_image_shapes=None, resized=False):
+    def preprocess(self, images: Any, true_image_shapes: Any = None, resized: bool = False) -> dict[str, Any]:
         """Scales the pixels, then resizes and pads: padding is 0 in network units.
 
         Args:
@@ -182,7 +185,7 @@ class SSD(DetectionModel):
             images = self.resizer.filled(images, true_image_shapes)
         return {schema.IMAGES: images, schema.TRUE_IMAGE_SHAPES: true_image_shapes}
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
         """Raw predictions `{"box_encodings" [B, A, code], "class_logits" [B, A, C], "anchors" [A, 4], "image_shape"}`.
 
         `inputs` is what `preprocess` returned; a bare image tensor means that nothing is padded. Anchors are
@@ -199,7 +202,9 @@ class SSD(DetectionModel):
             predictions[schema.ANCHOR_LEVELS] = ops.convert_to_tensor(self.anchor_generator.level_numbers(shapes))
         return predictions
 
-    def compute_losses(self, y, predictions, inputs, training=True):
+    def compute_losses(
+        self, y: Any, predictions: dict[str, Any], inputs: Any, training: bool | None = True
+    ) -> dict[str, Any]:
         """`{"localization_loss", "classification_loss", "num_positives"}`, float32 scalars.
 
         `y` is what `clean_ground_truth` returned; positives are the anchors that learn a box, per image.
@@ -218,7 +223,7 @@ class SSD(DetectionModel):
             NUM_POSITIVES: positives_per_image(targets.box_weights),
         }
 
-    def assign_targets(self, y, predictions, inputs):
+    def assign_targets(self, y: Any, predictions: dict[str, Any], inputs: Any) -> Any:
         """`Targets` of a batch: class targets `[B, A, C]`, box codes `[B, A, code]`, their weights and the match."""
         y = in_padded_frame(y, inputs[schema.TRUE_IMAGE_SHAPES], predictions[schema.IMAGE_SHAPE])
         background = int(self.box_predictor.background)
@@ -232,7 +237,7 @@ class SSD(DetectionModel):
             predictions[schema.ANCHORS], y[schema.BOXES], class_targets, unmatched, y[schema.WEIGHTS], y["valid"]
         )
 
-    def final_stage(self, predictions, true_image_shapes):
+    def final_stage(self, predictions: dict[str, Any], true_image_shapes: Any) -> FinalStage:
         """`FinalStage`: what `postprocess` selects the detections from; export reads the raw boxes and scores here."""
         return FinalStage(
             self.postprocessor,
@@ -244,6 +249,6 @@ class SSD(DetectionModel):
             levels=self.postprocessor.levels(predictions, self.anchor_generator),
         )
 
-    def postprocess(self, predictions, true_image_shapes):
+    def postprocess(self, predictions: dict[str, Any], true_image_shapes: Any) -> dict[str, Any]:
         """Detections (`schema`), normalized to the true image."""
         return as_detections(self.final_stage(predictions, true_image_shapes).select())

@@ -1,6 +1,7 @@
 """Keras' hooks: how `compile`, `fit`, `evaluate` and the `_on_batch` methods reach a detector's four methods."""
 
 import contextlib
+from typing import Any
 
 import keras
 from keras import ops
@@ -8,21 +9,22 @@ from keras import ops
 from keras_detect import compat, schema
 from keras_detect.kernels import dispatch
 from keras_detect.meta_architectures.ground_truth import clean_ground_truth, split_images
+from keras_detect.meta_architectures.model_mixin import ModelMixin
 
 REGULARIZATION_LOSS = "regularization_loss"
 
 
-class TrainingHooks(compat.KeepsValuesOnJax, compat.BuiltByConstructor):
+class TrainingHooks(compat.KeepsValuesOnJax, compat.BuiltByConstructor, ModelMixin):
     """What `DetectionModel` inherits for training, on TensorFlow, JAX and PyTorch alike.
 
     The data are the last positional argument of a step; JAX passes its state first.
     """
 
-    def train_step(self, *args):
+    def train_step(self, *args: Any) -> Any:
         with self._kernels():
             return super().train_step(*args[:-1], self._preprocess_data(args[-1]))
 
-    def test_step(self, *args):
+    def test_step(self, *args: Any) -> Any:
         with self._kernels():
             return super().test_step(*args[:-1], self._preprocess_data(args[-1]))
 
@@ -36,7 +38,9 @@ class TrainingHooks(compat.KeepsValuesOnJax, compat.BuiltByConstructor):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         return self._preprocess(*split_images(x)), y, sample_weight
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool | None = True
+    ) -> Any:
         """Sums the losses of `compute_losses` and regularization; a Mean tracker per name keeps the parts."""
         ground_truth = clean_ground_truth(y, sample_weight)
         losses = self.compute_losses(ground_truth, y_pred, x, training=training)
@@ -58,7 +62,15 @@ class TrainingHooks(compat.KeepsValuesOnJax, compat.BuiltByConstructor):
 
     # --- compile ---------------------------------------------------------------------------------------------------
 
-    def compile(self, optimizer="auto", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
+    def compile(
+        self,
+        optimizer: Any = "auto",
+        loss: Any = None,
+        loss_weights: tuple[float, float, float] | None = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
         """Keras' `compile`, without `loss` and `metrics`: a detector brings its own.
 
         Args:
@@ -86,7 +98,7 @@ class TrainingHooks(compat.KeepsValuesOnJax, compat.BuiltByConstructor):
             optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
         super().compile(optimizer=optimizer, **kwargs)
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict[str, Any] | None:
         if not self.compiled:
             return None
         return {
@@ -96,7 +108,7 @@ class TrainingHooks(compat.KeepsValuesOnJax, compat.BuiltByConstructor):
             "jit_compile": self.jit_compile,
         }
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         config = dict(config)
         self.compile(optimizer=keras.saving.deserialize_keras_object(config.pop("optimizer")), **config)
         self.optimizer.build(self.trainable_variables)

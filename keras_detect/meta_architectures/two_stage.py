@@ -4,6 +4,7 @@ All boxes are normalized to the preprocessed (padded) image.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,11 +78,11 @@ class ProposalStage:
             )
 
     @property
-    def num_proposals(self):
+    def num_proposals(self) -> int:
         """P."""
         return self.postprocessor.nms.max_total_detections
 
-    def anchors(self, feature_map_shapes, image_shape, training):
+    def anchors(self, feature_map_shapes: Sequence[tuple[int, int]], image_shape: Any, training: bool | None) -> Any:
         """`[A, 4]`, clipped to `[0, 1]`. Anchors that take no part have no area: all coordinates are 0."""
         anchors = self.anchor_generator(feature_map_shapes, image_shape)
         if self.keep_anchors:
@@ -93,7 +94,7 @@ class ProposalStage:
             return xp.where(inside, anchors, xp.zeros_like(anchors))
         return xp.clip(anchors, 0.0, 1.0)
 
-    def propose(self, predictions, window):
+    def propose(self, predictions: dict[str, Any], window: Any) -> tuple[Any, Any]:
         """Proposals: `(boxes [B, P, 4], number [B])`, best first, clipped to the window; without gradient.
 
         Args:
@@ -103,7 +104,7 @@ class ProposalStage:
         found = self.postprocessor.select(*self._candidates(predictions), window, levels=self._levels(predictions))
         return ops.stop_gradient(found.boxes), found.num_detections
 
-    def final_stage(self, predictions, window):
+    def final_stage(self, predictions: dict[str, Any], window: Any) -> FinalStage:
         """`FinalStage` of the proposals as detections of class 0, normalized to the window `[B, 4]`."""
         nms = dataclasses.replace(self.postprocessor.nms, change_coordinate_frame=True)
         post = dataclasses.replace(self.postprocessor, nms=nms)
@@ -112,7 +113,7 @@ class ProposalStage:
     def _levels(self, predictions):
         return self.postprocessor.levels(predictions, self.anchor_generator)
 
-    def _candidates(self, predictions):
+    def _candidates(self, predictions) -> tuple[Any, Any, Any, Any]:
         """Box codes, logits, anchors and coder, without gradient."""
         anchors = ops.stop_gradient(predictions[schema.ANCHORS])
         encodings = ops.stop_gradient(predictions[schema.RPN_BOX_ENCODINGS])
@@ -121,7 +122,7 @@ class ProposalStage:
         logits = ops.where(_takes_part(anchors)[:, None], logits, ops.array([0.0, float("-inf")], "float32"))
         return encodings, logits, anchors, self.target_assigner.box_coder
 
-    def losses(self, predictions, ground_truth, seed):
+    def losses(self, predictions: dict[str, Any], ground_truth: Any, seed: Any) -> tuple[Any, Any, Any]:
         """`(localization loss, objectness loss, positives)`, float32 scalars; `seed` draws the sample.
 
         The positives are the anchors in the sample that learn a box, per image.
@@ -185,7 +186,7 @@ class BoxStage:
     def __post_init__(self):
         check_compares(self.localization)
 
-    def assign(self, proposals, ground_truth):
+    def assign(self, proposals: Any, ground_truth: Any) -> Any:
         """`Targets` of the proposals `[B, P, 4]`."""
         columns = ground_truth.class_targets.shape[-1]
         background = ops.one_hot(0, columns, dtype="float32")
@@ -198,7 +199,7 @@ class BoxStage:
             ground_truth.valid,
         )
 
-    def sample(self, proposals, num_proposals, ground_truth, seed):
+    def sample(self, proposals: Any, num_proposals: Any, ground_truth: Any, seed: Any) -> tuple[Any, Any]:
         """A random choice: `(boxes [B, N, 4], number [B])`; with a hard example miner all proposals."""
         if self.hard_example_miner is not None:
             return proposals, num_proposals
@@ -217,12 +218,14 @@ class BoxStage:
         return boxes, number
 
     @property
-    def most_positives(self):
+    def most_positives(self) -> int:
         """How many positives of an image a sample has at most."""
         fraction = getattr(self.sampler, "positive_fraction", 1.0)
         return self.batch_size if self.hard_example_miner else max(1, int(fraction * self.batch_size))
 
-    def losses(self, predictions, proposals, num_proposals, ground_truth):
+    def losses(
+        self, predictions: dict[str, Any], proposals: Any, num_proposals: Any, ground_truth: Any
+    ) -> tuple[Any, Any, Any]:
         """`(localization loss, classification loss, positives)`, float32 scalars.
 
         The positives are the proposals that learn a box, per image.
