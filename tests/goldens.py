@@ -17,7 +17,7 @@ from tests import NEEDS_SHARED
 
 DATA = pathlib.Path(__file__).resolve().parent / "golden" / "data"
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
-FOLDERS = (DATA, SHARED / "golden")
+FOLDERS = (DATA, SHARED / "golden", SHARED / "golden_tf1")
 BACKEND = keras.backend.backend()
 
 
@@ -32,8 +32,8 @@ def golden(name):
 
 
 def configs():
-    """Paths of all pipeline configs of the goldens, each name once, sorted."""
-    names = {path.name for folder in FOLDERS for path in folder.glob("*.config")}
+    """Paths of all pipeline configs of the goldens, each name once, sorted; of TensorFlow 1 those of the repository."""
+    names = {path.name for folder in FOLDERS[:2] for path in folder.glob("*.config")}
     return [find(name) for name in sorted(names)]
 
 

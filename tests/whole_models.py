@@ -44,6 +44,15 @@ LARGE = (
     "ssd_efficientdet_d7_1536x1536_coco17_tpu-32",
 )
 
+#: the same for upstream's TensorFlow 1
+TF1_QUICK = ("ssd_mobilenet_v1_coco",)
+TF1_LARGE = (
+    "ssd_mobilenet_v2_coco",
+    "ssdlite_mobilenet_v2_coco",
+    "zoo_ssd_mobilenet_v2_coco_2018_03_29",
+    "ssd_mobilenet_v1_fpn_shared_box_predictor_640x640_coco14_sync",
+)
+
 
 def weights_name(name):
     """Golden whose config and variables `name` uses: the `_img` goldens mostly share those of the noise image."""
@@ -79,7 +88,10 @@ def build(name, folder):
     weights = golden_weights(name)
     with undrawn():
         model = keras_detect.from_pipeline_config(goldens.golden(f"{weights_name(name)}.config"))
-    return model, model.restore(golden_checkpoints.write_checkpoint(weights, folder)), weights
+    write = golden_checkpoints.write_checkpoint
+    if not any(key.startswith("model/") for key in weights):
+        write = golden_checkpoints.write_tf1_checkpoint
+    return model, model.restore(write(weights, folder)), weights
 
 
 def without_drop_connect(model):
@@ -95,12 +107,14 @@ def ignored_penalties(model, weights, name):
 
     They are those that our written rule ignores; their factors are the L2 factors of `<name>.layers.json`.
     """
+    patterns = [pattern for pattern, _ in name_maps.ignored_keys(model)]
+    if not patterns:
+        return {}
     rows = json.loads(goldens.golden(f"{weights_name(name)}.layers.json").read_text())
     factors = {}
     for row in rows:
         for variable in ("kernel", "bias"):
             factors[f"{row['key']}/{variable}"] = row.get(f"{variable}_regularizer")
-    patterns = [pattern for pattern, _ in name_maps.ignored_keys(model)]
     return {
         key: factors[key] * float(np.sum(np.square(value, dtype=np.float64)))
         for key, value in weights.items()

@@ -47,34 +47,45 @@ class MobileNetV1(Backbone):
         width_multiplier: the paper's alpha.
         min_depth: no layer gets fewer channels.
         hyperparams: `ConvHyperparams` of every convolution.
+        explicit_padding: stride-2 convolutions pad one row and column on every side.
         **kwargs: Keras' own `name`, `trainable`.
     """
 
     checkpoint_family = "mobilenet_v1"
 
     def __init__(
-        self, *, width_multiplier: float = 1.0, min_depth: int = 8, hyperparams: ConvHyperparams | None = None, **kwargs
+        self,
+        *,
+        width_multiplier: float = 1.0,
+        min_depth: int = 8,
+        hyperparams: ConvHyperparams | None = None,
+        explicit_padding: bool = False,
+        **kwargs,
     ):
+        padding = "fixed" if explicit_padding else "same"
         hyperparams = hyperparams or ConvHyperparams(activation="relu6")
 
         def width(filters):
             return max(int(filters * width_multiplier), min_depth)
 
         inputs = keras.Input((None, None, 3), name="images")
-        x = conv_bn_act(inputs, width(STEM_FILTERS), 3, strides=2, hyperparams=hyperparams, name="stem")
+        shared = {"hyperparams": hyperparams, "padding": padding}
+        x = conv_bn_act(inputs, width(STEM_FILTERS), 3, strides=2, name="stem", **shared)
         outputs = {}
         for index, block in enumerate(BLOCKS):
             name = f"block_{index}"
-            x = depthwise_bn_act(x, 3, strides=block.stride, hyperparams=hyperparams, name=name)
+            x = depthwise_bn_act(x, 3, strides=block.stride, name=name, **shared)
             x = conv_bn_act(x, width(block.filters), 1, hyperparams=hyperparams, name=f"{name}_project")
             outputs.update({level: x for level, (last, _) in LEVELS.items() if last == index})
         strides = {level: stride for level, (_, stride) in LEVELS.items()}
         super().__init__(inputs=inputs, outputs=outputs, strides=strides, **kwargs)
         self.width_multiplier, self.min_depth, self.hyperparams = width_multiplier, min_depth, hyperparams
+        self.explicit_padding = explicit_padding
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
+            **({"explicit_padding": True} if self.explicit_padding else {}),
             "width_multiplier": self.width_multiplier,
             "min_depth": self.min_depth,
             "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),

@@ -63,6 +63,7 @@ class MobileNetV2(Backbone):
         head_filters: channels of C5; `None` for keras.applications' 1280, or more where `width_multiplier` is above 1.
         min_depth: no layer gets fewer channels.
         hyperparams: `ConvHyperparams` of every convolution.
+        explicit_padding: stride-2 convolutions pad one row and column on every side, as with torch's arithmetic.
         arithmetic: "tensorflow", or "torch" for the padding, batch norm and pixel scaling of torchvision and timm.
         **kwargs: Keras' own `name`, `trainable`.
     """
@@ -77,9 +78,10 @@ class MobileNetV2(Backbone):
         hyperparams: ConvHyperparams | None = None,
         arithmetic: Any = TENSORFLOW,
         head_filters: int | None = None,
+        explicit_padding: bool = False,
         **kwargs,
     ):
-        padding = PADDINGS[checked_arithmetic(arithmetic)]
+        padding = "fixed" if explicit_padding else PADDINGS[checked_arithmetic(arithmetic)]
         batch_norm: dict[str, Any] = BATCH_NORM if arithmetic == TORCH else {}
         hyperparams = hyperparams or ConvHyperparams(activation="relu6", **batch_norm)
 
@@ -104,7 +106,7 @@ class MobileNetV2(Backbone):
         strides = {level: stride for level, (_, stride) in LEVELS.items()} | {EXPANSION_LEVEL: 16, "C5": 32}
         super().__init__(inputs=inputs, outputs=outputs, strides=strides, **kwargs)
         self.width_multiplier, self.min_depth, self.hyperparams = width_multiplier, min_depth, hyperparams
-        self.arithmetic, self.head_filters = arithmetic, head_filters
+        self.arithmetic, self.head_filters, self.explicit_padding = arithmetic, head_filters, explicit_padding
         if arithmetic == TORCH:
             self.checkpoint_family = "mobilenet_v2_torch"
 
@@ -115,6 +117,7 @@ class MobileNetV2(Backbone):
     def get_config(self) -> dict[str, Any]:
         other = {} if self.arithmetic == TENSORFLOW else {"arithmetic": self.arithmetic}
         other |= {} if self.head_filters is None else {"head_filters": self.head_filters}
+        other |= {"explicit_padding": True} if self.explicit_padding else {}
         return {
             **super().get_config(),
             **other,

@@ -8,7 +8,11 @@ def add_arguments(parser):
     parser.add_argument(
         "--pipeline_config", required=True, help="the model's pipeline.config file, or the folder that contains it"
     )
-    parser.add_argument("--checkpoint", required=True, help="TF2 checkpoint: prefix, folder or .tar.gz archive")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="checkpoint (TF2 or TF1): prefix, folder or .tar.gz archive; or a frozen graph (.pb)",
+    )
     parser.add_argument("--output", required=True, help=".keras file to write")
 
 

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_detect import schema
 from keras_detect.heads.box_predictor import SMALL_NORMAL, BoxPredictor, check_map_count, checked_num_classes
-from keras_detect.layers.conv_blocks import conv
+from keras_detect.layers.conv_blocks import conv, depthwise_bn_act
 from keras_detect.registry import register_head, serializable
 
 
@@ -28,7 +28,9 @@ class ConvolutionalBoxPredictor(BoxPredictor):
         background: whether the logits have a background column at index 0 (K + 1 columns).
         class_bias: initial bias of the class logits; -4.6 is a prior probability of 0.01 (Lin et al. 2017, 3.3).
         dropout: rate in front of the class head.
-        hyperparams: `ConvHyperparams`, of which initializer and L2 are used.
+        depthwise: a depthwise convolution of `kernel_size` with batch norm and activation, then a 1x1 convolution, in
+            the place of each prediction convolution (SSDLite: Sandler et al. 2018, section 6.2).
+        hyperparams: `ConvHyperparams`; without `depthwise`, initializer and L2 are used.
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
     """
 
@@ -54,6 +56,7 @@ class ConvolutionalBoxPredictor(BoxPredictor):
         background: bool = True,
         class_bias: float = -4.6,
         dropout: float = 0.0,
+        depthwise: bool = False,
         hyperparams: Any = None,
         **kwargs,
     ):
@@ -61,7 +64,7 @@ class ConvolutionalBoxPredictor(BoxPredictor):
         self.num_classes = checked_num_classes(num_classes)
         self.num_anchors_per_location = tuple(int(number) for number in num_anchors_per_location)
         self.kernel_size, self.box_code_size, self.background = kernel_size, box_code_size, background
-        self.class_bias, self.dropout = class_bias, dropout
+        self.class_bias, self.dropout, self.depthwise = class_bias, dropout, depthwise
 
     def build(self, input_shapes: Any) -> None:
         check_map_count(self.num_anchors_per_location, input_shapes)
@@ -74,16 +77,23 @@ class ConvolutionalBoxPredictor(BoxPredictor):
     def _level(self, index, shape, anchors):
         """A functional model: one feature map -> `[box codes, class logits]` of its anchors."""
         x = inputs = keras.Input((None, None, int(shape[-1])))
-        boxes = self._head(anchors * self.box_code_size, f"level_{index}_box", None)(x)
+        boxes = self._head(x, anchors * self.box_code_size, f"level_{index}_box", None)
         x = keras.layers.Dropout(self.dropout)(x) if self.dropout else x
-        classes = self._head(anchors * self.num_columns, f"level_{index}_class", self.class_bias)(x)
+        classes = self._head(x, anchors * self.num_columns, f"level_{index}_class", self.class_bias)
         return keras.Model(inputs, [boxes, classes], name=f"level_{index}")
 
-    def _head(self, filters, name, bias):
-        layer = conv(self.hyperparams, filters, self.kernel_size, use_bias=True, name=name)
+    def _head(self, x, filters, name, bias):
+        kernel_size = self.kernel_size
+        if self.depthwise:
+            x, kernel_size = depthwise_bn_act(x, kernel_size, hyperparams=self.hyperparams, name=name), 1
+        layer = conv(self.hyperparams, filters, kernel_size, use_bias=True, name=name)
         if bias is not None:
             layer.bias_initializer = keras.initializers.Constant(bias)
-        return layer
+        return layer(x)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return config | {"depthwise": True} if self.depthwise else config
 
     def class_biases(self) -> Any:
         return [level.get_layer(f"level_{index}_class").bias for index, level in enumerate(self.levels)]

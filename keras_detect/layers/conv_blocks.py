@@ -9,7 +9,7 @@ graphs that share a convolution between feature maps.
 import keras
 
 from keras_detect.layers.batch_normalization import BatchNormalization
-from keras_detect.registry import part
+from keras_detect.registry import part, seldom
 
 ACTIVATIONS = (None, "relu", "relu6", "swish")
 PADDINGS = ("same", "valid", "fixed")
@@ -59,6 +59,9 @@ class ConvHyperparams:
         kernel_initializer: how kernels start.
         bias_initializer: how biases start.
         l2_weight: upstream's number; the penalty is `l2_weight / 2 * sum(kernel ** 2)`.
+        depthwise_l2: whether it also applies to depthwise convolutions.
+        whole_separable: whether both kernels of every separable convolution take initializer and L2 from here, as in
+            tf_slim; else those that the network's layers say (`separable`).
 
     Raises:
         ValueError: for an unknown activation or a negative `l2_weight`.
@@ -74,6 +77,8 @@ class ConvHyperparams:
     kernel_initializer: Initializer = Initializer(name="glorot_uniform")
     bias_initializer: Initializer = Initializer(name="zeros")
     l2_weight: float = 0.0
+    depthwise_l2: bool = seldom(True)
+    whole_separable: bool = seldom(False)
 
     def __post_init__(self):
         if self.activation not in ACTIVATIONS:
@@ -112,7 +117,7 @@ def depthwise(hyperparams, kernel_size, *, name, strides=1, padding="same", use_
         use_bias=not hyperparams.batch_norm if use_bias is None else use_bias,
         depthwise_initializer=hyperparams.kernel_initializer.build(),
         bias_initializer=hyperparams.bias_initializer.build(),
-        depthwise_regularizer=hyperparams.regularizer(),
+        depthwise_regularizer=hyperparams.regularizer() if hyperparams.depthwise_l2 else None,
         name=name,
     )
 
@@ -130,7 +135,7 @@ def separable(
     if unknown:
         raise ValueError(f"`reach` holds 'depthwise', 'pointwise', both or none. Received: reach={reach!r}")
     settings = {}
-    for kernel in reach:
+    for kernel in ("depthwise", "pointwise") if hyperparams.whole_separable else reach:
         settings[f"{kernel}_initializer"] = hyperparams.kernel_initializer.build()
         settings[f"{kernel}_regularizer"] = hyperparams.regularizer()
     return keras.layers.SeparableConv2D(

@@ -90,18 +90,27 @@ class Pretrained(ModelMixin):
         report.log()
         return model
 
-    def restore(self, checkpoint: str | os.PathLike, kind: str = "detection", calibration_images: Any = None) -> Any:
+    def restore(
+        self,
+        checkpoint: str | os.PathLike,
+        kind: str = "detection",
+        calibration_images: Any = None,
+        moving_averages: bool = False,
+    ) -> Any:
         """Restores weights, strictly: of another detector, a preset, a checkpoint, or a classifier.
 
         Args:
             checkpoint: a detector or its `.keras` file; a preset's name,
                 folder or address; a LiteRT file (`.tflite`); prefix, folder or `.tar.gz` of a checkpoint of the
-                TensorFlow Object Detection API; with `kind="classification"` also a network of keras.applications, or a
+                TensorFlow Object Detection API, of TensorFlow 2 or 1, or a frozen graph or SavedModel of the latter;
+                with `kind="classification"` also a network of keras.applications, or a
                 classifier around the same backbone, as a Keras model, or as a `.keras`, `.h5` or `.weights.h5` file.
             kind: "detection" (everything, or all but the class head where the number of classes differs) or
                 "classification" (the backbone alone).
             calibration_images: training images, as `weights.unfold_batchnorm` takes them: run it where the source
                 holds folded batch norm (a LiteRT file), so that the model can be fine-tuned.
+            moving_averages: take the exponential moving averages of the weights where a checkpoint holds them, as
+                upstream does with `use_moving_averages: true` in `eval_config`; the log says where there are none.
 
         Returns:
             `RestoreReport`: what was restored, kept and ignored, and why.
@@ -111,7 +120,8 @@ class Pretrained(ModelMixin):
                 keras.applications do not fit a backbone that computes something else (`weights.keras_applications`).
             FileNotFoundError: no such file or folder.
         """
-        report = restore_model(self, checkpoint, kind, calibration_images)
+        report = restore_model(self, checkpoint, kind, calibration_images, moving_averages)
+        self.quantization_ranges = {scope: list(ends) for scope, ends in report.ranges.items()} or None
         self.started_from = report.source if kind == "detection" else f"{report.source}, {ALONE}"
         return report
 

@@ -16,7 +16,7 @@ from keras_detect.weights.finite import require_finite
 from keras_detect.weights.named_weights import named_weights
 
 # what a model keeps about itself beside the arguments of its constructor, where it is not None
-_NOTES = ("started_from", "score_threshold", "frozen")
+_NOTES = ("started_from", "score_threshold", "frozen", "quantization_ranges")
 
 
 class Serialization(ModelMixin):
@@ -36,6 +36,9 @@ class Serialization(ModelMixin):
 
     #: what the weights were before any training, in words; `train` prints it, `save`, `re_head` and presets keep it
     started_from: str | None = None
+
+    #: `{scope in the checkpoint: (minimum, maximum)}` where the weights were trained with fake quantization
+    quantization_ranges: dict | None = None
 
     def named_weights(self) -> dict[str, Any]:
         """`{name: variable}` of every weight, by its place in the model: `"backbone/stem_conv/kernel"`.

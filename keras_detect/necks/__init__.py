@@ -9,6 +9,7 @@ from keras_detect.necks.faster_rcnn_feature_extractor import (
     SplitFeatureExtractor,
 )
 from keras_detect.necks.fpn import FeaturePyramid
+from keras_detect.necks.pooling_pyramid import PoolingPyramid
 from keras_detect.necks.ssd_feature_extractor import SSDFeatureExtractor
 from keras_detect.necks.ssd_feature_maps import SsdFeatureMaps
 from keras_detect.necks.torch_fpn import TorchFeaturePyramid
@@ -22,6 +23,7 @@ __all__ = [
     "FPNFeatureExtractor",
     "FasterRCNNFeatureExtractor",
     "FeaturePyramid",
+    "PoolingPyramid",
     "SSDFeatureExtractor",
     "SplitFeatureExtractor",
     "SsdFeatureMaps",

@@ -3,7 +3,7 @@
 from typing import Any
 
 from keras_detect import registry
-from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act
+from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act, depthwise_bn_act
 
 
 @registry.register_neck("ssd")
@@ -16,6 +16,9 @@ class SsdFeatureMaps:
         extra_depths: channels of each further map; its 1x1 convolution has half of them.
         min_depth: no layer gets fewer channels.
         depth_multiplier: scales `extra_depths`.
+        kernel_sizes: sides of the convolutions at stride 2, one per extra map; empty for 3.
+        separable: a depthwise and a 1x1 convolution in the place of each 3x3 one (SSDLite).
+        explicit_padding: the 3x3 convolutions pad one row and column on every side, of maps of any size.
         hyperparams: `ConvHyperparams` of the extra convolutions.
     """
 
@@ -25,7 +28,17 @@ class SsdFeatureMaps:
     extra_depths: tuple = (512, 256, 256, 128)
     min_depth: int = 16
     depth_multiplier: float = 1.0
+    kernel_sizes: tuple = registry.seldom(())
+    separable: bool = registry.seldom(False)
+    explicit_padding: bool = registry.seldom(False)
     hyperparams: ConvHyperparams = ConvHyperparams()
+
+    def __post_init__(self):
+        if self.kernel_sizes and len(self.kernel_sizes) != len(self.extra_depths):
+            raise ValueError(
+                "SsdFeatureMaps has a kernel size for each extra map, or none. Received: "
+                f"kernel_sizes={self.kernel_sizes}, extra_depths={self.extra_depths}"
+            )
 
     @classmethod
     def for_context(cls, levels: Any, last_level: int, **settings) -> Any:
@@ -48,10 +61,18 @@ class SsdFeatureMaps:
         x = features[self.levels[-1]]
         for index, depth in enumerate(self.extra_depths):
             name = f"extra_{index}"
-            x = conv_bn_act(x, self._depth(depth // 2), 1, hyperparams=self.hyperparams, name=f"{name}_reduce")
-            x = conv_bn_act(x, self._depth(depth), 3, strides=2, hyperparams=self.hyperparams, name=name)
-            maps[name] = x
+            x = conv_bn_act(x, self.depth(depth // 2), 1, hyperparams=self.hyperparams, name=f"{name}_reduce")
+            x = maps[name] = self._halved(x, self.depth(depth), index)
         return maps
 
-    def _depth(self, depth):
+    def _halved(self, x, depth, index):
+        name, side = f"extra_{index}", self.kernel_sizes[index] if self.kernel_sizes else 3
+        settings = {"hyperparams": self.hyperparams, "padding": "fixed" if self.explicit_padding else "same"}
+        if not self.separable:
+            return conv_bn_act(x, depth, side, strides=2, name=name, **settings)
+        x = depthwise_bn_act(x, side, strides=2, name=f"{name}_each", **settings)
+        return conv_bn_act(x, depth, 1, hyperparams=self.hyperparams, name=name)
+
+    def depth(self, depth: int) -> int:
+        """Channels of a layer that has `depth` of them where `depth_multiplier` is 1."""
         return max(int(depth * self.depth_multiplier), self.min_depth)

@@ -14,6 +14,16 @@ from keras_detect.transforms import resizers
 
 ACTIVATIONS = {"NONE": None, "RELU": "relu", "RELU_6": "relu6", "SWISH": "swish"}
 RESIZE_METHODS = {"BILINEAR": "bilinear", "NEAREST_NEIGHBOR": "nearest", "BICUBIC": "bicubic", "AREA": "area"}
+#: extractor types of upstream's TensorFlow 1 without a counterpart, and beginnings of such types
+TF1_NOT_BUILT = ("ssd_mobilenet_edgetpu", "ssd_mobilenet_v2_mnasfpn", "ssd_pnasnet", "faster_rcnn_mobilenet_v1")
+TF1_NOT_BUILT_FAMILIES = (
+    "ssd_mobilenet_v3",
+    "ssd_mobiledet",
+    "ssd_spaghettinet",
+    "faster_rcnn_nas",
+    "faster_rcnn_pnas",
+    "lstm_",
+)
 SCORE_CONVERTERS = {"IDENTITY": "identity", "SIGMOID": "sigmoid", "SOFTMAX": "softmax"}
 
 
@@ -23,6 +33,19 @@ def refuse_values(node, **supported):
         found = node.scalar(name, type(value), value)
         if found != value:
             raise node.error(name, f"found {found}; supported: {value}")
+
+
+def is_tf1_model(model):
+    """Whether a `model` message is one of upstream's TensorFlow 1: its extractor has none of the names of the other."""
+    name, node = model.oneof("ssd", "faster_rcnn", required=False)
+    kind = "" if name is None else node.message("feature_extractor").scalar("type", str, "")
+    return bool(kind) and not kind.endswith("_keras")
+
+
+def refuse_not_built(node, kind):
+    """Raises for an extractor type of upstream's TensorFlow 1 that has no counterpart yet."""
+    if kind in TF1_NOT_BUILT or kind.startswith(TF1_NOT_BUILT_FAMILIES):
+        raise node.error("type", f"'{kind}' is of upstream's TF1, not built yet; supported: another extractor")
 
 
 def mobilenet_v2_width(multiplier):

@@ -4,7 +4,9 @@ import os
 import pathlib
 from typing import Any
 
+from keras_detect import text_proto
 from keras_detect.files import replacing_file
+from keras_detect.tf_od_api import build_parts
 from keras_detect.tf_od_api.build import from_pipeline_config
 
 
@@ -15,7 +17,8 @@ def convert_checkpoint(
 
     Args:
         pipeline_config: the file, or its folder.
-        checkpoint: prefix, folder or `.tar.gz` of its TF2 checkpoint.
+        checkpoint: prefix, folder or `.tar.gz` of its checkpoint, of TensorFlow 2 or 1, or its frozen graph (`.pb`). Of
+            TensorFlow 1, the moving averages are taken where the config's `eval_config` says so.
         output: the `.keras` file to write; it appears whole or not at all.
 
     Returns:
@@ -31,7 +34,14 @@ def convert_checkpoint(
     if path.is_dir():  # checked before the conversion, which takes a while
         raise ValueError(f"output must name a file. Received a folder: {output}")
     model = from_pipeline_config(pipeline_config)
-    report = model.restore(checkpoint)
+    report = model.restore(checkpoint, moving_averages=_uses_averages(pipeline_config))
     with replacing_file(path) as part:
         model.save(part)
     return model, report
+
+
+def _uses_averages(pipeline_config):
+    """Whether upstream's exporter takes averaged weights with this config; that of TensorFlow 2 never does."""
+    config = text_proto.read(pipeline_config)
+    wanted = config.message("eval_config").scalar("use_moving_averages", bool, False)
+    return wanted and build_parts.is_tf1_model(config.message("model"))

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import keras
 
 from keras_detect import text_proto
-from keras_detect.tf_od_api import train_augmentations
+from keras_detect.tf_od_api import build_parts, train_augmentations
 from keras_detect.tf_od_api.check_numbers import check_numbers
+from keras_detect.training.rms_prop import RMSpropFromOne
 from keras_detect.training.schedules import (
     CosineDecayWithWarmup,
     ExponentialDecayWithBurnIn,
@@ -97,11 +98,12 @@ def training_config(path_or_text: str | os.PathLike[str]) -> TrainingConfig:
         FileNotFoundError: no such file.
     """
     config = text_proto.read(path_or_text)
+    tf1 = build_parts.is_tf1_model(config.message("model"))
     config.ignore("model")  # `from_pipeline_config` reads it
     node = config.message("train_config", required=True)
     check_numbers(node)
     near: list = []
-    optimizer = _optimizer(node, near)
+    optimizer = _optimizer(node, near, tf1)
     augmentations = train_augmentations.augmentations(node, near)
     built = {
         "batch_size": _count(node, "batch_size", 32),
@@ -141,11 +143,11 @@ def _data_source(node):
     return DataSource(node.scalar("label_map_path", str, ""), reader.repeated("input_path", str))
 
 
-def _optimizer(train, near):
+def _optimizer(train, near, tf1):
     """`train_config.optimizer` and the clipping beside it -> a Keras optimizer."""
     node = train.message("optimizer", required=True)
     kind, settings = node.oneof("momentum_optimizer", "rms_prop_optimizer", "adam_optimizer")
-    rate = _learning_rate(settings.message("learning_rate", required=True))
+    rate = _learning_rate(settings.message("learning_rate", required=True), near)
     clip = train.scalar("gradient_clipping_by_norm", float, 0.0)
     average = node.scalar("use_moving_average", bool, True)
     decay = node.scalar("moving_average_decay", float, 0.9999)
@@ -163,6 +165,9 @@ def _optimizer(train, near):
             optimizer = keras.optimizers.SGD(rate, momentum=momentum, **shared)
         elif kind == "adam_optimizer":
             optimizer = keras.optimizers.Adam(rate, epsilon=settings.scalar("epsilon", float, 1e-8), **shared)
+        elif tf1:
+            decay, epsilon = settings.scalar("decay", float, 0.9), settings.scalar("epsilon", float, 1.0)
+            optimizer = RMSpropFromOne(rate, rho=decay, momentum=momentum, epsilon=epsilon, **shared)
         else:
             # Under TensorFlow 2 upstream hands `decay` to an argument of Keras that divided the rate by
             # 1 + decay * step; the average of squares keeps Keras' own 0.9. The golden trajectory has both.
@@ -175,24 +180,24 @@ def _optimizer(train, near):
     return optimizer
 
 
-def _learning_rate(node):
+def _learning_rate(node, near):
     """`learning_rate` -> a number or a schedule; the defaults are those of upstream's protos."""
     kinds = {
-        "constant_learning_rate": lambda settings: settings.scalar("learning_rate", float, 0.002),
+        "constant_learning_rate": lambda settings, near: settings.scalar("learning_rate", float, 0.002),
         "exponential_decay_learning_rate": _exponential_decay,
         "manual_step_learning_rate": _manual_step,
         "cosine_decay_learning_rate": _cosine_decay,
     }
     kind, settings = node.oneof(*kinds)
     try:
-        return kinds[kind](settings)
+        return kinds[kind](settings, near)
     except text_proto.PipelineConfigError:
         raise
     except ValueError as error:
         raise node.error(kind, f"cannot be built: {error}") from error
 
 
-def _exponential_decay(node):
+def _exponential_decay(node, near):
     return ExponentialDecayWithBurnIn(
         learning_rate_base=node.scalar("initial_learning_rate", float, 0.002),
         decay_steps=node.scalar("decay_steps", int, 4000000),
@@ -204,21 +209,28 @@ def _exponential_decay(node):
     )
 
 
-def _manual_step(node):
+def _manual_step(node, near):
     steps = node.repeated("schedule")
     if not steps:
         raise node.error("schedule", "is missing; supported: at least one step with its rate")
+    initial = node.scalar("initial_learning_rate", float, 0.002)
+    rows = [(step.scalar("step", int, 0), step.scalar("learning_rate", float, 0.002)) for step in steps]
+    while len(rows) > 1 and rows[0][0] == 0:
+        near.append(_from_the_start(steps[len(steps) - len(rows)], initial, rows[0][1]))
+        initial, rows = rows[0][1], rows[1:]
     return ManualStepping(
-        boundaries=[step.scalar("step", int, 0) for step in steps],
-        rates=[
-            node.scalar("initial_learning_rate", float, 0.002),
-            *(step.scalar("learning_rate", float, 0.002) for step in steps),
-        ],
+        boundaries=[step for step, _ in rows],
+        rates=[initial, *(rate for _, rate in rows)],
         warmup=node.scalar("warmup", bool, False),
     )
 
 
-def _cosine_decay(node):
+def _from_the_start(step, initial, rate):
+    what = "is the initial rate" if rate == initial else f"takes the place of the initial rate, {initial:g}"
+    return train_augmentations.Approximation(step.path, step.line, f"the rate from step 0 on {what}")
+
+
+def _cosine_decay(node, near):
     return CosineDecayWithWarmup(
         learning_rate_base=node.scalar("learning_rate_base", float, 0.002),
         total_steps=node.scalar("total_steps", int, 4000000),

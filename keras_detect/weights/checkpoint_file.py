@@ -21,12 +21,12 @@ from keras_detect.weights.sorted_table import MAX_BYTES, TableError, read_table
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 """What the name of a variable ends with in an object checkpoint of TensorFlow 2."""
 
-_MAX_RANK = 32
+MAX_RANK = 32
 _MAX_SHARDS = 10_000
 _SLICE = b"\0"  # what the key of a part of a variable begins with
 
 #: number of a type in TensorFlow's `types.proto` -> dtype; texts, resources, quantized types are not read
-_DTYPES = {
+NUMPY_TYPES = {
     number: np.dtype(dtype)
     for number, dtype in {
         1: np.float32, 2: np.float64, 3: np.int32, 4: np.uint8, 5: np.int16, 6: np.int8, 8: np.complex64, 9: np.int64,
@@ -165,12 +165,12 @@ def _header(key, message):
 
 def _entry(message, shards):
     shape = tuple(dimension.size for dimension in message.shape.dim)
-    if message.shape.unknown_rank or len(shape) > _MAX_RANK or any(size < 0 for size in shape):
-        raise TableError(f"a variable has the shape {str(shape)[:60]}; supported: known sizes, {_MAX_RANK} axes")
+    if message.shape.unknown_rank or len(shape) > MAX_RANK or any(size < 0 for size in shape):
+        raise TableError(f"a variable has the shape {str(shape)[:60]}; supported: known sizes, {MAX_RANK} axes")
     if not 0 <= message.shard_id < shards or message.offset < 0 or message.size < 0:
         raise TableError("a variable is outside the data files")
     place = (message.shard_id, message.offset, message.size, message.crc32c)
-    return Entry(shape, None if message.slices else _DTYPES.get(message.dtype), *place)
+    return Entry(shape, None if message.slices else NUMPY_TYPES.get(message.dtype), *place)
 
 
 def _reason(error):

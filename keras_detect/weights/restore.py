@@ -39,6 +39,8 @@ class RestoreReport:
         restored: `{our path: checkpoint key}`.
         kept: `{our path: reason}` of variables that kept the value they had.
         ignored: `{checkpoint key: reason}` of what was not read.
+        ranges: `{scope in the checkpoint: (minimum, maximum)}` of activations and weights that were trained with fake
+            quantization (TensorFlow 1); empty otherwise.
         folded: how many batch norms of the model hold folded weights, which must be un-folded before fine-tuning.
     """
 
@@ -47,12 +49,14 @@ class RestoreReport:
     kept: Mapping = dataclasses.field(default_factory=dict)
     ignored: Mapping = dataclasses.field(default_factory=dict)
     folded: int = 0
+    ranges: Mapping = dataclasses.field(default_factory=dict)
 
     def one_line(self) -> str:
         """The counts, and what to do about folded weights."""
         counts = [f"restored {len(self.restored)} variables"]
         counts += [f"{len(self.kept)} kept as they were ({_reasons(self.kept)})"] if self.kept else []
         counts += [f"{len(self.ignored)} ignored in the checkpoint"] if self.ignored else []
+        counts += [f"{len(self.ranges)} ranges of fake quantization kept"] if self.ranges else []
         counts += [f"{self.folded} batch norms hold folded weights: {UNFOLD}"] if self.folded else []
         return f"{self.source}: {', '.join(counts)}"
 

@@ -74,7 +74,9 @@ def restorable() -> str:
     return "; ".join(reader.what for reader in _READERS.values())
 
 
-def restore_model(model, source: Any, kind: str = "detection", calibration_images=None) -> RestoreReport:
+def restore_model(
+    model, source: Any, kind: str = "detection", calibration_images=None, moving_averages: bool = False
+) -> RestoreReport:
     """Restores `model` from `source`, strictly: every weight is claimed by one variable and vice versa.
 
     Args:
@@ -83,6 +85,7 @@ def restore_model(model, source: Any, kind: str = "detection", calibration_image
         kind: "detection" restores everything, or everything but the class head where the number of classes differs;
             "classification" restores the backbone alone.
         calibration_images: images for `unfold_batchnorm`, which runs where the source's batch norm is folded.
+        moving_averages: take the moving averages of the weights where the source has them.
 
     Returns:
         `RestoreReport`; its summary is logged, as a warning where a class head was not restored.
@@ -95,6 +98,8 @@ def restore_model(model, source: Any, kind: str = "detection", calibration_image
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}. Received: kind={kind!r}")
     plan = _reader(source).plan(model, source, kind)
+    if moving_averages:
+        plan = _averaged(plan)
     report = restore(
         model.named_weights(),
         plan.name_map,
@@ -105,12 +110,25 @@ def restore_model(model, source: Any, kind: str = "detection", calibration_image
     )
     if calibration_images is not None:
         unfold_batchnorm(model, calibration_images)
-    report = dataclasses.replace(report, folded=len(folded_layers(model)))
+    report = dataclasses.replace(report, folded=len(folded_layers(model)), ranges=_ranges(plan.reader))
     partly = kind == "detection" and report.kept
     report.log(logging.WARNING if partly or report.folded else logging.INFO)
     for note in plan.notes:
         logging.warning("%s: %s", plan.reader.source, note)
     return report
+
+
+def _averaged(plan):
+    """The plan with the averages of its weights, or with a note that there are none."""
+    reader = plan.reader.averaged() if hasattr(plan.reader, "averaged") else None
+    if reader is None:
+        note = "holds no moving averages of its weights; the weights themselves were restored"
+        return dataclasses.replace(plan, notes=(*plan.notes, note))
+    return dataclasses.replace(plan, reader=reader)
+
+
+def _ranges(reader):
+    return reader.quantization_ranges() if hasattr(reader, "quantization_ranges") else {}
 
 
 def _reader(source):

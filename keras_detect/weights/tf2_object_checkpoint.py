@@ -1,4 +1,7 @@
-"""Reads the object checkpoints of TensorFlow 2: names, shapes and values, under every Keras backend."""
+"""Reads TensorFlow's checkpoints: names, shapes and values, under every Keras backend.
+
+Those of TensorFlow 2 name a variable by the objects that lead to it, those of TensorFlow 1 by its name in the graph.
+"""
 
 import os
 import pathlib
@@ -12,7 +15,6 @@ from keras_detect.weights.checkpoint_file import VALUE, CheckpointError, Checkpo
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _PARTS = r"\.(index|meta|data-[0-9]+-of-[0-9]+)$"
 _OTHER_FILES = {
-    ".pb": "a frozen graph or a SavedModel, whose weights are not read",
     ".config": "a pipeline.config, which from_pipeline_config reads",
     ".zip": "a .zip archive, which is not unpacked",
 }
@@ -28,6 +30,23 @@ IGNORED = (
 )
 """`(regex of a whole key without /.ATTRIBUTES/VARIABLE_VALUE, reason)`: what a checkpoint holds beside the model."""
 
+AVERAGE = "/ExponentialMovingAverage"
+"""What TensorFlow 1 appends to a variable's name for the average of its values."""
+
+_AVERAGE_OF = re.compile(rf"(.*?)({AVERAGE}|/\.OPTIMIZER_SLOT/.*/average)")
+
+RANGE = r"(?:.*/)?\w*quant(?:_\d+)?"
+"""Regex of the scope in which TensorFlow 1's fake quantization keeps a range."""
+
+IGNORED_NAMES = (
+    (r"global_step", "counts the training steps"),
+    (rf".*{AVERAGE}", "exponential moving average (EMA) shadow of a variable"),
+    (r".*/(RMSProp|Momentum|Adam|Adagrad|Adadelta|Ftrl)(_\d+)?", "optimizer slot of a variable"),
+    (r"(.*/)?beta[12]_power(_\d+)?", "the optimizer's counters"),
+    (rf"{RANGE}/.*", "range of fake quantization, which is not a weight"),
+)
+"""`(regex of a name, reason)`: what a checkpoint of TensorFlow 1 holds beside the model."""
+
 
 class CheckpointReader:
     """Names, shapes and values of the model's variables in one checkpoint.
@@ -35,8 +54,9 @@ class CheckpointReader:
     Attributes:
         path: the checkpoint's prefix (".../ckpt-0").
         source: what the user passed, for messages.
+        tf1: whether the keys are names of variables in a graph of TensorFlow 1.
         shapes: `{key: shape tuple}` of the model's variables; keys stand without `/.ATTRIBUTES/VARIABLE_VALUE`.
-        ignored: `{key: reason}` of everything else, by the table `IGNORED`.
+        ignored: `{key: reason}` of everything else, by the table `IGNORED` or `IGNORED_NAMES`.
     """
 
     def __init__(self, prefix, source=None, owner=None):
@@ -45,10 +65,11 @@ class CheckpointReader:
         self._owner = owner  # the temporary folder of an unpacked archive lives as long as the reader
         self._file = CheckpointFile(prefix, self.source)
         found = {name: entry.shape for name, entry in self._file.entries.items()}
+        self.tf1 = not any(name.endswith(VALUE) for name in found)
         self.shapes, self.ignored = {}, {}
         for full in sorted(found):
             key = full.removesuffix(VALUE)
-            reason = next((reason for pattern, reason in IGNORED if re.fullmatch(pattern, key)), None)
+            reason = ignored_as(key, IGNORED_NAMES if self.tf1 else IGNORED)
             if reason is None:
                 self.shapes[key] = found[full]
             else:
@@ -69,21 +90,67 @@ class CheckpointReader:
         """
         if key not in self.shapes:
             raise KeyError(f"{self.source} has no variable {key!r}")
-        return self._file.read(key + VALUE)
+        return self.read_any(key)
+
+    def read_any(self, key):
+        """As `read`, also for a key that is in `ignored`: averages, optimizer slots, ranges."""
+        return self._file.read(key if self.tf1 else key + VALUE)
+
+    def averaged(self):
+        """This checkpoint with the moving averages of its variables in their place, or None where it holds none."""
+        averages = {match[1]: key for key in self.ignored if (match := _AVERAGE_OF.fullmatch(key))}
+        return AveragedCheckpoint(self, averages) if averages else None
+
+    def quantization_ranges(self):
+        """`{scope of the range: (minimum, maximum)}` of what was trained with fake quantization; else empty."""
+        return ranges_of(self)
 
     def _check_kind(self, found):
-        if any(key + VALUE not in found for key in self.shapes):
+        if not self.tf1 and any(key + VALUE not in found for key in self.shapes):
             named = next(key for key in self.shapes if key + VALUE not in found)
             raise CheckpointError(
-                f"{self.source}: holds {quoted(named)}, a name of TensorFlow 1's checkpoints; "
-                "supported: object checkpoints of TensorFlow 2"
+                f"{self.source}: holds {quoted(named)}, a name of TensorFlow 1's checkpoints, beside objects of "
+                "TensorFlow 2; supported: one kind of names"
             )
         if not self.shapes:
-            raise CheckpointError(f"{self.source}: holds no model variable; supported: object checkpoints of models")
+            raise CheckpointError(f"{self.source}: holds no model variable; supported: checkpoints of models")
+
+
+class AveragedCheckpoint:
+    """A `CheckpointReader` that reads the moving average of a variable where there is one (batch norms have none).
+
+    Args:
+        reader: the checkpoint.
+        averages: `{key of a variable: key of its average}`.
+    """
+
+    def __init__(self, reader, averages):
+        self._reader, self._averages = reader, averages
+        self.source, self.tf1, self.shapes, self.ignored = reader.source, reader.tf1, reader.shapes, reader.ignored
+
+    def read(self, key):
+        """As `CheckpointReader.read`."""
+        return self._reader.read_any(self._averages[key]) if key in self._averages else self._reader.read(key)
+
+    def quantization_ranges(self):
+        """As `CheckpointReader.quantization_ranges`."""
+        return self._reader.quantization_ranges()
+
+
+def ranges_of(reader):
+    """`{scope: (minimum, maximum)}` of the ranges of fake quantization among the ignored variables of `reader`."""
+    ends = {key for key in reader.ignored if re.fullmatch(rf"{RANGE}/(min|max)", key)}
+    scopes = sorted({key[:-4] for key in ends if {f"{key[:-4]}/min", f"{key[:-4]}/max"} <= ends})
+    return {scope: tuple(float(reader.read_any(f"{scope}/{end}")) for end in ("min", "max")) for scope in scopes}
+
+
+def ignored_as(key, rules):
+    """The reason of the first of `rules` whose regex is the whole `key`, or None."""
+    return next((reason for pattern, reason in rules if re.fullmatch(pattern, key)), None)
 
 
 def open_checkpoint(path):
-    """Opens a TensorFlow 2 object checkpoint.
+    """Opens a checkpoint of TensorFlow 2 (by objects) or TensorFlow 1 (by names).
 
     Args:
         path: a prefix ("ckpt-0", also one of its files, such as "ckpt-0.index"); a folder with the
@@ -105,7 +172,7 @@ def open_checkpoint(path):
     wanted = "pass its prefix (beside which PREFIX.index is stored), its folder or a .tar.gz"
     if path.is_file():
         found = next((what for suffix, what in _OTHER_FILES.items() if path.name.endswith(suffix)), "no checkpoint")
-        raise CheckpointError(f"{path}: {found}; supported: object checkpoints of TensorFlow 2, {wanted}")
+        raise CheckpointError(f"{path}: {found}; supported: checkpoints of TensorFlow, {wanted}")
     raise FileNotFoundError(f"{path}: no such checkpoint; {wanted}")
 
 

@@ -31,7 +31,12 @@ def build(old, new, **options):
         ),
         ("num_classes: 90", 'num_classes: "90"', r"11: model.ssd.num_classes: found the string '90'; .* an integer"),
         ("argmax_matcher", "bipartite_matcher", r"20: model.ssd.matcher: .*found: bipartite_matcher.*: argmax_matcher"),
-        ("ssd_mobilenet_v2_keras", "ssd_mobilenet_v2", r"88: .*extractor.type: Unknown .* Did you mean ssd_mobil"),
+        ("ssd_mobilenet_v2_keras", "ssd_mobilenet_v2_kera", r"88: .*extractor.type: Unknown .* Did you mean ssd_mobil"),
+        (
+            "ssd_mobilenet_v2_keras",
+            "ssd_mobiledet_cpu",
+            r"88: .*type: 'ssd_mobiledet_cpu' is of upstream's TF1, not built yet",
+        ),
         ("num_classes: 90", "num_classes: -1", r"11: model.ssd.num_classes: found -1; supported: 1 to 100000"),
         ("num_classes: 90", "", r"8: model.ssd.num_classes: found 0; supported: 1 or more"),
         # what a part refuses is placed too, at the field where the part's argument has its name

@@ -46,6 +46,26 @@ def write_checkpoint(values, folder):
     return folder / "ckpt-0"
 
 
+def write_tf1_checkpoint(values, folder):
+    """Writes `{variable name: array}` as the checkpoint `folder`/model.ckpt of a graph of TensorFlow 1.
+
+    Like upstream's, it holds a `global_step`. Returns the prefix (a path).
+    """
+    import tensorflow as tf
+
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {**values, "global_step": np.int64(7)}
+    with tf.device("cpu"):
+        tf.raw_ops.SaveV2(
+            prefix=str(folder / "model.ckpt"),
+            tensor_names=list(values),
+            shape_and_slices=[""] * len(values),
+            tensors=[tf.constant(value) for value in values.values()],
+        )
+    return folder / "model.ckpt"
+
+
 def write_golden_archive(name, folder, stem=None):
     """Writes `folder`/`stem`.tar.gz laid out like the zoo's: stem/pipeline.config and stem/checkpoint/ckpt-0.*."""
     folder, stem = pathlib.Path(folder), stem or name
@@ -77,8 +97,8 @@ def _base(last, shape, noise):
     if last == "bifpn_combine_weights":
         return one + np.float32(0.3) * noise
     if last != "gamma" and len(shape) >= 2:
-        fan_in = math.prod(shape[:2] if last == "depthwise_kernel" else shape[:-1])
+        fan_in = math.prod(shape[:2] if last in ("depthwise_kernel", "depthwise_weights") else shape[:-1])
         return noise * np.float32(math.sqrt(2.0 / fan_in))
-    if last == "bias":
+    if last in ("bias", "biases"):
         return np.float32(0.01) * noise
     return one + tenth * noise  # gamma and everything that has no rule of its own

@@ -196,15 +196,27 @@ def test_a_damaged_index(copy, content):
 
 
 def test_a_checkpoint_of_tensorflow_1(tmp_path):
+    weight = np.arange(24, dtype="float32").reshape(1, 2, 3, 4)
+    name, layer = "FeatureExtractor/MobilenetV2/Conv/weights", "FeatureExtractor/MobilenetV2/Conv"
+    others = {f"{name}/{slot}": weight for slot in ("RMSProp", "RMSProp_1", "Momentum", "ExponentialMovingAverage")}
+    others |= {
+        f"{layer}/{kind}/{end}": np.float32(1) for kind in ("act_quant", "weights_quant") for end in ("min", "max")
+    }
+    reader = open_checkpoint(golden_checkpoints.write_tf1_checkpoint({name: weight, **others}, tmp_path).parent)
+    assert reader.tf1 and reader.shapes == {name: weight.shape}
+    np.testing.assert_array_equal(reader.read(name), weight, strict=True)
+    assert set(reader.ignored) == {*others, "global_step"}
+    assert "EMA" in reader.ignored[f"{name}/ExponentialMovingAverage"]
+
+
+def test_names_of_both_kinds_in_one_checkpoint(tmp_path):
     import tensorflow as tf
 
+    names = ["FeatureExtractor/MobilenetV2/Conv/weights", f"model/a/kernel{SUFFIX}"]
     tf.raw_ops.SaveV2(
-        prefix=str(tmp_path / "model.ckpt"),
-        tensor_names=["FeatureExtractor/MobilenetV2/Conv/weights"],
-        shape_and_slices=[""],
-        tensors=[tf.zeros((3, 3, 3, 32))],
+        prefix=str(tmp_path / "model.ckpt"), tensor_names=names, shape_and_slices=[""] * 2, tensors=[tf.zeros(2)] * 2
     )
-    with pytest.raises(CheckpointError, match="a name of TensorFlow 1's checkpoints; supported: object checkpoints"):
+    with pytest.raises(CheckpointError, match="a name of TensorFlow 1's checkpoints, beside objects of TensorFlow 2"):
         open_checkpoint(tmp_path / "model.ckpt")
 
 
