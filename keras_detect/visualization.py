@@ -71,9 +71,7 @@ def draw_boxes(
     Raises:
         ValueError: boxes, labels and scores of different number, or not an image.
     """
-    objects = {schema.BOXES: boxes, schema.LABELS: labels}
-    if scores is not None:
-        objects[schema.SCORES] = scores
+    objects = {schema.BOXES: boxes, schema.LABELS: labels, schema.SCORES: scores}
     return draw_objects(image, objects, class_names, score_threshold, enlarge=enlarge)
 
 
@@ -99,8 +97,7 @@ def draw_objects(
             [n, 4] normalized yxyx, `"labels"` [n] int (rows below 0 are padding and skipped), optional `"scores"` [n],
             `"masks"` [n, h, w] over the image or, of objects with scores (detections), over the boxes, `"keypoints"`
             [n, N, 2] normalized yx with `"keypoint_visibility"` or `"keypoint_scores"` [n, N] (0: not drawn),
-            `"track_ids"` [n].
-            Other fields are drawn by how they move: as boxes, points or rasters. `"num_detections"` is respected.
+            `"track_ids"` [n]. Others are drawn by how they move: boxes, points, rasters. `"num_detections"` is respected.
         class_names: names by label; a label without one is written as its number.
         score_threshold: rows with a lower score are skipped.
         skeleton: pairs `(first, last)` of keypoints that a line joins, such as a data set's `skeleton`.

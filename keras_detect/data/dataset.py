@@ -177,7 +177,7 @@ class DetectionDataset:
             **self.keypoint_facts(),
         )
 
-    def keypoint_facts(self) -> dict[str, tuple]:
+    def keypoint_facts(self) -> dict[str, Any]:
         """`{"keypoint_names", "skeleton", "flip_pairs"}`, as the constructor takes them."""
         return {key: getattr(self, key) for key in ("keypoint_names", "skeleton", "flip_pairs")}
 

@@ -240,7 +240,8 @@ def figures_dataset(
             "num_images and max_figures must be at least 1. "
             f"Received: num_images={num_images}, max_figures={max_figures}"
         )
-    photo, examples = _photo(), []
+    photo = _photo()
+    examples: list[dict[str, Any]] = []
     for i in range(num_images):
         rng = np.random.default_rng([seed, i])
         height, width = (int(side) for side in rng.integers(low, high + 1, 2)) if low < high else (low, low)

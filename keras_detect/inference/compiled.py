@@ -143,7 +143,7 @@ class _OpenedModel(NamedTuple):
     score_threshold: float | None
     resizer: Any
     final_suppression: Any
-    skeleton: tuple[tuple[int, int], ...]
+    skeleton: Any
 
 
 class CompiledDetector:
