@@ -97,7 +97,7 @@ def draw_objects(
             [n, 4] normalized yxyx, `"labels"` [n] int (rows below 0 are padding and skipped), optional `"scores"` [n],
             `"masks"` [n, h, w] over the image or, of objects with scores (detections), over the boxes, `"keypoints"`
             [n, N, 2] normalized yx with `"keypoint_visibility"` or `"keypoint_scores"` [n, N] (0: not drawn),
-            `"track_ids"` [n]. Others are drawn by how they move: boxes, points, rasters. `"num_detections"` is respected.
+            `"track_ids"` [n]. Others are drawn as they move: box, points, raster. `"num_detections"` is respected.
         class_names: names by label; a label without one is written as its number.
         score_threshold: rows with a lower score are skipped.
         skeleton: pairs `(first, last)` of keypoints that a line joins, such as a data set's `skeleton`.
