@@ -35,8 +35,6 @@ class Preset:
         parity: largest relative error of the raw heads and largest difference of a score, both from upstream's program
             with the same random weights (docs/parity.md); None where the two were not compared.
         max_archive_bytes: a larger archive is not fetched.
-        built_from: name of the preset whose packaged config builds the model, where the archive holds a checkpoint
-            alone and of that only the backbone is read; the heads are new.
     """
 
     archive: str
@@ -52,7 +50,6 @@ class Preset:
     parameters: int | None = None
     parity: tuple[float, float] | None = None
     max_archive_bytes: int = 2 * 1024**3
-    built_from: str | None = None
 
     @property
     def name(self) -> str:
@@ -72,14 +69,14 @@ class Preset:
     def published(self) -> dict[str, Any]:
         """What the row says, as a dict that JSON can hold, for a preset's `metadata.json`."""
         # of the file; in the label map and the config; where it did come from; added by the writer; of the program
-        elsewhere = ("sha256", "class_names", "mirrors", "parameters", "parity", "max_archive_bytes", "built_from")
+        elsewhere = ("sha256", "class_names", "mirrors", "parameters", "parity", "max_archive_bytes")
         fields = [field.name for field in dataclasses.fields(self) if field.name not in elsewhere]
         return {"name": self.name, **{name: getattr(self, name) for name in fields}}
 
     @property
     def config(self) -> pathlib.Path | None:
         """The packaged `config.json` of the model, from which it is built without network; None if there is none."""
-        path = CONFIGS / f"{self.built_from or self.name}.json"
+        path = CONFIGS / f"{self.name}.json"
         return path if path.is_file() else None
 
 

@@ -133,8 +133,6 @@ def _from_archive(url, target, row, progress):
                 if (folder / file).is_file():
                     shutil.copyfile(folder / file, target / file)
             directory.read_preset(target)
-        elif row is not None and row.built_from:
-            zoo.convert_backbone(folder, target, row, {**row.published(), "source": url, "sha256": digest})
         elif zoo.is_zoo(folder):
             metadata = {**(row.published() if row else {}), "source": url, "sha256": digest}
             zoo.convert(folder, target, metadata, class_names=row and row.class_names, config=row and row.config)

@@ -31,16 +31,6 @@ def convert(folder, target, metadata=None, class_names=None, config=None):
     directory.write_preset(model, target, metadata)
 
 
-def convert_backbone(folder, target, row, metadata=None):
-    """Builds the model of the packaged config of `row`, restores its backbone alone from `folder`, writes the preset.
-
-    Raises what the checkpoint's reader raises; nothing is written then.
-    """
-    model = directory.build_model(row.config, class_names=row.class_names)[0]
-    model.restore(folder, kind="classification")
-    directory.write_preset(model, target, metadata)
-
-
 def _built(path, config):
     try:
         return from_pipeline_config(path)
