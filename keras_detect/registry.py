@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import numbers
+import os
 import typing
 
 import keras
@@ -13,6 +14,7 @@ from keras_detect.messages import shown
 
 PACKAGE = "keras_detect"
 _LONGEST, _LISTED = 200, 100  # letters of a name that are compared, and names in one message
+_FEW = 6  # names that a message can list beside its suggestion
 
 
 def serializable(cls):
@@ -256,14 +258,23 @@ def unknown_everywhere(role, name):
             return f"Unknown {role} '{name}': it is a {resolver.kind}. Use {resolver.use.format(name=name)}."
     near = []
     for resolver in sorted(_RESOLVERS.values(), key=lambda resolver: resolver.role != role):
-        for found in difflib.get_close_matches(name, list(resolver.names()), n=4, cutoff=0.5):
-            other = f": {resolver.use.format(name=found)}" if resolver.role != role else ""
-            near.append(f"{found} ({resolver.kind}{other})")
+        found = difflib.get_close_matches(name, list(resolver.names()), n=3, cutoff=0.5)
+        if found:
+            other = f": {resolver.use.format(name=found[0])}" if resolver.role != role else ""
+            near.append(f"{', '.join(found)} ({resolver.kind}{other})")
     if near:
-        return f"Unknown {role} '{name}'. Did you mean {', '.join(near)}?"
+        return f"Unknown {role} '{name}'. Did you mean {'; '.join(near)}?"
+    if name.startswith((".", "~", os.sep)):
+        return f"No such file or folder: {shown(name, 400)}. Give the path of a model, or the name of a {role}."
     own = [(resolver.kind, sorted(resolver.names())) for resolver in _RESOLVERS.values() if resolver.role == role]
-    known = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in own if names)
+    known = "; ".join(f"{kind}: {_first(names)}" for kind, names in own if names)
     return f"Unknown {role} '{name}'. Known names: {known or 'none'}."
+
+
+def _first(names):
+    """The names, or a few of many and where the others are listed."""
+    some = ", ".join(names[:_FEW])
+    return some if len(names) <= 2 * _FEW else f"{some}, ... ({len(names)} in all; docs/zoo.md lists them)"
 
 
 def check_num_classes(num_classes, whose):
@@ -273,12 +284,15 @@ def check_num_classes(num_classes, whose):
 
 
 def unknown_name(kind, name, known):
-    """Error text for an unknown `name`: similar names first, else all of them."""
+    """Error text for an unknown `name`: similar names first, else all of them; `kind` is "part" or "part of whole"."""
+    what, of, whole = kind.partition(" of ")
     near = difflib.get_close_matches(str(name)[:_LONGEST], [other[:_LONGEST] for other in known], n=5, cutoff=0.5)
     names = near or sorted(known)
     listed = ", ".join(shown(other) for other in names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
     hint = f"Did you mean {listed}?" if near else f"Known names: {listed or 'none'}."
-    return f"Unknown {kind} '{shown(name)}'. {hint}"
+    if near and len(known) <= _FEW:
+        hint += f" Known names: {', '.join(shown(other) for other in sorted(known))}."
+    return f"Unknown {what} '{shown(name)}'{of}{whole}. {hint}"
 
 
 def _origin(builder):

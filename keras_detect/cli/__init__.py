@@ -61,6 +61,8 @@ def parse(arguments):
         subparser.add_argument("--debug", action="store_true", help="show the full traceback on errors")
         subparser.set_defaults(run=command.run)
     given = next((argument for argument in arguments[1:] if not argument.startswith("-")), None)
+    if given is None and not {"-h", "--help", "--helpfull", "--version"} & set(arguments[1:]):
+        parser.error(f"expects a command: {', '.join(known)}")
     if given is not None and given not in known:
         parser.error(f"unknown command '{given}'. {did_you_mean(given, known)}")
     if given is not None:

@@ -2,8 +2,11 @@
 
 import argparse
 import difflib
+import re
 
 from absl.flags import argparse_flags
+
+_NUMBERS = {"int": "an integer", "float": "a number"}
 
 
 class Parser(argparse_flags.ArgumentParser):
@@ -42,6 +45,11 @@ class Parser(argparse_flags.ArgumentParser):
                 self.error(f"unknown option {option}. {did_you_mean(option, self._offered)}")
 
     def error(self, message):
+        message = re.sub(
+            r"invalid (int|float) value: (.*)",
+            lambda found: f"expects {_NUMBERS[found[1]]}. Received: {found[2]}",
+            message,
+        )
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 

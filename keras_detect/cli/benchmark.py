@@ -8,7 +8,7 @@ from keras_detect.cli._parser import image_size
 _RUNTIMES = (
     "runtimes to compare with predict(): tensorflow (frozen graph), onnxruntime, litert, openvino; default: all of them"
 )
-_PRECISIONS = "precisions to measure: float32, float16, dynamic (int8 weights), int8, where supported (float32)"
+_PRECISIONS = "precisions to measure: float32, float16, dynamic (int8 weights), int8, where supported; default: float32"
 HELP = "measure latency, throughput, memory and parity of a detector under each runtime"
 EXAMPLE = "--model ssd_mobilenet_v2_oidv4 --runtimes tensorflow onnxruntime --precisions float32"
 
@@ -18,9 +18,9 @@ def add_arguments(parser):
     parser.add_argument("--runtimes", nargs="+", help=_RUNTIMES)
     parser.add_argument("--precisions", nargs="+", default=["float32"], help=_PRECISIONS)
     parser.add_argument(
-        "--batch_size", type=int, default=8, help="images per call when measuring throughput (%(default)s)"
+        "--batch_size", type=int, default=8, help="images per call when measuring throughput; default: %(default)s"
     )
-    parser.add_argument("--repeats", type=int, default=20, help="number of calls to measure (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=20, help="number of calls to measure; default: %(default)s")
     parser.add_argument(
         "--image_size", type=int, nargs="+", help="height and width of the input, or one number for a square"
     )

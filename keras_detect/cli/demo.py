@@ -6,9 +6,9 @@ EXAMPLE = "--output demo"
 
 def add_arguments(parser):
     parser.add_argument(
-        "--output", default="keras_detect_demo", help="folder for the images and the model (%(default)s)"
+        "--output", default="keras_detect_demo", help="folder for the images and the model; default: %(default)s"
     )
-    parser.add_argument("--seed", type=int, default=0, help="random seed for data and weights (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed for data and weights; default: %(default)s")
 
 
 def run(arguments):

@@ -15,7 +15,7 @@ def add_arguments(parser):
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--split", help="split to evaluate; default: all images")
     add_max_pixels(parser)
-    parser.add_argument("--batch_size", type=int, default=8, help="images per batch (%(default)s)")
+    parser.add_argument("--batch_size", type=int, default=8, help="images per batch; default: %(default)s")
     parser.add_argument(
         "--output", help="folder for the report (HTML, plots, JSON), or a .json file for the metrics alone"
     )

@@ -1,5 +1,7 @@
 """`keras-detect export`: wraps `keras_detect.export.export_model`."""
 
+import argparse
+
 from keras_detect.cli._data import add_calibration, add_max_pixels, calibration_data
 from keras_detect.cli._parser import image_size
 
@@ -30,7 +32,7 @@ def add_arguments(parser):
         "--batch_size",
         type=batch_size,
         default=1,
-        help="images per call: a number, or any for a variable batch size (%(default)s)",
+        help="images per call: a number, or any for a variable batch size; default: %(default)s",
     )
     parser.add_argument(
         "--image_size", type=int, nargs="+", help="height and width of the exported input, or one number for a square"
@@ -44,6 +46,8 @@ def add_arguments(parser):
 
 def batch_size(text):
     """A number, or `None` for "any"."""
+    if text != "any" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expects a number, or any. Received: '{text}'")
     return None if text == "any" else int(text)
 
 

@@ -17,24 +17,31 @@ def add_arguments(parser):
     parser.add_argument("--recursive", action="store_true", help="search subfolders, too")
     add_max_pixels(parser)
     parser.add_argument("--output", required=True, help="folder for the drawn images and videos and detections.json")
-    parser.add_argument("--batch_size", type=int, default=8, help="images per batch (%(default)s)")
-    parser.add_argument("--score_threshold", type=float, help="leave out weaker detections (the model's, else 0.3)")
+    parser.add_argument("--batch_size", type=int, default=8, help="images per batch; default: %(default)s")
+    parser.add_argument(
+        "--score_threshold",
+        type=float,
+        help="minimum score of a detection; default: the model's own threshold, else 0.3",
+    )
     parser.add_argument(
         "--tile",
         type=int,
         nargs="+",
-        help="pixels of a tile, one side or height and width: finds small objects in large images (default: no tiles)",
+        help="pixels of a tile, one side or height and width: finds small objects in large images; default: no tiles",
     )
-    parser.add_argument("--overlap", type=float, help="share of a tile that adjacent ones cover, too (default: 0.2)")
+    parser.add_argument("--overlap", type=float, help="fraction of a tile that its neighbors cover, too; default: 0.2")
     parser.add_argument("--tiles_only", action="store_true", help="with --tile: skip the pass over the whole image")
     parser.add_argument(
-        "--max_frames", type=int, help="frames of each video or camera (default: all; a camera runs until Ctrl-C)"
+        "--max_frames",
+        type=int,
+        help="frames to read of each video or camera; default: all (a camera runs until Ctrl-C)",
     )
     parser.add_argument(
         "--coco_results", action="store_true", help="write coco_results.json in COCO's results format, too"
     )
     parser.add_argument(
-        "--annotations", help="COCO annotation file with the ids for --coco_results (default: file order, from 1)"
+        "--annotations",
+        help="COCO annotation file with the ids for --coco_results; default: the order of the files, from 1",
     )
 
 

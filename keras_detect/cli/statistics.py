@@ -12,7 +12,9 @@ def add_arguments(parser):
     add_data(parser)
     parser.add_argument("--split", help="split to summarize; default: all splits, each stated")
     parser.add_argument("--model", help=".keras file or preset whose anchors are compared with the boxes")
-    parser.add_argument("--num_anchors", type=int, default=9, help="number of anchor shapes to propose (%(default)s)")
+    parser.add_argument(
+        "--num_anchors", type=int, default=9, help="number of anchor shapes to propose; default: %(default)s"
+    )
     parser.add_argument("--output", required=True, help="folder for statistics.json, statistics.png, gallery.png")
 
 

@@ -46,7 +46,9 @@ def _add_data(parser):
 def _add_model(parser):
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--model", default=DEFAULT_START, help="preset, .keras file, or backbone for a new detector (%(default)s)"
+        "--model",
+        default=DEFAULT_START,
+        help="preset, .keras file, or backbone for a new detector; default: %(default)s",
     )
     group.add_argument(
         "--architecture",
@@ -138,7 +140,10 @@ def _add_run(parser):
         "--tensorboard", action="store_true", help="also write curves and images with detections for TensorBoard"
     )
     group.add_argument(
-        "--seed", type=int, default=0, help="random seed for weights, order, augmentation and split (%(default)s)"
+        "--seed",
+        type=int,
+        default=0,
+        help="random seed for weights, order, augmentation and split; default: %(default)s",
     )
 
 

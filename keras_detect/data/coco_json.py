@@ -21,6 +21,7 @@ from keras_detect.data.splits import (
     UnnamedSplitError,
     is_named_after,
     listed_splits,
+    no_split,
     one_each,
     read_split,
 )
@@ -246,7 +247,7 @@ def _classes(content, file, class_names, defects):
             return None
         if categories[key] not in positions:
             unknown = unknown_name("class", categories[key], positions)
-            message = f"Annotation {_id(annotation)} in {file}: {unknown} Add it to class_names."
+            message = f"Annotation {_id(annotation)} in {file}: {unknown} Add it to class_names, or rename it."
             defects.refuse("unknown class names", f"annotation {_id(annotation)}", message)
             return None
         return positions[categories[key]]
@@ -327,8 +328,7 @@ def _of_split(entries, split, file):
     roots = [file.parent, file.parent.parent]
     names, listed = read_split(roots, split)
     if names is None:
-        available = ", ".join(known or listed) or "none"
-        raise ValueError(f"{file} has no split '{split}'. Available: {available}.")
+        raise ValueError(no_split(file, split, known or listed))
     by_name = {entry["file_name"]: entry for entry in entries} | {_stem(entry["file_name"]): entry for entry in entries}
     absent = [name for name in names if name not in by_name]
     if absent:

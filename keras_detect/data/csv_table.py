@@ -24,6 +24,7 @@ from keras_detect.data.splits import (
     is_named_after,
     listed_splits,
     named_splits,
+    no_split,
     one_each,
     read_split,
 )
@@ -88,7 +89,7 @@ def read(path, split=None, class_names=None, defects=None):
     if split is not None and wanted is None and any("split" in row for row in rows):
         known = sorted({row["split"] for row in rows if row.get("split")})
         if split not in known:
-            raise ValueError(f"{file} has no split '{split}'. Available: {shown(', '.join(known), 400) or 'none'}.")
+            raise ValueError(no_split(file, split, known))
         rows = [row for row in rows if row.get("split") == split]
     grouped = {}
     for row in rows:
@@ -213,7 +214,7 @@ def _choose(path, split):
         return files[0], None
     names, listed = read_split([files[0].parent, files[0].parent.parent], split)
     if names is None and "split" not in _columns(files[0].read_text(encoding="utf-8-sig").split("\n", 1)[0]):
-        raise ValueError(f"{path} has no split '{split}'. Available: {', '.join(listed) or 'none'}.")
+        raise ValueError(no_split(path, split, listed))
     return files[0], names
 
 
@@ -332,9 +333,8 @@ def _record(name, rows, file, images, names, label_of, normalized, defects):
     rows = [row for row in rows if row["box"] is not None]
     for row in rows:
         if label_of(row["class"]) is None:
-            message = (
-                f"{file}, {shown(name)}: {unknown_name('class', row['class'].strip(), names)} Add it to class_names."
-            )
+            unknown = unknown_name("class", row["class"].strip(), names)
+            message = f"{file}, {shown(name)}: {unknown} Add it to class_names, or rename it."
             defects.refuse("unknown class names", name, message)
     rows = [row for row in rows if label_of(row["class"]) is not None]
     boxes = np.array([row["box"] for row in rows], np.float64).reshape(-1, 4)

@@ -344,9 +344,7 @@ def _tail(source, count):
 def _unreadable(name, error):
     known = not isinstance(error, UnidentifiedImageError)
     reason = one_line(error, 200) or type(error).__name__ if known else "no image format is recognized"
-    return ImageError(
-        f"Not a readable image: {shown(name, 400)} ({reason}). Replace the file, or remove it with its annotation."
-    )
+    return ImageError(f"Not a readable image: {shown(name, 400)} ({reason}). Replace or remove the file.")
 
 
 def tf_decoded(encoded, decoder):
@@ -428,9 +426,14 @@ def as_pixels(image, max_pixels=None):
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4) or not pixels.size or pixels.dtype.kind not in "biuf":
+        received = (
+            f"{type(image).__name__} of shape {pixels.shape}. Pass several images as a list."
+            if pixels.ndim
+            else shown(image)
+        )
         raise ValueError(
             "An image is a path, bytes, an open file, a Pillow image, or an array [H, W, 3] in 0...255. "
-            f"Received: {type(image).__name__} of shape {pixels.shape}. Pass several images as a list."
+            f"Received: {received}"
         )
     _check_sides((pixels.shape[1], pixels.shape[0]), "The array")
     pixels = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]

@@ -77,7 +77,9 @@ def _labels(labels, number, class_names):
         positions = {str(name): label for label, name in enumerate(class_names)}
         for name in labels:
             if str(name) not in positions:
-                raise ValueError(f"Image {number}: {unknown_name('class', name, positions)} Add it to class_names.")
+                raise ValueError(
+                    f"Image {number}: {unknown_name('class', name, positions)} Add it to class_names, or rename it."
+                )
         return np.array([positions[str(name)] for name in labels], np.int32)
     if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
         raise ValueError(f"Labels must be integers or class names. Received in example {number}: {labels.tolist()}")

@@ -195,6 +195,17 @@ def reader(path, format=None):
     raise ValueError(_nothing_found(path))
 
 
+def _why_not_coco(file):
+    """A sentence about a JSON file that cannot be read as annotations; else ""."""
+    if file.suffix.lower() == ".json" and kind_of(file) == FILE:
+        with contextlib.suppress(OSError):
+            try:
+                coco_json.read(file)
+            except ValueError as error:
+                return f"{one_line(error, 400)} "
+    return ""
+
+
 def _nothing_found(path):
     wanted = (
         "Expected: COCO (a .json file, or a folder with instances*.json), Pascal VOC (a folder with Annotations/*.xml "
@@ -203,6 +214,7 @@ def _nothing_found(path):
     if kind_of(path) == FILE:
         return f"{path} is not a file of annotations. {wanted}"
     entries = sorted(entry.name for entry in path.iterdir())
+    wanted = "".join(_why_not_coco(path / name) for name in entries) + wanted
     if not entries:
         return f"The folder {path} is empty. {wanted}"
     images = sum(is_image_name(name) for name in entries)

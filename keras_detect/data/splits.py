@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_detect.data.paths import FILE, kind_of, read_text
+from keras_detect.messages import shown
 
 _MAX_BYTES = 512 * 2**20
 _PLACES = ("splits", "ImageSets/Main")
@@ -39,6 +40,12 @@ def one_each(files, is_named) -> tuple[str, ...]:
     """
     found = [next((name for name in USUAL_NAMES if is_named(file, name)), "") for file in files]
     return tuple(sorted(found, key=USUAL_NAMES.index)) if all(found) and len({*found}) == len(found) else ()
+
+
+def no_split(place, split, known, listed_in=""):
+    """Error text for data without a split of this name; `listed_in` says in parentheses where it would be listed."""
+    available = f"Available: {shown(', '.join(known), 400)}." if known else "It has no splits: leave the split out."
+    return f"{place} has no split '{split}'{listed_in}. {available}"
 
 
 def read_split(roots, split):

@@ -22,6 +22,7 @@ from keras_detect.data.splits import (
     is_named_after,
     listed_splits,
     named_splits,
+    no_split,
     one_each,
     read_split,
 )
@@ -170,8 +171,7 @@ def _choose(path, split):
         return files, None
     names, listed = read_split([files[0].parent, files[0].parent.parent], split)
     if names is None:
-        available = ", ".join(listed or sorted({_stem(file) for file in files}))
-        raise ValueError(f"{path} has no split '{split}'. Available: {available}.")
+        raise ValueError(no_split(path, split, listed or sorted({_stem(file) for file in files})))
     return files, names
 
 

@@ -11,7 +11,7 @@ from keras_detect.data.label_map import find_label_map, read_label_map, write_la
 from keras_detect.data.paths import DataPathError, read_bytes
 from keras_detect.data.reading import flag, image_or_refuse, index_images, label_finder
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
-from keras_detect.data.splits import listed_splits, read_split
+from keras_detect.data.splits import listed_splits, no_split, read_split
 from keras_detect.data.writing import ImageFolder, as_dataset
 from keras_detect.files import write_file
 from keras_detect.messages import one_line, shown
@@ -119,8 +119,7 @@ def _of_split(path, split, folder, stems):
         return stems
     names, listed = read_split([path], split)
     if names is None:
-        available = ", ".join(listed) or "none"
-        raise ValueError(f"{path} has no split '{split}' (ImageSets/Main/{split}.txt). Available: {available}.")
+        raise ValueError(no_split(path, split, listed, f" (ImageSets/Main/{split}.txt)"))
     known = set(stems)
     wanted = []
     for name in names:
@@ -208,7 +207,7 @@ def _record(file, parsed, images, names, label_of, defects):
         return None
     for class_name, _, _ in objects:
         if label_of(class_name) is None:
-            message = f"{file}: {unknown_name('class', class_name.strip(), names)} Add it to class_names."
+            message = f"{file}: {unknown_name('class', class_name.strip(), names)} Add it to class_names, or rename it."
             defects.refuse("unknown class names", file.name, message)
     objects = [entry for entry in objects if label_of(entry[0]) is not None]
     image = image_or_refuse(found, size, defects, f"annotated in {file}")

@@ -17,7 +17,7 @@ from keras_detect.data.image import is_image_name
 from keras_detect.data.paths import FILE, FOLDER, DataPathError, files_below, is_file, kind_of, read_text
 from keras_detect.data.reading import image_or_refuse
 from keras_detect.data.record import DROPPED, KEPT, Defects, make_record
-from keras_detect.data.splits import USUAL_NAMES, listed_splits, read_split
+from keras_detect.data.splits import USUAL_NAMES, listed_splits, no_split, read_split
 from keras_detect.data.writing import ImageFolder, as_dataset
 from keras_detect.data.yaml_texts import read_yaml
 from keras_detect.files import write_file
@@ -181,7 +181,7 @@ def _images(root, content, split, yaml_file):
         elif split in named or (split == "val" and "valid" in named):
             chosen = [named.get(split, named.get("valid"))]
         else:
-            raise ValueError(f"{yaml_file} has no split '{split}'. Available: {', '.join(named)}.")
+            raise ValueError(no_split(yaml_file, split, named))
         places = [place for value in chosen for place in (value if isinstance(value, list) else [value])]
         base = root / str(content.get("path") or ".")
         files = [file for place in places for file in _at(place, [base, root], yaml_file)]
@@ -195,7 +195,7 @@ def _images(root, content, split, yaml_file):
         return []
     names, listed = read_split([root], split)
     if names is None:
-        raise ValueError(f"{root} has no split '{split}'. Available: {', '.join(listed) or 'none'}.")
+        raise ValueError(no_split(root, split, listed))
     wanted = {pathlib.PurePosixPath(name).stem for name in names}
     return [file for file in _images(root, {}, None, yaml_file) if file.stem in wanted]
 

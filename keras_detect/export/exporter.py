@@ -107,11 +107,11 @@ class Exporter(abc.ABC):
         """Raises `MissingPackageError` or `ValueError` before any work is done."""
         require_packages(name, self.requires)
         if options.precision not in self.precisions:
-            raise ValueError(unknown_name(f"precision of '{name}'", options.precision, self.precisions))
+            raise ValueError(unknown_name(f"precision of {name}", options.precision, self.precisions))
         if options.signature not in self.signatures:
-            raise ValueError(unknown_name(f"signature of '{name}'", options.signature, self.signatures))
+            raise ValueError(unknown_name(f"signature of {name}", options.signature, self.signatures))
         if options.precision == "int8" and options.representative is None:
             raise ExportError(
                 "int8 needs images like those the detector will see, which set the ranges of its numbers. Received: "
-                "representative_data=None. Pass a folder, a data set or a list of images."
+                "representative_data=None. Pass a folder, a data set or a list of images (--data)."
             )

@@ -85,6 +85,9 @@ def benchmark(
     for name in runtimes or ():
         if name not in RUNTIMES:
             raise ValueError(unknown_name("runtime", name, RUNTIMES))
+    for argument, value in (("repeats", repeats), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{argument} must be a positive integer. Received: {argument}={value}")
     pixels = verification.sample_images(images, _measured_size(model, image_size))
     pixels = [image for image in pixels if image.shape == pixels[0].shape]  # one batch needs one size
     singles = [image[None] for image in pixels]

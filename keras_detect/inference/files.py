@@ -21,6 +21,7 @@ from keras_detect.inference.detections import CLASS_NAMES
 from keras_detect.inference.images import detect_each
 from keras_detect.inference.sources import Name, Sources, find_sources
 from keras_detect.inference.video import VideoError, check_camera, detect_frames, open_video, opencv, video_writer
+from keras_detect.messages import shown
 from keras_detect.visualization import draw_objects, save_image
 
 _DETECTIONS, _RESULTS = "detections.json", "coco_results.json"
@@ -95,6 +96,8 @@ def detect_files(
             has not all images and classes; `MissingPackageError` where OpenCV is wanted and not installed.
         OSError: the disk is full, or cannot be written to.
     """
+    if pathlib.Path(output).expanduser().is_file():
+        raise ValueError(f"The output is a folder. {shown(output, 400)} is a file.")
     sources = images if isinstance(images, Sources) else find_sources(images, recursive, leave_out=output)
     check_sources(sources)
     ids = _ids_of(model, sources, coco_results, annotations)

@@ -107,7 +107,9 @@ def read_preset(directory, num_classes=None, load_weights=True):
     directory = pathlib.Path(os.path.expanduser(directory))
     if not is_preset(directory):
         zoo = "; from_pipeline_config and restore read upstream's folder" if _is_upstream(directory) else ""
-        raise PresetError(f"{directory}: no preset (no {CONFIG}); a preset folder holds {', '.join(PRESET_FILES)}{zoo}")
+        raise PresetError(
+            f"{directory} is not a preset: {CONFIG} is missing. A preset folder holds {', '.join(PRESET_FILES)}{zoo}"
+        )
     path = directory / CONFIG
     config = _config(path)
     if not load_weights:

@@ -232,7 +232,7 @@ def subclassed():
             {},
             r"needs a level of stride 8. 'coarse' has levels of stride \[16\]",
         ),
-        (small_model, {"levels": {"C3": "sum_88"}}, "Unknown layer of 'small' 'sum_88'. Did you mean sum_8"),
+        (small_model, {"levels": {"C3": "sum_88"}}, "Unknown layer 'sum_88' of 'small'. Did you mean sum_8"),
         (small_model, {"levels": {"C4": "sum_8"}}, "level 'C4' must have stride 16. Received stride 8"),
         (small_model, {"levels": ["sum_8", "inner"]}, r"Levels must differ in stride.*\[8, 8\]"),
         (lambda: small_model(outputs="class"), {"levels": ["sum_8", "mean"]}, r"The layer 'mean' gives \(None, 8\)"),
@@ -244,7 +244,7 @@ def subclassed():
             "for names in keras.applications. Received: weights='imagenet' for Functional",
         ),
         (lambda: "keras_cv/resnet50", {"weights": "imagenet"}, "weights='imagenet' for keras_cv/resnet50"),
-        (lambda: "MobileNetV3Smal", {}, "Unknown model of keras.applications.*MobileNetV3Small"),
+        (lambda: "MobileNetV3Smal", {}, "Unknown model 'MobileNetV3Smal' of keras.applications.*MobileNetV3Small"),
     ],
 )
 def test_bad_models_get_help(build, settings, message):

@@ -322,7 +322,7 @@ def test_what_was_chosen_is_printed_and_kept(shapes, tmp_path, capsys):
 
 
 def test_unknown_settings_and_a_recipe_with_settings_are_refused(shapes, tmp_path):
-    with pytest.raises(TypeError, match=r"Unknown argument of train 'epoch'\. Did you mean epochs"):
+    with pytest.raises(TypeError, match=r"Unknown argument 'epoch' of train\. Did you mean epochs"):
         keras_detect.training.train("tests_tiny", shapes, output=tmp_path / "run", epoch=3)
     recipe = keras_detect.training.Recipe(epochs=1)
     with pytest.raises(ValueError, match="A recipe already contains all settings"):

@@ -52,7 +52,7 @@ def test_a_split_of_the_calibration_images_can_be_named(command, model, tmp_path
     [
         (("--output", "out.h5"), "format is determined by the file suffix"),
         (("--output", "out", "--format", "saved"), "Unknown export format 'saved'. Did you mean saved_model"),
-        (("--output", "out", "--precision", "float8"), "Unknown precision of 'saved_model'"),
+        (("--output", "out", "--precision", "float8"), "Unknown precision 'float8' of saved_model"),
         (("--output", "out", "--images", "nowhere.jpg"), "No such image or folder: nowhere.jpg"),
     ],
 )

@@ -77,7 +77,7 @@ def test_of_several_frames_the_first_is_used_and_named(tmp_path, caplog):
         (b"no image", ValueError, "Not a readable image: 8 bytes"),
         (np.zeros((1, 4, 4, 3)), ValueError, r"shape \(1, 4, 4, 3\). Pass several images as a list"),
         (np.zeros((4, 4, 2)), ValueError, r"shape \(4, 4, 2\)"),
-        (None, ValueError, "NoneType"),
+        (None, ValueError, "Received: None"),
     ],
 )
 def test_what_is_no_image(source, error, message):
@@ -93,7 +93,7 @@ def test_a_pillow_image_is_refused_in_our_words(tmp_path):
         (Image.open(tmp_path / "half.png"), "half.png"),
         (Image.open(io.BytesIO(content.getvalue()[:2000])), "the Pillow image"),
     ):
-        with pytest.raises(ImageError, match=f"Not a readable image: .*{name} .*Replace the file"):
+        with pytest.raises(ImageError, match=f"Not a readable image: .*{name} .*Replace or remove the file"):
             as_pixels(source)
 
 

@@ -207,7 +207,7 @@ def test_what_is_refused_before_any_work(ssd, tmp_path):
         ssd.export(tmp_path / "model.h5")
     with pytest.raises(ValueError, match=r"Unknown export format 'saved_modle'. Did you mean saved_model"):
         ssd.export(tmp_path / "model", format="saved_modle")
-    with pytest.raises(ValueError, match="Unknown precision of 'saved_model' 'int8'"):
+    with pytest.raises(ValueError, match="Unknown precision 'int8' of saved_model"):
         ssd.export(tmp_path / "model", precision="int8")
     with pytest.raises(ValueError, match="batch_size must be a positive integer"):
         ssd.export(tmp_path / "model", batch_size=0)

@@ -229,7 +229,7 @@ def test_a_list_of_images_is_refused_with_the_way_out(model):
         ({schema.IMAGES: IMAGES[0]}, "Images are a batch"),
         (
             {schema.IMAGES: IMAGES, "true_shapes": np.ones((4, 3))},
-            "Unknown entry of x 'true_shapes'. Did you mean true_im",
+            "Unknown entry 'true_shapes' of x. Did you mean true_im",
         ),
         ({schema.IMAGES: IMAGES, schema.TRUE_IMAGE_SHAPES: np.ones((4, 2))}, r"\[B, 3\]: .* Received shape \(4, 2\)"),
         ({schema.IMAGES: IMAGES, schema.RESIZED_IMAGE_SHAPES: np.ones(3)}, r"Received shape \(3,\)"),

@@ -106,7 +106,7 @@ def test_their_arguments_are_checked_as_ssds(meta):
         (
             {"num_class": 3},
             TypeError,
-            f"argument of {meta.__name__}.from_backbone 'num_class'. Did you mean num_classes",
+            f"argument 'num_class' of {meta.__name__}.from_backbone. Did you mean num_classes",
         ),
         ({"num_classes": 3, "neck": "fpm"}, ValueError, "Unknown neck 'fpm'"),
         (
@@ -122,7 +122,7 @@ def test_their_arguments_are_checked_as_ssds(meta):
     ):
         with pytest.raises(error, match=message):
             meta.from_backbone("tests_tiny", **arguments)
-    with pytest.raises(TypeError, match=r"EfficientDet.from_backbone 'sise'. Did you mean size"):
+    with pytest.raises(TypeError, match=r"argument 'sise' of EfficientDet.from_backbone. Did you mean size"):
         EfficientDet.from_backbone("tests_tiny", num_classes=3, sise="d1")
     with pytest.raises(ValueError, match=r"Unknown EfficientDet size 'd9'"):
         EfficientDet.from_backbone(size="d9", num_classes=3)
