@@ -192,6 +192,65 @@ def test_kinds_of_error_follow_the_masks():
     assert of_masks["mask_error_ap"] == pytest.approx(0.5)
 
 
+SHAPES = {  # rows of 10, which with the object's upper half of 5 overlap by ...
+    "half": slice(0, 5),  # 1
+    "third": slice(3, 6),  # 2 / 6
+    "next": slice(5, 9),  # 0
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "label"),
+    [
+        ("right", "half", 0),
+        ("localization", "third", 0),
+        ("classification", "half", 1),
+        ("both", "third", 1),
+        ("background", "next", 0),
+        ("background", "next", 1),
+    ],
+)
+def test_every_kind_of_error_of_masks(kind, shape, label):
+    """All boxes are the whole image, and by them every detection has its place right: the masks alone decide."""
+    mask, found = np.zeros((10, 10), np.uint8), np.zeros((1, 10, 10))
+    mask[SHAPES["half"]], found[0, SHAPES[shape]] = 1, 1.0
+    breakdown = ErrorBreakdown(["a", "b"], compare="masks")
+    whole = [[0, 0, 1, 1]]
+    breakdown.update(
+        one(boxes=whole, labels=[0], masks=[mask]),
+        one(boxes=whole, labels=[label], scores=[0.9], masks=found),
+        image_sizes=[(10, 10)],
+    )
+    result = breakdown.result()
+    counts = {name: count for name, count in result["mask_error_counts"].items() if count}
+    missed = {} if kind in ("right", "localization", "classification") else {"missed": 1}
+    assert counts == missed | ({} if kind == "right" else {kind: 1})
+    assert result["mask_error_ap"] == (kind == "right")
+
+
+def test_a_second_mask_of_an_object_is_a_duplicate():
+    mask = np.zeros((10, 10), np.uint8)
+    mask[SHAPES["half"]] = 1
+    breakdown = ErrorBreakdown(["a"], compare="masks")
+    found = one(boxes=[[0, 0, 1, 1]] * 2, labels=[0, 0], scores=[0.9, 0.8], masks=np.stack([mask, mask]).astype(float))
+    breakdown.update(one(boxes=[[0, 0, 1, 1]], labels=[0], masks=[mask]), found, image_sizes=[(10, 10)])
+    assert breakdown.result()["mask_error_counts"]["duplicate"] == 1
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_ap_of_the_errors_is_cocos(seed):
+    """With crowds, masks at the border, and objects without a mask."""
+    rng = np.random.default_rng(seed)
+    coco = COCOEvaluator(["0", "1", "2"], compare="masks")
+    errors = ErrorBreakdown(coco.class_names, collected=coco.collected, compare="masks")
+    for ground_truth, detections in random_images(rng):
+        ground_truth["masks"][rng.uniform(size=ground_truth["masks"].shape) < 0.2] = None
+        coco.update(ground_truth, detections, image_sizes=[SIZE])
+    result = coco.result()
+    assert 0.0 < result["mask_map_50"] < 1.0
+    assert errors.result()["mask_error_ap"] == pytest.approx(result["mask_map_50"], abs=1e-12)
+
+
 def test_the_report_has_the_numbers_of_masks(tmp_path):
     mask = np.zeros(SIZE, np.uint8)
     mask[:20, :30] = 1
