@@ -93,13 +93,18 @@ def iou_in_boxes(model, data):
 def fit(model, data, folder):
     """Trains `model` with the recipe of Mask R-CNN at a higher rate; returns the minutes."""
     recipe = Recipe.for_model(
-        model, len(data), batch_size=BATCH_SIZE, epochs=EPOCHS.value, learning_rate=1e-3, freeze_batchnorm="backbone"
+        model,
+        len(data),
+        batch_size=BATCH_SIZE,
+        epochs=EPOCHS.value,
+        learning_rate=1e-3,
+        augment=(RandomHorizontalFlip(), RandomColor()),
     )
     print(recipe)
     batches = data.batches(
         model,
         recipe.batch_size,
-        augment=(RandomHorizontalFlip(), RandomColor()),
+        augment=recipe.augment,
         shuffle=True,
         seed=SEED.value,
         cache=True,
