@@ -98,7 +98,7 @@ def compiled(model, task, images, ground_truth, built, constants=False):
 
     if task == "train":
         model.compile(keras.optimizers.SGD(0.0, momentum=0.9))
-        y = {"boxes": ground_truth[0], "labels": ground_truth[1]}
+        y = dict(zip(("boxes", "labels", "masks"), ground_truth, strict=False))
         return lambda: model.train_on_batch(images, y), built
     run = (lambda: model.predict_on_batch(images)) if not constants else frozen_predict(model, images)
     found = run()
@@ -256,16 +256,18 @@ def torch_images(images):
 
 
 def torch_targets(ground_truth):
-    """Ground truth as TorchVision expects it: pixels, xyxy, labels from 1."""
+    """Ground truth, with masks or without, as TorchVision expects it: pixels, xyxy, labels from 1."""
     import torch
 
-    return [
-        {
-            "boxes": torch.from_numpy(boxes[labels >= 0][:, [1, 0, 3, 2]] * SIZE),
-            "labels": torch.from_numpy(labels[labels >= 0].astype("int64") + 1),
+    targets = []
+    for boxes, labels, *masks in zip(*ground_truth, strict=True):
+        there = labels >= 0
+        target = {
+            "boxes": torch.from_numpy(boxes[there][:, [1, 0, 3, 2]] * SIZE),
+            "labels": torch.from_numpy(labels[there].astype("int64") + 1),
         }
-        for boxes, labels in zip(*ground_truth, strict=True)
-    ]
+        targets.append(target | ({"masks": torch.from_numpy(masks[0][there])} if masks else {}))
+    return targets
 
 
 def torch_settle(model, call):

@@ -7,8 +7,8 @@
 Each contestant is a process of its own (`<family>_contestants.py`), with the python that `--peer` names, else with
 this one. All stay alive and are told to run one after the other, so that other work on the machine slows all alike; a
 ratio is the median over the rounds of the ratio within a round. The first row, what the ratios refer to, is the floor:
-our network's convolutions alone, weights as constants, in one graph. A peer whose environment is missing gets a row
-that says so.
+our network's convolutions alone, weights as constants, in one graph (of Mask R-CNN: TorchVision's). A peer whose
+environment is missing gets a row that says so.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import time
 
 import numpy as np
 
-FAMILIES = ("retinanet", "faster_rcnn", "faster_rcnn_c4")
+FAMILIES = ("retinanet", "faster_rcnn", "faster_rcnn_c4", "mask_rcnn")
 PREDICT_ONLY = ", constants"  # the end of the names that do not train
 PAUSE = 0.1  # seconds between two runs: threads of the one before spin that long for more work
 
