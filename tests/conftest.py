@@ -5,6 +5,7 @@ import gc
 import importlib.metadata
 import os
 import pathlib
+import sys
 
 import pytest
 
@@ -40,6 +41,10 @@ BACKEND_FREE = (
     "inference/test_sources.py",
     "inference/test_tiles.py",
     "inference/test_video.py",
+    "meta_architectures/test_center_net_defaults.py",
+    "meta_architectures/test_class_prior.py",
+    "meta_architectures/test_from_backbone.py",
+    "meta_architectures/test_retinanet_efficientdet.py",
     "meta_architectures/test_starting_weights.py",
     "presets/test_cache.py",
     "presets/test_directory.py",
@@ -71,7 +76,10 @@ BACKEND_FREE = (
     "tf_od_api/test_name_maps.py",
     "tf_od_api/test_restore_litert.py",
     "tf_od_api/test_check_numbers.py",
+    "training/test_masks.py",
     "training/test_run_data.py",
+    "training/test_start.py",
+    "training/test_tensorboard_images.py",
     "transforms/test_geometric.py",
     "transforms/test_upstream_operations.py",
     "transforms/test_photometric.py",
@@ -121,6 +129,21 @@ def _clean_global_state():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+    _forget_traced_gradients()
+
+
+def _forget_traced_gradients():
+    """Frees the graphs of the test's training steps.
+
+    TensorFlow registers every custom gradient that it traces under a name of its own and forgets none, and each holds
+    the graph that it was traced in: 40 MB per Faster R-CNN, 12 GB at the end of a run, which the garbage collector
+    looks through again and again. The names are needed only while a step is traced.
+    """
+    framework = sys.modules.get("tensorflow.python.framework.ops")
+    if framework is not None:
+        gradients = framework.gradient_registry._registry
+        for name in [name for name in gradients if name.startswith("CustomGradient-")]:
+            del gradients[name]
 
 
 def pytest_report_header(config):

@@ -22,6 +22,8 @@ ROWS = [
 ROWS.append(pytest.param(tiny.tiny_center_net, id="center_net_boxes", marks=pytest.mark.slow))
 ROWS.append(pytest.param(tiny.tiny_center_net_with_masks, id="center_net_masks", marks=pytest.mark.slow))
 MODELS = pytest.mark.parametrize("build", ROWS)
+#: half a minute each under XLA; the others' steps are compiled in slow tests
+XLA = (tiny.tiny_ssd, tiny.tiny_faster_rcnn)
 
 
 def sgd(model, **options):
@@ -169,10 +171,7 @@ def test_classes_is_accepted_for_labels(build):
 @MODELS
 @pytest.mark.parametrize(
     "policy",
-    [
-        pytest.param("mixed_float16", marks=() if goldens.BACKEND == "tensorflow" else pytest.mark.slow),
-        "mixed_bfloat16",
-    ],
+    [pytest.param("mixed_float16", marks=pytest.mark.slow), "mixed_bfloat16"],
 )
 def test_mixed_precision_trains_and_keeps_its_policy(build, policy, tmp_path):
     # in bfloat16, at 64 x 64, the last convolution of the SSD strides over a map of one cell; oneDNN takes its gradient
@@ -324,7 +323,10 @@ def test_ground_truth_that_would_train_silently_wrong_is_refused(build):
 @pytest.mark.parametrize(
     "build",
     # JAX compiles unless told otherwise: there, it is the steps without XLA that this test adds
-    [pytest.param(build, marks=pytest.mark.slow if goldens.BACKEND == "jax" else ()) for build in BUILDS],
+    [
+        pytest.param(build, marks=() if goldens.BACKEND != "jax" and build in XLA else pytest.mark.slow)
+        for build in BUILDS
+    ],
     ids=tiny.TINY_MODELS,
 )
 def test_xla_compiles_whole_steps(build):

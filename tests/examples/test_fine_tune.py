@@ -21,7 +21,6 @@ def environment(**settings):
     return {**os.environ, "KERAS_BACKEND": keras.backend.backend(), "PYTHONPATH": path, **settings}
 
 
-@pytest.mark.backend_free  # the script below takes the same steps
 def test_the_notebook_runs_from_the_first_cell_to_the_last(tmp_path, monkeypatch):
     text = outputs_of("fine_tune_in_colab", tmp_path, monkeypatch)
     assert "val_map" in text
@@ -31,6 +30,7 @@ def test_the_notebook_runs_from_the_first_cell_to_the_last(tmp_path, monkeypatch
     assert loaded.class_names == ("circle", "square", "triangle")
 
 
+@pytest.mark.slow  # the notebook above takes the same steps
 def test_the_script_leaves_images_and_a_model(tmp_path):
     output = tmp_path / "run"
     command = [sys.executable, EXAMPLES / "fine_tune.py", "--output", output, "--images", "8", "--epochs", "1"]

@@ -53,6 +53,7 @@ def test_what_is_frozen_stays_bit_for_bit():
     assert {name for name in before if name.startswith(("backbone/conv_2_conv", "backbone/conv_3_"))} <= changed
 
 
+@pytest.mark.backend_free
 def test_saving_keeps_what_is_frozen_and_other_classes_do_not(tmp_path):
     model = tiny.tiny_ssd()
     count = model.freeze("backbone")
@@ -95,6 +96,7 @@ def test_a_model_that_does_not_train_at_all_is_loaded_so():
     assert not loaded.trainable_variables and loaded.frozen
 
 
+@pytest.mark.backend_free
 def test_a_pattern_that_matches_nothing_names_the_near_ones():
     model = tiny.tiny_ssd()
     with pytest.raises(ValueError, match=r"Unknown weight or layer 'backbone/conv1_bn'\. Did you mean .*conv_1_bn"):
@@ -103,6 +105,7 @@ def test_a_pattern_that_matches_nothing_names_the_near_ones():
         model.freeze("*")
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("which", [True, "backbone"])
 def test_batch_norm_is_frozen_where_the_recipe_says_so(which, tmp_path):
     model = tiny.tiny_ssd()

@@ -180,6 +180,7 @@ def test_default_parts():
     assert model.ground_truth_keys == (schema.MASKS,)
 
 
+@pytest.mark.backend_free
 def test_what_is_refused():
     with pytest.raises(ValueError, match="same classes"):
         tiny.tiny_mask_rcnn(**tiny.mask_parts(num_classes=2))

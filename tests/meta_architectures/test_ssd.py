@@ -82,13 +82,13 @@ COMBINATIONS = {
 }
 
 
-#: what a backend computes in a way of its own: sorting, loops, suppression
+#: what a backend computes in a way of its own: sorting, loops, suppression; the others are slow tests
 ON_EVERY_BACKEND = ("hard examples", "giou", "bipartite")
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in ON_EVERY_BACKEND else pytest.mark.backend_free) for name in COMBINATIONS],
+    [pytest.param(name, marks=() if name in ON_EVERY_BACKEND else pytest.mark.slow) for name in COMBINATIONS],
 )
 def test_every_combination_trains(name):
     parts = dict(COMBINATIONS[name])

@@ -139,6 +139,7 @@ def test_what_is_known_is_taken_and_what_is_wrong_refused(ssd):
         Recipe(freeze_batchnorm="neck")
 
 
+@pytest.mark.backend_free
 def test_what_a_model_starts_from():
     model = tiny.tiny_ssd(weights=None)
     assert start_of(model) == "random"

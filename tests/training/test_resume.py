@@ -113,6 +113,7 @@ def test_another_run_and_damage_are_refused(runs, tmp_path):
             runs.run(Resume(path))
 
 
+@pytest.mark.backend_free
 def test_keras_own_callbacks_go_on_too(runs, tmp_path):
     """Without patience for a loss that falls, the run stops after two epochs; the resumed one as well."""
 
