@@ -266,6 +266,7 @@ def classification_loss(node):
         "bootstrapped_sigmoid",
         "weighted_sigmoid_focal",
     )
+    settings.ignore("anchorwise_output")  # deprecated: without an effect in upstream, too
     if name == "weighted_sigmoid":
         return classification.SigmoidCrossEntropyLoss()
     if name == "weighted_softmax":
@@ -291,6 +292,7 @@ def localization_loss(node):
         "l1_localization_loss": localization.L1Loss,
     }
     name, settings = node.oneof(*kinds)
+    settings.ignore("anchorwise_output")  # as above
     if name == "weighted_smooth_l1":
         return kinds[name](delta=settings.scalar("delta", float, 1.0))
     return kinds[name]()
