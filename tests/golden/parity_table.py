@@ -21,7 +21,7 @@ from keras_detect import schema
 from tests import goldens, two_stage_models, whole_models
 from tests.golden import test_faster_rcnn, test_whole_model
 
-ONE_STAGE = (*whole_models.QUICK, *whole_models.LARGE)
+ONE_STAGE = (*whole_models.QUICK, *whole_models.LARGE, *whole_models.TF1_QUICK, *whole_models.TF1_LARGE)
 TWO_STAGES = (*two_stage_models.QUICK, *two_stage_models.LARGE)
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "parity.md"
 START, END = "<!-- table: tests/golden/parity_table.py -->", "<!-- end of table -->"
@@ -30,17 +30,25 @@ HEAD = (
     "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
 )
 UNPUBLISHED = ("—", "—")
+#: the repository's config, which is not the one of the zoo's archive of that name
+ANOTHER_CONFIG = ("ssd_mobilenet_v2_coco",)
 
 
 def published():
-    """`{archive stem: (COCO17 mAP, ms)}` as the authors published them, of the TF2 zoo."""
+    """`{archive stem: (COCO17 mAP, ms)}` as the authors published them; TF1's stems end before their date."""
     text = goldens.require_shared("zoo.md").read_text()
     rows = re.findall(r"^\| \d+ \| [^|]+ \| ([^|]+) \| ([^|]+) \| [^|]+ \| `\d+/(.+)\.tar\.gz` \|$", text, re.M)
+    rows += re.findall(
+        r"^\| [^|]+ \| ([^|]+) \| ([\d.]+) \| [^|]+ \| `([a-z]\S+?)_\d{4}_\d\d_\d\d\.tar\.gz` \|$", text, re.M
+    )
     return {stem: (average_precision.strip(), speed.strip()) for speed, average_precision, stem in rows}
 
 
 def archive_stem(name):
     """Stem of the zoo's archive of the golden `name`; EfficientDets have no size in theirs, and one TPU count."""
+    if name in ANOTHER_CONFIG:
+        return None
+    name = re.sub(r"^zoo_(.*)_\d{4}_\d\d_\d\d$", r"\1", name)
     return re.sub(r"^ssd_(efficientdet_d\d)_.*", r"\1_coco17_tpu-32", name.removesuffix("_img"))
 
 

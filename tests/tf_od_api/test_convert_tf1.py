@@ -78,17 +78,21 @@ def test_slims_checkpoint_of_a_classifier(tmp_path):
         model.restore(prefix)
 
 
-def test_moving_averages(tmp_path):
-    """Where the config says so, the averages are taken; a batch norm's statistics have none."""
+def test_moving_averages_and_ranges(tmp_path):
+    """Averages are taken on request (a batch norm's statistics have none); ranges stay with the model."""
     with undrawn():
         model = keras_detect.from_pipeline_config(goldens.golden("ssd_mobilenet_v1_coco.config"))
     keys = name_maps.checkpoint_keys(model, tf1=True)
     weights = {key: np.full(model.named_weights()[name].shape, 0.25, "float32") for name, key in keys.items()}
     average = f"{keys['backbone/stem_conv/kernel']}/ExponentialMovingAverage"
-    values = weights | {average: np.full((3, 3, 3, 32), 0.75, "float32")}
+    scope = "FeatureExtractor/MobilenetV1/Conv2d_0/act_quant"
+    ranges = {f"{scope}/min": np.float32(-1), f"{scope}/max": np.float32(6)}
+    values = weights | ranges | {average: np.full((3, 3, 3, 32), 0.75, "float32")}
     prefix = golden_checkpoints.write_tf1_checkpoint(values, tmp_path)
     report = model.restore(prefix)
     assert "EMA" in report.ignored[average]
+    assert report.ranges == {scope: (-1.0, 6.0)} and "1 ranges of fake quantization kept" in report.one_line()
+    assert dict(model.get_config()["quantization_ranges"]) == {scope: [-1.0, 6.0]}
     np.testing.assert_array_equal(model.named_weights()["backbone/stem_conv/kernel"], 0.25)
     model.restore(prefix, moving_averages=True)
     np.testing.assert_array_equal(model.named_weights()["backbone/stem_conv/kernel"], 0.75)

@@ -1,6 +1,7 @@
 """Every variable of upstream's TensorFlow 1 SSDs, by name and shape, from the config alone."""
 
 import json
+import math
 
 import pytest
 
@@ -19,6 +20,30 @@ VARIABLES = [
     for path in sorted(FOLDER.rglob("*ssd*.vars.json"))
     if not any(word in path.name for word in (*NOT_BUILT, *LATER))
 ]
+#: config of upstream's -> numbers of its variables, parameters and regularized kernels (GOLDEN_TF1.md, section 9)
+COUNTED = {
+    "facessd_mobilenet_v2_quantized_320x320_open_image_v4": (324, 5_431_942, 55),
+    "ssd_mobilenet_v1_0.75_depth_300x300_coco14_sync": (199, 4_129_743, 47),
+    "ssd_mobilenet_v1_300x300_coco14_sync": (199, 6_845_183, 47),
+    "ssd_mobilenet_v2_fpnlite_quantized_shared_box_predictor_256x256_depthmultiplier_75_coco14_sync": (
+        384,
+        1_338_218,
+        75,
+    ),
+    "ssd_mobilenet_v2_fullyconv_coco": (324, 6_103_999, 55),
+    "ssdlite_mobilenet_v1_coco": (279, 5_284_159, 63),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COUNTED)
+def test_what_a_users_copy_of_upstreams_config_has(name):
+    wild = goldens.require_shared("data/configs_wild")
+    with undrawn():
+        model = keras_detect.from_pipeline_config(wild / f"DiagonalCorgi__BuildingRecognizerML__{name}.config")
+    keys = name_maps.checkpoint_keys(model, tf1=True)
+    parameters = sum(math.prod(weight.shape) for weight in model.named_weights().values())
+    assert (len(set(keys.values())), parameters, len(model.losses)) == COUNTED[name]
 
 
 @pytest.mark.slow
