@@ -247,6 +247,8 @@ def _unescape(match):
         if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
             raise ValueError(f"the escape {match.group()} is not a Unicode character")
         return chr(code)
+    if match["letter"] not in _LETTERS and match["letter"] not in "xXuUN":
+        return match.group()  # a Windows path, which upstream's parser reads as it stands
     if match["letter"] not in _LETTERS:
         raise ValueError(
             f"unknown escape {clip(match.group())} in a string; supported: \\n \\t \\r \\\\ \\' \\\" \\x41 \\101"

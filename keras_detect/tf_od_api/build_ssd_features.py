@@ -55,6 +55,9 @@ EXTRACTORS = {
     "ssd_mobilenet_v2_fpn": Extractor("mobilenet_v2", "fpn", scope=slim.MOBILENET_V2),
 }
 
+#: channels of MobileNet V2's last layer below a depthwise pyramid of TensorFlow 1
+LITE_HEAD_FILTERS = 256
+
 
 def is_tf1(kind):
     """Whether an extractor type is one of TensorFlow 1."""
@@ -70,6 +73,7 @@ def feature_extractor(node, num_maps, resizer):
         raise node.error("type", unknown_name("feature extractor", kind, EXTRACTORS))
     row = EXTRACTORS[kind]
     _check_multiple(node, resizer)
+    build_parts.refuse_values(node, batch_norm_trainable=True)
     hyperparams, force_bias = build_parts.conv_hyperparams(node.message("conv_hyperparams", required=True))
     overriding = hyperparams if node.scalar("override_base_feature_extractor_hyperparams", bool, False) else None
     if row.scope is not None:
@@ -109,7 +113,9 @@ def _scaled_backbone(node, row, scaling, settings):
     elif multiplier != 1.0:
         raise node.error("depth_multiplier", f"found {multiplier}; supported: 1.0")
     if row.backbone == "mobilenet_v2":
-        tf1 = {"head_filters": divisible(HEAD_FILTERS * multiplier, scaling["min_depth"])}
+        lite = row.neck == "fpn" and node.scalar("use_depthwise", bool, False)
+        head = LITE_HEAD_FILTERS if lite else HEAD_FILTERS
+        tf1 = {"head_filters": divisible(head * multiplier, scaling["min_depth"])}
         settings |= build_parts.mobilenet_v2_width(multiplier) if row.scope is None else tf1
     if row.scope is None or row.neck != "ssd":
         build_parts.refuse_values(node, use_explicit_padding=False)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from absl import logging
 
+from keras_detect.messages import counted
 from keras_detect.weights.finite import defect
 
 ADVICE = "Build the model from the checkpoint's own pipeline.config, or check `kind`."
@@ -56,7 +57,7 @@ class RestoreReport:
         counts = [f"restored {len(self.restored)} variables"]
         counts += [f"{len(self.kept)} kept as they were ({_reasons(self.kept)})"] if self.kept else []
         counts += [f"{len(self.ignored)} ignored in the checkpoint"] if self.ignored else []
-        counts += [f"{len(self.ranges)} ranges of fake quantization kept"] if self.ranges else []
+        counts += [f"{counted(len(self.ranges), 'range')} of fake quantization kept"] if self.ranges else []
         counts += [f"{self.folded} batch norms hold folded weights: {UNFOLD}"] if self.folded else []
         return f"{self.source}: {', '.join(counts)}"
 

@@ -134,6 +134,7 @@ def test_nan_is_a_float():
         (r'"\303\251"', "é"),  # the two bytes of é in UTF-8
         ("'it' \"'s\"\n  'é'", "it'sé"),
         ('""', ""),
+        (r'"C:\models\q"', r"C:\models\q"),
     ],
 )
 def test_strings(text, value):
@@ -201,7 +202,7 @@ def test_oneof():
         ("a [1]", "1: a: a list of scalars needs a ':' after the field's name"),
         ('a: "x', '1: the string "x has no closing quote on its line'),
         ('a: "x\n"', '1: the string "x has no closing quote on its line'),
-        (r'a: "\q"', "1: a: unknown escape \\q in a string"),
+        (r'a: "\u1"', "1: a: unknown escape \\u in a string"),
         (r'a: "\400"', "1: a: the escape \\400 is not a byte"),
         (r'a: "\ud800"', "1: a: the escape \\ud800 is not a Unicode character"),
         (r'a: "\xff"', "1: a: the string's escapes do not form UTF-8 text"),

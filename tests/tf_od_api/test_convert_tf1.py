@@ -91,7 +91,7 @@ def test_moving_averages_and_ranges(tmp_path):
     prefix = golden_checkpoints.write_tf1_checkpoint(values, tmp_path)
     report = model.restore(prefix)
     assert "EMA" in report.ignored[average]
-    assert report.ranges == {scope: (-1.0, 6.0)} and "1 ranges of fake quantization kept" in report.one_line()
+    assert report.ranges == {scope: (-1.0, 6.0)} and "1 range of fake quantization kept" in report.one_line()
     assert dict(model.get_config()["quantization_ranges"]) == {scope: [-1.0, 6.0]}
     np.testing.assert_array_equal(model.named_weights()["backbone/stem_conv/kernel"], 0.25)
     model.restore(prefix, moving_averages=True)
