@@ -23,7 +23,7 @@ import keras_detect
 from keras_detect import export, schema
 from keras_detect.data import load_dataset
 from keras_detect.data.dataset import DetectionDataset
-from keras_detect.export.average_precision import average_precision
+from keras_detect.export.average_precision import average_precisions
 from keras_detect.export.fitted import FittedRunner
 from keras_detect.registry import EXPORTERS
 
@@ -45,7 +45,7 @@ def main(argv=None):
     data = in_classes_of(model, load_dataset(arguments.data, split=arguments.split))
     given = arguments.representative or arguments.data
     representative = in_classes_of(model, load_dataset(given, split=arguments.representative_split or arguments.split))
-    before = average_precision(model.predict_on_batch, data)
+    before = average_precisions(model.predict_on_batch, data)["boxes"]
     print(f"{arguments.model} on {len(data)} images; AP of predict: {before:.4f}\n")
     print("| file | AP | difference | boxes, scores differ by | MB | ms per call (predict) |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
@@ -79,7 +79,7 @@ def row(model, name, data, representative, before, image_size):
             report = export.export_model(model, path, format, **options)
         except export.ExportError as error:
             return f"| {name} | {error} | | | | |"
-        after = average_precision(FittedRunner(export.open_exported(path, format), model.resizer), data)
+        after = average_precisions(FittedRunner(export.open_exported(path, format), model.resizer), data)["boxes"]
     return (
         f"| {name} | {after:.4f} | {after - before:+.4f} | {report.box_difference:.0e}, {report.score_difference:.0e} "
         f"| {report.megabytes:.1f} | {report.milliseconds:.0f} ({report.predict_milliseconds:.0f}) |"

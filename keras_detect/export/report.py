@@ -34,6 +34,8 @@ class ExportReport:
         weights_digest: SHA-256 of the weights inside.
         average_precision: COCO's AP of `predict` and of the file on annotated representative data, as
             `{"predict": ..., "file": ...}`; `None` where it was not measured.
+        mask_average_precision: the same of masks, where data and detections have some.
+        keypoint_average_precision: the same of keypoints.
         details: facts of the format, such as the opset.
     """
 
@@ -58,6 +60,8 @@ class ExportReport:
     image_size: tuple[int, int] | None
     weights_digest: str
     average_precision: dict[str, float] | None = None
+    mask_average_precision: dict[str, float] | None = None
+    keypoint_average_precision: dict[str, float] | None = None
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __str__(self):
@@ -77,9 +81,11 @@ class ExportReport:
             "weights": f"sha256 {self.weights_digest[:16]}",
             **{name: str(value) for name, value in self.details.items()},
         }
-        if self.average_precision is not None:
-            before, after = self.average_precision["predict"], self.average_precision["file"]
-            rows["AP"] = f"{after:.4f} (predict: {before:.4f}, difference {after - before:+.4f})"
+        precisions = (self.average_precision, self.mask_average_precision, self.keypoint_average_precision)
+        for name, measured in zip(("AP", "mask AP", "keypoint AP"), precisions, strict=True):
+            if measured is not None:
+                before, after = measured["predict"], measured["file"]
+                rows[name] = f"{after:.4f} (predict: {before:.4f}, difference {after - before:+.4f})"
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 

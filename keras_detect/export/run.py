@@ -11,7 +11,7 @@ import keras
 
 from keras_detect import files
 from keras_detect.export import other_backends, verification
-from keras_detect.export.average_precision import average_precision
+from keras_detect.export.average_precision import average_precisions
 from keras_detect.export.errors import ExportError
 from keras_detect.export.exporter import Exporter, ExportOptions
 from keras_detect.export.fitted import FittedRunner
@@ -59,7 +59,8 @@ def export_model(
         precision: "float32"; LiteRT also has "float16", "dynamic" and "int8", ONNX "int8", OpenVINO "float16".
         signature: inputs and outputs of the file, "default" or what the format offers beside it.
         representative_data: for int8: a `DetectionDataset`, a folder or file of annotated images, a folder of bare
-            images, or a list of images. Where they are annotated, the report holds the AP of `predict` and of the file.
+            images, or a list of images. Where they are annotated, the report of every precision holds the AP of
+            `predict` and of the file, that of masks and keypoints too where there are some.
         images: to compare on, as `model.detect` takes them; `None`: the photo that ships with the package, mirrored
             and cut out too.
         verbose: 0 to print nothing, 1 for the report.
@@ -167,19 +168,24 @@ def write_and_compare(exporter, name, model, path, options, reference) -> Export
             batch_size=runner.batch_size,
             image_size=runner.image_size,
             weights_digest=frozen.metadata["weights_digest"],
-            average_precision=_average_precision(model, runner, options),
+            **_average_precisions(model, runner, options),
             details=facts,
         )
 
 
-def _average_precision(model, runner, options):
+def _average_precisions(model, runner, options):
+    """The report's fields of AP, before and after, on annotated representative data."""
     representative = options.representative
-    if options.precision != "int8" or representative is None or representative.dataset is None:
-        return None
-    return {
-        "predict": average_precision(model.predict_on_batch, representative.dataset),
-        "file": average_precision(FittedRunner(runner, model.resizer), representative.dataset),
+    if representative is None or representative.dataset is None:
+        return {}
+    before = average_precisions(model.predict_on_batch, representative.dataset)
+    after = average_precisions(FittedRunner(runner, model.resizer), representative.dataset)
+    fields = {
+        "boxes": "average_precision",
+        "masks": "mask_average_precision",
+        "keypoints": "keypoint_average_precision",
     }
+    return {fields[what]: {"predict": before[what], "file": after[what]} for what in before if what in after}
 
 
 def _differs(compared, reference, model, tolerance, name, path) -> ExportError:

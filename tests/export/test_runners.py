@@ -8,7 +8,7 @@ from PIL import Image
 from keras_detect import DetectionDataset, schema
 from keras_detect.data.shapes import shapes_dataset
 from keras_detect.export import ExportOptions, MissingPackageError, Runner
-from keras_detect.export.average_precision import average_precision
+from keras_detect.export.average_precision import average_precisions
 from keras_detect.export.errors import require_packages
 from keras_detect.export.fitted import FittedRunner
 from keras_detect.export.representative import RepresentativeImages
@@ -87,7 +87,7 @@ def test_average_precision_of_a_runner():
     images = [square(64, 96), square(80, 64)]
     boxes, labels = [np.asarray([[0.25, 0.5, 0.5, 0.75]], np.float32)] * 2, [np.zeros(1, int)] * 2
     dataset = DetectionDataset.from_arrays(images, boxes, labels, ["square"])
-    assert average_precision(FittedRunner(Bright()), dataset) == pytest.approx(1.0)
+    assert average_precisions(FittedRunner(Bright()), dataset) == {"boxes": pytest.approx(1.0)}
 
 
 def test_representative_images(tmp_path):

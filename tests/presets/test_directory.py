@@ -163,7 +163,7 @@ def test_an_interrupted_write_leaves_the_older_preset(model, saved, tmp_path, mo
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("config.json", None, "no preset (no config.json)"),
+        ("config.json", None, "is not a preset: config.json is missing"),
         ("config.json", b"{", "config.json: damaged, not JSON"),
         ("config.json", b"[" * 100_000, "config.json: damaged, not JSON"),
         ("config.json", b"[]", "config.json: damaged, a JSON object was expected"),
