@@ -35,6 +35,7 @@ else:
     from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
     from keras_detect.meta_architectures.mask_rcnn import MaskRCNN
     from keras_detect.meta_architectures.retinanet import RetinaNet
+    from keras_detect.meta_architectures.rfcn import RFCN
     from keras_detect.meta_architectures.ssd import SSD
     from keras_detect.presets import store  # noqa: F401 - provides `load_preset` and `save_preset`
     from keras_detect.tf_od_api import restore_litert, restore_model  # noqa: F401 - register upstream's files
@@ -45,6 +46,7 @@ else:
 __version__ = "0.1.0"
 
 __all__ = [
+    "RFCN",
     "SSD",
     "Backbone",
     "CenterNet",

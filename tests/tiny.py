@@ -7,6 +7,7 @@ from keras_detect import schema
 from keras_detect.backbones.backbone import Backbone, register_backbone
 from keras_detect.heads.mask_predictor import MaskPredictor
 from keras_detect.heads.point_heads import PointHead
+from keras_detect.heads.position_sensitive import PositionSensitiveBoxPredictor
 from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act, upsample_nearest
 from keras_detect.layers.region_cropper import RegionCropper
 from keras_detect.meta_architectures.center_net import CenterNet
@@ -15,6 +16,7 @@ from keras_detect.meta_architectures.center_net_masks import MaskTask
 from keras_detect.meta_architectures.center_net_tasks import ObjectTask
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.mask_rcnn import MaskRCNN, MaskStage
+from keras_detect.meta_architectures.rfcn import RFCN
 from keras_detect.meta_architectures.ssd import SSD
 from keras_detect.registry import serializable
 from keras_detect.transforms.resizers import FixedShapeResizer, two_sides
@@ -65,6 +67,15 @@ def tiny_mask_rcnn(num_classes=3, **options):
     given = {"mask_predictor", "mask_stage"} & set(options)
     masks = {} if given else mask_parts(num_classes or len(options["class_names"]))
     return MaskRCNN.from_backbone("tests_tiny", num_classes=num_classes, **_sized({**masks, **options}))
+
+
+def tiny_rfcn(num_classes=3, **options):
+    """An R-FCN of some ten thousand weights for 64 x 64 images, the same weights every time."""
+    keras.utils.set_random_seed(0)
+    classes = num_classes if options.get("class_names") is None else len(options["class_names"])
+    head = {"depth": 16, "crop_size": (6, 6), "name": "box_predictor"}
+    parts = {"box_predictor": PositionSensitiveBoxPredictor(num_classes=classes, **head), **options}
+    return RFCN.from_backbone("tests_tiny", num_classes=num_classes, **_sized(parts))
 
 
 def mask_parts(num_classes=3, **options):

@@ -8,12 +8,25 @@ from keras import ops
 from keras_detect import schema
 from keras_detect.boxes.anchor_generators import GridAnchorGenerator
 from keras_detect.meta_architectures.ground_truth import clean_ground_truth
+from keras_detect.meta_architectures.rfcn import RFCN
 from keras_detect.meta_architectures.training_hooks import REGULARIZATION_LOSS
 from keras_detect.meta_architectures.two_stage import ProposalStage
 from tests import goldens, whole_models
 
 #: the golden whose whole test runs in CI
 QUICK = ("faster_rcnn_resnet50_v1_640x640_coco17_tpu-8",)
+#: the same of TensorFlow 1's graphs
+TF1_QUICK = ("faster_rcnn_inception_v2_coco",)
+TF1_LARGE = (
+    "rfcn_resnet101_coco",
+    "faster_rcnn_resnet50_coco",
+    "faster_rcnn_resnet101_coco",
+    "mask_rcnn_inception_v2_coco",
+    "faster_rcnn_resnet101_atrous_coco",
+    "mask_rcnn_resnet50_atrous_coco",
+    "faster_rcnn_inception_resnet_v2_atrous_coco",
+    "mask_rcnn_inception_resnet_v2_atrous_coco",
+)
 #: the others, from the fastest to the slowest
 LARGE = (
     "faster_rcnn_resnet50_v1_640x640_coco17_tpu-8_img",
@@ -91,6 +104,7 @@ class Run:
         with np.load(goldens.golden(f"{name}.npz")) as archive:
             self.golden = {key: archive[key] for key in archive.files}
         self.model, self.report, self.weights = whole_models.build(name, folder)
+        self.on_whole_map = isinstance(self.model, RFCN)  # whose second stage sees no single proposal
         self.image_shape = tuple(int(side) for side in self.golden["preprocessed#shape"][1:3])
         self.side = np.tile(np.asarray(self.image_shape, "float32"), 2)
         self.image = whole_models.golden_image(name)
@@ -145,7 +159,7 @@ class Run:
         return {
             "pred/rpn_box_encodings": self.predictions[schema.RPN_BOX_ENCODINGS],
             "pred/rpn_objectness_predictions_with_background": self.predictions[schema.RPN_OBJECTNESS],
-            "pred/box_classifier_features": self.crop_features[rows],
+            "pred/box_classifier_features": self.crop_features if self.on_whole_map else self.crop_features[rows],
             "pred/refined_box_encodings": self.predictions[schema.BOX_ENCODINGS][0, rows],
             "pred/class_predictions_with_background": self.predictions[schema.CLASS_LOGITS][0, rows],
         }

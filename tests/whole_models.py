@@ -49,6 +49,7 @@ TF1_QUICK = ("ssd_mobilenet_v1_coco",)
 TF1_LARGE = (
     "ssd_mobilenet_v2_coco",
     "ssdlite_mobilenet_v2_coco",
+    "ssd_inception_v2_coco",
     "zoo_ssd_mobilenet_v2_coco_2018_03_29",
     "ssd_mobilenet_v1_fpn_shared_box_predictor_640x640_coco14_sync",
 )

@@ -18,7 +18,7 @@ FAMILIES = (
     ("SSD", ("ssd_mobilenet_v2_320", "ssd_mobilenet_v2_oidv4"), "models/ssd.md"),
     ("RetinaNet: SSD with a feature pyramid", ("ssd_", "retinanet_"), "models/retinanet.md"),
     ("EfficientDet", ("efficientdet_",), "models/efficientdet.md"),
-    ("Faster R-CNN", ("faster_rcnn_", "frcnn_"), "models/faster_rcnn.md"),
+    ("Faster R-CNN", ("faster_rcnn_", "frcnn_", "rfcn_"), "models/faster_rcnn.md"),
     ("Mask R-CNN", ("mask_rcnn_",), "models/mask_rcnn.md"),
     ("CenterNet", ("centernet_",), "models/center_net.md"),
 )
@@ -33,8 +33,9 @@ need no network. The others are fetched once from their publisher, converted, ch
 - *Parameters*: weights of our model. *GFLOP*: 10⁹ operations of one image of the given size, a multiplication and an
   addition as two, convolutions and matrix products only, Faster R-CNN with all its proposals; counted in the graph by
   `tools/zoo_gflop.py`.
-- *Published mAP and ms*: COCO 2017 val, in percent, and milliseconds per image, as the authors published them, on their
-  hardware. **We did not measure them again.** For mAP measured here see *measured*, with what it was measured on.
+- *Published mAP and ms*: COCO 2017 val (of TensorFlow 1's models the 2014 minival), in percent, or the metric in
+  brackets, and milliseconds per image, as the authors published them, on their hardware. **We did not measure them
+  again.** For mAP measured here see *measured*, with what it was measured on.
 - *Parity*: the largest relative error of the raw heads, and the largest difference of a score, between upstream's
   program and this one with the same random weights ([how, and what it does not say](parity.md)). "—": not compared.
 
@@ -53,7 +54,9 @@ def number(value, form):
 def row(entry, count):
     """The cells of one preset."""
     size = "—" if count is None else f"{count['image_side']} x {count['image_side']}"
-    published = f"{number(entry['published_map'], 'g')} / {number(entry['published_ms'], 'g')}"
+    metric = entry["published_metric"]
+    noted = "" if metric.startswith("mAP on COCO") else f" ({metric})"
+    published = f"{number(entry['published_map'], 'g')}{noted} / {number(entry['published_ms'], 'g')}"
     heads, scores = entry["parity_heads"], entry["parity_scores"]
     return (
         f"`{entry['name']}`",

@@ -4,6 +4,7 @@ from keras_detect.backbones.backbone import Backbone, backbone_names, register_b
 from keras_detect.backbones.efficientnet import EfficientNet
 from keras_detect.backbones.hourglass import Hourglass
 from keras_detect.backbones.inception_resnet_v2 import InceptionResNetV2
+from keras_detect.backbones.inception_v2 import InceptionV2
 from keras_detect.backbones.inception_v100 import InceptionV100
 from keras_detect.backbones.keras_models import KerasBackbone, PixelScaling, from_keras_model
 from keras_detect.backbones.mobilenet_v1 import MobileNetV1
@@ -16,6 +17,7 @@ __all__ = [
     "EfficientNet",
     "Hourglass",
     "InceptionResNetV2",
+    "InceptionV2",
     "InceptionV100",
     "KerasBackbone",
     "MobileNetV1",

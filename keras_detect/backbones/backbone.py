@@ -113,6 +113,11 @@ class Backbone(keras.Model):
         return cls(**{key: deserialize(value) for key, value in config.items()})
 
 
+def level_name(number: int, stride: int) -> str:
+    """Name of the level behind stage `number`: "C4", or "C4_stride_8" where its stride is another than the name's."""
+    return f"C{number}" if stride == 2**number else f"C{number}_stride_{stride}"
+
+
 def _check_levels(owner, outputs, strides):
     if not isinstance(outputs, dict) or set(outputs) != set(strides):
         received = sorted(outputs) if isinstance(outputs, dict) else type(outputs).__name__

@@ -11,12 +11,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_detect.backbones.backbone import Backbone, register_backbone
+from keras_detect.backbones.backbone import Backbone, level_name, register_backbone
 from keras_detect.backbones.torch_arithmetic import BATCH_NORM, scaled_by_deviation
 from keras_detect.layers.conv_blocks import ConvHyperparams, conv_bn_act, fixed_padding
 from keras_detect.registry import unknown_name
 
 STEM_FILTERS = 64
+STAGE_STRIDES = (1, 2, 2, 2)  # C2 keeps the stride of the pooling before it
 STAGE_FILTERS = (64, 128, 256, 512)  # of the inner convolutions in C2...C5; a stage's output is four times as wide
 EXPANSION = 4
 RGB_MEANS = (123.68, 116.779, 103.939)  # ImageNet
@@ -87,31 +88,53 @@ VARIANTS = {
 class ResNetV1(Backbone):
     """ResNet V1 without its classifier. Levels C1...C5 with 64, 256, 512, 1024 and 2048 channels.
 
+    Upstream's TensorFlow 1 networks have the stride of a stage in the last block of the stage before it. The numbers
+    are the same: what follows is 1x1 convolutions, which see a pixel at a time.
+
     Args:
         variant: a row of `VARIANTS`.
         hyperparams: `ConvHyperparams` of every convolution; its batch norm settings go before the row's.
+        stage_strides: strides of the first blocks of C2...C5, each 1 or 2. A level whose stride is not its usual one
+            has it in its name: with `(1, 2, 2, 1)` the last level is `C5_stride_16`.
+        dilations: of the 3x3 convolutions in C2...C5.
         **kwargs: Keras' own `name`, `trainable`.
 
     Raises:
-        ValueError: an unknown variant; similar names are listed.
+        ValueError: an unknown variant (similar names are listed), or strides or dilations that are not four such
+            numbers.
     """
 
     checkpoint_family = "resnet_v1"
 
-    def __init__(self, *, variant: str = "resnet_v1_50", hyperparams: ConvHyperparams | None = None, **kwargs):
+    def __init__(
+        self,
+        *,
+        variant: str = "resnet_v1_50",
+        hyperparams: ConvHyperparams | None = None,
+        stage_strides: tuple[int, ...] = STAGE_STRIDES,
+        dilations: tuple[int, ...] = (1, 1, 1, 1),
+        **kwargs,
+    ):
         if variant not in VARIANTS:
             raise ValueError(unknown_name("ResNet V1 variant", variant, VARIANTS))
+        stage_strides, dilations = _checked_stages(stage_strides, dilations)
         row = VARIANTS[variant]
         hyperparams = hyperparams or default_hyperparams(row.arithmetic)
         inputs = keras.Input((None, None, 3), name="images")
         outputs = {"C1": stem(inputs, row.arithmetic, hyperparams)}
         x = first_pool(outputs["C1"], row.arithmetic)
-        for level, (blocks, filters) in enumerate(zip(row.blocks, STAGE_FILTERS, strict=True), start=2):
-            # C2 keeps the stride of the pooling before it
-            x = stage(x, blocks, filters, 1 if level == 2 else 2, row.arithmetic, hyperparams, name=f"stage_{level}")
-            outputs[f"C{level}"] = x
-        super().__init__(inputs=inputs, outputs=outputs, strides={f"C{n}": 2**n for n in range(1, 6)}, **kwargs)
+        strides, total = {"C1": 2}, 4
+        stages = zip(row.blocks, STAGE_FILTERS, stage_strides, dilations, strict=True)
+        for number, (blocks, filters, stride, dilation) in enumerate(stages, start=2):
+            settings = {"dilation_rate": dilation, "name": f"stage_{number}"}
+            x = stage(x, blocks, filters, stride, row.arithmetic, hyperparams, **settings)
+            total *= stride
+            level = level_name(number, total)
+            outputs[level], strides[level] = x, total
+        super().__init__(inputs=inputs, outputs=outputs, strides=strides, **kwargs)
         self.variant, self.hyperparams = variant, hyperparams
+        self.stage_strides, self.dilations = stage_strides, dilations
+        self.split_level = list(strides)[3]
         self.checkpoint_family = row.arithmetic.checkpoint_family
 
     def preprocess(self, images: Any) -> Any:
@@ -125,15 +148,30 @@ class ResNetV1(Backbone):
         return ops.flip(centered, axis=-1) if VARIANTS[self.variant].arithmetic.bgr else centered
 
     def get_config(self) -> dict[str, Any]:
+        stages = {}
+        if self.stage_strides != STAGE_STRIDES or set(self.dilations) != {1}:
+            stages = {"stage_strides": list(self.stage_strides), "dilations": list(self.dilations)}
         return {
             **super().get_config(),
             "variant": self.variant,
+            **stages,
             "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),
         }
 
 
 for _name in VARIANTS:
     register_backbone(_name, variant=_name)(ResNetV1)
+
+
+def _checked_stages(strides, dilations):
+    """Both as tuples."""
+    strides, dilations = tuple(strides), tuple(dilations)
+    if len(strides) != 4 or not set(strides) <= {1, 2} or len(dilations) != 4 or min(dilations) < 1:
+        raise ValueError(
+            "A ResNet V1 has four stages, each with a stride of 1 or 2 and a dilation of 1 or more. Received: "
+            f"stage_strides={strides}, dilations={dilations}"
+        )
+    return strides, dilations
 
 
 def default_hyperparams(arithmetic):
@@ -167,7 +205,7 @@ def first_pool(x, arithmetic):
     return keras.layers.MaxPooling2D(3, 2, padding=padding, name="pool")(x)
 
 
-def stage(x, blocks, filters, stride, arithmetic, hyperparams, *, name):
+def stage(x, blocks, filters, stride, arithmetic, hyperparams, *, name, dilation_rate=1):
     """`blocks` bottlenecks, the first with `stride` and a projected shortcut."""
     for block in range(blocks):
         x = bottleneck(
@@ -177,16 +215,17 @@ def stage(x, blocks, filters, stride, arithmetic, hyperparams, *, name):
             projected=block == 0,
             use_bias=arithmetic.conv_bias,
             middle_stride=arithmetic.middle_stride,
+            dilation_rate=dilation_rate,
             hyperparams=hyperparams,
             name=f"{name}_block_{block}",
         )
     return x
 
 
-def bottleneck(x, filters, stride, *, projected, use_bias, hyperparams, name, middle_stride=False):
+def bottleneck(x, filters, stride, *, projected, use_bias, hyperparams, name, middle_stride=False, dilation_rate=1):
     """1x1, 3x3 and 1x1 convolution, added to the shortcut, then the activation (figure 5, right).
 
-    The first has the stride, or with `middle_stride` the second.
+    The first has the stride, or with `middle_stride` the second, which has the dilation.
     """
     settings = {"hyperparams": hyperparams, "use_bias": use_bias}
     first, second = (1, stride) if middle_stride else (stride, 1)
@@ -196,7 +235,8 @@ def bottleneck(x, filters, stride, *, projected, use_bias, hyperparams, name, mi
             x, EXPANSION * filters, 1, strides=stride, name=f"{name}_shortcut", activation=None, **settings
         )
     x = conv_bn_act(x, filters, 1, strides=first, name=f"{name}_reduce", **settings)
-    x = conv_bn_act(x, filters, 3, strides=second, padding="fixed", name=f"{name}_middle", **settings)
+    middle = {"strides": second, "padding": "fixed", "dilation_rate": dilation_rate, "name": f"{name}_middle"}
+    x = conv_bn_act(x, filters, 3, **middle, **settings)
     x = conv_bn_act(x, EXPANSION * filters, 1, name=f"{name}_expand", activation=None, **settings)
     x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
     return keras.layers.Activation(hyperparams.activation, name=f"{name}_act")(x)

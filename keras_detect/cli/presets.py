@@ -31,7 +31,7 @@ def _list(_):
         figures = [row["parameters"], row["published_map"], row["published_ms"]]
         figures = ["" if figure is None else f"{figure:,}" for figure in figures]
         print(_ROW.format(row["name"], row["kind"], *figures, _size(row["bytes"])).rstrip())
-    print("mAP (COCO 2017 val, percent) and ms per image as published; for details: keras-detect presets show NAME")
+    print("mAP (percent, mostly of COCO) and ms per image as published; for details: keras-detect presets show NAME")
 
 
 def _show(name):
@@ -45,7 +45,9 @@ def _show(name):
     )
     limit = row["max_archive_bytes"]
     measured = None if row["measured_map"] is None else f"{row['measured_map']:.1f} % mAP on {row['measured_on']}"
-    published = f"{_known(row['published_map'])} % mAP on COCO 2017 val, {_known(row['published_ms'])} ms per image"
+    published = (
+        f"{_known(row['published_map'])} % {row['published_metric']}, {_known(row['published_ms'])} ms per image"
+    )
     lines = {
         "name": row["name"],
         "kind": row["kind"],

@@ -20,6 +20,7 @@ class RegionProposalPredictor(BoxPredictor):
         depth: channels of the shared convolution.
         kernel_size: its side.
         box_code_size: numbers per box, the coder's `code_size`.
+        dilation_rate: of the shared convolution.
         hyperparams: `ConvHyperparams`, of which initializer and L2 are used; the shared convolution has a bias and
             no batch norm, and ReLU6 follows it.
         **kwargs: Keras' own `name`, `dtype`, `trainable`.
@@ -42,13 +43,17 @@ class RegionProposalPredictor(BoxPredictor):
         depth: int = 512,
         kernel_size: int = 3,
         box_code_size: int = 4,
+        dilation_rate: int = 1,
         hyperparams: Any = None,
         **kwargs,
     ):
         super().__init__(hyperparams=hyperparams, **kwargs)
         self.num_anchors_per_location = tuple(int(number) for number in num_anchors_per_location)
         self.depth, self.kernel_size, self.box_code_size = depth, kernel_size, box_code_size
-        self.shared_conv = conv(self.hyperparams, depth, kernel_size, use_bias=True, name="shared_conv")
+        self.dilation_rate = dilation_rate
+        self.shared_conv = conv(
+            self.hyperparams, depth, kernel_size, use_bias=True, dilation_rate=dilation_rate, name="shared_conv"
+        )
         self.heads = ConvolutionalBoxPredictor(
             num_classes=1,
             num_anchors_per_location=self.num_anchors_per_location,
@@ -57,6 +62,9 @@ class RegionProposalPredictor(BoxPredictor):
             hyperparams=self.hyperparams,
             name="heads",
         )
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | ({"dilation_rate": self.dilation_rate} if self.dilation_rate != 1 else {})
 
     def build(self, input_shapes: Any) -> None:
         channels = {int(shape[-1]) for shape in input_shapes}

@@ -22,6 +22,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         center: whether to add the trainable offset `beta`.
         scale: whether to multiply by the trainable `gamma`.
         synchronized: TensorFlow only: whether replicas share their batch statistics.
+        frozen_statistics: whether training, too, normalizes with the moving statistics, which stay as they are, while
+            scale and offset train.
         **kwargs: the other arguments of `keras.layers.BatchNormalization`, without `renorm`; `axis` is the last one.
 
     Call arguments:
@@ -34,10 +36,20 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Ioffe and Szegedy, 2015 (arXiv:1502.03167).
     """
 
-    def __init__(self, momentum=0.99, epsilon=1e-3, center=True, scale=True, synchronized=False, **kwargs):
+    def __init__(
+        self,
+        momentum=0.99,
+        epsilon=1e-3,
+        center=True,
+        scale=True,
+        synchronized=False,
+        frozen_statistics=False,
+        **kwargs,
+    ):
         super().__init__(
             momentum=momentum, epsilon=epsilon, center=center, scale=scale, synchronized=synchronized, **kwargs
         )
+        self.frozen_statistics = frozen_statistics
         if getattr(self, "renorm", False):  # Keras 3.13 does not know it, and refuses it itself
             raise ValueError(
                 "BatchNormalization has no batch renormalization. Received: renorm=True. Use "
@@ -53,7 +65,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().build(input_shape)
 
     def call(self, inputs, training=None):
-        if training and self.trainable:
+        if training and self.trainable and not self.frozen_statistics:
             outputs, mean, variance = batch_norm_train(
                 inputs, self.gamma, self.beta, self.epsilon, self.compute_dtype, self.synchronized
             )
@@ -63,6 +75,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return batch_norm(
             inputs, self.gamma, self.beta, self.epsilon, self.moving_mean, self.moving_variance, self.compute_dtype
         )
+
+    def get_config(self):
+        return super().get_config() | ({"frozen_statistics": True} if self.frozen_statistics else {})
 
     def _remember(self, moving, value):
         moving.assign(moving * self.momentum + ops.cast(value, moving.dtype) * (1.0 - self.momentum))

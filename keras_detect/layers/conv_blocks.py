@@ -56,6 +56,7 @@ class ConvHyperparams:
         batch_norm_scale: whether batch normalization has a trainable scale.
         batch_norm_center: whether it has a trainable offset.
         batch_norm_trainable: `False` freezes it: inference mode, and nothing of it trains.
+        batch_norm_frozen_statistics: inference mode, and its scale and offset train.
         kernel_initializer: how kernels start.
         bias_initializer: how biases start.
         l2_weight: upstream's number; the penalty is `l2_weight / 2 * sum(kernel ** 2)`.
@@ -74,6 +75,7 @@ class ConvHyperparams:
     batch_norm_scale: bool = True
     batch_norm_center: bool = True
     batch_norm_trainable: bool = True
+    batch_norm_frozen_statistics: bool = seldom(False)
     kernel_initializer: Initializer = Initializer(name="glorot_uniform")
     bias_initializer: Initializer = Initializer(name="zeros")
     l2_weight: float = 0.0
@@ -123,9 +125,18 @@ def depthwise(hyperparams, kernel_size, *, name, strides=1, padding="same", use_
 
 
 def separable(
-    hyperparams, filters, kernel_size, *, name, strides=1, padding="same", use_bias=None, reach=("depthwise",)
+    hyperparams,
+    filters,
+    kernel_size,
+    *,
+    name,
+    strides=1,
+    padding="same",
+    use_bias=None,
+    reach=("depthwise",),
+    depth_multiplier=1,
 ):
-    """A `SeparableConv2D` layer; `use_bias` as in `conv`.
+    """A `SeparableConv2D` layer with `depth_multiplier` depthwise kernels per channel; `use_bias` as in `conv`.
 
     `reach` names the kernels that take initializer and L2 from `hyperparams`, of "depthwise" and "pointwise"; the
     other starts as Glorot uniform without L2. Upstream's FPN has ("depthwise",), its BiFPN both, its separable
@@ -143,6 +154,7 @@ def separable(
         kernel_size,
         strides=strides,
         padding=padding,
+        depth_multiplier=depth_multiplier,
         use_bias=not hyperparams.batch_norm if use_bias is None else use_bias,
         bias_initializer=hyperparams.bias_initializer.build(),
         name=name,
@@ -158,6 +170,7 @@ def batch_norm(hyperparams, *, name):
         scale=hyperparams.batch_norm_scale,
         center=hyperparams.batch_norm_center,
         trainable=hyperparams.batch_norm_trainable,
+        frozen_statistics=hyperparams.batch_norm_frozen_statistics,
         name=name,
     )
 
@@ -207,7 +220,7 @@ def depthwise_bn_act(x, kernel_size, *, hyperparams, name, strides=1, padding="s
 
 
 def separable_bn_act(x, filters, kernel_size, *, hyperparams, name, strides=1, padding="same", **options):
-    """Separable convolution, batch normalization, activation: as `conv_bn_act`, with `reach` as in `separable`."""
+    """Separable convolution, batch normalization, activation: as `conv_bn_act`, and `separable`'s options."""
     activation = options.pop("activation", "inherit")
     x, padding = _pad(x, kernel_size, strides, padding, 1, name)
     layer = separable(

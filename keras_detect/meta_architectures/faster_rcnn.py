@@ -112,6 +112,10 @@ class FasterRCNN(ResizeFirst, DetectionModel):
         crops = keras.Input((*self.cropper.output_size, maps[0].shape[-1]))
         return self.feature_extractor.extract_box_classifier_features(crops).shape
 
+    def _second_stage(self):
+        """The parts of the second stage by name."""
+        return {"cropper": self.cropper, "box_predictor": self.box_predictor, "box_stage": self.box_stage}
+
     def _check_parts(self):
         anchors = tuple(self.proposal_stage.anchor_generator.num_anchors_per_location())
         if anchors != tuple(self.region_predictor.num_anchors_per_location):
@@ -120,12 +124,12 @@ class FasterRCNN(ResizeFirst, DetectionModel):
                 f"{tuple(self.region_predictor.num_anchors_per_location)} in the predictor, {anchors} in the "
                 "generator. Build the predictor with anchor_generator.num_anchors_per_location()."
             )
-        second = {"cropper": self.cropper, "box_predictor": self.box_predictor, "box_stage": self.box_stage}
+        second = self._second_stage()
         missing = [name for name, part in second.items() if part is None]
         if self.number_of_stages not in (1, 2) or (self.number_of_stages == 2 and missing):
             raise ValueError(
-                "number_of_stages is 1 (proposals) or 2 (detections, which needs cropper, box_predictor and "
-                f"box_stage). Received: number_of_stages={self.number_of_stages!r}, without {missing}."
+                f"number_of_stages is 1 (proposals) or 2 (detections, which needs {', '.join(second)}). "
+                f"Received: number_of_stages={self.number_of_stages!r}, without {missing}."
             )
         if self.number_of_stages == 1 and len(missing) < len(second):
             given = [name for name in second if name not in missing]

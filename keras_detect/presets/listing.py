@@ -17,7 +17,8 @@ def describe(name: str | os.PathLike) -> dict[str, Any]:
 
     Returns a dict: `name`; `kind` ("zoo", "packaged", "folder", or "cached", "damaged" if it cannot be read);
     `addresses` that are tried in this order, or where it comes from; `license`; `parameters`; `outputs` of a detection;
-    `published_map` (COCO 2017 val, percent) and `published_ms` (per image, on the authors' hardware), as published;
+    `published_map` (percent, of `published_metric`) and `published_ms` (per image, on the authors' hardware), as
+    published;
     `measured_map` (percent), as we measured on `measured_on`; `parity_heads` and `parity_scores` (see `Preset.parity`);
     `sha256`; `bytes` on this disk; `max_archive_bytes`, above which an archive is not fetched; `folder`, where it is
     stored. None stands for what is not known. Raises `ValueError` for an unknown name, `PresetError` for a damaged
@@ -84,7 +85,8 @@ def _of_row(row):
         "license": row.license,
         "parameters": row.parameters,
         "outputs": list(row.outputs),
-        "published_map": row.coco_map,
+        "published_map": row.published_figure[1],
+        "published_metric": row.published_figure[0],
         "published_ms": row.speed_ms,
         "measured_map": row.measured_map,
         "measured_on": None,
@@ -101,6 +103,8 @@ def _of_folder(kind, folder, metadata):
     measured = metadata.get("measured")
     measured = measured if isinstance(measured, dict) else {}
     share, outputs = _number(measured.get("map")), metadata.get("outputs")
+    other = metadata.get("other_map")
+    other = other if isinstance(other, list) and len(other) == 2 and _number(other[1]) is not None else None
     return {
         "name": folder.name,
         "kind": kind,
@@ -108,7 +112,8 @@ def _of_folder(kind, folder, metadata):
         "license": _text(metadata.get("license")),
         "parameters": _number(metadata.get("parameters")),
         "outputs": [str(value) for value in outputs] if isinstance(outputs, list) else None,
-        "published_map": _number(metadata.get("coco_map")),
+        "published_map": other[1] if other else _number(metadata.get("coco_map")),
+        "published_metric": other[0] if other else "mAP on COCO",
         "published_ms": _number(metadata.get("speed_ms")),
         "measured_map": _number(metadata.get("measured_map")) if share is None else 100 * share,
         "measured_on": _text(measured.get("split")),

@@ -1,4 +1,4 @@
-"""The `faster_rcnn` message of a `pipeline.config` -> `FasterRCNN` or `MaskRCNN`, with upstream's defaults."""
+"""The `faster_rcnn` message of a `pipeline.config` -> `FasterRCNN`, `MaskRCNN` or `RFCN`, with upstream's defaults."""
 
 import dataclasses
 
@@ -13,12 +13,14 @@ from keras_detect.boxes.similarity import IouSimilarity
 from keras_detect.boxes.target_assigner import TargetAssigner
 from keras_detect.heads.mask_predictor import MaskPredictor
 from keras_detect.heads.mask_rcnn import MaskRCNNBoxPredictor
+from keras_detect.heads.position_sensitive import PositionSensitiveBoxPredictor
 from keras_detect.heads.region_proposal import RegionProposalPredictor
 from keras_detect.layers.conv_blocks import ConvHyperparams, initializer
 from keras_detect.layers.region_cropper import RegionCropper
 from keras_detect.losses.classification import SoftmaxCrossEntropyLoss
 from keras_detect.meta_architectures.faster_rcnn import FasterRCNN
 from keras_detect.meta_architectures.mask_rcnn import MaskRCNN, MaskStage
+from keras_detect.meta_architectures.rfcn import RFCN
 from keras_detect.meta_architectures.two_stage import BoxStage, ProposalStage
 from keras_detect.necks.faster_rcnn_feature_extractor import FPNFeatureExtractor, SplitFeatureExtractor
 from keras_detect.necks.fpn import FeaturePyramid
@@ -33,24 +35,50 @@ RESNET = ConvHyperparams(
     batch_norm_epsilon=1e-5,
     kernel_initializer=initializer("variance_scaling", scale=1.0, mode="fan_in", distribution="truncated_normal"),
 )
-INCEPTION_RESNET = ConvHyperparams(
-    activation="relu", batch_norm_momentum=0.9997, batch_norm_epsilon=0.001, batch_norm_scale=False
-)
+INCEPTION = ConvHyperparams(activation="relu", batch_norm_momentum=0.9997, batch_norm_epsilon=0.001)
+INCEPTION_RESNET = dataclasses.replace(INCEPTION, batch_norm_scale=False)
+
+#: `first_stage_features_stride` -> settings of the backbone in TensorFlow 1, whose second stage keeps the size of the
+#: RoI features (ResNet) or leaves their border out (Inception-ResNet)
+RESNET_V1_STRIDES = {
+    16: {"stage_strides": (1, 2, 2, 1)},
+    8: {"stage_strides": (1, 2, 1, 1), "dilations": (1, 1, 2, 1)},
+}
+INCEPTION_RESNET_STRIDES = {
+    16: {"reduction_padding": "valid"},
+    8: {"reduction_padding": "valid", "atrous": True},
+}
+INCEPTION_STRIDES: dict[int, dict] = {16: {}, 8: {}}  # upstream accepts 8, and computes the same
 
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """What an extractor type of upstream is made of; `hyperparams` are what the type has without a pyramid."""
+    """What an extractor type of upstream is made of.
+
+    Attributes:
+        backbone: registered name.
+        hyperparams: what the type has without a pyramid.
+        pyramid: whether it has one.
+        strides: `first_stage_features_stride` -> settings of the backbone.
+    """
 
     backbone: str
     hyperparams: ConvHyperparams
     pyramid: bool = False
+    strides: dict = dataclasses.field(default_factory=lambda: {16: {}})
 
 
 EXTRACTORS = {
     **{f"faster_rcnn_resnet{n}_keras": Extractor(f"resnet_v1_{n}", RESNET) for n in (50, 101, 152)},
     **{f"faster_rcnn_resnet{n}_fpn_keras": Extractor(f"resnet_v1_{n}", RESNET, True) for n in (50, 101, 152)},
     "faster_rcnn_inception_resnet_v2_keras": Extractor("inception_resnet_v2", INCEPTION_RESNET),
+    **{
+        f"faster_rcnn_resnet{n}": Extractor(f"resnet_v1_{n}", RESNET, strides=RESNET_V1_STRIDES) for n in (50, 101, 152)
+    },
+    "faster_rcnn_inception_v2": Extractor("inception_v2", INCEPTION, strides=INCEPTION_STRIDES),
+    "faster_rcnn_inception_resnet_v2": Extractor(
+        "inception_resnet_v2", INCEPTION_RESNET, strides=INCEPTION_RESNET_STRIDES
+    ),
 }
 
 #: how upstream computes, not what
@@ -65,10 +93,11 @@ MEANS = (
     "resize_masks",  # the size in which masks are reported
 )
 
+CROP_FIELDS = ("initial_crop_size", "maxpool_kernel_size", "maxpool_stride")
+BIN_FIELDS = ("num_spatial_bins_height", "num_spatial_bins_width")
+
 SECOND_STAGE = (
-    "initial_crop_size",
-    "maxpool_kernel_size",
-    "maxpool_stride",
+    *CROP_FIELDS,
     "second_stage_box_predictor",
     "second_stage_batch_size",
     "second_stage_balance_fraction",
@@ -97,7 +126,6 @@ def faster_rcnn(node, num_classes):
     node.ignore(*MEANS)
     build_parts.refuse_values(
         node,
-        first_stage_atrous_rate=1,
         use_combined_nms_in_first_stage=False,
         output_final_box_features=False,
         output_final_box_rpn_features=False,
@@ -116,8 +144,11 @@ def faster_rcnn(node, num_classes):
         further = _third_stage(node, second["box_predictor"].num_classes)
     else:
         node.ignore("second_stage_mask_prediction_loss_weight")
+    architecture = MaskRCNN if stages == 3 else FasterRCNN
+    if stages == 2 and "cropper" not in second:
+        architecture, further = RFCN, {}
     first = _proposal_stage(node)
-    return (MaskRCNN if stages == 3 else FasterRCNN)(
+    return architecture(
         resizer=resizer,
         feature_extractor=_feature_extractor(
             node.message("feature_extractor", required=True), resizer, second.get("cropper")
@@ -135,17 +166,26 @@ def faster_rcnn(node, num_classes):
 @located
 def _feature_extractor(node, resizer, cropper):
     kind = node.scalar("type", str, "")
+    build_parts.refuse_not_built(node, kind)
     if kind not in EXTRACTORS:
         raise node.error("type", unknown_name("feature extractor", kind, EXTRACTORS))
     row = EXTRACTORS[kind]
-    build_parts.refuse_values(node, first_stage_features_stride=16)
+    stride = node.scalar("first_stage_features_stride", int, 16)
+    if stride not in row.strides:
+        raise node.error(
+            "first_stage_features_stride", f"found {stride}; supported: {', '.join(map(str, row.strides))} with {kind}"
+        )
     trainable = node.scalar("batch_norm_trainable", bool, False)
     if row.pyramid:
         return _pyramid(node, row, trainable, resizer, cropper)
     node.ignore("pad_to_multiple")  # of the pyramid alone
-    hyperparams = dataclasses.replace(row.hyperparams, batch_norm_trainable=trainable)
-    backbone = get_backbone(row.backbone)(hyperparams=hyperparams, name="backbone")
-    return SplitFeatureExtractor(backbone=backbone, split="C4", tail="C5", name="feature_extractor")
+    # in TensorFlow 1, scale and offset train all the same
+    frozen = {"batch_norm_trainable": False} if kind.endswith("_keras") else {"batch_norm_frozen_statistics": True}
+    hyperparams = row.hyperparams if trainable else dataclasses.replace(row.hyperparams, **frozen)
+    backbone = get_backbone(row.backbone)(hyperparams=hyperparams, name="backbone", **row.strides[stride])
+    return SplitFeatureExtractor(
+        backbone=backbone, split=backbone.split_level, tail=list(backbone.strides)[-1], name="feature_extractor"
+    )
 
 
 def _pyramid(node, row, trainable, resizer, cropper):
@@ -258,6 +298,7 @@ def _region_predictor(node, anchors):
         num_anchors_per_location=anchors.num_anchors_per_location(),
         depth=node.scalar("first_stage_box_predictor_depth", int, 512),
         kernel_size=node.scalar("first_stage_box_predictor_kernel_size", int, 3),
+        dilation_rate=node.scalar("first_stage_atrous_rate", int, 1),
         hyperparams=hyperparams,
         name="region_predictor",
     )
@@ -268,23 +309,21 @@ def _region_predictor(node, anchors):
 
 @located
 def _second_stage(node, num_classes):
-    """`{"cropper", "box_predictor", "box_stage"}`."""
-    sizes = {name: node.scalar(name, int, 0) for name in ("initial_crop_size", "maxpool_kernel_size", "maxpool_stride")}
-    for name, size in sizes.items():
-        if size < 1:
-            raise node.error(name, f"found {size}; supported: at least 1")
-    crop_size, pool_size, pool_stride = sizes.values()
-    cropper = RegionCropper(crop_size=crop_size, pool_size=pool_size, pool_stride=pool_stride)
+    """`{"cropper", "box_predictor", "box_stage"}`; R-FCN has no cropper."""
+    stages = node.scalar("number_of_stages", int, 2)
+    predictor = node.message("second_stage_box_predictor", required=True)
+    if predictor.has("rfcn_box_predictor"):
+        if stages != 2:
+            raise node.error("number_of_stages", f"found {stages}; supported: 2 with rfcn_box_predictor")
+        node.ignore(*CROP_FIELDS)
+        heads = {"box_predictor": _position_sensitive(predictor, num_classes)}
+    else:
+        heads = {"cropper": _cropper(node), "box_predictor": _box_predictor(predictor, num_classes, masks=stages == 3)}
     class_weight = node.scalar("second_stage_classification_loss_weight", float, 1.0)
     box_weight = node.scalar("second_stage_localization_loss_weight", float, 1.0)
     loss = node.message("second_stage_classification_loss")
     return {
-        "cropper": cropper,
-        "box_predictor": _box_predictor(
-            node.message("second_stage_box_predictor", required=True),
-            num_classes,
-            masks=node.scalar("number_of_stages", int, 2) == 3,
-        ),
+        **heads,
         "box_stage": BoxStage(
             target_assigner=_assigner(matched_threshold=0.5),
             postprocessor=build_parts.postprocessor(
@@ -302,6 +341,38 @@ def _second_stage(node, num_classes):
             ),
         ),
     }
+
+
+def _cropper(node):
+    sizes = [node.scalar(name, int, 0) for name in CROP_FIELDS]
+    for name, size in zip(CROP_FIELDS, sizes, strict=True):
+        if size < 1:
+            raise node.error(name, f"found {size}; supported: at least 1")
+    crop_size, pool_size, pool_stride = sizes
+    return RegionCropper(crop_size=crop_size, pool_size=pool_size, pool_stride=pool_stride)
+
+
+@located
+def _position_sensitive(node, num_classes):
+    _, settings = node.oneof("rfcn_box_predictor")
+    hyperparams, _ = build_parts.conv_hyperparams(settings.message("conv_hyperparams", required=True))
+    if hyperparams.batch_norm or hyperparams.activation != "relu":
+        raise settings.error("conv_hyperparams", "has batch norm or an activation; supported: RELU without batch norm")
+    build_parts.refuse_values(settings, box_code_size=4)
+    crop, bins = (
+        tuple(settings.scalar(name, int, default) for name in names)
+        for names, default in ((("crop_height", "crop_width"), 12), (BIN_FIELDS, 3))
+    )
+    if any(number < 1 or side < 1 or side % number for side, number in zip(crop, bins, strict=True)):
+        raise settings.error("crop_height", f"found crops of {crop} with bins of {bins}; supported: multiples of them")
+    return PositionSensitiveBoxPredictor(
+        num_classes=num_classes,
+        depth=settings.scalar("depth", int, 1024),
+        crop_size=crop,
+        bins=bins,
+        hyperparams=hyperparams,
+        name="box_predictor",
+    )
 
 
 @located

@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_detect.backbones.backbone import get_backbone
 from keras_detect.backbones.efficientnet import EfficientNet
+from keras_detect.backbones.inception_v2 import MIDDLE_LEVEL as INCEPTION_V2_MIDDLE
 from keras_detect.backbones.mobilenet_v2 import HEAD_FILTERS, divisible
 from keras_detect.messages import shown
 from keras_detect.necks.bifpn import BiFPN
@@ -51,6 +52,7 @@ EXTRACTORS = {
     "embedded_ssd_mobilenet_v1": Extractor(
         "mobilenet_v1", "ssd", ("C4", "C5"), slim.MOBILENET_V1_EMBEDDED, depths=(512, 256, 256), kernel_sizes=(3, 3, 2)
     ),
+    "ssd_inception_v2": Extractor("inception_v2", "ssd", (INCEPTION_V2_MIDDLE, "C5"), slim.INCEPTION_V2),
     "ssd_mobilenet_v2": Extractor("mobilenet_v2", "ssd", ("C4_expansion", "C5"), slim.MOBILENET_V2),
     "ssd_mobilenet_v2_fpn": Extractor("mobilenet_v2", "fpn", scope=slim.MOBILENET_V2),
 }

@@ -6,6 +6,7 @@ from keras_detect.tf_od_api import (
     name_maps_center_net,
     name_maps_faster_rcnn,
     name_maps_ssd,
+    name_maps_tf1_faster_rcnn,
     name_maps_tf1_layers,
     name_maps_tf1_ssd,
 )
@@ -15,7 +16,7 @@ from keras_detect.tf_od_api.name_maps_layers import declared, efficientnet_layer
 MODELS = {"ssd": name_maps_ssd, "faster_rcnn": name_maps_faster_rcnn, "center_net": name_maps_center_net}
 
 #: the same for the names of variables in the graphs of TensorFlow 1
-TF1_MODELS = {"ssd": name_maps_tf1_ssd}
+TF1_MODELS = {"ssd": name_maps_tf1_ssd, "faster_rcnn": name_maps_tf1_faster_rcnn}
 
 # the last component of a key where ours differs: layer-name suffix, our variable, upstream's
 VARIABLE_NAMES = {

@@ -32,6 +32,7 @@ MOBILENET_V1_EMBEDDED = ArgScope(dataclasses.replace(_MOBILE, depthwise_l2=False
 MOBILENET_V2 = ArgScope(
     dataclasses.replace(_MOBILE, depthwise_l2=False), ("activation", "batch_norm_scale", "batch_norm_center")
 )
+INCEPTION_V2 = ArgScope(ConvHyperparams(activation="relu", batch_norm_momentum=0.9997, batch_norm_epsilon=0.001))
 #: upstream passes the batch norm's settings to each convolution, where a config cannot reach them
 RESNET_V1 = ArgScope(
     ConvHyperparams(

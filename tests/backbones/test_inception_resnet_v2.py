@@ -14,6 +14,7 @@ from keras_detect.backbones.inception_resnet_v2 import (
     Residual,
     mixed,
     residual,
+    run_modules,
 )
 from keras_detect.layers.conv_blocks import ConvHyperparams
 from keras_detect.tf_od_api.name_maps_layers import inception_resnet_v2_layers
@@ -106,3 +107,39 @@ def golden_image(backbone):
         image = np.stack([image, (image + following) / 2], axis + 1).reshape(shape)
     image = np.pad(image, ((0, 0), (0, 160), (0, 0), (0, 0)))
     return backbone.preprocess(keras.ops.convert_to_tensor(image))
+
+
+MODULES = (
+    Mixed("mixed", ((Conv(2, 3, 2),), (Conv(2, 1), Conv(3, 3, 2)), ()), "max", 2),
+    Residual("block", ((Conv(2, 1),), (Conv(2, 1), Conv(3, (1, 3)), Conv(2, (3, 1)))), scale=0.5, repeats=2),
+)
+
+
+def stage(**settings):
+    inputs = keras.Input((None, None, 3))
+    return keras.Model(inputs, run_modules(inputs, MODULES, PLAIN, **settings))
+
+
+def test_an_atrous_stage_at_full_size_holds_the_strided_one():
+    """Of an image of odd sides, where SAME pads evenly with and without the stride."""
+    strided, atrous = stage(), stage(stride=1, dilation_rate=2)
+    atrous.set_weights(strided.get_weights())
+    x = np.random.default_rng(0).normal(size=(1, 9, 11, 3)).astype("float32")
+    goldens.assert_close(keras.ops.convert_to_numpy(atrous(x))[:, ::2, ::2], strided(x))
+
+
+@pytest.mark.backend_free
+def test_a_valid_reduction_leaves_the_border_out():
+    assert stage(padding="valid").compute_output_shape((1, 17, 17, 3)) == (1, 8, 8, 8)
+    assert stage().compute_output_shape((1, 17, 17, 3)) == (1, 9, 9, 8)
+
+
+@pytest.mark.backend_free
+def test_settings():
+    with networks.undrawn():
+        backbone = InceptionResNetV2(atrous=True, reduction_padding="valid")
+    assert backbone.strides == {"C1": 2, "C2": 4, "C3": 8, "C4_stride_8": 8, "C5_stride_16": 16}
+    assert backbone.split_level == "C4_stride_8"
+    assert backbone.get_config()["atrous"] and backbone.get_config()["reduction_padding"] == "valid"
+    with pytest.raises(ValueError, match="reduction_padding is 'same' or 'valid'"):
+        InceptionResNetV2(reduction_padding="full")

@@ -146,3 +146,35 @@ class _Row:
 def test_an_unknown_variant_lists_the_near_ones():
     with pytest.raises(ValueError, match=r"Unknown ResNet V1 variant 'resnet_v1_51'. Did you mean .*resnet_v1_50"):
         ResNetV1(variant="resnet_v1_51")
+
+
+@pytest.mark.parametrize("size", [(8, 12), (9, 7)])
+def test_a_dilated_stage_at_full_size_holds_the_strided_one(size):
+    """Without the stride, a dilation of 2 reaches the same pixels: every second number is the strided stage's."""
+    inputs = keras.Input((None, None, 4))
+    hyperparams = resnet_v1.default_hyperparams(ZOO)
+    strided = keras.Model(inputs, resnet_v1.stage(inputs, 2, 3, 2, ZOO, hyperparams, name="stage"))
+    dilated = keras.Model(inputs, resnet_v1.stage(inputs, 2, 3, 1, ZOO, hyperparams, name="stage", dilation_rate=2))
+    dilated.set_weights(strided.get_weights())
+    x = np.random.default_rng(0).normal(size=(1, *size, 4)).astype("float32")
+    goldens.assert_close(keras.ops.convert_to_numpy(dilated(x))[:, ::2, ::2], strided(x))
+
+
+@pytest.mark.backend_free
+def test_levels_that_keep_a_stride_have_it_in_their_names():
+    with networks.undrawn():
+        backbone = ResNetV1(stage_strides=(1, 2, 1, 1), dilations=(1, 1, 2, 1))
+    assert backbone.strides == {"C1": 2, "C2": 4, "C3": 8, "C4_stride_8": 8, "C5_stride_8": 8}
+    assert backbone.split_level == "C4_stride_8"
+    rates = {name: backbone.get_layer(f"{name}_block_1_middle_conv").dilation_rate for name in ("stage_4", "stage_5")}
+    assert rates == {"stage_4": (2, 2), "stage_5": (1, 1)}
+    assert ResNetV1.from_config(backbone.get_config()).strides == backbone.strides
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize(
+    "wrong", [{"stage_strides": (1, 2, 2)}, {"stage_strides": (1, 4, 1, 1)}, {"dilations": (1, 1, 0, 1)}]
+)
+def test_strides_and_dilations_are_checked(wrong):
+    with pytest.raises(ValueError, match="four stages, each with a stride of 1 or 2 and a dilation of 1 or more"):
+        ResNetV1(**wrong)

@@ -18,6 +18,8 @@ ROWS = [
     pytest.param(build, id=name, marks=pytest.mark.slow if build in ONCE else ())
     for name, build in tiny.TINY_MODELS.items()
 ]
+#: a Faster R-CNN with another second stage, whose own test trains and saves it
+ROWS.append(pytest.param(tiny.tiny_rfcn, id="rfcn", marks=pytest.mark.slow))
 #: with fewer tasks than another row's model
 ROWS.append(pytest.param(tiny.tiny_center_net, id="center_net_boxes", marks=pytest.mark.slow))
 ROWS.append(pytest.param(tiny.tiny_center_net_with_masks, id="center_net_masks", marks=pytest.mark.slow))

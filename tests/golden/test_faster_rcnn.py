@@ -1,12 +1,16 @@
 """Whole Faster R-CNNs against upstream: config and checkpoint in, upstream's numbers out (GOLDEN.md, 4)."""
 
+import re
+
 import numpy as np
 import pytest
 
 from keras_detect import schema
 from tests import goldens, two_stage_models, whole_models
 
-MODELS = [*two_stage_models.QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in two_stage_models.LARGE)]
+QUICK, SLOW = [*two_stage_models.QUICK], [*two_stage_models.LARGE, *two_stage_models.TF1_LARGE]
+(QUICK if goldens.BACKEND == "tensorflow" else SLOW).extend(two_stage_models.TF1_QUICK)
+MODELS = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 # relative error of float32 against upstream's, per backend
 TOLERANCE = {"tensorflow": 1e-4, "jax": 1e-3, "torch": 1e-3}[goldens.BACKEND]
@@ -22,8 +26,9 @@ def test_every_weight_is_restored(run):
     report = run.report
     assert not report.kept
     assert len(report.restored) == len(run.model.named_weights())
-    assert set(report.restored.values()) == set(run.weights)
-    assert set(report.ignored) == {"save_counter"}
+    unused = {key for key in run.weights if re.match(r"FirstStageFeatureExtractor/resnet_v1_\d+/block4/", key)}
+    assert set(report.restored.values()) == set(run.weights) - unused
+    assert set(report.ignored) - unused <= {"save_counter", "global_step"} and unused <= set(report.ignored)
 
 
 def test_preprocessed_image(run):
@@ -101,6 +106,6 @@ def test_losses(run):
 
 def test_penalties(run):
     """Upstream counts penalties of weight 0 too; ours have none."""
-    expected = run.golden["loss/regularization_sum"]
+    expected = run.golden.get("loss/regularization_sum", 0.0)
     np.testing.assert_allclose(run.losses["regularization_loss"], expected, rtol=1e-6)
     assert bool(run.model.losses) == bool(expected > 0)

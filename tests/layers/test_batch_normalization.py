@@ -157,3 +157,17 @@ def test_bad_settings():
         BatchNormalization(renorm=True)
     with pytest.raises(ValueError, match="axis=1"):
         BatchNormalization(axis=1).build((None, 3, 4, 4))
+
+
+def test_frozen_statistics_leave_scale_and_offset_to_train():
+    """Mean 1, variance 3 (epsilon 1), scale 2, offset 5: of 5, (5 - 1) / 2 * 2 + 5 = 9, in training, too."""
+    layer = BatchNormalization(epsilon=1.0, momentum=0.5, frozen_statistics=True)
+    layer.build((None, 1))
+    for variable, value in zip(layer.weights, (2.0, 5.0, 1.0, 3.0), strict=True):
+        variable.assign([value])
+    for training in (False, True):
+        assert_close(layer(np.full((4, 1), 5.0, "float32"), training=training), np.full((4, 1), 9.0))
+    assert [variable.path.rsplit("/", 1)[-1] for variable in layer.trainable_variables] == ["gamma", "beta"]
+    assert_close(layer.moving_mean, [1.0])
+    again = BatchNormalization.from_config(layer.get_config())
+    assert again.frozen_statistics and "frozen_statistics" not in BatchNormalization().get_config()

@@ -194,9 +194,12 @@ def test_batch_norm_stands_still_unless_the_config_trains_it():
     [
         ("num_classes: 90", "num_classes: 90 number_of_stages: 4", "number_of_stages: found 4; supported: 1, 2"),
         ("num_classes: 90", "num_classes: 90 number_of_stages: 3", "predict_instance_masks: found false; .* true with"),
-        ("'faster_rcnn_resnet50_keras'", "'faster_rcnn_nas'", "Unknown feature extractor 'faster_rcnn_nas'"),
+        (
+            "'faster_rcnn_resnet50_keras'",
+            "'faster_rcnn_nas'",
+            "'faster_rcnn_nas' is of upstream's TF1, not built yet",
+        ),
         ("batch_norm_trainable: true", "first_stage_features_stride: 8", "first_stage_features_stride: found 8"),
-        ("num_classes: 90", "first_stage_atrous_rate: 2", "first_stage_atrous_rate: found 2; supported: 1"),
         ("op: CONV", "op: FC", "op: found FC; supported: CONV"),
         ("op: FC", "op: CONV", "op: found CONV; supported: FC"),
         ("op: CONV", "op: CONV batch_norm {}", "batch_norm: is not supported"),
@@ -207,7 +210,7 @@ def test_batch_norm_stands_still_unless_the_config_trains_it():
             "predict_instance_masks: true",
             "predict_instance_masks: found true.*need 3",
         ),
-        ("mask_rcnn_box_predictor", "rfcn_box_predictor", "found: rfcn_box_predictor.*supported: mask_rcnn_box"),
+        ("mask_rcnn_box_predictor", "rfcn_box_predictor", "conv_hyperparams: is missing"),
         ("grid_anchor_generator", "flexible_grid_anchor_generator", "supported: grid_anchor_generator"),
         ("clip_anchors_to_image: true", "context_config {}", "context_config: is not supported"),
         ("batch_norm_trainable: true", "conv_hyperparams {}", "conv_hyperparams: is not supported"),
@@ -286,3 +289,58 @@ def test_masks_are_refused_where_they_would_differ():
     model.mask_predictor.upsampling = "transposed"
     with pytest.raises(ValueError, match="no transposed convolution"):
         name_maps.checkpoint_keys(model)
+
+
+TF1_NAME = "faster_rcnn_inception_v2_coco"
+RFCN_PREDICTOR = """rfcn_box_predictor { crop_height: 18 crop_width: 18 depth: 8 conv_hyperparams {
+  regularizer { l2_regularizer {} } initializer { truncated_normal_initializer {} } } }"""
+
+
+def tf1(kind, stride=16, **changes):
+    """Text of the TensorFlow 1 config with another extractor."""
+    text = goldens.golden(f"{TF1_NAME}.config").read_text()
+    changes = {"faster_rcnn_inception_v2'": f"{kind}'", "features_stride: 16": f"features_stride: {stride}", **changes}
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize(
+    ("kind", "stride", "split", "tail", "roi_features"),
+    [
+        ("faster_rcnn_inception_v2", 16, "C4", "C5", (1, 4, 4, 1024)),
+        pytest.param("faster_rcnn_resnet50", 16, "C4", "C5_stride_16", (1, 7, 7, 2048), marks=pytest.mark.slow),
+        ("faster_rcnn_resnet50", 8, "C4_stride_8", "C5_stride_8", (1, 7, 7, 2048)),
+        pytest.param(
+            *("faster_rcnn_inception_resnet_v2", 8, "C4_stride_8", "C5_stride_16", (1, 3, 3, 1536)),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_extractors_of_tensorflow_1(kind, stride, split, tail, roi_features):
+    """7 x 7 RoI features: Inception halves them, ResNet keeps them, Inception-ResNet leaves the border out."""
+    model = build(tf1(kind, stride))
+    extractor = model.feature_extractor
+    assert (extractor.split, extractor.tail, extractor.strides) == (split, tail, (stride,))
+    channels = extractor.backbone.channels[split]
+    features = extractor.extract_box_classifier_features(keras.Input((7, 7, channels), batch_size=1))
+    assert tuple(features.shape) == roi_features
+
+
+@pytest.mark.backend_free
+def test_an_rfcn():
+    text = tf1("faster_rcnn_inception_v2")
+    start, end = text.index("mask_rcnn_box_predictor"), text.index("second_stage_post_processing")
+    model = build(f"{text[:start]}{RFCN_PREDICTOR}}} first_stage_atrous_rate: 2 {text[end:]}")
+    assert type(model) is keras_detect.RFCN and model.num_classes == 90
+    head = model.box_predictor
+    assert (head.crop_size, head.bins, head.depth) == ((18, 18), (3, 3), 8)
+    assert head.class_head.kernel.shape == (1, 1, 8, 9 * 91)
+    assert model.region_predictor.shared_conv.dilation_rate == (2, 2)
+    wrong = RFCN_PREDICTOR.replace("crop_width: 18", "crop_width: 17")
+    with pytest.raises(
+        PipelineConfigError, match=r"found crops of \(18, 17\) with bins of \(3, 3\); supported: multiples"
+    ):
+        build(f"{text[:start]}{wrong}}} {text[end:]}")
