@@ -15,6 +15,7 @@ from keras_detect.weights.checkpoint_file import VALUE, CheckpointError, Checkpo
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _PARTS = r"\.(index|meta|data-[0-9]+-of-[0-9]+)$"
 _OTHER_FILES = {
+    ".pb": "a graph, which frozen_graph.open_graph reads",
     ".config": "a pipeline.config, which from_pipeline_config reads",
     ".zip": "a .zip archive, which is not unpacked",
 }

@@ -158,7 +158,7 @@ def test_nothing_there(tmp_path):
     ("name", "what"),
     [
         ("model.h5", "no checkpoint"),
-        ("frozen_inference_graph.pb", "a frozen graph or a SavedModel"),
+        ("frozen_inference_graph.pb", "a graph, which frozen_graph.open_graph reads"),
         ("pipeline.config", "a pipeline.config, which from_pipeline_config reads"),
         ("model.zip", "a .zip archive"),
     ],
