@@ -10,6 +10,7 @@ from keras_detect.data.pasting import paste
 from keras_detect.heads.point_heads import PointHead
 from keras_detect.kernels.rasters import crop_planes
 from keras_detect.losses.classification import SoftmaxCrossEntropyLoss
+from keras_detect.meta_architectures.center_net_keypoints import KeypointTask
 from keras_detect.meta_architectures.center_net_masks import MaskTask
 from keras_detect.meta_architectures.center_net_tasks import Centers, Frame, ObjectTask
 from keras_detect.meta_architectures.ground_truth import clean_ground_truth
@@ -162,7 +163,8 @@ def test_what_is_refused():
         mask_task(mask_size=(0, 3))
     model = tiny.tiny_center_net(tasks=[mask_task()])
     with pytest.raises(ValueError, match="'masks' needs boxes"):
-        model.with_parts(tasks=[ObjectTask(num_classes=3, boxes=False, heads=HEADS), mask_task()])
+        points = KeypointTask(class_id=0, indices=(0, 1), heads=HEADS)
+        model.with_parts(tasks=[ObjectTask(num_classes=3, boxes=False, heads=HEADS), points, mask_task()])
     images, y = tiny.tiny_batch()
     model.compile("sgd")
     with pytest.raises(ValueError, match="'masks' learns y"):

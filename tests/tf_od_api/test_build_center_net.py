@@ -17,7 +17,7 @@ from keras_detect.meta_architectures.center_net_defaults import COCO_DEVIATIONS
 from keras_detect.meta_architectures.center_net_keypoints import KeypointCandidates
 from keras_detect.meta_architectures.center_net_masks import MaskTask
 from keras_detect.text_proto import PipelineConfigError
-from keras_detect.tf_od_api import build_center_net, name_maps_center_net
+from keras_detect.tf_od_api import build_center_net, name_maps, name_maps_center_net
 from tests import goldens, tiny
 from tests.networks import undrawn
 
@@ -200,8 +200,7 @@ def test_masks():
     assert isinstance(task, MaskTask) and isinstance(task.mask_loss, SoftmaxCrossEntropyLoss)
     assert (task.num_classes, task.mask_size, task.threshold) == (3, (48, 256), 0.4)
     assert (task.loss_weight, task.mask_bias, task.heads) == (0.5, -1.0, PointHead(filters=(8,), kernel_sizes=(1,)))
-    keys = name_maps_center_net.tables(model)["masks"]
-    assert keys["mask_0_out"] == "model/_prediction_head_dict/segmentation.Sheatmap/0/layer_with_weights-1"
+    assert name_maps_center_net.upstream_heads(task) == {"mask": "segmentation/heatmap"}
 
 
 def configs():
@@ -223,3 +222,24 @@ def test_every_config_is_built_or_says_what_is_missing(path):
     with undrawn():
         model = keras_detect.from_pipeline_config(path)
     assert model.num_detections == int(re.search(r"max_box_predictions:\s*(\d+)", path.read_text())[1])
+
+
+def networks():
+    """One config for each feature extractor: the first."""
+    found = {}
+    for path in configs():
+        text = path.read_text(errors="replace")
+        if "deepmac_mask_estimation" not in text:
+            found.setdefault(re.search(r"feature_extractor\s*{[^}]*?type:\s*['\"](\w+)['\"]", text)[1], path)
+    return [pytest.param(path, id=name) for name, path in sorted(found.items())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", networks())
+def test_every_network_is_built(path, monkeypatch):
+    """The real one, whose weights are all in upstream's names."""
+    monkeypatch.undo()  # `small_network`
+    with undrawn():
+        model = keras_detect.from_pipeline_config(path)
+    assert model.stride == 4
+    assert set(name_maps.checkpoint_keys(model)) == set(model.named_weights())
