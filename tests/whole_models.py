@@ -51,7 +51,11 @@ TF1_LARGE = (
     "ssdlite_mobilenet_v2_coco",
     "ssd_inception_v2_coco",
     "zoo_ssd_mobilenet_v2_coco_2018_03_29",
+    "ssd_mobilenet_v1_ppn_shared_box_predictor_300x300_coco14_sync",
+    "embedded_ssd_mobilenet_v1_coco",
+    "derived_ssd_resnet50_v1_ppn_300x300",
     "ssd_mobilenet_v1_fpn_shared_box_predictor_640x640_coco14_sync",
+    "ssd_resnet50_v1_fpn_shared_box_predictor_640x640_coco14_sync",
 )
 
 

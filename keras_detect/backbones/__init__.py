@@ -5,6 +5,7 @@ from keras_detect.backbones.efficientnet import EfficientNet
 from keras_detect.backbones.hourglass import Hourglass
 from keras_detect.backbones.inception_resnet_v2 import InceptionResNetV2
 from keras_detect.backbones.inception_v2 import InceptionV2
+from keras_detect.backbones.inception_v3 import InceptionV3
 from keras_detect.backbones.inception_v100 import InceptionV100
 from keras_detect.backbones.keras_models import KerasBackbone, PixelScaling, from_keras_model
 from keras_detect.backbones.mobilenet_v1 import MobileNetV1
@@ -18,6 +19,7 @@ __all__ = [
     "Hourglass",
     "InceptionResNetV2",
     "InceptionV2",
+    "InceptionV3",
     "InceptionV100",
     "KerasBackbone",
     "MobileNetV1",

@@ -97,6 +97,7 @@ class ResNetV1(Backbone):
         stage_strides: strides of the first blocks of C2...C5, each 1 or 2. A level whose stride is not its usual one
             has it in its name: with `(1, 2, 2, 1)` the last level is `C5_stride_16`.
         dilations: of the 3x3 convolutions in C2...C5.
+        sum_activation: behind the sum of each block; default: that of `hyperparams`.
         **kwargs: Keras' own `name`, `trainable`.
 
     Raises:
@@ -113,6 +114,7 @@ class ResNetV1(Backbone):
         hyperparams: ConvHyperparams | None = None,
         stage_strides: tuple[int, ...] = STAGE_STRIDES,
         dilations: tuple[int, ...] = (1, 1, 1, 1),
+        sum_activation: str | None = None,
         **kwargs,
     ):
         if variant not in VARIANTS:
@@ -126,14 +128,14 @@ class ResNetV1(Backbone):
         strides, total = {"C1": 2}, 4
         stages = zip(row.blocks, STAGE_FILTERS, stage_strides, dilations, strict=True)
         for number, (blocks, filters, stride, dilation) in enumerate(stages, start=2):
-            settings = {"dilation_rate": dilation, "name": f"stage_{number}"}
+            settings = {"dilation_rate": dilation, "sum_activation": sum_activation, "name": f"stage_{number}"}
             x = stage(x, blocks, filters, stride, row.arithmetic, hyperparams, **settings)
             total *= stride
             level = level_name(number, total)
             outputs[level], strides[level] = x, total
         super().__init__(inputs=inputs, outputs=outputs, strides=strides, **kwargs)
         self.variant, self.hyperparams = variant, hyperparams
-        self.stage_strides, self.dilations = stage_strides, dilations
+        self.stage_strides, self.dilations, self.sum_activation = stage_strides, dilations, sum_activation
         self.split_level = list(strides)[3]
         self.checkpoint_family = row.arithmetic.checkpoint_family
 
@@ -151,6 +153,8 @@ class ResNetV1(Backbone):
         stages = {}
         if self.stage_strides != STAGE_STRIDES or set(self.dilations) != {1}:
             stages = {"stage_strides": list(self.stage_strides), "dilations": list(self.dilations)}
+        if self.sum_activation is not None:
+            stages["sum_activation"] = self.sum_activation
         return {
             **super().get_config(),
             "variant": self.variant,
@@ -205,7 +209,7 @@ def first_pool(x, arithmetic):
     return keras.layers.MaxPooling2D(3, 2, padding=padding, name="pool")(x)
 
 
-def stage(x, blocks, filters, stride, arithmetic, hyperparams, *, name, dilation_rate=1):
+def stage(x, blocks, filters, stride, arithmetic, hyperparams, *, name, dilation_rate=1, sum_activation=None):
     """`blocks` bottlenecks, the first with `stride` and a projected shortcut."""
     for block in range(blocks):
         x = bottleneck(
@@ -216,17 +220,19 @@ def stage(x, blocks, filters, stride, arithmetic, hyperparams, *, name, dilation
             use_bias=arithmetic.conv_bias,
             middle_stride=arithmetic.middle_stride,
             dilation_rate=dilation_rate,
+            sum_activation=sum_activation,
             hyperparams=hyperparams,
             name=f"{name}_block_{block}",
         )
     return x
 
 
-def bottleneck(x, filters, stride, *, projected, use_bias, hyperparams, name, middle_stride=False, dilation_rate=1):
+def bottleneck(x, filters, stride, *, projected, use_bias, hyperparams, name, middle_stride=False, **options):
     """1x1, 3x3 and 1x1 convolution, added to the shortcut, then the activation (figure 5, right).
 
-    The first has the stride, or with `middle_stride` the second, which has the dilation.
+    The first has the stride, or with `middle_stride` the second, which has the `dilation_rate` of the options.
     """
+    sum_activation = options.pop("sum_activation", None) or hyperparams.activation
     settings = {"hyperparams": hyperparams, "use_bias": use_bias}
     first, second = (1, stride) if middle_stride else (stride, 1)
     shortcut = x
@@ -235,8 +241,8 @@ def bottleneck(x, filters, stride, *, projected, use_bias, hyperparams, name, mi
             x, EXPANSION * filters, 1, strides=stride, name=f"{name}_shortcut", activation=None, **settings
         )
     x = conv_bn_act(x, filters, 1, strides=first, name=f"{name}_reduce", **settings)
-    middle = {"strides": second, "padding": "fixed", "dilation_rate": dilation_rate, "name": f"{name}_middle"}
-    x = conv_bn_act(x, filters, 3, **middle, **settings)
+    middle = {"strides": second, "padding": "fixed", "name": f"{name}_middle"}
+    x = conv_bn_act(x, filters, 3, **middle, **settings, **options)
     x = conv_bn_act(x, EXPANSION * filters, 1, name=f"{name}_expand", activation=None, **settings)
     x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
-    return keras.layers.Activation(hyperparams.activation, name=f"{name}_act")(x)
+    return keras.layers.Activation(sum_activation, name=f"{name}_act")(x)

@@ -48,11 +48,20 @@ EXTRACTORS = {
     **{f"ssd_efficientnet-b{size}_bifpn_keras": Extractor(f"b{size}", "bifpn") for size in range(8)},
     "ssd_mobilenet_v1": Extractor("mobilenet_v1", "ssd", ("C4", "C5"), slim.MOBILENET_V1),
     "ssd_mobilenet_v1_fpn": Extractor("mobilenet_v1", "fpn", scope=slim.MOBILENET_V1),
+    "ssd_inception_v2": Extractor("inception_v2", "ssd", (INCEPTION_V2_MIDDLE, "C5"), slim.INCEPTION),
+    "ssd_inception_v3": Extractor("inception_v3", "ssd", ("C3", "C4", "C5"), slim.INCEPTION, depths=(512, 256, 128)),
+    **{
+        f"ssd_resnet{layers}_v1_fpn": Extractor(f"resnet_v1_{layers}", "fpn", scope=slim.RESNET_V1)
+        for layers in (50, 101, 152)
+    },
+    **{
+        f"ssd_resnet{layers}_v1_ppn": Extractor(f"resnet_v1_{layers}", "ppn", ("C4",), slim.RESNET_V1, depths=(1024,))
+        for layers in (50, 101, 152)
+    },
     "ssd_mobilenet_v1_ppn": Extractor("mobilenet_v1", "ppn", ("C4",), slim.MOBILENET_V1, depths=(0,)),
     "embedded_ssd_mobilenet_v1": Extractor(
         "mobilenet_v1", "ssd", ("C4", "C5"), slim.MOBILENET_V1_EMBEDDED, depths=(512, 256, 256), kernel_sizes=(3, 3, 2)
     ),
-    "ssd_inception_v2": Extractor("inception_v2", "ssd", (INCEPTION_V2_MIDDLE, "C5"), slim.INCEPTION_V2),
     "ssd_mobilenet_v2": Extractor("mobilenet_v2", "ssd", ("C4_expansion", "C5"), slim.MOBILENET_V2),
     "ssd_mobilenet_v2_fpn": Extractor("mobilenet_v2", "fpn", scope=slim.MOBILENET_V2),
 }
@@ -77,9 +86,11 @@ def feature_extractor(node, num_maps, resizer):
     _check_multiple(node, resizer)
     build_parts.refuse_values(node, batch_norm_trainable=True)
     hyperparams, force_bias = build_parts.conv_hyperparams(node.message("conv_hyperparams", required=True))
-    overriding = hyperparams if node.scalar("override_base_feature_extractor_hyperparams", bool, False) else None
+    overrides = node.scalar("override_base_feature_extractor_hyperparams", bool, False)
     if row.scope is not None:
         hyperparams = dataclasses.replace(hyperparams, whole_separable=True)
+    overriding = hyperparams if overrides or row.scope is slim.INCEPTION else None
+    if row.scope is not None:
         overriding = slim.backbone_hyperparams(row.scope, overriding)
     settings = {"name": "backbone"} | ({} if overriding is None else {"hyperparams": overriding})
     if row.neck == "bifpn":
@@ -114,6 +125,8 @@ def _scaled_backbone(node, row, scaling, settings):
         settings |= scaling
     elif multiplier != 1.0:
         raise node.error("depth_multiplier", f"found {multiplier}; supported: 1.0")
+    if row.scope is slim.RESNET_V1:
+        settings |= {"sum_activation": "relu"}
     if row.backbone == "mobilenet_v2":
         lite = row.neck == "fpn" and node.scalar("use_depthwise", bool, False)
         head = LITE_HEAD_FILTERS if lite else HEAD_FILTERS

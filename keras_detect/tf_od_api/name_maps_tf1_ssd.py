@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from keras_detect.tf_od_api.name_maps_layers import declared
+from keras_detect.tf_od_api.name_maps_tf1_inception_v3 import inception_v3_rows
 from keras_detect.tf_od_api.name_maps_tf1_layers import BACKBONES, below, block_rows, resnet_v1_root
 
 EXTRACTOR = "FeatureExtractor"
@@ -123,7 +124,7 @@ def backbone_table(model):
 def classifier_table(model):
     """`{layer: scope}` of the backbone in tf_slim's checkpoint of the ImageNet classifier."""
     backbone = model.feature_extractor.backbone
-    return declared(BACKBONES, backbone)(backbone)
+    return declared({**BACKBONES, "inception_v3": inception_v3_rows}, backbone)(backbone)
 
 
 def backbone_keys(model):

@@ -32,7 +32,9 @@ MOBILENET_V1_EMBEDDED = ArgScope(dataclasses.replace(_MOBILE, depthwise_l2=False
 MOBILENET_V2 = ArgScope(
     dataclasses.replace(_MOBILE, depthwise_l2=False), ("activation", "batch_norm_scale", "batch_norm_center")
 )
-INCEPTION_V2 = ArgScope(ConvHyperparams(activation="relu", batch_norm_momentum=0.9997, batch_norm_epsilon=0.001))
+#: Inception V2 and V3: upstream has no scope of their own for SSD and takes the config's alone, with or without the
+#: field that says so, which its first programs did not have
+INCEPTION = ArgScope(ConvHyperparams(activation="relu", batch_norm_momentum=0.9997, batch_norm_epsilon=0.001))
 #: upstream passes the batch norm's settings to each convolution, where a config cannot reach them
 RESNET_V1 = ArgScope(
     ConvHyperparams(
