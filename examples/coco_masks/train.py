@@ -76,14 +76,13 @@ def iou_in_boxes(model, data):
     """Mean IoU with the annotated masks, `(of the model's masks, of ellipses, number of objects)`."""
     found, ellipses = [], []
     for example in data:
-        rows = [i for i, mask in enumerate(example["masks"]) if mask is not None and not example["is_crowd"][i]]
-        if not rows:
+        rows = example["masks"].any(axis=(1, 2)) & ~example["is_crowd"]  # an object without a mask has no pixels
+        if not rows.any():
             continue
-        image, boxes, labels = example["image"], example["boxes"][rows], example["labels"][rows]
+        image, boxes, annotated = example["image"], example["boxes"][rows], example["masks"][rows]
         size = image.shape[:2]
-        annotated = np.stack([keras_detect.masks.decode(example["masks"][i], size) for i in rows])
-        masks = masks_in_boxes(model, image, boxes, labels)
-        for answers, kept in ((masks, found), (np.stack([inscribed_ellipse()] * len(rows)), ellipses)):
+        masks = masks_in_boxes(model, image, boxes, example["labels"][rows])
+        for answers, kept in ((masks, found), (np.stack([inscribed_ellipse()] * len(boxes)), ellipses)):
             pasted = keras_detect.masks.paste(answers, boxes, size)
             union = (pasted | annotated).sum(axis=(1, 2))
             kept += list((pasted & annotated).sum(axis=(1, 2)) / np.maximum(union, 1))

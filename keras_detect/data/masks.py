@@ -113,7 +113,8 @@ def decode(mask: Any, size: Any) -> np.ndarray:
     """A mask as annotations and detections.json hold it, as pixels.
 
     Args:
-        mask: COCO's run lengths, a sequence of polygons, the bytes of a PNG image, or None.
+        mask: COCO's run lengths, a sequence of polygons, the bytes of a PNG image, None, or an array of the image's
+            size: pixels, not 0 on the object.
         size: `(height, width)` of the image.
 
     Returns:
@@ -127,6 +128,8 @@ def decode(mask: Any, size: Any) -> np.ndarray:
     height, width = (int(side) for side in size)
     if mask is None:
         return np.zeros((height, width), np.uint8)
+    if isinstance(mask, np.ndarray) and mask.shape == (height, width):
+        return (mask != 0).astype(np.uint8)
     if isinstance(mask, bytes):
         with _opened(mask, (height, width)) as image:
             return (np.asarray(image.convert("L")) > 0).astype(np.uint8)

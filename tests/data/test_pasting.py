@@ -139,6 +139,15 @@ def test_masks_at_the_border_reach_the_outermost_pixels():
     assert kd.masks.paste(masks, boxes, (1, 1)).all()
 
 
+def test_pixels_decode_to_themselves():
+    """An array of the image's size is no list of polygons."""
+    pixels = np.zeros((12, 20), np.uint8)
+    pixels[3:6, 4:9] = 7
+    np.testing.assert_array_equal(kd.masks.decode(pixels, (12, 20)), pixels > 0)
+    polygons = np.array([[4.0, 3.0, 9.0, 3.0, 9.0, 6.0, 4.0, 6.0]])
+    np.testing.assert_array_equal(kd.masks.decode(polygons, (12, 20)), pixels > 0)
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"\[n, h, w\] over boxes"):
         kd.masks.paste(np.zeros((2, 4, 4)), np.zeros((1, 4)), (10, 10))
