@@ -118,8 +118,8 @@ def peaks(heatmap: Any, number: int, pool_size: int = 3) -> Peaks:
     Of equal ones the first counts, by row, then column, then channel. A map of fewer cells is filled with score 0.
     """
     batch, height, width, channels = ops.shape(heatmap)
-    flat = ops.reshape(local_maxima(heatmap, pool_size), (batch, height * width * channels))
-    scores, indices = _best(flat, number)
+    local = ops.reshape(local_maxima(heatmap, pool_size), (batch, height * width, channels))
+    scores, indices = _best_of_cells(local, number)
     cells = indices // channels
     return Peaks(scores, cells // width, cells % width, indices % channels)
 
@@ -157,6 +157,20 @@ def _best(values, number):
         return scores, indices
     missing = [[0, 0], [0, number - count]]
     return ops.pad(scores, missing), ops.pad(indices, missing)
+
+
+def _best_of_cells(values, number):
+    """`_best` of all `values [B, L, C]`, by the index into L * C; they lie in the cells whose largest are the best."""
+    batch, _, channels = ops.shape(values)
+    cells = values.shape[1]
+    if cells is None or cells <= number or channels == 1:
+        length = -1 if cells is None else cells * channels
+        return _best(ops.reshape(values, (batch, length)), number)
+    _, chosen = top_k(ops.max(values, axis=-1), number)
+    falling, _ = top_k(-ops.cast(chosen, "float32"), number)  # in their order, which decides among equal values
+    chosen = ops.cast(-falling, "int32")
+    scores, found = top_k(ops.reshape(gather_rows(values, chosen), (batch, number * channels)), number)
+    return scores, gather_rows(chosen, found // channels) * channels + found % channels
 
 
 def _range(length):

@@ -112,6 +112,20 @@ def test_a_peak_is_the_largest_of_its_window(pool, found):
     np.testing.assert_allclose(ops.convert_to_numpy(best.scores)[0], found)
 
 
+@pytest.mark.parametrize("steps", [4, 1000])  # so few values that most are equal, and nearly none
+@pytest.mark.parametrize("number", [1, 7, 60])
+def test_the_best_are_those_of_a_sorted_list(steps, number):
+    """Of equal ones the first by row, column and class; several peaks of one cell, and cells without any."""
+    heat = np.floor(np.random.default_rng(0).uniform(size=(3, 9, 8, 5)) * steps).astype("float32") / steps
+    best = heatmaps.peaks(ops.convert_to_tensor(heat), number, pool_size=1)
+    flat = heat.reshape(3, -1)
+    order = np.argsort(-flat, axis=1, kind="stable")[:, :number]
+    np.testing.assert_array_equal(best.scores, np.take_along_axis(flat, order, axis=1))
+    places = np.unravel_index(order, heat.shape[1:])
+    for ours, expected in zip((best.rows, best.columns, best.labels), places, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
 def test_cells_inside_boxes_and_of_the_true_image():
     boxes = np.array([[[1.0, 1.0, 3.0, 2.5], [0.0, 0.0, 4.0, 4.0]]], "float32")
     inside = ops.convert_to_numpy(heatmaps.inside_boxes(boxes, np.array([[True, False]]), (4, 4)))[0]
