@@ -9,6 +9,7 @@ FOLDER = pathlib.Path(keras_detect.__file__).parent / "tf_od_api"
 FILES = (
     "build.py",
     "build_parts.py",
+    "build_ssd_features.py",
     "build_faster_rcnn.py",
     "build_center_net.py",
     "build_center_net_features.py",

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from keras_detect.tf_od_api import build, build_faster_rcnn
+from keras_detect.tf_od_api import build, build_faster_rcnn, build_ssd_features
 from tests.docs import config_fields
 from tests.docs.blocks import ROOT
 
@@ -27,7 +27,7 @@ def test_every_field_of_a_pipeline_config_is_on_the_page():
 
 
 def test_every_extractor_and_script_is_on_the_page():
-    for kind in (*build.EXTRACTORS, *build_faster_rcnn.EXTRACTORS):
+    for kind in (*build_ssd_features.EXTRACTORS, *build_faster_rcnn.EXTRACTORS):
         stem = re.sub(r"(?<=resnet)(101|152)(?=_)", "50", re.sub(r"_fpn_keras$", "_keras", kind))
         assert re.sub(r"b\d_", "b0_", stem) in UPSTREAM or kind in UPSTREAM or "ssd_resnet50_v1_fpn_keras" in UPSTREAM
     assert not [script for script in SCRIPTS if script not in UPSTREAM]
