@@ -2,7 +2,7 @@
 
     python examples/coco_masks/train.py --data path/to/coco_free --output runs/coco_masks
 
-Two questions: does it learn 39 photos by heart (AP50 of masks on the images it was trained on), and do its masks say
+Two questions: does it overfit 39 photos (AP50 of masks on the images it was trained on), and do its masks say
 more than an ellipse on photos it has not seen? For the second, masks are predicted inside the annotated boxes, so that
 nothing but the third stage is measured. `--epochs 2` is a trial.
 """
@@ -38,7 +38,7 @@ HEADS = ConvHyperparams(kernel_initializer=initializer("truncated_normal", stdde
 
 
 def build(class_names):
-    """MobileNetV2 as in the packaged detector, a narrow pyramid, and one mask per region whatever its class."""
+    """MobileNetV2 as in the packaged detector, a narrow pyramid, and one mask per region of any class."""
     return keras_detect.MaskRCNN.from_backbone(
         "mobilenet_v2",
         weights="packaged",

@@ -2,8 +2,8 @@
 
 How the work is kept small without changing the result: what greedy suppression decides about the N best pairs depends
 on those N pairs alone. So they are settled first; if they yield all the detections asked for, or no other pair passes
-the threshold, the result is final. Otherwise the complete form is run: further pools of N pairs, or TensorFlow's
-kernel.
+the threshold, the result is final. Otherwise the complete form is run: further pools of N pairs after the first one, or
+TensorFlow's kernel.
 """
 
 from keras import ops
@@ -25,18 +25,21 @@ from keras_detect.kernels.top_k import last_column
 @register_suppression("greedy")
 def greedy(candidates):
     """`Detections` of greedy suppression at `iou_threshold`, from `Candidates`."""
-    result, final = _first_pool_result(candidates)
+    result, final, pool, keep = _first_pool_result(candidates)
     if final is True:
         return result
     # Measured on two cores, on crowded boxes: for 12,000 anchors of one class the kernel takes 3 ms where further
     # pools take 20; for 1917 anchors of 90 classes 13 ms each, for eight such images 140 ms and 50 ms.
     native = dispatch.use_native("tensorflow") and candidates.num_groups == 1
-    complete = native_suppression if native else _pools_result
-    return Detections(*ops.cond(final, lambda: tuple(result), lambda: tuple(complete(candidates))))
+
+    def complete():
+        return tuple(native_suppression(candidates) if native else _pools_result(candidates, pool, keep))
+
+    return Detections(*ops.cond(final, lambda: tuple(result), complete))
 
 
 def _first_pool_result(candidates):
-    """Detections from the best pairs, and whether they are final: `True`, or a scalar bool tensor."""
+    """Detections from the best pairs, whether they are final (`True` or a bool tensor), the pool, and what is kept."""
     pool = candidates.pool(candidates.flat_scores)
     rivals = candidates.rivals(pool)
     keep = greedy_keep(_suppression(candidates, pool, rivals), pool.candidate)
@@ -44,25 +47,24 @@ def _first_pool_result(candidates):
     boxes, has_area = candidates.clipped(pool.boxes)
     result = candidates.detections(boxes, pool, ops.logical_and(keep, has_area))
     if isinstance(candidates.num_pairs, int) and candidates.pool_size == candidates.num_pairs:
-        return result, True
+        return result, True, pool, keep
     kept = ops.sum(ops.cast(keep, "int32"), axis=1)
     final = ops.logical_or(result.num_detections == candidates.limit, kept == candidates.num_groups * candidates.cap)
-    return result, ops.all(ops.logical_or(final, last_column(pool.scores) == NOT_A_CANDIDATE))
+    return result, ops.all(ops.logical_or(final, last_column(pool.scores) == NOT_A_CANDIDATE)), pool, keep
 
 
-def _pools_result(candidates):
+def _pools_result(candidates, first, first_keep):
     """The complete hard suppression in `keras.ops`: pool after pool until enough is found or nothing is left.
 
-    What is kept is remembered in a buffer with room for every class's `cap`, and suppresses later pools.
+    What is kept is remembered in a buffer with room for every class's `cap`, and suppresses later pools. It starts with
+    what is kept of the first pool: `first_keep [B, N]` bool.
     """
     room = candidates.num_groups * candidates.cap
     room = min(room, candidates.num_pairs) if isinstance(candidates.num_pairs, int) else room
     chunk = min(room, SMALLEST_POOL)
     room = -(-room // chunk) * chunk
     size = (candidates.batch, room + 1)  # the last slot takes what is not kept
-    state = (
-        ops.full((candidates.batch,), float("inf"), dtype="float32"),  # score and number of the last pair seen
-        ops.full((candidates.batch,), -1, dtype="int32"),
+    empty = (
         ops.zeros((*size, 4)),
         ops.full(size, NOT_A_CANDIDATE, dtype="float32"),
         ops.zeros(size, dtype="int32"),
@@ -70,6 +72,21 @@ def _pools_result(candidates):
         ops.zeros((candidates.batch,), dtype="int32"),  # how many are kept
         ops.zeros((candidates.batch,), dtype="int32"),  # how many of them have an area in the window
     )
+
+    def after(pool, keep, boxes, scores, flat, group, kept, reported):
+        """Score and number of the last pair seen, and the buffer with what is kept of the pool."""
+        slot = ops.where(keep, kept[:, None] + ops.cumsum(ops.cast(keep, "int32"), axis=1) - 1, room)
+        has_area = candidates.clipped(pool.boxes)[1]
+        return (
+            last_column(pool.scores),
+            last_column(pool.flat),
+            put_rows(boxes, slot, pool.boxes),
+            put_rows(scores, slot, pool.scores),
+            put_rows(flat, slot, pool.flat),
+            put_rows(group, slot, ops.where(keep, pool.group, -1)),
+            kept + ops.sum(ops.cast(keep, "int32"), axis=1),
+            reported + ops.sum(ops.cast(ops.logical_and(keep, has_area), "int32"), axis=1),
+        )
 
     def unfinished(last_score, last_flat, boxes, scores, flat, group, kept, reported):
         wanted = ops.logical_and(reported < candidates.limit, kept < candidates.num_groups * candidates.cap)
@@ -88,20 +105,9 @@ def _pools_result(candidates):
         count = ops.sum(ops.cast(group[:, :, None] == classes, "int32"), axis=1)
         rank = _rank_in_group(rivals, keep) + ops.cast(gather_rows(count, pool.group), "float32")
         keep = ops.logical_and(keep, rank < candidates.cap)
-        slot = ops.where(keep, kept[:, None] + ops.cumsum(ops.cast(keep, "int32"), axis=1) - 1, room)
-        has_area = candidates.clipped(pool.boxes)[1]
-        return (
-            last_column(pool.scores),
-            last_column(pool.flat),
-            put_rows(boxes, slot, pool.boxes),
-            put_rows(scores, slot, pool.scores),
-            put_rows(flat, slot, pool.flat),
-            put_rows(group, slot, ops.where(keep, pool.group, -1)),
-            kept + ops.sum(ops.cast(keep, "int32"), axis=1),
-            reported + ops.sum(ops.cast(ops.logical_and(keep, has_area), "int32"), axis=1),
-        )
+        return after(pool, keep, boxes, scores, flat, group, kept, reported)
 
-    _, _, boxes, scores, flat, group, _, _ = ops.while_loop(unfinished, body, state)
+    _, _, boxes, scores, flat, group, _, _ = ops.while_loop(unfinished, body, after(first, first_keep, *empty))
     kept = group[:, :-1] >= 0
     pool = candidates.describe(scores[:, :-1], flat[:, :-1])
     boxes, has_area = candidates.clipped(boxes[:, :-1])

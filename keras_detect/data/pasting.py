@@ -139,7 +139,7 @@ def _runs(masks, boxes, size, threshold) -> Iterator[tuple[np.ndarray, np.ndarra
 def _runs_of_group(masks, boxes, size, threshold):
     """`(numbers of the masks, starts, stops)` of all runs of some masks.
 
-    Along a column of pixels a mask is linear from cell to cell, so that a run begins or ends where two neighbouring
+    Along a column of pixels a mask is linear from cell to cell, so that a run begins or ends where two neighboring
     cells are on different sides of the threshold: nothing is computed pixel by pixel.
     """
     count, height, _ = masks.shape

@@ -39,7 +39,7 @@ class PoolingPyramid:
 
     @classmethod
     def for_context(cls, levels: Any, last_level: int, **settings) -> Any:
-        """The neck on the last but one of backbone `levels`, finest first, whatever `last_level`."""
+        """The neck on the last but one of backbone `levels`, finest first, for every `last_level`."""
         return cls(**{"level": levels[-2:][0], **settings})
 
     def __call__(self, features: Any) -> Any:

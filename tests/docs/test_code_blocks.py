@@ -35,6 +35,7 @@ _TRAIN = ("keras-detect train --data", f"keras-detect train --model {SMALL} --da
 #: `docs/quick_start.md` trains, and one runtime in the place of two, which `tests/cli/test_cli_export.py` runs
 SHORTER = {
     "README.md": [("epochs=40", "epochs=1"), ('preset("frcnn_inception_v100"', f'preset("{SMALL}"'), _TRAIN],
+    "docs/export.md": [("cells.keras", SMALL)],
     "docs/evaluate.md": [("epochs=30", "epochs=1"), ("frcnn_inception_v100", SMALL)],
     "docs/faq.md": [("frcnn_inception_v100", SMALL), ("--runtimes tensorflow onnxruntime", "--runtimes tensorflow")],
     "docs/training.md": [("ssd_mobilenet_v2_oidv4", SMALL)],
@@ -119,7 +120,7 @@ def entry(block, shorter):
 
 
 #: a minute each; the rest runs every time
-LONG = ("docs/faq.md", "docs/from_tf_od_api.md", "docs/training.md")
+LONG = ("docs/export.md", "docs/faq.md", "docs/from_tf_od_api.md", "docs/training.md")
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, marks=pytest.mark.slow if page in LONG else ()) for page in PAGES])
