@@ -55,7 +55,9 @@ EXTRACTORS = {
         for layers in (50, 101, 152)
     },
     **{
-        f"ssd_resnet{layers}_v1_ppn": Extractor(f"resnet_v1_{layers}", "ppn", ("C4",), slim.RESNET_V1, depths=(1024,))
+        f"ssd_resnet{layers}_v1_ppn": Extractor(
+            f"resnet_v1_{layers}", "ppn", ("C4",), slim.RESNET_V1_PPN, depths=(1024,)
+        )
         for layers in (50, 101, 152)
     },
     "ssd_mobilenet_v1_ppn": Extractor("mobilenet_v1", "ppn", ("C4",), slim.MOBILENET_V1, depths=(0,)),

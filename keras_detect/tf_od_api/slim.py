@@ -47,6 +47,9 @@ RESNET_V1 = ArgScope(
     _BATCH_NORM,
 )
 
+#: below a pooling pyramid, the config never reaches the network
+RESNET_V1_PPN = ArgScope(RESNET_V1.hyperparams, tuple(field.name for field in dataclasses.fields(ConvHyperparams)))
+
 
 def backbone_hyperparams(scope, overriding=None):
     """`ConvHyperparams` of a backbone in the `ArgScope` `scope`, with those of the config where it is to override."""
