@@ -19,7 +19,8 @@ LARGE = (
 )
 MODELS = ["ssd_mobilenet_v1_coco", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
 TOLERANCE = 1e-3
-# of gradients: the samples of all variables of MobileNet V1, as one vector, part by 0.7 %, single norms by up to 1 %
+# of gradients behind the heads: those of MobileNet V1 move by up to 0.8 % when the images move by two roundings of a
+# float32, and the samples of all variables, as one vector, are 0.7 % from upstream's; the heads' are within 1.4e-4
 GRADIENTS = 1e-2
 
 
@@ -88,9 +89,9 @@ def test_every_gradient(step):
         if entry is None:  # of what is built and not used
             assert not np.any(gradients[key]), key
             continue
-        norm = np.linalg.norm(gradients[key].astype("float64"))
+        norm, rtol = np.linalg.norm(gradients[key].astype("float64")), TOLERANCE if "Predictor" in key else GRADIENTS
         floor = 1e-6 * golden["grad_global_norm"]
-        np.testing.assert_allclose(norm, entry["norm"], rtol=GRADIENTS, atol=floor, err_msg=key)
+        np.testing.assert_allclose(norm, entry["norm"], rtol=rtol, atol=floor, err_msg=key)
 
 
 def test_batch_norm_after_the_step(step):
