@@ -25,6 +25,7 @@ class FeaturePyramid:
         coarse_levels: how many coarser maps follow: 2 gives P6 and P7 behind C5.
         depth: channels of every map.
         separable: depthwise-separable 3x3 convolutions ("FPNLite").
+        pass_sums: pass down the sum before the smoothing, as the paper and upstream's TensorFlow 1 do.
         hyperparams: `ConvHyperparams` of all convolutions.
     """
 
@@ -34,6 +35,7 @@ class FeaturePyramid:
     coarse_levels: int = 2
     depth: int = 256
     separable: bool = False
+    pass_sums: bool = registry.seldom(False)
     hyperparams: ConvHyperparams = ConvHyperparams()
 
     def __post_init__(self):
@@ -72,7 +74,8 @@ class FeaturePyramid:
         for name in list(projected)[-2::-1]:
             enlarged = UpsampleLike(name=f"{name}_upsample")(x, projected[name])
             x = keras.layers.Add(name=f"{name}_add")([projected[name], enlarged])
-            x = maps[name] = self._conv(x, 1, f"{name}_smooth")
+            maps[name] = self._conv(x, 1, f"{name}_smooth")
+            x = x if self.pass_sums else maps[name]
         x = projected[top]
         for name in self.map_names[len(self.levels) :]:
             x = maps[name] = self._conv(x, 2, name)

@@ -184,6 +184,7 @@ def _fpn(node, row, hyperparams, scaling, num_maps):
         coarse_levels=last - 5,
         depth=max(int(depth * scaling["width_multiplier"]), scaling["min_depth"]),
         separable=node.scalar("use_depthwise", bool, False),
+        pass_sums=row.scope is not None,
         hyperparams=hyperparams,
     )
 
