@@ -268,8 +268,11 @@ def _canvas(records, resizer, augmentations):
         )
     height = max(record.image.height for record in records)
     width = max(record.image.width for record in records)
-    if any(getattr(operation, "swaps_sides", False) for operation in augmentations):
-        height = width = max(height, width)
+    for operation in augmentations:
+        if getattr(operation, "swaps_sides", False):
+            height = width = max(height, width)
+        if hasattr(operation, "largest_size"):
+            height, width = operation.largest_size(height, width)
     canvas = tuple(resizer.output_shape(height, width, padded=True))
     largest = max(MAX_PIXELS, *(record.image.height * record.image.width for record in records))
     if canvas[0] * canvas[1] > largest:

@@ -8,8 +8,9 @@ only from that seed: the same seed gives the same image.
 
 An operation on several images (mosaic, mixup, copy-paste) says how many in an attribute `num_examples`, and is called
 as `operation(examples, seed)` with a tuple of so many. The first is the one whose turn it is; the pipeline draws the
-others at random from the data set and applies the operations that are before this one to each. An operation whose
-images are higher or wider than any of the data set needs a resizer with a fixed output size.
+others at random from the data set and applies the operations that are before this one to each. An operation that can
+make images higher or wider says so in a method `largest_size(height, width) -> (height, width)`, one that swaps the
+sides in an attribute `swaps_sides`: the canvas of the batches follows.
 """
 
 from keras_detect import schema
@@ -74,7 +75,23 @@ def move_objects(example, box, point, raster):
     return example
 
 
+def sometimes(probability, seed, function, example):
+    """`function(example)` with the given probability, else the example as it is."""
+    import tensorflow as tf
+
+    if probability >= 1.0:
+        return function(example)
+    return tf.cond(draw(seed, 0) < probability, lambda: function(example), lambda: dict(example))
+
+
 def check_probability(probability):
-    """Raises `ValueError` unless `probability` must be in [0, 1]."""
+    """Raises `ValueError` unless `probability` is in [0, 1]."""
     if not 0.0 <= probability <= 1.0:
         raise ValueError(f"A probability must be in [0, 1]. Received: probability={probability}")
+
+
+def check_range(low, high, least=0.0, **names):
+    """Raises `ValueError` unless `least <= low <= high`; `names`: both settings with their values, for the error."""
+    if not least <= low <= high:
+        received = ", ".join(f"{name}={value}" for name, value in names.items())
+        raise ValueError(f"{' and '.join(names)} must be in order and at least {least:g}. Received: {received}")

@@ -7,7 +7,13 @@ from absl import logging
 
 from keras_detect import schema
 from keras_detect.registry import part
-from keras_detect.transforms.augmentation import check_probability, draw, keep_rows, move_objects
+from keras_detect.transforms.augmentation import (
+    check_probability,
+    draw,
+    keep_rows,
+    move_objects,
+    sometimes,
+)
 
 
 @part
@@ -37,7 +43,7 @@ class RandomHorizontalFlip:
     def __call__(self, example: dict[str, Any], seed: Any) -> dict[str, Any]:
         """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
         mirror = lambda example: _reorder(_mirror_columns(example), self.keypoint_permutation)  # noqa: E731
-        return _sometimes(self.probability, seed, mirror, example)
+        return sometimes(self.probability, seed, mirror, example)
 
 
 @part
@@ -66,7 +72,7 @@ class RandomVerticalFlip:
     def __call__(self, example: dict[str, Any], seed: Any) -> dict[str, Any]:
         """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
         mirror = lambda example: _reorder(_mirror_rows(example), self.keypoint_permutation)  # noqa: E731
-        return _sometimes(self.probability, seed, mirror, example)
+        return sometimes(self.probability, seed, mirror, example)
 
 
 @part
@@ -75,17 +81,25 @@ class RandomRotation90:
 
     Args:
         probability: how often.
+        keypoint_permutation: the new order of the keypoints, for points that are called after their side of the image;
+            () keeps the order.
+
+    Raises:
+        ValueError: a setting outside its range.
     """
 
     probability: float = 0.5
+    keypoint_permutation: tuple = ()
     swaps_sides = True  # no annotation: a fact for the pipeline, not a setting
 
     def __post_init__(self):
         check_probability(self.probability)
+        _check_permutation(self.keypoint_permutation)
 
     def __call__(self, example: dict[str, Any], seed: Any) -> dict[str, Any]:
         """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
-        return _sometimes(self.probability, seed, _quarter_turn, example)
+        turn = lambda example: _reorder(_quarter_turn(example), self.keypoint_permutation)  # noqa: E731
+        return sometimes(self.probability, seed, turn, example)
 
 
 @part
@@ -126,7 +140,7 @@ class RandomIoUCrop:
 
     def __call__(self, example: dict[str, Any], seed: Any) -> dict[str, Any]:
         """The changed example, a dict of tensors as a `DetectionDataset` has; `seed`: int64 [2], of its randomness."""
-        return _sometimes(self.probability, seed, lambda example: self._crop(example, seed), example)
+        return sometimes(self.probability, seed, lambda example: self._crop(example, seed), example)
 
     def _crop(self, example, seed):
         import tensorflow as tf
@@ -226,15 +240,6 @@ def _reorder(example, permutation):
             f"{count} keypoints."
         )
     return example | {key: tf.gather(example[key], list(permutation), axis=1) for key in keys}
-
-
-def _sometimes(probability, seed, function, example):
-    """`function(example)` with the given probability, else the example as it is."""
-    import tensorflow as tf
-
-    if probability >= 1.0:
-        return function(example)
-    return tf.cond(draw(seed, 0) < probability, lambda: function(example), lambda: dict(example))
 
 
 def _mirror_columns(example):

@@ -16,7 +16,7 @@ from keras_detect.training.schedules import (
     InverseTimeDecay,
     ManualStepping,
 )
-from keras_detect.transforms import RandomColor, RandomHorizontalFlip, RandomIoUCrop
+from keras_detect.transforms import LargeScaleJitter, RandomChoice, RandomHorizontalFlip, RandomObjectCrop
 from tests import goldens, whole_models
 from tests.goldens import assert_close, golden_cases
 from tests.tiny import tiny_batch, tiny_ssd
@@ -57,8 +57,8 @@ def test_every_published_config(path):
     assert isinstance(config.optimizer, keras.optimizers.SGD) and config.optimizer.momentum == pytest.approx(0.9)
     assert isinstance(config.optimizer._learning_rate, CosineDecayWithWarmup)
     assert config.augmentations[0] == RandomHorizontalFlip() and len(config.augmentations) == 2
-    assert [type(part) for part in config.augmentations] == [RandomHorizontalFlip, RandomIoUCrop]
-    assert len(config.approximations) == 1 and config.train_data.paths
+    assert [type(part) for part in config.augmentations][1] in (RandomObjectCrop, LargeScaleJitter, RandomChoice)
+    assert not config.approximations and config.train_data.paths
     assert not [path for path, _ in config.ignored if path.startswith(("train_config.optimizer", "model"))]
     lines = path.read_text().splitlines()
     for field, line in config.ignored:
@@ -70,7 +70,18 @@ def test_one_published_config_by_hand():
     path = goldens.require_shared("zoo/training_configs/ssd_mobilenet_v2_320x320_coco17_tpu-8.config")
     config = training_config(path)
     assert (config.batch_size, config.num_steps, config.max_number_of_boxes) == (512, 50000, 100)
-    assert config.augmentations == (RandomHorizontalFlip(), RandomIoUCrop())
+    thresholds = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+    crops = [
+        RandomObjectCrop(
+            min_object_covered=threshold,
+            min_aspect_ratio=0.5,
+            max_aspect_ratio=2.0,
+            overlap_threshold=threshold,
+            probability=0.85,
+        )
+        for threshold in thresholds
+    ]
+    assert config.augmentations == (RandomHorizontalFlip(), RandomChoice(operations=tuple(crops)))
     assert config.optimizer._learning_rate.get_config() == {
         "learning_rate_base": 0.8,
         "total_steps": 50000,
@@ -177,36 +188,14 @@ def test_clipping_and_averaging():
     assert_close(b, [0.6])
 
 
-def test_augmentations_with_and_without_counterpart():
-    steps = (
-        "random_adjust_brightness { max_delta: 0.1 }",
-        "random_adjust_contrast { }",
-        "random_crop_image { min_object_covered: 0.0 min_aspect_ratio: 0.5 max_aspect_ratio: 1.5 min_area: 0.75"
-        " max_area: 1.0 random_coef: 0.25 }",
-        "random_scale_crop_and_pad_to_square { output_size: 512 scale_min: 0.1 scale_max: 2.0 }",
-        "random_black_patches { }",
-        "random_horizontal_flip { probability: 0.25 keypoint_flip_permutation: 0 }",
-    )
+def test_an_augmentation_without_counterpart_is_ignored_and_a_difference_stated():
+    steps = ("random_adjust_hue { }", "random_self_concat_image { }", "random_pad_image { min_image_height: 9 }")
     config = read(more="\n".join(f"data_augmentation_options {{ {step} }}" for step in steps))
-    assert config.augmentations == (
-        RandomColor(brightness=0.1, contrast=0.0, saturation=0.0, hue=0.0, probability=1.0),
-        RandomColor(brightness=0.0, contrast=0.25, saturation=0.0, hue=0.0, probability=1.0),
-        RandomIoUCrop(min_overlaps=(), min_area=0.75, max_aspect_ratio=2.0, probability=0.75),
-        RandomIoUCrop(min_overlaps=(), min_area=0.25, max_aspect_ratio=1.0),
-        RandomHorizontalFlip(probability=0.25),
-    )
-    assert [path.rsplit(".", 1)[-1] for path, *_ in config.approximations] == [
-        "random_adjust_contrast",
-        "random_crop_image",
-        "random_scale_crop_and_pad_to_square",
-    ]
+    assert [path.rsplit(".", 1)[-1] for path, *_ in config.approximations] == ["random_adjust_hue"]
     # the file's third line is the first option's
     assert [(path.split("options")[-1], line) for path, line in config.ignored] == [
-        ("[2].random_crop_image.max_area", 5),
-        ("[3].random_scale_crop_and_pad_to_square.output_size", 6),
-        ("[3].random_scale_crop_and_pad_to_square.scale_min", 6),
-        ("[4].random_black_patches", 7),
-        ("[5].random_horizontal_flip.keypoint_flip_permutation", 8),
+        ("[1].random_self_concat_image", 4),
+        ("[2].random_pad_image.min_image_height", 5),
     ]
 
 
@@ -261,7 +250,7 @@ def test_what_is_given_as_it_stands():
         ),
         (
             f"train_config {{optimizer {{ {SGD} }}\n data_augmentation_options {{random_crop_image {{min_area: 3}}}}}}",
-            r"<text>:2: .*random_crop_image: cannot be built: min_area must be in",
+            r"<text>:2: .*random_crop_image: cannot be built: min_area and max_area must be in",
         ),
     ],
 )
