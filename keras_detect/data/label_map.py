@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 
 from keras_detect.data.paths import FILE, kind_of, read_text
@@ -14,6 +15,9 @@ from keras_detect.text_proto import parser as text_proto
 
 MAX_BYTES = 2 * 2**20
 
+# how upstream's form begins, after comments
+_ITEM = re.compile(r"(?:\s|#[^\n]*\n)*item\s*:?\s*[{<]")
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelMap:
@@ -22,12 +26,14 @@ class LabelMap:
     Attributes:
         names: `{id: name}`, in the order of the ids.
         display_names: `{id: readable name}` where it differs from the name.
-        keypoint_names: names of the keypoints in order, of the one class that has some, or ().
+        keypoint_names: names of the keypoints of all classes, in the order of their ids, or ().
+        class_keypoints: `{class id: names of its keypoints}` of the classes that have some.
     """
 
     names: dict
     display_names: dict = dataclasses.field(default_factory=dict)
     keypoint_names: tuple = ()
+    class_keypoints: dict = dataclasses.field(default_factory=dict)
 
     @property
     def class_names(self) -> list[str]:
@@ -40,7 +46,9 @@ class LabelMap:
 
 
 def read_label_map(path: str | os.PathLike[str]) -> LabelMap:
-    """Reads a label map: upstream's `.pbtxt`, `.json`, or text with a name a line (ids from 1).
+    """Reads a label map: upstream's `.pbtxt`, `.json`, or text with a name per line (ids from 1).
+
+    Upstream's form is known by its `item {`, too, whatever the file is called.
 
     JSON is `{"1": "cat", ...}`, `["cat", ...]` (ids from 1), or `{"class_names": [...]}` as presets have it.
 
@@ -57,7 +65,7 @@ def read_label_map(path: str | os.PathLike[str]) -> LabelMap:
         text = read_text(path, MAX_BYTES, "utf-8-sig")
         if path.suffix.lower() == ".json":
             return _from_json(json.loads(text))
-        if path.suffix.lower() in (".pbtxt", ".prototxt"):
+        if path.suffix.lower() in (".pbtxt", ".prototxt") or _ITEM.match(text):
             return _from_node(text_proto.parse(text, str(path)))
         return _checked({number + 1: line.strip() for number, line in enumerate(text.splitlines()) if line.strip()})
     except text_proto.PipelineConfigError as error:
@@ -105,7 +113,7 @@ def _from_node(root):
     for name in root.names():
         if name != "item":
             raise root.error(name, "a label map consists of item {...}")
-    names, displayed, keypoints = {}, {}, ()
+    names, displayed, points, owned = {}, {}, {}, {}
     for item in root.repeated("item"):
         key, name, display = item.scalar("id", int), item.scalar("name", str), item.scalar("display_name", str)
         if key is None or (name is None and display is None):
@@ -115,22 +123,26 @@ def _from_node(root):
         names[key] = display if name is None else name
         if display is not None and display != names[key]:
             displayed[key] = display
-        points = [point.scalar("label", str) for point in item.repeated("keypoints")]
-        keypoints = keypoints or tuple(point for point in points if point is not None)
+        for number, point in enumerate(item.repeated("keypoints")):
+            label = point.scalar("label", str)
+            if label is not None:
+                points.setdefault(point.scalar("id", int, number), label)
+                owned.setdefault(key, []).append(label)
     # Upstream gives id 0 to the background where a map lists it.
     background = names.pop(0, None) if names.get(0) == "background" else None
     if background:
         displayed.pop(0, None)
-    return _checked(names, displayed, keypoints)
+    keypoints = tuple(points[number] for number in sorted(points))
+    return _checked(names, displayed, keypoints, {key: tuple(labels) for key, labels in owned.items()})
 
 
-def _checked(names, displayed=None, keypoints=()):
+def _checked(names, displayed=None, keypoints=(), class_keypoints=None):
     if not names:
         raise ValueError("it lists no class")
     repeated = [name for name, count in collections.Counter(names.values()).items() if count > 1]
     if repeated:
         raise ValueError(f"the name '{shown(repeated[0])}' is used for two classes")
-    return LabelMap({key: names[key] for key in sorted(names)}, displayed or {}, keypoints)
+    return LabelMap({key: names[key] for key in sorted(names)}, displayed or {}, keypoints, class_keypoints or {})
 
 
 def _escaped(name):

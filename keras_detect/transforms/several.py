@@ -15,7 +15,6 @@ class _Several:
 
     num_examples = 2
     probability: float
-    stop_after: int | None
 
     def __call__(self, examples: tuple[dict[str, Any], ...], seed: Any) -> dict[str, Any]:
         """One example of `num_examples`, dicts of tensors as a `DetectionDataset` has; `seed`: int64 [2]."""
@@ -28,11 +27,6 @@ class _Several:
 
     def _join(self, examples, seed):
         raise NotImplementedError
-
-    def _check(self):
-        check_probability(self.probability)
-        if self.stop_after is not None and self.stop_after < 0:
-            raise ValueError(f"stop_after is a number of epochs, or None. Received: stop_after={self.stop_after}")
 
 
 @part
@@ -49,8 +43,6 @@ class Mosaic(_Several):
         min_cell: shortest side of a cell, as a part of an even one.
         min_visibility: an object of whose box a smaller part is left is dropped.
         probability: how often.
-        stop_after: epochs after which it is off; None: never in `DetectionDataset.batches`, and for the last epochs in
-            `train`.
 
     Raises:
         ValueError: a setting outside its range.
@@ -62,10 +54,9 @@ class Mosaic(_Several):
     min_cell: float = 0.5
     min_visibility: float = 0.25
     probability: float = 1.0
-    stop_after: int | None = None
 
     def __post_init__(self):
-        self._check()
+        check_probability(self.probability)
         check_probability(self.min_visibility)
         if not 2 <= self.grid <= 4:
             raise ValueError(f"grid must be 2, 3 or 4. Received: grid={self.grid}")
@@ -139,7 +130,6 @@ class MixUp(_Several):
     Args:
         alpha: of the Beta distribution that the first image's share is drawn from.
         probability: how often.
-        stop_after: as in `Mosaic`.
 
     Raises:
         ValueError: a setting outside its range.
@@ -147,10 +137,9 @@ class MixUp(_Several):
 
     alpha: float = 1.5
     probability: float = 0.5
-    stop_after: int | None = None
 
     def __post_init__(self):
-        self._check()
+        check_probability(self.probability)
         if not self.alpha > 0.0:
             raise ValueError(f"alpha must be positive. Received: alpha={self.alpha}")
 
@@ -177,7 +166,6 @@ class CutMix(_Several):
         min_size, max_size: sides of the rectangle, as a part of the image's.
         min_visibility: as in `Mosaic`.
         probability: how often.
-        stop_after: as in `Mosaic`.
 
     Raises:
         ValueError: a setting outside its range.
@@ -187,10 +175,9 @@ class CutMix(_Several):
     max_size: float = 0.6
     min_visibility: float = 0.25
     probability: float = 0.5
-    stop_after: int | None = None
 
     def __post_init__(self):
-        self._check()
+        check_probability(self.probability)
         check_probability(self.min_visibility)
         if not 0.0 < self.min_size <= self.max_size < 1.0:
             raise ValueError(
@@ -227,7 +214,6 @@ class CopyPaste(_Several):
         object_probability: how often each object is pasted.
         min_visibility: of an object under pasted ones.
         probability: how often.
-        stop_after: as in `Mosaic`.
 
     Raises:
         ValueError: a setting outside its range; when called, examples without masks.
@@ -236,10 +222,9 @@ class CopyPaste(_Several):
     object_probability: float = 0.5
     min_visibility: float = 0.25
     probability: float = 0.5
-    stop_after: int | None = None
 
     def __post_init__(self):
-        self._check()
+        check_probability(self.probability)
         check_probability(self.object_probability)
         check_probability(self.min_visibility)
 

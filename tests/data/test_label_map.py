@@ -3,6 +3,7 @@
 import pytest
 
 from keras_detect.data import read_label_map, write_label_map
+from tests import goldens
 
 
 def written(tmp_path, name, text):
@@ -27,6 +28,43 @@ def test_json_and_lines(tmp_path):
     assert read_label_map(written(tmp_path, "b.json", '["a", "b"]')).names == {1: "a", 2: "b"}
     assert read_label_map(written(tmp_path, "c.json", '{"class_names": ["a"]}')).names == {1: "a"}
     assert read_label_map(written(tmp_path, "c.txt", "a\n b c \n\n")).class_names == ["a", "b c"]
+
+
+def test_text_format_under_another_name_with_adjacent_strings_and_keypoints_of_two_classes(tmp_path):
+    text = """# a map
+    item {
+      id: 1 name: 'face'
+      display_name: "a face, "
+        'seen from ' # protobuf joins adjacent strings
+        "ahead"
+      keypoints { id: 0 label: "eye" } keypoints { id: 1 label: "mouth" }
+    }
+    item { id: 2 name: 'person' keypoints { id: 3 label: "FOOT" } keypoints { id: 2 label: "HAND" } }"""
+    found = read_label_map(written(tmp_path, "label_map.txt", text))
+    assert found.class_names == ["a face, seen from ahead", "person"]
+    assert found.keypoint_names == ("eye", "mouth", "HAND", "FOOT")
+    assert found.class_keypoints == {1: ("eye", "mouth"), 2: ("FOOT", "HAND")}
+    assert read_label_map(written(tmp_path, "names.txt", "item\nitem 2\n")).class_names == ["item", "item 2"]
+
+
+def test_label_maps_of_users():
+    """20 files; the one with curly quotes is no text format, to protobuf either."""
+    files = [path for path in goldens.require_shared("data/label_maps_wild").iterdir() if path.suffix != ".tsv"]
+    found, refused = {}, []
+    for file in files:
+        try:
+            found[file.name] = read_label_map(file)
+        except ValueError:
+            refused.append(file.name)
+    assert [name.split("__")[-1] for name in refused] == ["number-plate-detection.pbtxt"] and len(found) == len(
+        files
+    ) - 1
+    (hand,) = (names for file, names in found.items() if file.endswith(".txt"))
+    assert hand.class_names == ["open", "closed", "pinch", "point", "face", "tip", "pinchtip"]
+    (person,) = (names for file, names in found.items() if "face_person_with_keypoints" in file)
+    assert len(person.class_keypoints[1]) == 6 and len(person.keypoint_names) > 20
+    (material,) = (names for file, names in found.items() if file.endswith("material_labels.pbtxt"))
+    assert material.class_names[2].endswith("gaskets and furniture")
 
 
 @pytest.mark.parametrize("name", ["a.pbtxt", "a.json", "a.txt"])
