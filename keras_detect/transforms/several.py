@@ -13,8 +13,12 @@ _HIDDEN_POINT = 1  # COCO: annotated, but not visible
 class _Several:
     """Base: `_join(examples, seed)` with a `probability`; else the first example stays as it is."""
 
-    num_examples = 2
     probability: float
+
+    @property
+    def num_examples(self) -> int:
+        """How many images make one."""
+        return 2
 
     def __call__(self, examples: tuple[dict[str, Any], ...], seed: Any) -> dict[str, Any]:
         """One example of `num_examples`, dicts of tensors as a `DetectionDataset` has; `seed`: int64 [2]."""
