@@ -54,15 +54,19 @@ class InPixels:
         shapes: `[(height, width), ...]` of its feature maps.
         image_shape: `(height, width)` of the preprocessed image.
         boxes: `[B, M, 4]`, the golden's ground truth, normalized to the preprocessed image.
+        training: whether anchors across the image's edge take no part, where they are not clipped to it.
     """
 
-    def __init__(self, stage, shapes, image_shape, boxes):
+    def __init__(self, stage, shapes, image_shape, boxes, training=False):
         self.assigner, self.box_coder = stage.target_assigner, stage.target_assigner.box_coder
         side = np.tile(np.asarray(image_shape, "float32"), 2)
         if isinstance(stage.anchor_generator, GridAnchorGenerator):  # normalized to one pixel
-            self.anchors = np.clip(stage.anchor_generator(shapes, (1, 1)), 0.0, side)
+            anchors = stage.anchor_generator(shapes, (1, 1))
+            self.anchors = np.clip(anchors, 0.0, side)
+            if training and not stage.clip_anchors:
+                self.anchors = np.where((self.anchors == anchors).all(axis=-1, keepdims=True), anchors, 0.0)
         else:
-            self.anchors = stage.anchors(shapes, image_shape, training=False) * side
+            self.anchors = stage.anchors(shapes, image_shape, training=training) * side
         # `clean_ground_truth` adds a row of padding
         self.boxes = np.pad(boxes * side, ((0, 0), (0, 1), (0, 0))).astype("float32")
 
@@ -71,10 +75,10 @@ class InPixels:
         return self.assigner(self.anchors, self.boxes, *others)
 
 
-def match_all_anchors(model, shapes, image_shape, boxes):
+def match_all_anchors(model, shapes, image_shape, boxes, training=False):
     """`model`, whose first stage counts every anchor that is not ignored, matched in pixels (GOLDEN.md, section 4)."""
     stage = model.proposal_stage
-    assigner = InPixels(stage, shapes, image_shape, boxes)
+    assigner = InPixels(stage, shapes, image_shape, boxes, training)
     model.proposal_stage = dataclasses.replace(stage, target_assigner=assigner, batch_size=10**6)
     return model
 

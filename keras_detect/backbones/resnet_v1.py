@@ -150,7 +150,7 @@ class ResNetV1(Backbone):
         return ops.flip(centered, axis=-1) if VARIANTS[self.variant].arithmetic.bgr else centered
 
     def get_config(self) -> dict[str, Any]:
-        stages = {}
+        stages: dict[str, Any] = {}
         if self.stage_strides != STAGE_STRIDES or set(self.dilations) != {1}:
             stages = {"stage_strides": list(self.stage_strides), "dilations": list(self.dilations)}
         if self.sum_activation is not None:

@@ -28,7 +28,7 @@ def step(tmp_path_factory):
     rows = max(map(len, golden["gt_boxes"]))
     boxes = np.stack([np.pad(np.asarray(b, "float32"), ((0, rows - len(b)), (0, 0))) for b in golden["gt_boxes"]])
     labels = np.stack([np.pad(k, (0, rows - len(k)), constant_values=-1) for k in golden["gt_classes_zero_based"]])
-    two_stage_models.match_all_anchors(model, [(38, 50)], (600, 800), boxes)
+    two_stage_models.match_all_anchors(model, [(38, 50)], (600, 800), boxes, training=True)
     model.box_stage = dataclasses.replace(model.box_stage, batch_size=300)
     y = {schema.BOXES: boxes, schema.LABELS: labels.astype("int32")}
     before = {name: keras.ops.convert_to_numpy(value) for name, value in model.named_weights().items()}
