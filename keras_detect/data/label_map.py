@@ -48,7 +48,7 @@ class LabelMap:
 def read_label_map(path: str | os.PathLike[str]) -> LabelMap:
     """Reads a label map: upstream's `.pbtxt`, `.json`, or text with a name per line (ids from 1).
 
-    Upstream's form is known by its `item {`, too, whatever the file is called.
+    Upstream's form is recognized by its `item {`, also under another file name.
 
     JSON is `{"1": "cat", ...}`, `["cat", ...]` (ids from 1), or `{"class_names": [...]}` as presets have it.
 

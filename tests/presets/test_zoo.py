@@ -129,5 +129,5 @@ def test_a_checkpoint_of_another_model_leaves_nothing(tmp_path, home):
         keras_detect.DetectionModel.from_preset(url)
     assert str(error.value).startswith(f"The checkpoint {url} (1 variables) does not fit")  # and no temporary folder
     assert not list(home.iterdir())
-    with pytest.raises(PresetError, match=r"zoo: no preset .*; from_pipeline_config and restore read upstream's"):
+    with pytest.raises(PresetError, match=r"zoo is not a preset: .*; from_pipeline_config and restore read upstream's"):
         keras_detect.DetectionModel.from_preset(tmp_path / "zoo")
