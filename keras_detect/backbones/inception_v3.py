@@ -1,7 +1,7 @@
 """Inception V3 (Szegedy et al. 2015, arXiv:1512.00567, table 1) in upstream's arithmetic.
 
-It is the network of keras.applications, whose stem and reductions leave the border out, with batch norms that have a
-scale.
+With `padding="valid"` it is the network of keras.applications, whose stem and reductions leave the border out, with
+batch norms that have a scale.
 """
 
 import dataclasses
@@ -87,10 +87,12 @@ class InceptionV3(Backbone):
         width_multiplier: factor on every number of channels.
         min_depth: no layer gets fewer channels.
         hyperparams: `ConvHyperparams` of every convolution; `None` for upstream's.
+        padding: of the stem and the reductions: "same", whose levels have ceil(H / stride) rows, or upstream's "valid",
+            whose levels are smaller.
         **kwargs: Keras' own `name`, `trainable`.
 
     Raises:
-        ValueError: a width multiplier that is not positive.
+        ValueError: a width multiplier that is not positive; an unknown padding.
     """
 
     checkpoint_family = "inception_v3"
@@ -101,10 +103,13 @@ class InceptionV3(Backbone):
         width_multiplier: float = 1.0,
         min_depth: int = 16,
         hyperparams: ConvHyperparams | None = None,
+        padding: str = "same",
         **kwargs,
     ):
         if not width_multiplier > 0:
             raise ValueError(f"width_multiplier must be positive. Received: width_multiplier={width_multiplier!r}")
+        if padding not in ("same", "valid"):
+            raise ValueError(f"padding must be 'same' or 'valid'. Received: padding={padding!r}")
         hyperparams = hyperparams or ConvHyperparams(
             activation="relu", batch_norm_momentum=0.9997, batch_norm_epsilon=0.001
         )
@@ -118,25 +123,29 @@ class InceptionV3(Backbone):
         x = inputs = keras.Input((None, None, 3), name="images")
         outputs = {}
         for number, convolutions in enumerate(STEM, start=1):
+            if padding == "same":
+                convolutions = [dataclasses.replace(row, padding="same") for row in convolutions]
             x = outputs[f"C{number}"] = chain(x, widened(convolutions), hyperparams, name=f"stem_{number}")
-            x = keras.layers.MaxPooling2D(3, strides=2, name=f"stem_{number}_pool")(x)
+            x = keras.layers.MaxPooling2D(3, strides=2, padding=padding, name=f"stem_{number}_pool")(x)
         for level, modules in STAGES.items():
             for module in modules:
                 row = dataclasses.replace(module, branches=tuple(map(widened, module.branches)))
                 if isinstance(row, Mixed):
-                    x = mixed(x, row, hyperparams, padding="valid")
+                    x = mixed(x, row, hyperparams, padding=padding)
                 else:
                     row = dataclasses.replace(row, side=width(row.side), projected=width(row.projected))
                     x = expanded(x, row, hyperparams)
             outputs[level] = x
         super().__init__(inputs=inputs, outputs=outputs, strides={f"C{n}": 2**n for n in range(1, 6)}, **kwargs)
         self.width_multiplier, self.min_depth, self.hyperparams = width_multiplier, min_depth, hyperparams
+        self.padding = padding
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "width_multiplier": self.width_multiplier,
             "min_depth": self.min_depth,
+            "padding": self.padding,
             "hyperparams": keras.saving.serialize_keras_object(self.hyperparams),
         }
 

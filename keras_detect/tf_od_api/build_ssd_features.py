@@ -134,6 +134,8 @@ def _scaled_backbone(node, row, scaling, settings):
         head = LITE_HEAD_FILTERS if lite else HEAD_FILTERS
         tf1 = {"head_filters": divisible(head * multiplier, scaling["min_depth"])}
         settings |= build_parts.mobilenet_v2_width(multiplier) if row.scope is None else tf1
+    if row.backbone == "inception_v3":
+        settings |= {"padding": "valid"}
     if row.scope is None or row.neck != "ssd":
         build_parts.refuse_values(node, use_explicit_padding=False)
     elif node.scalar("use_explicit_padding", bool, False) and row.backbone.startswith("mobilenet"):

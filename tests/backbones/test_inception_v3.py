@@ -19,11 +19,15 @@ def test_levels(backbone):
     assert list(backbone.strides.values()) == [2, 4, 8, 16, 32]
     with pytest.raises(ValueError, match="width_multiplier=0"):
         InceptionV3(width_multiplier=0)
+    with pytest.raises(ValueError, match="padding='full'"):
+        InceptionV3(padding="full")
 
 
 @pytest.mark.slow
 @pytest.mark.backend_free
-def test_its_kernels_and_sizes_are_those_of_keras_applications(backbone):
+def test_its_kernels_and_sizes_are_those_of_keras_applications():
+    with networks.undrawn():
+        backbone = InceptionV3(padding="valid")
     theirs = keras.applications.InceptionV3(weights=None, include_top=False, input_shape=(299, 299, 3))
 
     def kernels(model):

@@ -11,11 +11,11 @@ from keras_detect import registry, schema
 from tests import goldens, tiny
 
 BUILDS = list(tiny.TINY_MODELS.values())
-#: with TensorFlow alone unless slow tests run. On every backend tests/meta_architectures/test_mask_rcnn.py says what a
-#: third stage adds to the two of a Faster R-CNN, and a golden and test_center_net.py hold a CenterNet
-ONCE = () if goldens.BACKEND == "tensorflow" else (tiny.tiny_mask_rcnn, tiny.tiny_center_net_with_keypoints)
+#: in slow runs alone. On every backend tests/meta_architectures/test_mask_rcnn.py says what a third stage adds to the
+#: two of a Faster R-CNN, and a golden and test_center_net.py hold a CenterNet, which runs with TensorFlow here
+SLOW = (tiny.tiny_mask_rcnn, *(() if goldens.BACKEND == "tensorflow" else (tiny.tiny_center_net_with_keypoints,)))
 ROWS = [
-    pytest.param(build, id=name, marks=pytest.mark.slow if build in ONCE else ())
+    pytest.param(build, id=name, marks=pytest.mark.slow if build in SLOW else ())
     for name, build in tiny.TINY_MODELS.items()
 ]
 #: a Faster R-CNN with another second stage, whose own test trains and saves it
@@ -25,7 +25,7 @@ ROWS.append(pytest.param(tiny.tiny_center_net, id="center_net_boxes", marks=pyte
 ROWS.append(pytest.param(tiny.tiny_center_net_with_masks, id="center_net_masks", marks=pytest.mark.slow))
 MODELS = pytest.mark.parametrize("build", ROWS)
 #: half a minute each under XLA; the others' steps are compiled in slow tests
-XLA = (tiny.tiny_ssd, tiny.tiny_faster_rcnn)
+XLA = (tiny.tiny_ssd,)
 
 
 def sgd(model, **options):

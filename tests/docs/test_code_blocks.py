@@ -119,8 +119,15 @@ def entry(block, shorter):
     return {"line": block.line, "language": block.language, "code": code, "commands": commands}
 
 
-#: a minute each; the rest runs every time
-LONG = ("docs/export.md", "docs/faq.md", "docs/from_tf_od_api.md", "docs/training.md")
+#: half a minute to three minutes each; the rest runs every time
+LONG = (
+    "docs/evaluate.md",
+    "docs/export.md",
+    "docs/faq.md",
+    "docs/from_tf_od_api.md",
+    "docs/predict.md",
+    "docs/training.md",
+)
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, marks=pytest.mark.slow if page in LONG else ()) for page in PAGES])

@@ -5,6 +5,7 @@ import re
 
 import keras
 import numpy as np
+import pytest
 
 import keras_detect
 from tests import networks
@@ -16,6 +17,7 @@ def blocks():
     return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.slow  # tests/test_adding.py and the notebook of an own backbone take the same steps
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
     """With fewer images and two blocks in the place of eight; every other line is executed as it stands."""
     monkeypatch.chdir(tmp_path)

@@ -12,6 +12,7 @@ from keras_detect.tf_od_api import name_maps
 from tests import goldens, two_stage_models, whole_models
 from tests.golden.test_training_step import LOSSES, GradientRecorder
 
+pytestmark = pytest.mark.slow  # half a minute
 NAME = "faster_rcnn_inception_v2_coco"
 TOLERANCE = {"tensorflow": 1e-4, "jax": 1e-3, "torch": 1e-3}[goldens.BACKEND]
 GRADIENT = 1e-3  # of its norm

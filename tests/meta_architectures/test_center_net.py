@@ -247,8 +247,8 @@ def test_settings_that_mean_nothing_are_refused():
         KeypointCandidates(ranking="min_distanc")
     with pytest.raises(ValueError, match="kernel size for each"):
         PointHead(filters=(8, 8), kernel_sizes=(3,))
-    task = ObjectTask(num_classes=2, heads={"center": SMALL})
-    with pytest.raises(ValueError, match="center"):
+    task = ObjectTask(num_classes=2, heads={"centers": SMALL})
+    with pytest.raises(ValueError, match="centers"):
         task.build([(None, 8, 8, 4)])
 
 

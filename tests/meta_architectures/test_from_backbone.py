@@ -145,7 +145,7 @@ def test_anchors_follow_the_resizer(resizer, side):
     assert model.proposal_stage.anchor_generator.base_anchor_size == (side, side)
 
 
-@pytest.mark.backend_free
+@pytest.mark.slow
 def test_faster_rcnn_on_a_bifpn():
     model = tiny.tiny_faster_rcnn(neck="bifpn")
     assert model.feature_extractor.neck == BiFPN(levels=("C3", "C4", "C5"), max_level=6)

@@ -17,7 +17,7 @@ class Restored:
     def __init__(self, model):
         self.save = model.save
 
-    def restore(self, checkpoint):
+    def restore(self, checkpoint, moving_averages):
         return checkpoint
 
 
@@ -29,6 +29,7 @@ class Convert(kills.Case):
 
     def converted(self, model, folder):
         convert.from_pipeline_config = lambda _: Restored(model)
+        convert._uses_averages = lambda _: False
         convert.convert_checkpoint("pipeline.config", "ckpt-0", folder / "model.keras")
 
     def prepare(self, folder):
