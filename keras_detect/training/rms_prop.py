@@ -23,4 +23,4 @@ class RMSpropFromOne(keras.optimizers.RMSprop):
         if not started:
             for variable in self.variables:
                 if variable.name.endswith("velocity"):
-                    variable.assign(ops.ones_like(variable))
+                    variable.assign(ops.ones(variable.shape, variable.dtype))

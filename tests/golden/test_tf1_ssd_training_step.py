@@ -21,7 +21,7 @@ MODELS = ["ssd_mobilenet_v1_coco", *(pytest.param(name, marks=pytest.mark.slow) 
 TOLERANCE = 1e-3
 # of gradients behind the heads: those of MobileNet V1 move by up to 0.8 % when the images move by two roundings of a
 # float32, and the samples of all variables, as one vector, are 0.7 % from upstream's; the heads' are within 1.4e-4
-GRADIENTS = 1e-2
+GRADIENTS = 1e-2 if goldens.BACKEND == "tensorflow" else 2e-2  # measured: 0.7 % and 1.7 %
 
 
 class _Settled:
