@@ -124,7 +124,7 @@ class InceptionV3(Backbone):
         outputs = {}
         for number, convolutions in enumerate(STEM, start=1):
             if padding == "same":
-                convolutions = [dataclasses.replace(row, padding="same") for row in convolutions]
+                convolutions = tuple(dataclasses.replace(row, padding="same") for row in convolutions)
             x = outputs[f"C{number}"] = chain(x, widened(convolutions), hyperparams, name=f"stem_{number}")
             x = keras.layers.MaxPooling2D(3, strides=2, padding=padding, name=f"stem_{number}_pool")(x)
         for level, modules in STAGES.items():
