@@ -7,6 +7,16 @@ from keras_detect.backbones.resnet_v1 import VARIANTS as RESNET_V1_VARIANTS
 from keras_detect.backbones.resnet_v2 import VARIANTS as RESNET_V2_VARIANTS
 
 
+def ssd_tables(model, backbone, necks, predictors):
+    """`{group: {layer: key}}` of an SSD from its backbone's table and the rows that neck and predictor declare."""
+    extractor, predictor = model.feature_extractor, model.box_predictor
+    return {
+        "backbone": backbone,
+        "neck": declared(necks, extractor.neck)(extractor.neck, extractor.backbone),
+        "box_predictor": declared(predictors, predictor)(predictor),
+    }
+
+
 def declared(tables, part):
     """The entry of `tables` under the `checkpoint_family` that `part` declares; its class' name does not count.
 

@@ -10,6 +10,7 @@ from keras_detect.tf_od_api.name_maps_layers import (
     mobilenet_v2_layers,
     numbered,
     resnet_v1_layers,
+    ssd_tables,
 )
 
 EXTRACTOR = "model/_feature_extractor"
@@ -116,12 +117,7 @@ PREDICTORS = {"convolutional": _per_level_heads, "weight_shared": _shared_heads}
 
 def tables(model):
     """`{group: {layer: key}}`, groups as in `named_weights`. Raises `ValueError` for a part that has no row."""
-    extractor = model.feature_extractor
-    return {
-        "backbone": backbone_table(model),
-        "neck": declared(NECKS, extractor.neck)(extractor.neck, extractor.backbone),
-        "box_predictor": declared(PREDICTORS, model.box_predictor)(model.box_predictor),
-    }
+    return ssd_tables(model, backbone_table(model), NECKS, PREDICTORS)
 
 
 def backbone_table(model):

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from keras_detect.tf_od_api.name_maps_layers import declared
+from keras_detect.tf_od_api.name_maps_layers import declared, ssd_tables
 from keras_detect.tf_od_api.name_maps_tf1_inception_v3 import inception_v3_rows
 from keras_detect.tf_od_api.name_maps_tf1_layers import BACKBONES, below, block_rows, resnet_v1_root
 
@@ -108,12 +108,7 @@ PREDICTORS = {"convolutional": _per_level_heads, "weight_shared": _shared_heads}
 
 def tables(model):
     """`{group: {layer: scope}}`, groups as in `named_weights`. Raises `ValueError` for a part that has no row."""
-    extractor = model.feature_extractor
-    return {
-        "backbone": backbone_table(model),
-        "neck": declared(NECKS, extractor.neck)(extractor.neck, extractor.backbone),
-        "box_predictor": declared(PREDICTORS, model.box_predictor)(model.box_predictor),
-    }
+    return ssd_tables(model, backbone_table(model), NECKS, PREDICTORS)
 
 
 def backbone_table(model):

@@ -1,5 +1,6 @@
 """Rotation, scale, translation, shear and perspective: projective maps of the image plane."""
 
+import abc
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ from keras_detect.transforms.crops import check_color
 from keras_detect.transforms.frames import mean_color, warp
 
 
-class _Warp:
+class _Warp(abc.ABC):
     """Base of the operations here: `_matrix(seed, height, width)` maps pixels about the image's center."""
 
     probability: float
@@ -29,8 +30,9 @@ class _Warp:
 
         return sometimes(self.probability, seed, change, example)
 
+    @abc.abstractmethod
     def _matrix(self, seed, height, width):
-        raise NotImplementedError
+        """float32 `[3, 3]`: maps pixels (x, y, 1), counted from the center, to their new places."""
 
     def _check(self):
         check_probability(self.probability)

@@ -1,5 +1,6 @@
 """Augmentations that change single pixels: tones, compression, blur, noise and hidden parts; objects stay."""
 
+import abc
 from typing import Any
 
 from keras_detect.registry import part
@@ -8,7 +9,7 @@ from keras_detect.transforms.augmentation import check_probability, check_range,
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, to the digits that TensorFlow's rgb_to_grayscale has
 
 
-class _Pixels:
+class _Pixels(abc.ABC):
     """Base of the operations here: `_change(image, seed)` with a `probability`."""
 
     probability: float
@@ -24,8 +25,9 @@ class _Pixels:
 
         return sometimes(self.probability, seed, change, example)
 
+    @abc.abstractmethod
     def _change(self, image, seed):
-        raise NotImplementedError
+        """The changed image, of the shape and dtype of `image` `[H, W, 3]`."""
 
 
 @part

@@ -1,5 +1,6 @@
 """Augmentations that make one image of several."""
 
+import abc
 from typing import Any
 
 from keras_detect import schema
@@ -10,7 +11,7 @@ from keras_detect.transforms.frames import area, enough, reframe, resized, tight
 _HIDDEN_POINT = 1  # COCO: annotated, but not visible
 
 
-class _Several:
+class _Several(abc.ABC):
     """Base: `_join(examples, seed)` with a `probability`; else the first example stays as it is."""
 
     probability: float
@@ -29,8 +30,9 @@ class _Several:
             return join()
         return tf.cond(draw(seed, 0) < self.probability, join, lambda: dict(examples[0]))
 
+    @abc.abstractmethod
     def _join(self, examples, seed):
-        raise NotImplementedError
+        """One example made of `num_examples`."""
 
 
 @part
